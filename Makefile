@@ -1,0 +1,45 @@
+# PYTHON: the interpreter. VENV: folder of the virtual environment; empty builds into PYTHON itself
+# and installs nothing. TORCH, TORCH_INDEX: which torch to install, and an index to take it from.
+# SETTINGS: further arguments of run_table.py.
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+MAX_JOBS ?= 2
+SETTINGS ?=
+
+PY := $(if $(VENV),$(VENV)/bin/python,$(PYTHON))
+INSTALLED := $(if $(VENV),$(VENV)/.installed)
+BUILT := build/$(subst /,_,$(PY)).built
+SOURCES := setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu)
+
+.PHONY: help build test table bench clean
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 14
+
+build: $(BUILT)  ## set up the virtual environment and compile the extension
+
+test: build  ## run the tests
+	$(PY) -m pytest
+
+table: build  ## train and test the rows of Table 1 on the embedded scenes
+	$(PY) experiments/run_table.py --table 1 --profile mini $(SETTINGS)
+
+bench: build  ## time the operators against torch's own
+	$(PY) experiments/bench_ops.py
+
+clean:  ## remove what was built; the virtual environment and results stay
+	rm -rf build pspnet_repro/_C*.so
+
+$(BUILT): $(SOURCES) $(INSTALLED)
+	MAX_JOBS=$(MAX_JOBS) $(PY) setup.py --quiet build_ext --inplace
+	@mkdir -p build && touch $@
+
+# Torch goes first, on its own, so that nothing else draws in another build of it.
+ifneq ($(VENV),)
+$(INSTALLED): requirements.txt requirements-dev.txt
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	$(PY) -m pip install --quiet -r requirements.txt -r requirements-dev.txt
+	@touch $@
+endif

@@ -1,0 +1,82 @@
+// Argument checks shared by the hosts of every device. Each message names the argument, its value
+// and the rule; pspnet_repro/ops.py says the same of fake tensors.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
+
+#include "geometry.h"
+
+namespace pspnet {
+
+inline void check_image(const at::Tensor& tensor, const char* name) {
+  TORCH_CHECK(tensor.dim() == 4, name, " must be 4-D (N, C, H, W), got ", tensor.dim(), "-D");
+  TORCH_CHECK(at::isFloatingType(tensor.scalar_type()), name,
+              " must be float16, bfloat16, float32 or float64, got ", tensor.scalar_type());
+  TORCH_CHECK(tensor.size(2) > 0 && tensor.size(3) > 0, name,
+              " must have at least one pixel, got H, W = ", tensor.size(2), ", ", tensor.size(3));
+}
+
+inline void check_pair(at::IntArrayRef value, const char* name, int64_t least) {
+  TORCH_CHECK(value.size() == 2, name, " must be 2 numbers (rows, columns), got ", value.size());
+  TORCH_CHECK(value[0] >= least && value[1] >= least, name, " must be at least ", least, ", got ",
+              value[0], ", ", value[1]);
+}
+
+inline void check_window(at::IntArrayRef size, at::IntArrayRef kernel, at::IntArrayRef stride,
+                         at::IntArrayRef padding) {
+  check_pair(kernel, "kernel_size", 1);
+  check_pair(stride, "stride", 1);
+  check_pair(padding, "padding", 0);
+  const bool padded = padding[0] != 0 || padding[1] != 0;
+  for (int axis = 0; axis < 2; ++axis) {
+    const char* sides[2] = {"height", "width"};
+    TORCH_CHECK(padding[axis] < kernel[axis], "padding must be less than kernel_size ",
+                kernel[axis], ", got ", padding[axis]);
+    const int64_t out = window_output_size(size[axis], kernel[axis], stride[axis], padding[axis],
+                                           padded);
+    TORCH_CHECK(out > 0, "kernel_size must give at least one window over the input's ",
+                sides[axis], " ", size[axis], ", got ", kernel[axis]);
+    const AxisRange last = window_range(out - 1, size[axis], kernel[axis], stride[axis],
+                                        padding[axis]);
+    TORCH_CHECK(last.begin < last.end, "stride must leave no window outside the input's ",
+                sides[axis], " ", size[axis], ", got ", stride[axis], " with kernel_size ",
+                kernel[axis]);
+  }
+}
+
+inline void check_bins(at::IntArrayRef bins, int64_t in_h, int64_t in_w) {
+  TORCH_CHECK(!bins.empty(), "bins must name at least one level, got none");
+  for (const int64_t b : bins) {
+    TORCH_CHECK(b >= 1, "bins must be at least 1, got ", b);
+    TORCH_CHECK(b <= in_h, "bins must be at most the input's height ", in_h, ", got ", b);
+    TORCH_CHECK(b <= in_w, "bins must be at most the input's width ", in_w, ", got ", b);
+  }
+}
+
+inline void check_interp(at::IntArrayRef in_size, at::IntArrayRef out_size, int64_t pad_begin,
+                         int64_t pad_end) {
+  check_pair(out_size, "out_size", 1);
+  TORCH_CHECK(pad_begin <= 0, "pad_begin must be at most 0 (it crops), got ", pad_begin);
+  TORCH_CHECK(pad_end <= 0, "pad_end must be at most 0 (it crops), got ", pad_end);
+  for (int axis = 0; axis < 2; ++axis) {
+    TORCH_CHECK(in_size[axis] + pad_begin + pad_end > 0, "pad_begin ", pad_begin,
+                " and pad_end ", pad_end, " must leave a pixel of the input's ",
+                axis == 0 ? "height " : "width ", in_size[axis]);
+  }
+}
+
+inline void check_same(const at::Tensor& tensor, const char* name, at::IntArrayRef sizes,
+                       const at::Tensor& like) {
+  TORCH_CHECK(tensor.sizes() == sizes, name, " must have shape ", sizes, ", got ",
+              tensor.sizes());
+  TORCH_CHECK(tensor.device() == like.device(), name, " must be on ", like.device(), ", got ",
+              tensor.device());
+}
+
+inline void check_same_dtype(const at::Tensor& tensor, const char* name, const at::Tensor& like) {
+  TORCH_CHECK(tensor.scalar_type() == like.scalar_type(), name, " must be ", like.scalar_type(),
+              ", got ", tensor.scalar_type());
+}
+
+}  // namespace pspnet

@@ -1,0 +1,32 @@
+#include <torch/library.h>
+
+TORCH_LIBRARY(pspnet, m) {
+  // Pooling. The max operators also return, for each output, the index y * W + x of its source in
+  // the input plane (-1: no element exceeds -FLT_MAX).
+  m.def("window_avg_pool2d(Tensor input, SymInt[2] kernel_size, SymInt[2] stride, "
+        "SymInt[2] padding) -> Tensor");
+  m.def("window_avg_pool2d_backward(Tensor grad_output, SymInt[2] in_size, SymInt[2] kernel_size, "
+        "SymInt[2] stride, SymInt[2] padding) -> Tensor");
+  m.def("window_max_pool2d(Tensor input, SymInt[2] kernel_size, SymInt[2] stride, "
+        "SymInt[2] padding) -> (Tensor, Tensor)");
+  m.def("pyramid_avg_pool2d(Tensor input, SymInt[] bins) -> Tensor[]");
+  m.def("pyramid_avg_pool2d_backward(Tensor[] grad_outputs, SymInt[2] in_size, SymInt[] bins) "
+        "-> Tensor");
+  m.def("pyramid_max_pool2d(Tensor input, SymInt[] bins) -> (Tensor[], Tensor[])");
+  m.def("max_pool2d_backward(Tensor[] grad_outputs, Tensor[] indices, SymInt[2] in_size) "
+        "-> Tensor");
+
+  m.def("interp2d(Tensor input, SymInt[2] out_size, SymInt pad_begin, SymInt pad_end) -> Tensor");
+  m.def("interp2d_backward(Tensor grad_output, SymInt[2] in_size, SymInt pad_begin, "
+        "SymInt pad_end) -> Tensor");
+
+  // The local steps of batch normalization. Per-channel tensors are (C,), float64 for float64
+  // input and float32 otherwise; sqdev is the sum of squared deviations from the mean.
+  m.def("batch_norm_statistics(Tensor input) -> (Tensor mean, Tensor sqdev)");
+  m.def("batch_norm_normalize(Tensor input, Tensor mean, Tensor invstd, Tensor weight, "
+        "Tensor bias) -> Tensor");
+  m.def("batch_norm_backward_reduce(Tensor grad_output, Tensor input, Tensor mean, "
+        "Tensor invstd) -> (Tensor sum_dy, Tensor sum_dy_xhat)");
+  m.def("batch_norm_backward_elementwise(Tensor grad_output, Tensor input, Tensor mean, "
+        "Tensor invstd, Tensor weight, Tensor mean_dy, Tensor mean_dy_xhat) -> Tensor");
+}

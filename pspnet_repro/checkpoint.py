@@ -1,0 +1,81 @@
+"""Files of weights and of training states: written atomically, read without unpickling code."""
+
+import os
+import pickle
+from pathlib import Path
+
+import torch
+
+from pspnet_repro.errors import UserError
+from pspnet_repro.pspnet import PSPNet
+
+
+def write_atomically(path, write):
+    """Call write(file) on a new binary file that takes the name `path` only when it is complete.
+
+    Raises:
+        UserError: the file cannot be written (no space, no permission); nothing is left behind.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written: {error}") from error
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def save(path, content):
+    """Save a dictionary of tensors, numbers, strings and containers of these."""
+    write_atomically(path, lambda file: torch.save(content, file))
+
+
+def load(path):
+    """Load what `save` wrote; tensors on the CPU.
+
+    Raises:
+        UserError: the file is missing, truncated, or holds anything else than plain data.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError,
+            pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{path}: not a readable checkpoint: {reason[0]}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not a checkpoint: holds a {type(content).__name__}")
+    return content
+
+
+def save_model(path, model, **about):
+    """Save a PSPNet's weights with its settings and further plain facts."""
+    save(path, {"settings": model.settings, "weights": model.state_dict(), **about})
+
+
+def load_model(path):
+    """A PSPNet from a file of `save_model` or a training checkpoint.
+
+    Raises:
+        UserError: no such file, no settings in it, or weights that do not fit them.
+    """
+    content = load(path)
+    missing = [key for key in ("settings", "weights") if key not in content]
+    if missing:
+        raise UserError(f"{path}: not a PSPNet file: lacks {' and '.join(missing)}")
+    try:
+        model = PSPNet(**content["settings"])
+        model.load_state_dict(content["weights"])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: weights and settings do not fit: "
+                        f"{' '.join(str(error).split())}") from error
+    return model.eval()

@@ -1,0 +1,1 @@
+"""Data sets as list files, augmentation, the embedded scenes."""

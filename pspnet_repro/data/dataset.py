@@ -1,0 +1,85 @@
+"""Training samples addressed by their position in the endless, shuffled sequence."""
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from pspnet_repro.data.augment import augment
+from pspnet_repro.data.lists import read_pair
+from pspnet_repro.errors import UserError
+
+
+class TrainingSequence(Dataset):
+    """Sample number p of training: a pure function of the seed and p.
+
+    Epoch p // len(pairs) visits every pair once in an order drawn from (seed, epoch); the
+    augmentation is drawn from (seed, p). So neither workers nor interruptions change anything.
+
+    Args:
+        pairs: list of data.lists.Pair.
+        classes, zero_is_void: see data.lists.read_label.
+        crop_size: side of the crops in pixels.
+        augmentation: data.augment.Augmentation.
+        seed: of order and augmentation.
+    """
+
+    def __init__(self, pairs, classes, crop_size, augmentation, seed, zero_is_void=False):
+        self.pairs = pairs
+        self.classes = classes
+        self.crop_size = crop_size
+        self.augmentation = augmentation
+        self.seed = seed
+        self.zero_is_void = zero_is_void
+        self._epoch, self._order = -1, None
+
+    def pair(self, position):
+        """The Pair that sample `position` shows."""
+        epoch, index = divmod(position, len(self.pairs))
+        if epoch != self._epoch:
+            self._order = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.pairs))
+            self._epoch = epoch
+        return self.pairs[self._order[index]]
+
+    def __getitem__(self, position):
+        """(image, label) tensors, or the UserError that reading met (errors cross processes)."""
+        try:
+            image, label = read_pair(self.pair(position), self.classes, self.zero_is_void)
+        except UserError as error:
+            return error
+        rng = np.random.default_rng((self.seed, 1, position))
+        image, label = augment(image, label, self.crop_size, self.augmentation, rng)
+        return torch.from_numpy(image), torch.from_numpy(label)
+
+
+def _collate(samples):
+    for sample in samples:
+        if isinstance(sample, UserError):
+            return sample
+    images, labels = zip(*samples)
+    return torch.stack(images), torch.stack(labels)
+
+
+def _start_worker(_):
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def batches(sequence, batch_size, start, stop, workers):
+    """Batches number start..stop-1 of the sequence.
+
+    Args:
+        workers: processes that read ahead; 0 reads in this process.
+    Yields:
+        (images (N, 3, crop, crop) float32, labels (N, crop, crop) uint8).
+    Raises:
+        UserError: an image or label could not be used.
+    """
+    cv2.setNumThreads(0)
+    loader = DataLoader(sequence, batch_size, sampler=range(start * batch_size, stop * batch_size),
+                        num_workers=workers, collate_fn=_collate, worker_init_fn=_start_worker,
+                        prefetch_factor=4 if workers else None)
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch

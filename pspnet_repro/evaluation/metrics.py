@@ -1,0 +1,66 @@
+"""Mean IoU and pixel accuracy as the authors' script counts them."""
+
+import numpy as np
+
+
+class ConfusionMatrix:
+    """Counts of (label, prediction) pairs over images.
+
+    Labels from `classes` on (255, and 254, which the script's 8-bit arithmetic treats alike) are
+    unlabelled: their pixels count nowhere. IoU = intersection / (eps + union), and the mean is
+    over all classes: one that never occurs counts 0.
+
+    Args:
+        classes: number of classes.
+
+    Source: intersectionAndUnion and the evaluation script.
+    """
+
+    def __init__(self, classes):
+        self.classes = classes
+        self.counts = np.zeros((classes, classes), np.int64)
+
+    def update(self, pred, label):
+        """Count one image.
+
+        Args:
+            pred, label: integer arrays of the same shape, 0..classes-1; other labels are skipped.
+        Raises:
+            ValueError: shapes differ or a prediction is no class.
+        """
+        pred, label = np.asarray(pred), np.asarray(label)
+        if pred.shape != label.shape:
+            raise ValueError(f"label must have the prediction's shape {pred.shape}, got "
+                             f"{label.shape}")
+        labelled = (label >= 0) & (label < self.classes)
+        pred = pred[labelled].astype(np.int64)
+        if pred.size and not 0 <= pred.min() <= pred.max() < self.classes:
+            raise ValueError(f"predictions must be 0..{self.classes - 1}, got "
+                             f"{pred.min()}..{pred.max()}")
+        index = label[labelled].astype(np.int64) * self.classes + pred
+        self.counts += np.bincount(index, minlength=self.classes ** 2).reshape(self.counts.shape)
+
+    @property
+    def intersection(self):
+        """(classes,) pixels predicted rightly."""
+        return np.diag(self.counts)
+
+    @property
+    def union(self):
+        """(classes,) labelled pixels that have or got the class."""
+        return self.counts.sum(0) + self.counts.sum(1) - self.intersection
+
+    @property
+    def iou(self):
+        """(classes,) in 0..1."""
+        return self.intersection / (np.finfo(np.float64).eps + self.union)
+
+    @property
+    def mean_iou(self):
+        """Mean of `iou` over all classes."""
+        return float(self.iou.mean())
+
+    @property
+    def pixel_accuracy(self):
+        """Share of labelled pixels that are right; 0 without labels."""
+        return float(self.intersection.sum() / (np.finfo(np.float64).eps + self.counts.sum()))

@@ -1,0 +1,80 @@
+"""SoftmaxWithLoss as the original computes it, and the guidance of the two branches."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from pspnet_repro import ops
+
+IGNORE_INDEX = 255
+NORMALIZATIONS = ("valid", "full", "batch_size", "none")
+_LARGEST = -math.log(torch.finfo(torch.float32).tiny)
+
+
+def softmax_loss(logits, labels, ignore_index=IGNORE_INDEX, normalization="valid"):
+    """Sum of -log(max(p, FLT_MIN)) over labelled pixels, divided by a normalizer.
+
+    The normalizer is the number of labelled pixels ("valid"), of all pixels ("full"), of images
+    ("batch_size") or 1 ("none"), at least 1: a batch without labels has loss 0. The gradient is
+    (p - onehot) / normalizer always, also where p is below FLT_MIN.
+
+    Args:
+        logits: (N, C, H, W) float; float16 and bfloat16 are computed in float32.
+        labels: (N, H, W) integers, 0..C-1 or `ignore_index`.
+        ignore_index: label without loss; None: every label counts.
+        normalization: one of NORMALIZATIONS.
+    Returns:
+        A scalar, float32 (float64 for float64).
+    Raises:
+        ValueError: another `normalization`, or labels of another size than the logits.
+
+    Source: SoftmaxWithLossLayer.
+    """
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(
+            f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {normalization!r}")
+    if labels.shape != (logits.shape[0], *logits.shape[2:]):
+        raise ValueError(f"labels must be {(logits.shape[0], *logits.shape[2:])} as the logits, "
+                         f"got {tuple(labels.shape)}")
+    labels = labels.long()
+    if ignore_index is None:
+        ignore_index = -1
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    loss = F.nll_loss(F.log_softmax(logits, 1), labels, ignore_index=ignore_index,
+                      reduction="none")
+    # The clamp changes the value, never the gradient.
+    loss = (loss + (loss.detach().clamp(max=_LARGEST) - loss.detach())).sum()
+    if normalization == "valid":
+        count = (labels != ignore_index).sum().clamp(min=1)
+    else:
+        count = {"full": labels.numel(), "batch_size": labels.shape[0], "none": 1}[normalization]
+    return loss / count
+
+
+def shrink_labels(labels, stride):
+    """Every stride-th pixel of (N, H, W) labels, as the label's Interp layer picks them.
+
+    Raises:
+        ValueError: H - 1 or W - 1 is no multiple of `stride`; there the original blends labels.
+    """
+    for side, size in zip(("height", "width"), labels.shape[1:]):
+        if (size - 1) % stride:
+            raise ValueError(f"label {side} must be {stride} * k + 1 pixels, got {size}")
+    return labels[:, ::stride, ::stride]
+
+
+def guided_loss(logits, labels, guidance, stride, ignore_index=IGNORE_INDEX):
+    """The loss of one branch against full-size labels.
+
+    Args:
+        logits: (N, C, h, w) before interpolation.
+        labels: (N, H, W), H = (h - 1) * stride + 1.
+        guidance: "eighth" shrinks the labels to the logits (the authors' Caffe program), "full"
+            interpolates the logits to the labels.
+    """
+    if guidance == "eighth":
+        return softmax_loss(logits, shrink_labels(labels, stride), ignore_index)
+    if guidance == "full":
+        return softmax_loss(ops.interp2d(logits.float(), labels.shape[1:]), labels, ignore_index)
+    raise ValueError(f'guidance must be "eighth" or "full", got {guidance!r}')

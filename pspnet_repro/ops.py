@@ -1,0 +1,390 @@
+"""The public operators: function, fake implementation and autograd of each, together.
+
+The compiled extension must be there; PSPNET_OPS=reference asks for the slow specification of
+reference.py instead.
+"""
+
+import importlib.util
+import os
+
+import torch
+from torch._prims_common import suggest_memory_format
+
+from pspnet_repro import reference
+
+USE_REFERENCE = os.environ.get("PSPNET_OPS") == "reference"
+
+
+def _load_extension():
+    spec = importlib.util.find_spec("pspnet_repro._C")
+    if spec is None:
+        raise ImportError("the extension pspnet_repro._C is not built: run `make build` "
+                          "(or set PSPNET_OPS=reference for slow operators in plain torch)")
+    torch.ops.load_library(spec.origin)
+
+
+if not USE_REFERENCE:
+    _load_extension()
+_ops = torch.ops.pspnet
+
+
+def _pair(value):
+    return [value, value] if isinstance(value, (int, torch.SymInt)) else list(value)
+
+
+def _check(condition, message):
+    torch._check(condition, lambda: message)
+
+
+# --- checks: the same rules and words as csrc/checks.h, for fake tensors and the reference ---
+
+def _check_image(tensor, name):
+    _check(tensor.dim() == 4, f"{name} must be 4-D (N, C, H, W), got {tensor.dim()}-D")
+    _check(tensor.is_floating_point(),
+           f"{name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}")
+    h, w = tensor.shape[2:]
+    _check(h > 0 and w > 0, f"{name} must have at least one pixel, got H, W = {h}, {w}")
+
+
+def _window_output_sizes(size, kernel, stride, padding):
+    for value, name, least in ((kernel, "kernel_size", 1), (stride, "stride", 1),
+                               (padding, "padding", 0)):
+        _check(len(value) == 2, f"{name} must be 2 numbers (rows, columns), got {len(value)}")
+        _check(value[0] >= least and value[1] >= least,
+               f"{name} must be at least {least}, got {value[0]}, {value[1]}")
+    padded = padding[0] != 0 or padding[1] != 0
+    result = []
+    for s, k, d, p, side in zip(size, kernel, stride, padding, ("height", "width")):
+        _check(p < k, f"padding must be less than kernel_size {k}, got {p}")
+        out = -((k - s - 2 * p) // d) + 1
+        if padded and (out - 1) * d >= s + p:
+            out -= 1
+        _check(out > 0, f"kernel_size must give at least one window over the input's {side} {s}, "
+                        f"got {k}")
+        _check((out - 1) * d - p < s, f"stride must leave no window outside the input's {side} "
+                                      f"{s}, got {d} with kernel_size {k}")
+        result.append(out)
+    return result
+
+
+def _check_bins(bins, h, w):
+    _check(len(bins) > 0, "bins must name at least one level, got none")
+    for b in bins:
+        _check(b >= 1, f"bins must be at least 1, got {b}")
+        _check(b <= h, f"bins must be at most the input's height {h}, got {b}")
+        _check(b <= w, f"bins must be at most the input's width {w}, got {b}")
+
+
+def _check_interp(size, out_size, pad_begin, pad_end):
+    _check(len(out_size) == 2, f"out_size must be 2 numbers (rows, columns), got {len(out_size)}")
+    _check(out_size[0] >= 1 and out_size[1] >= 1,
+           f"out_size must be at least 1, got {out_size[0]}, {out_size[1]}")
+    _check(pad_begin <= 0, f"pad_begin must be at most 0 (it crops), got {pad_begin}")
+    _check(pad_end <= 0, f"pad_end must be at most 0 (it crops), got {pad_end}")
+    for s, side in zip(size, ("height", "width")):
+        _check(s + pad_begin + pad_end > 0, f"pad_begin {pad_begin} and pad_end {pad_end} must "
+                                            f"leave a pixel of the input's {side} {s}")
+
+
+def _empty(like, shape, dtype=None):
+    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device,
+                       memory_format=suggest_memory_format(like))
+
+
+def _check_mode(mode):
+    if mode not in ("ave", "max"):
+        raise ValueError(f'mode must be "ave" or "max", got {mode!r}')
+
+
+# --- pooling ---
+
+def window_pool2d(input, kernel_size, stride, padding=0, mode="ave"):
+    """Pool over sliding windows by the original's rule (Caffe's Pooling).
+
+    ceil((H + 2 * padding - kernel_size) / stride) + 1 rows; with padding, a last window that would
+    start behind the padded image is dropped. "ave" divides by the window's area clipped to the
+    padded image, "max" takes the first maximum (a NaN wins).
+
+    Args:
+        input: (N, C, H, W), float16, bfloat16, float32 or float64, any strides.
+        kernel_size, stride, padding: pixels, a number or (rows, columns); padding < kernel_size.
+        mode: "ave" or "max".
+    Returns:
+        (N, C, H_out, W_out), dtype, device and memory format of `input`.
+    Raises:
+        RuntimeError: `input` is not 4-D or empty, a size is out of range, or a window would lie
+            outside the image.
+        ValueError: another `mode`.
+
+    Sums run in row order in float32 (float64 for float64): float32 gives the original's bits in
+    both directions. Source: the Pooling layer.
+    """
+    _check_mode(mode)
+    kernel_size, stride, padding = _pair(kernel_size), _pair(stride), _pair(padding)
+    if USE_REFERENCE:
+        _check_image(input, "input")
+        _window_output_sizes(input.shape[2:], kernel_size, stride, padding)
+        return reference.window_pool2d(input, kernel_size, stride, padding, mode)
+    if mode == "ave":
+        return _ops.window_avg_pool2d(input, kernel_size, stride, padding)
+    return _ops.window_max_pool2d(input, kernel_size, stride, padding)[0]
+
+
+def pyramid_pool2d(input, bins=(1, 2, 3, 6), mode="ave"):
+    """Pool into square grids of bins, one grid a level, in one pass over the input.
+
+    Bin i of b covers rows floor(i * H / b) to ceil((i + 1) * H / b); where b divides H these are
+    the windows of the released networks.
+
+    Args:
+        input: (N, C, H, W), float16, bfloat16, float32 or float64, any strides.
+        bins: bins a side of each level, from 1 to min(H, W).
+        mode: "ave" or "max".
+    Returns:
+        A tuple of (N, C, b, b), one for each b of `bins`.
+    Raises:
+        RuntimeError: `input` is not 4-D or empty, or a level has more bins than rows or columns.
+        ValueError: another `mode`.
+
+    Sums run in row order in float32 (float64 for float64). Source: paper, 3.2; the rule for sizes
+    that bins do not divide is ours.
+    """
+    _check_mode(mode)
+    bins = list(bins)
+    if USE_REFERENCE:
+        _check_image(input, "input")
+        _check_bins(bins, *input.shape[2:])
+        return reference.pyramid_pool2d(input, bins, mode)
+    if mode == "ave":
+        return tuple(_ops.pyramid_avg_pool2d(input, bins))
+    return tuple(_ops.pyramid_max_pool2d(input, bins)[0])
+
+
+def bin_avg_pool2d(input, bins):
+    """One level of `pyramid_pool2d` with mode "ave": (N, C, H, W) -> (N, C, bins, bins)."""
+    return pyramid_pool2d(input, (bins,), "ave")[0]
+
+
+def bin_max_pool2d(input, bins):
+    """One level of `pyramid_pool2d` with mode "max": (N, C, H, W) -> (N, C, bins, bins)."""
+    return pyramid_pool2d(input, (bins,), "max")[0]
+
+
+# --- interpolation ---
+
+def interp2d(input, out_size, pad_begin=0, pad_end=0):
+    """Resize bilinearly, corner pixels onto corner pixels (Caffe's Interp).
+
+    Output row i reads input row i * (H - 1) / (H_out - 1), computed in float32 for every dtype; a
+    one-pixel output reads row 0; equal sizes copy.
+
+    Args:
+        input: (N, C, H, W), float16, bfloat16, float32 or float64, any strides.
+        out_size: (H_out, W_out) in pixels, each at least 1.
+        pad_begin, pad_end: pixels, at most 0; negative values crop the input first.
+    Returns:
+        (N, C, H_out, W_out), dtype, device and memory format of `input`; sums in float32 (float64
+        for float64).
+    Raises:
+        RuntimeError: `input` is not 4-D, is empty after cropping, or a size is below 1.
+
+    Deterministic in both directions; float32 on the CPU gives the original's bits. Source: the
+    Interp layer.
+    """
+    out_size = list(out_size)
+    if USE_REFERENCE:
+        _check_image(input, "input")
+        _check_interp(input.shape[2:], out_size, pad_begin, pad_end)
+        return reference.interp2d(input, out_size, pad_begin, pad_end)
+    return _ops.interp2d(input, out_size, pad_begin, pad_end)
+
+
+# --- the local steps of batch normalization ---
+
+def _batch_norm_op(name):
+    return getattr(reference if USE_REFERENCE else _ops, name)
+
+
+def batch_norm_statistics(input):
+    """Mean and sum of squared deviations of each channel over N, H and W.
+
+    Args:
+        input: (N, C, H, W), any floating dtype and strides, N * H * W at least 1.
+    Returns:
+        (mean, sqdev), each (C,): float64 for float64 input, else float32.
+
+    Not differentiable by itself: sync_bn.py holds the gradient of the whole.
+    """
+    return _batch_norm_op("batch_norm_statistics")(input)
+
+
+def batch_norm_normalize(input, mean, invstd, weight, bias):
+    """(input - mean) * invstd * weight + bias, channel by channel.
+
+    Args:
+        input: (N, C, H, W).
+        mean, invstd, weight, bias: (C,), float64 for float64 input, else float32.
+    Returns:
+        (N, C, H, W), dtype and memory format of `input`.
+    """
+    return _batch_norm_op("batch_norm_normalize")(input, mean, invstd, weight, bias)
+
+
+def batch_norm_backward_reduce(grad_output, input, mean, invstd):
+    """The two sums that BN's backward needs: of dy, and of dy * xhat, over N, H and W.
+
+    Returns:
+        (sum_dy, sum_dy_xhat), each (C,), dtype of `mean`; xhat = (input - mean) * invstd.
+    """
+    return _batch_norm_op("batch_norm_backward_reduce")(grad_output, input, mean, invstd)
+
+
+def batch_norm_backward_elementwise(grad_output, input, mean, invstd, weight, mean_dy,
+                                    mean_dy_xhat):
+    """weight * invstd * (dy - mean_dy - xhat * mean_dy_xhat).
+
+    Args:
+        grad_output, input: (N, C, H, W), the same dtype.
+        mean, invstd, weight: (C,) as in the forward pass.
+        mean_dy, mean_dy_xhat: (C,), the sums of `batch_norm_backward_reduce` over all processes,
+            divided by the number of elements a channel.
+    Returns:
+        The gradient of the input, (N, C, H, W).
+    """
+    return _batch_norm_op("batch_norm_backward_elementwise")(
+        grad_output, input, mean, invstd, weight, mean_dy, mean_dy_xhat)
+
+
+# --- fakes and gradients of the compiled operators ---
+
+def _fake_window(input, kernel_size, stride, padding):
+    _check_image(input, "input")
+    out = _window_output_sizes(input.shape[2:], kernel_size, stride, padding)
+    return _empty(input, (*input.shape[:2], *out))
+
+
+def _fake_pyramid(input, bins):
+    _check_image(input, "input")
+    _check_bins(bins, *input.shape[2:])
+    return [_empty(input, (*input.shape[:2], b, b)) for b in bins]
+
+
+def _indices_like(output):
+    return torch.empty_like(output, dtype=torch.int64)
+
+
+def _fake_grad_input(grad_output, in_size):
+    return _empty(grad_output, (*grad_output.shape[:2], *in_size))
+
+
+def _fake_interp(input, out_size, pad_begin, pad_end):
+    _check_image(input, "input")
+    _check_interp(input.shape[2:], out_size, pad_begin, pad_end)
+    return _empty(input, (*input.shape[:2], *out_size))
+
+
+def _fake_per_channel(input):
+    dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
+    return input.new_empty(input.shape[1], dtype=dtype)
+
+
+def _register_fakes():
+    def register(name, fake):
+        torch.library.register_fake(f"pspnet::{name}", fake)
+
+    register("window_avg_pool2d", _fake_window)
+    register("window_avg_pool2d_backward",
+             lambda grad_output, in_size, kernel_size, stride, padding:
+             _fake_grad_input(grad_output, in_size))
+
+    def window_max(input, kernel_size, stride, padding):
+        output = _fake_window(input, kernel_size, stride, padding)
+        return output, _indices_like(output)
+
+    register("window_max_pool2d", window_max)
+    register("pyramid_avg_pool2d", _fake_pyramid)
+    register("pyramid_avg_pool2d_backward",
+             lambda grad_outputs, in_size, bins: _fake_grad_input(grad_outputs[0], in_size))
+
+    def pyramid_max(input, bins):
+        outputs = _fake_pyramid(input, bins)
+        return outputs, [_indices_like(o) for o in outputs]
+
+    register("pyramid_max_pool2d", pyramid_max)
+    register("max_pool2d_backward",
+             lambda grad_outputs, indices, in_size: _fake_grad_input(grad_outputs[0], in_size))
+    register("interp2d", _fake_interp)
+    register("interp2d_backward",
+             lambda grad_output, in_size, pad_begin, pad_end:
+             _fake_grad_input(grad_output, in_size))
+    register("batch_norm_statistics",
+             lambda input: (_fake_per_channel(input), _fake_per_channel(input)))
+    register("batch_norm_normalize",
+             lambda input, mean, invstd, weight, bias: _empty(input, input.shape))
+    register("batch_norm_backward_reduce",
+             lambda grad_output, input, mean, invstd:
+             (_fake_per_channel(input), _fake_per_channel(input)))
+    register("batch_norm_backward_elementwise",
+             lambda grad_output, input, mean, invstd, weight, mean_dy, mean_dy_xhat:
+             _empty(input, input.shape))
+
+
+def _register_gradients():
+    def register(name, setup_context, backward):
+        torch.library.register_autograd(f"pspnet::{name}", backward, setup_context=setup_context)
+
+    def window_setup(ctx, inputs, output):
+        input, ctx.kernel_size, ctx.stride, ctx.padding = inputs
+        ctx.in_size = input.shape[2:]
+
+    def window_avg_backward(ctx, grad_output):
+        grad = _ops.window_avg_pool2d_backward(grad_output, ctx.in_size, ctx.kernel_size,
+                                               ctx.stride, ctx.padding)
+        return grad, None, None, None
+
+    register("window_avg_pool2d", window_setup, window_avg_backward)
+
+    def window_max_setup(ctx, inputs, output):
+        ctx.in_size = inputs[0].shape[2:]
+        ctx.save_for_backward(output[1])
+        ctx.mark_non_differentiable(output[1])
+
+    def window_max_backward(ctx, grad_output, _):
+        grad = _ops.max_pool2d_backward([grad_output], [ctx.saved_tensors[0]], ctx.in_size)
+        return grad, None, None, None
+
+    register("window_max_pool2d", window_max_setup, window_max_backward)
+
+    def pyramid_avg_setup(ctx, inputs, output):
+        input, ctx.bins = inputs
+        ctx.in_size = input.shape[2:]
+
+    def pyramid_avg_backward(ctx, grad_outputs):
+        return _ops.pyramid_avg_pool2d_backward(grad_outputs, ctx.in_size, ctx.bins), None
+
+    register("pyramid_avg_pool2d", pyramid_avg_setup, pyramid_avg_backward)
+
+    def pyramid_max_setup(ctx, inputs, output):
+        ctx.in_size = inputs[0].shape[2:]
+        ctx.save_for_backward(*output[1])
+        ctx.mark_non_differentiable(*output[1])
+
+    def pyramid_max_backward(ctx, grad_outputs, _):
+        return _ops.max_pool2d_backward(grad_outputs, list(ctx.saved_tensors), ctx.in_size), None
+
+    register("pyramid_max_pool2d", pyramid_max_setup, pyramid_max_backward)
+
+    def interp_setup(ctx, inputs, output):
+        input, _, ctx.pad_begin, ctx.pad_end = inputs
+        ctx.in_size = input.shape[2:]
+
+    def interp_backward(ctx, grad_output):
+        grad = _ops.interp2d_backward(grad_output, ctx.in_size, ctx.pad_begin, ctx.pad_end)
+        return grad, None, None, None
+
+    register("interp2d", interp_setup, interp_backward)
+
+
+if not USE_REFERENCE:
+    _register_fakes()
+    _register_gradients()

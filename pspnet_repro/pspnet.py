@@ -1,0 +1,160 @@
+"""PSPNet: every ablation of Table 1 is an argument."""
+
+import torch
+from torch import nn
+
+from pspnet_repro import ops
+from pspnet_repro.resnet import BLOCKS, ConvBN, MaxPool, ResNet
+
+REDUCTION = 4  # of the head's convolutions against the features that they read
+
+
+class PyramidPooling(nn.Module):
+    """Features beside their pooled, reduced and upsampled summaries (paper, 3.2).
+
+    Args:
+        channels: of the features.
+        bins: bins a side of each level; empty: the features alone.
+        pool: "ave" or "max".
+        reduce: 1x1 convolutions to channels / len(bins) before upsampling; otherwise pooled
+            features are upsampled as they are.
+        bn: keyword arguments of SyncBatchNorm2d.
+
+    The concatenation's order is the original's: features, then levels from the last to the first.
+    """
+
+    def __init__(self, channels, bins, pool, reduce, **bn):
+        super().__init__()
+        self.bins = tuple(bins)
+        self.pool = pool
+        reduced = channels // len(self.bins) if reduce and self.bins else channels
+        self.reduce = (nn.ModuleList(ConvBN(channels, reduced, 1, **bn) for _ in self.bins)
+                       if reduce else None)
+        self.out_channels = channels + reduced * len(self.bins)
+
+    def forward(self, x):
+        if not self.bins:
+            return x
+        levels = ops.pyramid_pool2d(x, self.bins, self.pool)
+        if self.reduce is not None:
+            levels = [reduce(level) for reduce, level in zip(self.reduce, levels)]
+        upsampled = [ops.interp2d(level, x.shape[2:]) for level in levels]
+        return torch.cat([x, *reversed(upsampled)], 1)
+
+
+class Classifier(nn.Module):
+    """3x3 convolution, BN, ReLU, dropout, 1x1 convolution with bias."""
+
+    def __init__(self, in_channels, channels, classes, dropout, **bn):
+        super().__init__()
+        self.conv = ConvBN(in_channels, channels, 3, **bn)
+        self.dropout = nn.Dropout(dropout)
+        self.score = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, x):
+        return self.score(self.dropout(self.conv(x)))
+
+
+class PSPNet(nn.Module):
+    """Pyramid scene parsing network.
+
+    Args:
+        classes: number of classes.
+        depth: 50, 101, 152 or 269; sets `blocks` where they are not given.
+        bins: bins a side of each pyramid level; () is the baseline without a pyramid.
+        pool: "ave" or "max".
+        reduce: 1x1 convolutions after pooling (DR in Table 1).
+        aux: the auxiliary branch after stage 4; used in training mode only.
+        stem, stem_width, width, strides, dilations: see ResNet; the head's widths follow.
+        stride_in: "1x1" or "3x3"; None is as released: "1x1" at depth 50, else "3x3".
+        blocks: four numbers of bottlenecks, for miniature networks.
+        dropout: ratio of element-wise dropout before both score convolutions.
+        variance, initial_running_var: see SyncBatchNorm2d.
+    Raises:
+        ValueError: an argument out of range.
+
+    Weights start as in the original: convolutions normal with deviation sqrt(2 / fan_in), biases
+    0, BN slope 1. Input is BGR, 0..255, minus the mean. `settings` holds the arguments. Source:
+    paper, section 3, and the released prototxts.
+    """
+
+    def __init__(self, classes, depth=50, bins=(1, 2, 3, 6), pool="ave", reduce=True, aux=True, *,
+                 stem="deep", stem_width=64, width=1.0, strides=(1, 2, 1, 1),
+                 dilations=(1, 1, 2, 4), stride_in=None, blocks=None, dropout=0.1,
+                 variance="unbiased", initial_running_var=1.0):
+        super().__init__()
+        self.settings = {name: value for name, value in locals().items()
+                         if name not in ("self", "__class__")}
+        if classes < 1:
+            raise ValueError(f"classes must be at least 1, got {classes}")
+        if blocks is None and depth not in BLOCKS:
+            raise ValueError(f"depth must be one of {', '.join(map(str, BLOCKS))}, got {depth}")
+        if pool not in ("ave", "max"):
+            raise ValueError(f'pool must be "ave" or "max", got {pool!r}')
+        if any(b < 1 for b in bins):
+            raise ValueError(f"bins must be at least 1, got {tuple(bins)}")
+        bn = {"variance": variance, "initial_running_var": initial_running_var}
+        self.classes = classes
+        self.backbone = ResNet(
+            blocks or BLOCKS[depth], stem, stem_width, width, strides, dilations,
+            stride_in or ("1x1" if depth == 50 else "3x3"), **bn)
+        middle, features = self.backbone.stage_channels[2:]
+        self.pyramid = PyramidPooling(features, bins, pool, reduce, **bn)
+        self.head = Classifier(self.pyramid.out_channels, features // REDUCTION, classes, dropout,
+                               **bn)
+        self.auxiliary = (Classifier(middle, middle // REDUCTION, classes, dropout, **bn)
+                          if aux else None)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    @property
+    def stride(self):
+        """Input pixels a step of the feature map: 8 as released."""
+        return self.backbone.stride
+
+    def check_crop(self, *sizes):
+        """Raise ValueError unless each size in pixels is stride * k + 1, as upsampling needs."""
+        for size in sizes:
+            if size < 1 or (size - 1) % self.stride:
+                raise ValueError(f"crop sizes must be {self.stride} * k + 1 pixels, got {size}")
+
+    def logits(self, x):
+        """Scores before the last interpolation.
+
+        Args:
+            x: (N, 3, H, W) float, BGR minus the mean.
+        Returns:
+            (N, classes, h, w), h = (H - 1) / stride + 1; in training mode (logits, aux_logits),
+            the latter None without an auxiliary branch.
+        """
+        stage4, stage5 = self.backbone(x)
+        logits = self.head(self.pyramid(stage5))
+        if not self.training:
+            return logits
+        return logits, None if self.auxiliary is None else self.auxiliary(stage4)
+
+    def forward(self, x):
+        """In eval mode scores (N, classes, H, W), H and W stride * k + 1; in training as logits."""
+        if self.training:
+            return self.logits(x)
+        self.check_crop(*x.shape[2:])
+        return ops.interp2d(self.logits(x), x.shape[2:])
+
+    def receptive_field(self):
+        """Pixels a side that a score sees without the pyramid, along the longest path."""
+        parts = [*self.backbone.stem, self.backbone.pool]
+        for stage in (self.backbone.stage2, self.backbone.stage3, self.backbone.stage4,
+                      self.backbone.stage5):
+            for block in stage:
+                parts += [block.reduce, block.spatial, block.increase]
+        size, step = 1, 1
+        for part in [*parts, self.head.conv]:
+            kernel, stride, dilation = ((3, 2, 1) if isinstance(part, MaxPool) else
+                                        (part.conv.kernel_size[0], part.conv.stride[0],
+                                         part.conv.dilation[0]))
+            size += (kernel - 1) * dilation * step
+            step *= stride
+        return size

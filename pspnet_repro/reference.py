@@ -1,0 +1,114 @@
+"""The operators again in slow, plain torch: the specification that the fast ones are tested by.
+
+Every function is differentiable by autograd, except where the original's gradient is not the
+derivative of its forward pass; those gradients are written out. Set PSPNET_OPS=reference to run
+the whole program on these.
+"""
+
+import torch
+
+FLT_MAX = torch.finfo(torch.float32).max
+
+
+def window_ranges(size, kernel, stride, padding, padded):
+    """(begin, end, extent) of every window along one axis. Source: Pooling layer, Reshape."""
+    out = -((kernel - size - 2 * padding) // stride) + 1
+    if padded and (out - 1) * stride >= size + padding:
+        out -= 1
+    ranges = []
+    for i in range(out):
+        begin = i * stride - padding
+        end = min(begin + kernel, size + padding)
+        ranges.append((max(begin, 0), min(end, size), end - begin))
+    return ranges
+
+
+def bin_ranges(size, bins):
+    """(begin, end, extent) of every pyramid bin along one axis."""
+    ranges = [(i * size // bins, -(-(i + 1) * size // bins)) for i in range(bins)]
+    return [(begin, end, end - begin) for begin, end in ranges]
+
+
+def _pool(input, rows, cols, mode):
+    work = input.to(torch.promote_types(input.dtype, torch.float32))
+    cells = []
+    for top, bottom, height in rows:
+        for left, right, width in cols:
+            window = work[:, :, top:bottom, left:right].flatten(2)
+            if mode == "ave":
+                cells.append(window.sum(2) / (height * width))
+            else:
+                cells.append(window.max(2).values.clamp(min=-FLT_MAX))
+    return torch.stack(cells, 2).unflatten(2, (len(rows), len(cols))).to(input.dtype)
+
+
+def window_pool2d(input, kernel_size, stride, padding, mode):
+    """See ops.window_pool2d; sizes are pairs."""
+    padded = padding[0] != 0 or padding[1] != 0
+    rows, cols = (window_ranges(input.shape[2 + a], kernel_size[a], stride[a], padding[a], padded)
+                  for a in (0, 1))
+    return _pool(input, rows, cols, mode)
+
+
+def pyramid_pool2d(input, bins, mode):
+    """See ops.pyramid_pool2d."""
+    return tuple(_pool(input, bin_ranges(input.shape[2], b), bin_ranges(input.shape[3], b), mode)
+                 for b in bins)
+
+
+def interp_matrix(in_size, out_size, dtype, device):
+    """(out_size, in_size) weights of corner-aligned interpolation, positions in float32."""
+    ratio = torch.tensor(0.0)
+    if out_size > 1:
+        ratio = torch.tensor(float(in_size - 1)) / torch.tensor(float(out_size - 1))
+    position = ratio * torch.arange(out_size, dtype=torch.float32)
+    low = position.long()
+    high = (low + 1).clamp(max=in_size - 1)
+    weight = (position - low).to(dtype)
+    matrix = torch.zeros(out_size, in_size, dtype=dtype)
+    index = torch.arange(out_size)
+    matrix[index, low] += 1 - weight
+    matrix[index, high] += weight
+    return matrix.to(device)
+
+
+def interp2d(input, out_size, pad_begin, pad_end):
+    """See ops.interp2d."""
+    h, w = input.shape[2:]
+    work = input.to(torch.promote_types(input.dtype, torch.float32))
+    work = work[:, :, -pad_begin:h + pad_end, -pad_begin:w + pad_end]
+    rows = interp_matrix(work.shape[2], out_size[0], work.dtype, work.device)
+    cols = interp_matrix(work.shape[3], out_size[1], work.dtype, work.device)
+    return (rows @ work @ cols.T).to(input.dtype)
+
+
+def _per_channel(values):
+    return values.view(1, -1, 1, 1)
+
+
+def batch_norm_statistics(input):
+    """See ops.batch_norm_statistics."""
+    work = input.to(torch.promote_types(input.dtype, torch.float32))
+    mean = work.mean((0, 2, 3))
+    return mean, ((work - _per_channel(mean)) ** 2).sum((0, 2, 3))
+
+
+def batch_norm_normalize(input, mean, invstd, weight, bias):
+    """See ops.batch_norm_normalize."""
+    scaled = (input - _per_channel(mean)) * _per_channel(invstd * weight)
+    return (scaled + _per_channel(bias)).to(input.dtype)
+
+
+def batch_norm_backward_reduce(grad_output, input, mean, invstd):
+    """See ops.batch_norm_backward_reduce."""
+    grad = grad_output.to(mean.dtype)
+    xhat = (input - _per_channel(mean)) * _per_channel(invstd)
+    return grad.sum((0, 2, 3)), (grad * xhat).sum((0, 2, 3))
+
+
+def batch_norm_backward_elementwise(grad_output, input, mean, invstd, weight, mean_dy,
+                                    mean_dy_xhat):
+    """See ops.batch_norm_backward_elementwise."""
+    xhat = (input - _per_channel(mean)) * _per_channel(invstd)
+    centred = grad_output - _per_channel(mean_dy) - xhat * _per_channel(mean_dy_xhat)
+    return (centred * _per_channel(weight * invstd)).to(grad_output.dtype)

@@ -1,0 +1,114 @@
+"""The dilated ResNet under PSPNet: plain constructors, no pretrained weights."""
+
+import math
+
+from torch import nn
+
+from pspnet_repro import ops
+from pspnet_repro.sync_bn import SyncBatchNorm2d
+
+BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 269: (3, 30, 48, 8)}
+WIDTHS = (64, 128, 256, 512)
+EXPANSION = 4
+
+
+class ConvBN(nn.Module):
+    """Convolution without bias, BN, and ReLU unless `relu` is False; padding keeps the size."""
+
+    def __init__(self, in_channels, out_channels, kernel_size=1, stride=1, dilation=1, relu=True,
+                 **bn):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride,
+                              padding=kernel_size // 2 * dilation, dilation=dilation, bias=False)
+        self.bn = SyncBatchNorm2d(out_channels, **bn)
+        self.relu = nn.ReLU(inplace=True) if relu else None
+
+    def forward(self, x):
+        x = self.bn(self.conv(x))
+        return x if self.relu is None else self.relu(x)
+
+
+class Bottleneck(nn.Module):
+    """1x1 reduce, 3x3, 1x1 increase, plus the input (projected where shapes change), ReLU.
+
+    Args:
+        stride_in: "1x1" puts the stride into the reduction (released PSPNet50), "3x3" into the
+            3x3 (released PSPNet101): the same weights fit both, results differ.
+    """
+
+    def __init__(self, in_channels, width, stride, dilation, stride_in, project, **bn):
+        super().__init__()
+        out_channels = width * EXPANSION
+        first, second = (stride, 1) if stride_in == "1x1" else (1, stride)
+        self.reduce = ConvBN(in_channels, width, 1, first, **bn)
+        self.spatial = ConvBN(width, width, 3, second, dilation, **bn)
+        self.increase = ConvBN(width, out_channels, 1, relu=False, **bn)
+        self.project = (ConvBN(in_channels, out_channels, 1, stride, relu=False, **bn)
+                        if project else None)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        shortcut = x if self.project is None else self.project(x)
+        return self.relu(self.increase(self.spatial(self.reduce(x))) + shortcut)
+
+
+class MaxPool(nn.Module):
+    """pool1: MAX 3x3, stride 2, padding 1, by the original's window rule."""
+
+    def forward(self, x):
+        return ops.window_pool2d(x, 3, 2, 1, "max")
+
+
+class ResNet(nn.Module):
+    """Stem and stages 2 to 5 (the original's conv1 ... conv5).
+
+    Args:
+        blocks: bottlenecks a stage, four numbers of at least 1.
+        stem: "deep" (3x3 stride 2, 3x3, 3x3) or "classic" (7x7 stride 2), then pool1.
+        stem_width: channels of the stem's first convolutions; a deep stem ends with twice as many.
+        width: factor of the stages' channels (1.0: 64/256 ... 512/2048).
+        strides, dilations: of the 3x3 convolutions of each stage; the released networks have
+            strides 1, 2, 1, 1 and dilations 1, 1, 2, 4. A stage without dilation has stride 2,
+            dilation 1.
+        stride_in: "1x1" or "3x3", see Bottleneck.
+        bn: keyword arguments of SyncBatchNorm2d.
+    """
+
+    def __init__(self, blocks, stem="deep", stem_width=64, width=1.0, strides=(1, 2, 1, 1),
+                 dilations=(1, 1, 2, 4), stride_in="1x1", **bn):
+        super().__init__()
+        for name, value in (("blocks", blocks), ("strides", strides), ("dilations", dilations)):
+            if len(value) != 4 or any(v < 1 for v in value):
+                raise ValueError(f"{name} must be 4 numbers of at least 1, got {tuple(value)}")
+        if stem not in ("deep", "classic"):
+            raise ValueError(f'stem must be "deep" or "classic", got {stem!r}')
+        if stride_in not in ("1x1", "3x3"):
+            raise ValueError(f'stride_in must be "1x1" or "3x3", got {stride_in!r}')
+        if stem == "deep":
+            channels = 2 * stem_width
+            self.stem = nn.Sequential(ConvBN(3, stem_width, 3, 2, **bn),
+                                      ConvBN(stem_width, stem_width, 3, **bn),
+                                      ConvBN(stem_width, channels, 3, **bn))
+        else:
+            channels = stem_width
+            self.stem = nn.Sequential(ConvBN(3, stem_width, 7, 2, **bn))
+        self.pool = MaxPool()
+        self.stride = 4 * math.prod(strides)
+        self.stage_channels = []
+        for k in range(4):
+            stage_width = round(WIDTHS[k] * width)
+            if stage_width < 1:
+                raise ValueError(f"width must leave a channel of {WIDTHS[k]}, got {width}")
+            stage = []
+            for i in range(blocks[k]):
+                stage.append(Bottleneck(channels, stage_width, strides[k] if i == 0 else 1,
+                                        dilations[k], stride_in, project=i == 0, **bn))
+                channels = stage_width * EXPANSION
+            setattr(self, f"stage{k + 2}", nn.Sequential(*stage))
+            self.stage_channels.append(channels)
+
+    def forward(self, x):
+        """(N, 3, H, W) -> the outputs of stage 4 and stage 5."""
+        x = self.stage3(self.stage2(self.pool(self.stem(x))))
+        stage4 = self.stage4(x)
+        return stage4, self.stage5(stage4)

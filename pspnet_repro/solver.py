@@ -1,0 +1,102 @@
+"""The original's solver: the learning rate inside the momentum buffer, multipliers, poly."""
+
+import numpy as np
+import torch
+
+
+def poly_rate(base_lr, iteration, max_iter, power):
+    """base_lr * (1 - iteration / max_iter)^power, computed in float32 as the original does.
+
+    Args:
+        base_lr, power: as in the solver's file.
+        iteration: counted from 0.
+        max_iter: iterations of the whole schedule.
+    Returns:
+        The rate as a float that float32 holds exactly.
+    """
+    left = np.float32(1) - np.float32(iteration) / np.float32(max_iter)
+    return float(np.float32(base_lr) * np.power(left, np.float32(power)))
+
+
+def parameter_groups(model):
+    """The multipliers of the released networks, as parameter groups for CaffeSGD.
+
+    The backbone learns at the base rate, everything new (pyramid, head, auxiliary branch) at 10
+    times, the score convolutions' biases at 20 times. Decay is 1 on convolution weights and on
+    these biases, 0 on BN. Source: param fields of the released prototxts.
+
+    Args:
+        model: a PSPNet.
+    Returns:
+        A list of {"params", "lr_mult", "decay_mult"}.
+    """
+    groups = {}
+    for name, parameter in model.named_parameters():
+        owner = model.get_submodule(name.rpartition(".")[0])
+        convolution = isinstance(owner, torch.nn.Conv2d)
+        lr_mult = 1.0 if name.startswith("backbone.") else 10.0
+        if convolution and name.endswith(".bias"):
+            lr_mult *= 2
+        groups.setdefault((lr_mult, 1.0 if convolution else 0.0), []).append(parameter)
+    return [{"params": params, "lr_mult": lr, "decay_mult": decay}
+            for (lr, decay), params in groups.items()]
+
+
+class CaffeSGD(torch.optim.Optimizer):
+    """Stochastic gradient descent with the learning rate inside the momentum buffer.
+
+    v = momentum * v + lr * lr_mult * (grad / iter_size + weight_decay * decay_mult * w); w -= v.
+
+    torch.optim.SGD keeps lr outside the buffer, which differs whenever lr changes. `lr` is set
+    before every step in each group's "lr" (see `set_rate`).
+
+    Args:
+        params: parameters, or groups with "lr_mult" and "decay_mult" (1 where absent).
+        lr: the first rate.
+        momentum: Caffe's weight of the old buffer.
+        weight_decay: L2 decay.
+        iter_size: backward passes whose gradients are summed before a step.
+    Raises:
+        ValueError: a value out of range.
+
+    Source: SGDSolver.
+    """
+
+    def __init__(self, params, lr, momentum=0.9, weight_decay=1e-4, iter_size=1):
+        for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
+            if not value >= 0:
+                raise ValueError(f"{name} must be at least 0, got {value}")
+        if iter_size < 1:
+            raise ValueError(f"iter_size must be at least 1, got {iter_size}")
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay,
+                                  "iter_size": iter_size, "lr_mult": 1.0, "decay_mult": 1.0})
+
+    def set_rate(self, lr):
+        """Set the base rate of every group."""
+        for group in self.param_groups:
+            group["lr"] = lr
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """Update every parameter that has a gradient; gradients are left as they are."""
+        if closure is not None:
+            raise ValueError("closure must be None: the original evaluates a step once")
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            buffers = []
+            for p in params:
+                if "momentum_buffer" not in self.state[p]:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+                buffers.append(self.state[p]["momentum_buffer"])
+            rate = group["lr"] * group["lr_mult"]
+            decay = group["weight_decay"] * group["decay_mult"]
+            grads = [p.grad for p in params]
+            if group["iter_size"] > 1:
+                grads = torch._foreach_mul(grads, 1 / group["iter_size"])
+            if decay:
+                grads = torch._foreach_add(grads, params, alpha=decay)
+            torch._foreach_mul_(buffers, group["momentum"])
+            torch._foreach_add_(buffers, grads, alpha=rate)
+            torch._foreach_sub_(params, buffers)

@@ -1,0 +1,231 @@
+"""Training, from the first line to the last."""
+
+import dataclasses
+import json
+import logging
+import math
+import os
+import signal
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from pspnet_repro import checkpoint
+from pspnet_repro.data.augment import Augmentation
+from pspnet_repro.data.dataset import TrainingSequence, batches
+from pspnet_repro.errors import UserError
+from pspnet_repro.loss import guided_loss
+from pspnet_repro.pspnet import PSPNet
+from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """Everything that a training's result depends on.
+
+    Attributes:
+        model: keyword arguments of PSPNet.
+        data: name of the data set, for people.
+        list_sha256: of the training list's bytes, see data.lists.list_digest.
+        zero_is_void: label files hold 0 = void, k + 1 = class k (ADE20K).
+        crop_size, batch_size: pixels a side; images a backward pass.
+        iter_size: backward passes a step.
+        max_iter: steps.
+        base_lr, power, momentum, weight_decay: the solver's (paper, 5.1).
+        aux_weight: of the auxiliary branch's loss.
+        guidance: "eighth" or "full", see loss.guided_loss.
+        augmentation: what is drawn for each image.
+        seed: of initial weights, order, augmentation and dropout.
+        threads: of the computation; sums, and so bits, can depend on it.
+    """
+
+    model: dict
+    data: str
+    list_sha256: str
+    zero_is_void: bool = False
+    crop_size: int = 473
+    batch_size: int = 16
+    iter_size: int = 1
+    max_iter: int = 150_000
+    base_lr: float = 0.01
+    power: float = 0.9
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    aux_weight: float = 0.4
+    guidance: str = "eighth"
+    augmentation: Augmentation = Augmentation()
+    seed: int = 0
+    threads: int = 2
+
+    def to_json(self):
+        """Plain data, the same after a round trip through JSON."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+
+class Interrupted(Exception):
+    """Training was stopped by a signal after saving its state."""
+
+
+class _StopRequest:
+    """Turns SIGINT and SIGTERM into a flag, so that a step is never cut in the middle."""
+
+    def __enter__(self):
+        self.signal = None
+        self.previous = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _note(self, number, _frame):
+        self.signal = number
+
+    def __exit__(self, *_):
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+
+def _logger(output):
+    logger = logging.getLogger(f"pspnet_repro.train.{output}")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    handler = logging.FileHandler(output / "log.txt", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger.addHandler(handler)
+    return logger, handler
+
+
+def _check_same_settings(settings, saved, path):
+    ours = settings.to_json()
+    for key in sorted(set(ours) | set(saved)):
+        if ours.get(key) != saved.get(key):
+            raise UserError(f"{path}: holds a training with {key} = {saved.get(key)!r}, not "
+                            f"{ours.get(key)!r}; choose another folder or remove this one")
+
+
+def _cut_losses(path, iteration):
+    """Drop the lines of steps that the checkpoint does not have."""
+    if not path.exists():
+        return
+    kept = path.read_text(encoding="utf-8").splitlines()[:iteration]
+    checkpoint.write_atomically(
+        path, lambda file: file.write("".join(line + "\n" for line in kept).encode()))
+
+
+def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress=True):
+    """Train a PSPNet, resuming where an earlier call in the same folder stopped.
+
+    Writes to `output`: settings.json, log.txt, losses.jsonl (one line a step), checkpoint.pt
+    (weights, momentum, position), and weights.pt when all steps are done. On the CPU the result
+    depends on `settings` only: neither on interruptions nor on `workers`.
+
+    Args:
+        settings: TrainSettings.
+        pairs: the training images, list of data.lists.Pair.
+        output: folder, made where it is missing.
+        workers: processes that read images ahead.
+        checkpoint_seconds: least time between checkpoints.
+        progress: show a progress bar.
+    Returns:
+        The path of weights.pt.
+    Raises:
+        UserError: bad data, settings that differ from the folder's, a loss that is not finite.
+        Interrupted: a signal came; the state is saved.
+    """
+    output = Path(output)
+    weights_path, state_path = output / "weights.pt", output / "checkpoint.pt"
+    settings_path, losses_path = output / "settings.json", output / "losses.jsonl"
+    torch.set_num_threads(settings.threads)
+    torch.manual_seed(settings.seed)
+    try:
+        # The original's running variance starts at 0.
+        model = PSPNet(**{"initial_running_var": 0.0, **settings.model})
+        model.check_crop(settings.crop_size)
+    except (TypeError, ValueError) as error:
+        raise UserError(str(error)) from error
+    if settings_path.exists():
+        _check_same_settings(settings, json.loads(settings_path.read_text(encoding="utf-8")),
+                             settings_path)
+    if weights_path.exists():
+        return weights_path
+    checkpoint.write_atomically(settings_path, lambda file: file.write(
+        json.dumps(settings.to_json(), indent=1).encode()))
+
+    model.train()
+    solver = CaffeSGD(parameter_groups(model), settings.base_lr, settings.momentum,
+                      settings.weight_decay, settings.iter_size)
+    start = 0
+    if state_path.exists():
+        state = checkpoint.load(state_path)
+        model.load_state_dict(state["weights"])
+        solver.load_state_dict(state["solver"])
+        torch.set_rng_state(state["rng"])
+        start = state["iteration"]
+    _cut_losses(losses_path, start)
+
+    def save_state(iteration):
+        checkpoint.save_model(state_path, model, solver=solver.state_dict(),
+                              rng=torch.get_rng_state(), iteration=iteration)
+
+    sequence = TrainingSequence(pairs, model.classes, settings.crop_size, settings.augmentation,
+                                settings.seed, settings.zero_is_void)
+    passes = settings.iter_size
+    reader = batches(sequence, settings.batch_size, start * passes, settings.max_iter * passes,
+                     workers)
+    log, handler = _logger(output)
+    log.info("step %d of %d, %d images, %d parameters", start, settings.max_iter, len(pairs),
+             sum(p.numel() for p in model.parameters()))
+    bar = tqdm(total=settings.max_iter, initial=start, desc=output.name, unit="step",
+               disable=not progress)
+    saved_at = time.monotonic()
+    try:
+        with _StopRequest() as stop, open(
+                losses_path, "a", encoding="utf-8", buffering=1) as losses, bar:
+            for iteration in range(start, settings.max_iter):
+                began = time.monotonic()
+                rate = poly_rate(settings.base_lr, iteration, settings.max_iter, settings.power)
+                solver.set_rate(rate)
+                solver.zero_grad(set_to_none=True)
+                for k in range(passes):
+                    images, labels = next(reader)
+                    logits, aux_logits = model(images)
+                    loss = guided_loss(logits, labels, settings.guidance, model.stride)
+                    total, aux_loss = loss, None
+                    if aux_logits is not None:
+                        aux_loss = guided_loss(aux_logits, labels, settings.guidance, model.stride)
+                        total = loss + settings.aux_weight * aux_loss
+                    if not math.isfinite(total.item()):
+                        first = (iteration * passes + k) * settings.batch_size
+                        names = ", ".join(str(sequence.pair(p).image)
+                                          for p in range(first, first + settings.batch_size))
+                        raise UserError(f"loss is {total.item()} at iteration {iteration}, "
+                                        f"images {names}")
+                    total.backward()
+                solver.step()
+                line = {"iteration": iteration, "lr": rate, "loss": loss.item(),
+                        "loss_aux": None if aux_loss is None else aux_loss.item()}
+                losses.write(json.dumps(line) + "\n")
+                bar.update()
+                bar.set_postfix(loss=f"{line['loss']:.3f}", refresh=False)
+                if (iteration + 1) % 50 == 0:
+                    seconds = time.monotonic() - began
+                    log.info("step %d loss %.4f, %.3f s a step, %.0f s left", iteration + 1,
+                             line["loss"], seconds, seconds * (settings.max_iter - iteration - 1))
+                if stop.signal is not None or time.monotonic() - saved_at > checkpoint_seconds:
+                    losses.flush()
+                    os.fsync(losses.fileno())
+                    save_state(iteration + 1)
+                    saved_at = time.monotonic()
+                if stop.signal is not None:
+                    log.info("stopped by signal %d after step %d", stop.signal, iteration + 1)
+                    raise Interrupted(f"stopped after step {iteration + 1} of "
+                                      f"{settings.max_iter}; the same command goes on from there")
+        checkpoint.save_model(weights_path, model)
+        log.info("done: %s", weights_path.name)
+    except UserError as error:
+        log.info("failed: %s", error)
+        raise
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+    state_path.unlink(missing_ok=True)
+    return weights_path
