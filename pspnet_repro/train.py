@@ -1,6 +1,8 @@
 """Training, from the first line to the last."""
 
 import dataclasses
+import fcntl
+import hashlib
 import json
 import logging
 import math
@@ -84,6 +86,27 @@ class _StopRequest:
             signal.signal(number, handler)
 
 
+def weights_digest(model):
+    """SHA-256 over names and bytes of a module's parameters and buffers, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _lock(output):
+    """An open file that keeps other processes from training in the folder."""
+    output.mkdir(parents=True, exist_ok=True)
+    lock = open(output / ".lock", "w", encoding="utf-8")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise UserError(f"{output}: another process is training in this folder") from error
+    return lock
+
+
 def _logger(output):
     logger = logging.getLogger(f"pspnet_repro.train.{output}")
     logger.setLevel(logging.INFO)
@@ -132,6 +155,14 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
         Interrupted: a signal came; the state is saved.
     """
     output = Path(output)
+    try:
+        with _lock(output):
+            return _train(settings, pairs, output, workers, checkpoint_seconds, progress)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written: {error}") from error
+
+
+def _train(settings, pairs, output, workers, checkpoint_seconds, progress):
     weights_path, state_path = output / "weights.pt", output / "checkpoint.pt"
     settings_path, losses_path = output / "settings.json", output / "losses.jsonl"
     torch.set_num_threads(settings.threads)
@@ -150,6 +181,7 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
     checkpoint.write_atomically(settings_path, lambda file: file.write(
         json.dumps(settings.to_json(), indent=1).encode()))
 
+    initial_digest = weights_digest(model)
     model.train()
     solver = CaffeSGD(parameter_groups(model), settings.base_lr, settings.momentum,
                       settings.weight_decay, settings.iter_size)
@@ -219,7 +251,7 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
                     log.info("stopped by signal %d after step %d", stop.signal, iteration + 1)
                     raise Interrupted(f"stopped after step {iteration + 1} of "
                                       f"{settings.max_iter}; the same command goes on from there")
-        checkpoint.save_model(weights_path, model)
+        checkpoint.save_model(weights_path, model, initial_sha256=initial_digest)
         log.info("done: %s", weights_path.name)
     except UserError as error:
         log.info("failed: %s", error)

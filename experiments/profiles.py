@@ -1,0 +1,85 @@
+"""A profile: a data set, sizes, iterations and a backbone for the rows of a table."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pspnet_repro.data import scenes
+from pspnet_repro.data.augment import Augmentation
+from pspnet_repro.errors import UserError
+
+CAMVID_CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car",
+                  "pedestrian", "bicyclist")
+CAMVID_PALETTE_RGB = ((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222),
+                      (128, 128, 0), (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0),
+                      (0, 128, 192))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Settings shared by all rows.
+
+    Attributes:
+        name: what `--profile` takes.
+        data: name of the data set.
+        folder: (data folder given or None, cache folder) -> folder with train.txt and val.txt.
+        classes: names, or their number where names are not needed.
+        palette_rgb: a colour a class; empty: no pictures.
+        contextual: whether each class needs context; empty where not known.
+        model: keyword arguments of PSPNet besides the row's.
+        train: fields of TrainSettings besides model, data, list and seed.
+        base_size: long side in pixels, less 1, at which the network is tested.
+        differs: what differs from the paper's setting, in words.
+        zero_is_void: see data.lists.read_label.
+    """
+
+    name: str
+    data: str
+    folder: Callable
+    classes: tuple
+    palette_rgb: tuple
+    contextual: tuple
+    model: dict
+    train: dict
+    base_size: int
+    differs: str
+    zero_is_void: bool = False
+    rows_at_once: int = field(default=1)
+
+
+def _given(data, _cache):
+    if data is None:
+        raise UserError("--data must name the data set's folder for this profile")
+    return Path(data)
+
+
+def _scenes(data, cache):
+    return Path(data) if data is not None else scenes.write_scenes(cache)
+
+
+PROFILES = {profile.name: profile for profile in (
+    Profile(
+        name="mini", data="scenes", folder=_scenes, classes=scenes.CLASSES,
+        palette_rgb=scenes.PALETTE_RGB, contextual=scenes.CONTEXTUAL,
+        model={"width": 0.125, "stem": "classic", "stem_width": 16, "blocks": (1, 1, 1, 1),
+               "dilations": (1, 1, 1, 1), "stride_in": "3x3"},
+        train={"crop_size": 185, "batch_size": 8, "max_iter": 400, "threads": 1,
+               "augmentation": Augmentation(scales=None, rotation=0.0, blur=False)},
+        base_size=184, rows_at_once=2,
+        differs="drawn scenes; one narrow bottleneck a stage without dilation, so that the "
+                "receptive field is less than half the crop; 400 iterations of batch 8; mirror "
+                "only, because a resized crop can lose the part of the scene that decides"),
+    Profile(
+        name="camvid", data="camvid", folder=_given, classes=CAMVID_CLASSES,
+        palette_rgb=CAMVID_PALETTE_RGB, contextual=(),
+        model={"width": 0.5, "stem_width": 32},
+        train={"crop_size": 185, "batch_size": 8, "max_iter": 800, "threads": 1},
+        base_size=480, rows_at_once=2,
+        differs="367 street photographs, 11 classes; half-width ResNet50 from random weights "
+                "(the paper starts from ImageNet); crop 185, 800 iterations of batch 8"),
+    Profile(
+        name="paper", data="ade20k", folder=_given, classes=tuple(map(str, range(150))),
+        palette_rgb=(), contextual=(), model={},
+        train={"crop_size": 473, "batch_size": 16, "max_iter": 150_000}, base_size=512,
+        zero_is_void=True, differs="random initial weights (the paper starts from ImageNet)"),
+)}

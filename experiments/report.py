@@ -1,0 +1,171 @@
+"""A table's results as text, JSON and pictures."""
+
+import json
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from experiments.rows import BASELINE, FULL
+from pspnet_repro.checkpoint import write_atomically
+from pspnet_repro.data.lists import read_list, read_pair
+from pspnet_repro.visualize import colourize, side_by_side
+
+PAPER = json.loads((Path(__file__).parent / "paper.json").read_text(encoding="utf-8"))
+PICTURES = 4
+
+
+def class_means(result, contextual):
+    """Mean IoU in percent over the locally decidable and over the contextual classes."""
+    iou = np.array(list(result["iou"].values())) * 100
+    contextual = np.array(contextual)
+    return float(iou[~contextual].mean()), float(iou[contextual].mean())
+
+
+def table_lines(table, rows, results, profile):
+    """The table as lines of Markdown, figures in percent, ours beside the paper's.
+
+    Args:
+        table: its number as text.
+        rows: the Row objects in order.
+        results: row name -> list of result dictionaries, one a seed; rows without are left blank.
+        profile: Profile.
+    """
+    split = bool(profile.contextual)
+    heads = ["Setting", "mean IoU", "pixel acc.", *(["local", "contextual"] if split else []),
+             "paper mean IoU", "paper pixel acc."]
+    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
+    for row in rows:
+        paper = PAPER[table][row.name]
+        runs = results.get(row.name, [])
+
+        def cell(values):
+            if not values:
+                return "-"
+            spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+            return f"{np.mean(values):.2f}{spread}"
+
+        cells = [paper["label"], cell([100 * r["mean_iou"] for r in runs]),
+                 cell([100 * r["pixel_accuracy"] for r in runs])]
+        if split:
+            means = [class_means(r, profile.contextual) for r in runs]
+            cells += [cell([m[0] for m in means]), cell([m[1] for m in means])]
+        cells += [f"{paper['mean_iou']:.2f}", f"{paper['pixel_accuracy']:.2f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _iou_lines(rows, results, classes, labels):
+    lines = ["| Class | " + " | ".join(labels) + " |", "|---|" + "---:|" * len(rows)]
+    for name in classes:
+        cells = [f"{100 * np.mean([r['iou'][name] for r in results[row.name]]):.1f}"
+                 for row in rows]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _save_figure(figure, path):
+    write_atomically(path, lambda file: figure.savefig(file, dpi=110, format="png"))
+    plt.close(figure)
+
+
+def _bars(table, rows, results, path):
+    figure, axes = plt.subplots(figsize=(8, 0.5 * len(rows) + 1.4), layout="constrained")
+    places = np.arange(len(rows))
+    ours = [np.mean([100 * r["mean_iou"] for r in results[row.name]]) for row in rows]
+    paper = [PAPER[table][row.name]["mean_iou"] for row in rows]
+    for offset, values, label in ((-0.2, ours, "ours, this profile"),
+                                  (0.2, paper, "paper, ADE20K")):
+        bars = axes.barh(places + offset, values, 0.38, label=label)
+        axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
+    axes.set_yticks(places, [PAPER[table][row.name]["label"] for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(ours + paper) * 1.12)
+    axes.set_xlabel("mean IoU (%)")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.4, 1.2), ncols=2, frameon=False, fontsize=8)
+    _save_figure(figure, path)
+
+
+def read_losses(folder):
+    """The main branch's loss at every step of a run, (steps,) float."""
+    with open(Path(folder) / "losses.jsonl", encoding="utf-8") as lines:
+        return np.array([json.loads(line)["loss"] for line in lines])
+
+
+def _curves(table, rows, folders, path):
+    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+    for row in rows:
+        losses = read_losses(folders[row.name][0])
+        window = max(1, len(losses) // 40)
+        smooth = np.convolve(losses, np.ones(window) / window, "valid")
+        axes.plot(np.arange(len(smooth)) + window, smooth, label=PAPER[table][row.name]["label"])
+    axes.set_xlabel("iteration")
+    axes.set_ylabel(f"loss, mean of {window} iterations")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=8)
+    _save_figure(figure, path)
+
+
+def _comparisons(folders, profile, data, path):
+    """Image, truth, baseline and full row of validation images spread evenly over the list."""
+    pairs = read_list(data / "val.txt")
+    strips = []
+    for k in range(PICTURES):
+        pair = pairs[(2 * k + 1) * len(pairs) // (2 * PICTURES)]
+        image, label = read_pair(pair, len(profile.classes), profile.zero_is_void)
+        predictions = [
+            cv2.imread(str(folders[name][0] / "predictions" / f"{pair.image.stem}.png"),
+                       cv2.IMREAD_UNCHANGED) for name in (BASELINE, FULL)]
+        strips.append(side_by_side(
+            [image[:, :, ::-1], *(colourize(m, profile.palette_rgb)
+                                  for m in (label, *predictions))],
+            ["image", "truth", "baseline", "PSPNet"]))
+    data = cv2.imencode(".png", np.concatenate(strips)[:, :, ::-1])[1].tobytes()
+    write_atomically(path, lambda file: file.write(data))
+
+
+def write_report(table, rows, folders, profile, data, output):
+    """Write table<N>.md, .json and pictures for the finished rows to `output`.
+
+    Args:
+        table, rows, profile: see table_lines.
+        folders: row name -> list of run folders, one a seed.
+        data: the data set's folder.
+        output: folder.
+    Returns:
+        The table's lines.
+    Raises:
+        UserError: a file cannot be written.
+    """
+    results = {name: [json.loads((f / "result.json").read_text(encoding="utf-8")) for f in runs]
+               for name, runs in folders.items()}
+    rows_done = [row for row in rows if results.get(row.name)]
+    lines = table_lines(table, rows, results, profile)
+    labels = [PAPER[table][row.name]["label"] for row in rows_done]
+    stem = f"table{table}"
+    text = [f"# Table {table}, profile {profile.name}", "", *lines, "",
+            f"Figures in percent. What differs from the paper: {profile.differs}.", ""]
+    _bars(table, rows_done, results, output / f"{stem}.png")
+    _curves(table, rows_done, folders, output / f"{stem}-loss.png")
+    text += [f"![mean IoU]({stem}.png)", "", f"![loss]({stem}-loss.png)", ""]
+    if profile.palette_rgb and results.get(BASELINE) and results.get(FULL):
+        _comparisons(folders, profile, data, output / f"{stem}-pictures.png")
+        text += ["Validation images, evenly spaced: image, truth, baseline, PSPNet.", "",
+                 f"![pictures]({stem}-pictures.png)", ""]
+    if len(profile.classes) <= 30:
+        text += ["IoU of each class:", "",
+                 *_iou_lines(rows_done, results, profile.classes, labels), ""]
+    run = results[rows_done[0].name][0]
+    facts = run["provenance"]
+    text += [f"Tested on {run['finished'][:10]} at commit `{facts['commit'][:12]}`: Python "
+             f"{facts['python']}, torch {facts['torch']}, {facts['processor']}, "
+             f"{facts['cores']} cores. Settings, seeds, digests of lists and initial weights, "
+             f"confusion matrices and times are in `{stem}.json`.", ""]
+    for suffix, content in ((".md", "\n".join(text)), (".json", json.dumps(results, indent=1))):
+        write_atomically(output / f"{stem}{suffix}",
+                         lambda file, content=content: file.write(content.encode()))
+    return lines
