@@ -161,7 +161,7 @@ def write_report(table, rows, folders, profile, data, output):
                  *_iou_lines(rows_done, results, profile.classes, labels), ""]
     run = results[rows_done[0].name][0]
     facts = run["provenance"]
-    text += [f"Tested on {run['finished'][:10]} at commit `{facts['commit'][:12]}`: Python "
+    text += [f"Tested on {run['finished'][:10]} at commit `{facts['commit']}`: Python "
              f"{facts['python']}, torch {facts['torch']}, {facts['processor']}, "
              f"{facts['cores']} cores. Settings, seeds, digests of lists and initial weights, "
              f"confusion matrices and times are in `{stem}.json`.", ""]

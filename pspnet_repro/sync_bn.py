@@ -43,7 +43,7 @@ class _BatchNormTrain(torch.autograd.Function):
 
 
 class _BatchNormFrozen(torch.autograd.Function):
-    """Normalization by given statistics, which pass no gradient."""
+    """Normalization by given statistics; as in the original, only the input gets a gradient."""
 
     @staticmethod
     def forward(ctx, input, weight, bias, mean, var, eps):
@@ -54,15 +54,10 @@ class _BatchNormFrozen(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_output):
         input, mean, invstd, weight = ctx.saved_tensors
-        grad_input = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            zero = torch.zeros_like(mean)
-            grad_input = ops.batch_norm_backward_elementwise(grad_output, input, mean, invstd,
-                                                             weight, zero, zero)
-        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            grad_bias, grad_weight = ops.batch_norm_backward_reduce(grad_output, input, mean,
-                                                                    invstd)
-        return grad_input, grad_weight, grad_bias, None, None, None
+        zero = torch.zeros_like(mean)
+        grad_input = ops.batch_norm_backward_elementwise(grad_output, input, mean, invstd, weight,
+                                                         zero, zero)
+        return grad_input, None, None, None, None, None
 
 
 def _divisor(count, corrected):
@@ -74,7 +69,7 @@ class SyncBatchNorm2d(nn.Module):
 
     y = weight * (x - mean) / sqrt(var + eps) + bias, channel by channel. In training mean and var
     are the batch's, and running = (1 - momentum) * running + momentum * batch; otherwise they are
-    the running values. `variance` says how the batch's variance is counted:
+    the running values, and weight and bias get no gradient (the original's `frozen`). `variance` says how the batch's variance is counted:
 
     - "biased" (layer BN of the released program): sum / m, to normalize and to remember;
     - "unbiased" (layer SyncBN of the training branch): sum / (m - 1) for both, and a backward pass

@@ -150,12 +150,12 @@ def draw_scene(seed, number):
             side = int(spot[1] + pixels.shape[1] // 2 >= middle)
             canvas.patch(*spot, pixels, "boat" if coast[side] else "car")
     for _ in range(rng.integers(2, 5)):
-        h, w = rng.integers(10, 17, 2)
+        h, w = rng.integers(11, 18, 2)
         spot = place(np.empty((h, w)))
         if spot:
             area = np.s_[spot[0]:spot[0] + h, spot[1]:spot[1] + w]
-            lifted = canvas.image[area] + 20
-            lifted[1:-1, 1:-1][::2] -= 12
+            lifted = canvas.image[area] + 34
+            lifted[1:-1, 1:-1][::2] -= 20
             canvas.patch(*spot, lifted, "hatch")
     return np.clip(np.round(canvas.image), 0, 255).astype(np.uint8), canvas.label
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+_BAND = 64  # output lines a product
+
 
 def _axis_weights(in_size, out_size):
     """Indices and weights, both (out_size, taps), of antialiased linear resizing of one axis.
@@ -31,15 +33,19 @@ def _round_half_away(values):
 
 
 def _resize_axis(image, out_size, axis):
+    """One axis of (H, W, C), as products of small weight matrices with bands of the image."""
     index, weights = _axis_weights(image.shape[axis], out_size)
-    shape = [1, 1, 1]
-    shape[axis] = out_size
-    result = 0.0
-    for k in range(index.shape[1]):
-        result = result + np.take(image, index[:, k], axis) * weights[:, k].reshape(shape)
+    lines = np.ascontiguousarray(np.moveaxis(image, axis, 0), np.float64)
+    result = np.empty((out_size, *lines.shape[1:]))
+    for start in range(0, out_size, _BAND):
+        band = np.s_[start:start + _BAND]
+        low, high = index[band].min(), index[band].max() + 1
+        matrix = np.zeros((len(index[band]), high - low))
+        np.add.at(matrix, (np.arange(len(matrix))[:, None], index[band] - low), weights[band])
+        result[band] = np.tensordot(matrix, lines[low:high], 1)
     if image.dtype == np.uint8:
-        return np.clip(_round_half_away(result), 0, 255).astype(np.uint8)
-    return result.astype(image.dtype)
+        result = np.clip(_round_half_away(result), 0, 255)
+    return np.moveaxis(result, 0, axis).astype(image.dtype)
 
 
 def imresize(image, size):

@@ -1,0 +1,225 @@
+"""Lists, labels, augmentation, the sequence of samples, the embedded scenes."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from pspnet_repro import PSPNet
+from pspnet_repro.data import scenes
+from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation, augment
+from pspnet_repro.data.dataset import TrainingSequence, batches
+from pspnet_repro.data.lists import MEAN_BGR, Pair, read_image, read_label, read_list, read_pair
+from pspnet_repro.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six images with labels of four classes, and their list."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for k in range(6):
+        cv2.imwrite(str(tmp_path / f"{k}.png"), rng.integers(0, 256, (50, 70, 3), np.uint8))
+        cv2.imwrite(str(tmp_path / f"{k}_label.png"), rng.integers(0, 4, (50, 70), np.uint8))
+        lines.append(f"/{k}.png {k}_label.png\n")
+    (tmp_path / "list.txt").write_text("".join(lines) + "\n")
+    return tmp_path
+
+
+def test_read_list(folder):
+    pairs = read_list(folder / "list.txt")
+    assert pairs[5] == Pair(folder / "5.png", folder / "5_label.png") and len(pairs) == 6
+    assert read_pair(pairs[0], 4)[0].shape == (50, 70, 3)
+
+
+def _expect(words, function, *arguments):
+    with pytest.raises(UserError, match=words) as caught:
+        function(*arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_read_list_rejects(folder, tmp_path):
+    bad = tmp_path / "bad.txt"
+    _expect("nowhere: no such data folder", read_list, folder / "list.txt", folder / "nowhere")
+    _expect("none.txt: no such list file", read_list, folder / "none.txt")
+    bad.write_text("a.png b.png\nonly.png\n")
+    _expect(r"bad.txt, line 2: must name an image and a label, got 1 name: 'only.png'",
+            read_list, bad)
+    bad.write_text("a.png b.png c.png\n")
+    _expect("line 1: must name an image and a label, got 3 names", read_list, bad)
+    bad.write_text("\n\n")
+    _expect("bad.txt: lists no images", read_list, bad)
+    bad.write_bytes(b"\xff\xfe\x00")
+    _expect("bad.txt: cannot be read as text", read_list, bad)
+
+
+def test_readers_reject(folder):
+    _expect("gone.png: no such image", read_image, folder / "gone.png")
+    _expect("cannot be read", read_image, folder)
+    (folder / "text.png").write_text("no image")
+    _expect("text.png: not an image that OpenCV can read", read_image, folder / "text.png")
+    (folder / "empty.png").write_bytes(b"")
+    _expect("empty.png: not an image that OpenCV can read", read_image, folder / "empty.png")
+    data = (folder / "0.png").read_bytes()
+    (folder / "cut.png").write_bytes(data[:40])
+    _expect("cut.png: not an image that OpenCV can read", read_image, folder / "cut.png")
+    _expect(r"0_label.png: labels must be 0..2 or 255, got 3", read_label,
+            folder / "0_label.png", 3)
+    _expect(r"0.png: a label must be one channel of 8 bits, got shape \(50, 70, 3\)", read_label,
+            folder / "0.png", 3)
+    cv2.imwrite(str(folder / "small.png"), np.zeros((50, 69), np.uint8))
+    _expect("small.png: size 50x69 differs from 50x70 of", read_pair,
+            Pair(folder / "0.png", folder / "small.png"), 3)
+
+
+def test_read_label_with_void_zero(folder):
+    cv2.imwrite(str(folder / "ade.png"), np.array([[0, 1, 150]], np.uint8))
+    assert read_label(folder / "ade.png", 150, zero_is_void=True).tolist() == [[255, 0, 149]]
+    _expect("labels must be 0..149, got 150", read_label, folder / "ade.png", 149, True)
+
+
+def test_augment_off_is_a_crop():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (50, 70, 3), np.uint8)
+    label = rng.integers(0, 4, (50, 70), np.uint8)
+    crop, crop_label = augment(image, label, 33, NO_AUGMENTATION, rng)
+    places = [(y, x) for y in range(18) for x in range(38)
+              if np.array_equal(label[y:y + 33, x:x + 33], crop_label)]
+    assert len(places) == 1
+    y, x = places[0]
+    assert np.array_equal(crop.transpose(1, 2, 0),
+                          image[y:y + 33, x:x + 33].astype(np.float32) - MEAN_BGR)
+
+
+def test_augment_pads_with_mean_and_255():
+    crop, label = augment(np.zeros((5, 7, 3), np.uint8), np.zeros((5, 7), np.uint8), 9,
+                          NO_AUGMENTATION, np.random.default_rng(0))
+    assert (label[2:7, 1:8] == 0).all() and (label == 255).sum() == 81 - 35
+    assert not crop[:, label == 255].any()
+
+
+def test_augment_mirrors_image_and_label_together():
+    image = np.arange(9 * 9, dtype=np.uint8).reshape(9, 9)
+    settings = Augmentation(scales=None, rotation=0, blur=False, mirror=True)
+    seen = set()
+    for seed in range(20):
+        crop, label = augment(np.repeat(image[:, :, None], 3, 2), image, 9, settings,
+                              np.random.default_rng(seed))
+        assert np.array_equal(crop[0] + MEAN_BGR[0], label.astype(np.float32))
+        seen.add(label[0, 0].item())
+    assert seen == {0, 8}
+
+
+def test_augment_draws_every_kind():
+    """Each switch changes something, and the scale covers its range."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (60, 60, 3), np.uint8)
+    label = np.zeros((60, 60), np.uint8)
+    for field, value in (("rotation", 10.0), ("blur", True)):
+        only = Augmentation(**{"scales": None, "rotation": 0.0, "blur": False, "mirror": False,
+                               field: value})
+        changed = sum(not np.array_equal(
+            augment(image, label, 60, only, np.random.default_rng(s))[0],
+            augment(image, label, 60, NO_AUGMENTATION, np.random.default_rng(s))[0])
+            for s in range(200))
+        assert 70 <= changed <= 130  # half of 200, within four deviations
+    only = Augmentation(rotation=0.0, blur=False, mirror=False)
+    sides = [np.sqrt((augment(image, label, 121, only, np.random.default_rng(s))[1] == 0).sum())
+             for s in range(100)]
+    assert 30 <= min(sides) < 35 and 115 < max(sides) <= 120
+
+
+def _sequence(folder, **changes):
+    settings = {"classes": 4, "crop_size": 41, "augmentation": Augmentation(), "seed": 3} | changes
+    return TrainingSequence(read_list(folder / "list.txt"), **settings)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_do_not_depend_on_workers(folder, workers):
+    wanted = list(batches(_sequence(folder), 4, 1, 5, 0))
+    actual = list(batches(_sequence(folder), 4, 1, 5, workers))
+    assert len(wanted) == len(actual) == 4
+    for (image, label), (image0, label0) in zip(actual, wanted):
+        assert torch.equal(image, image0) and torch.equal(label, label0)
+    assert image.shape == (4, 3, 41, 41) and image.dtype == torch.float32
+    assert label.shape == (4, 41, 41) and label.dtype == torch.uint8
+
+
+def test_sequence_visits_every_image_once_an_epoch(folder):
+    sequence = _sequence(folder)
+    for epoch in range(3):
+        assert len({sequence.pair(p).image for p in range(6 * epoch, 6 * epoch + 6)}) == 6
+    orders = [[sequence.pair(p).image for p in range(6 * e, 6 * e + 6)] for e in range(4)]
+    assert len({tuple(order) for order in orders}) > 1
+
+
+def test_sequence_differs_between_seeds_and_epochs(folder):
+    first, other = _sequence(folder), _sequence(folder, seed=4)
+    assert not torch.equal(first[0][0], other[0][0])
+    again = _sequence(folder)
+    assert torch.equal(first[7][0], again[7][0])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_name_the_bad_file(folder, workers):
+    (folder / "3.png").write_text("broken")
+    with pytest.raises(UserError, match="3.png: not an image that OpenCV can read"):
+        list(batches(_sequence(folder), 6, 0, 1, workers))
+
+
+def test_scenes_repeat_bitwise(tmp_path):
+    a = scenes.write_scenes(tmp_path / "a", seed=1, train=3, val=2)
+    b = scenes.write_scenes(tmp_path / "b", seed=1, train=3, val=2)
+    files = sorted(p.relative_to(a) for p in a.rglob("*") if p.is_file())
+    assert len(files) == 2 * 5 + 3
+    for name in files:
+        assert (a / name).read_bytes() == (b / name).read_bytes()
+    assert not np.array_equal(scenes.draw_scene(1, 0)[0], scenes.draw_scene(2, 0)[0])
+
+
+def test_scenes_are_ordinary_files(tmp_path):
+    root = scenes.write_scenes(tmp_path, train=3, val=2)
+    about = json.loads((root / "classes.json").read_text())
+    assert about["classes"] == list(scenes.CLASSES)
+    assert len(read_list(root / "train.txt")) == 3
+    for pair in read_list(root / "val.txt"):
+        image, label = read_pair(pair, len(scenes.CLASSES))
+        assert image.shape == (scenes.SIZE, scenes.SIZE, 3)
+        assert label.max() < len(scenes.CLASSES)
+    before = (root / "classes.json").stat().st_mtime_ns
+    assert scenes.write_scenes(tmp_path, train=3, val=2) == root
+    assert (root / "classes.json").stat().st_mtime_ns == before
+
+
+def test_scenes_keep_cues_out_of_sight():
+    """What depends on context is farther from every cue than the mini net can see."""
+    from experiments.profiles import PROFILES
+    field = PSPNet(2, 50, (), **PROFILES["mini"].model).receptive_field()
+    contextual = np.flatnonzero(scenes.CONTEXTUAL)
+    cues = [scenes.CLASSES.index(name) for name in ("sky", "sand", "pavement")]
+    for number in range(40):
+        label = scenes.draw_scene(0, number)[1]
+        lowest_cue = np.flatnonzero(np.isin(label, cues).any(1)).max()
+        first = np.flatnonzero(np.isin(label, contextual).any(1)).min()
+        assert first - lowest_cue > field // 2
+
+
+def test_scenes_agree_with_their_context():
+    names = dict(enumerate(scenes.CLASSES))
+    kinds = set()
+    for number in range(60):
+        image, label = scenes.draw_scene(0, number)
+        present = {names[k] for k in np.unique(label)}
+        assert not {"building", "skyscraper"} <= present
+        hazy = image[:10].mean((0, 1))[0] < 207  # blue channel: 185 hazy, 230 clear
+        assert ("building" in present) <= (not hazy) and ("skyscraper" in present) <= hazy
+        for column in (0, scenes.SIZE - 1):
+            strip = {names[k] for k in np.unique(label[:, column])}
+            if "sand" in strip:
+                assert not strip & {"road", "car"}
+            if "pavement" in strip:
+                assert not strip & {"water", "boat"}
+        kinds |= present
+    assert kinds == set(scenes.CLASSES)

@@ -1,0 +1,155 @@
+"""The protocol against the authors' functions."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import golden_files, read_golden
+
+from pspnet_repro import PSPNet
+from pspnet_repro.evaluation import ConfusionMatrix, imresize, predict_probabilities
+from pspnet_repro.evaluation.sliding import scaled_size, window_starts
+
+WEIGHTS = torch.tensor([[1.3, -0.7, 0.2], [-0.4, 0.9, -0.6], [0.5, 0.1, -1.1], [-0.9, -0.3, 0.8]])
+IMAGES = [p for p in golden_files("protocol") if p.id != "metrics"]
+
+
+def stand_in_net(x):
+    """The golden files' network."""
+    h, w = x.shape[2:]
+    k = torch.arange(1, 5, dtype=torch.float32)[:, None, None]
+    waves = (torch.cos(0.05 * k * torch.arange(w, dtype=torch.float32))
+             - 0.8 * torch.sin(0.03 * k * torch.arange(h, dtype=torch.float32)[:, None]))
+    return torch.einsum("kc,nchw->nkhw", WEIGHTS, x) / 60 + waves
+
+
+@pytest.mark.parametrize("path", IMAGES)
+def test_scaled_size_matches_golden(path):
+    arrays = read_golden(path)
+    sizes = [scaled_size(*arrays["image_rgb"].shape[:2], int(arrays["base_size"]), scale)
+             for scale in arrays["scales"]]
+    assert sizes == [tuple(size) for size in arrays["scaled_sizes"].tolist()]
+
+
+def test_scaled_size_rounds_in_float32():
+    assert scaled_size(135, 270, 512, 0.75) == (193, 385)
+    assert scaled_size(7, 7, 100, 1.0) == (101, 101)
+    assert scaled_size(1, 5000, 100, 1.0) == (1, 101)
+
+
+@pytest.mark.parametrize("path", IMAGES)
+def test_imresize_matches_golden(path):
+    arrays = read_golden(path)
+    image = arrays["image_rgb"]
+    if image.ndim == 2:
+        image = np.repeat(image[:, :, None], 3, 2)
+    resized = imresize(image, tuple(arrays["scaled_sizes"][-1]))
+    difference = np.abs(resized.astype(int) - arrays["last_scaled_rgb"])
+    # Exact halves may round either way: their last bit hangs on the order of the sum.
+    assert difference.max() <= 1 and (difference == 0).mean() >= 0.99
+
+
+@pytest.mark.parametrize("path", IMAGES)
+def test_predict_probabilities_matches_golden(path):
+    arrays = read_golden(path)
+    probabilities = predict_probabilities(
+        stand_in_net, arrays["image_rgb"], classes=4, base_size=int(arrays["base_size"]),
+        crop_size=int(arrays["crop_size"]), scales=arrays["scales"])
+    assert probabilities.dtype == np.float32 and probabilities.shape == arrays["prob"].shape
+    # A pixel whose resized image differs by one grey level moves its probabilities by up to 1e-2.
+    error = np.abs(probabilities - arrays["prob"]).max(2)
+    assert np.quantile(error, 0.99) <= 1e-4
+    assert (probabilities.argmax(2) == arrays["pred"]).mean() >= 0.999
+
+
+def test_predict_probabilities_takes_a_pspnet():
+    net = PSPNet(4, 50, width=0.125, stem_width=8, blocks=(1, 1, 1, 1)).eval()
+    image = np.random.default_rng(0).integers(0, 256, (89, 70, 3), np.uint8)
+    x = torch.zeros(1, 3, 89, 89)
+    x[..., :70] = torch.from_numpy(
+        (image[:, :, ::-1] - np.array([103.939, 116.779, 123.68])).transpose(2, 0, 1).copy())
+    with torch.no_grad():
+        once, mirrored = net(x), net(x.flip(3)).flip(3)
+    for flip, logits in ((False, once), (True, once + mirrored)):
+        probabilities = predict_probabilities(net, image, classes=4, base_size=88, crop_size=89,
+                                              flip=flip)
+        wanted = torch.softmax(logits, 1)[0, :, :, :70].permute(1, 2, 0)
+        # Batches of one and of two take other paths through the convolutions.
+        np.testing.assert_allclose(probabilities, wanted, atol=1e-4)
+
+
+def test_window_starts():
+    assert window_starts(97, 97) == [0]
+    assert window_starts(161, 97) == [0, 64]
+    assert window_starts(200, 97) == [0, 65, 103]
+
+
+@pytest.mark.parametrize("image, words", [
+    (np.zeros((4, 4, 4), np.uint8), "image_rgb must be"),
+    (np.zeros((4, 4, 3), np.float32), "image_rgb must be"),
+    (np.zeros((0, 4, 3), np.uint8), "image_rgb must be"),
+])
+def test_predict_probabilities_rejects_images(image, words):
+    with pytest.raises(ValueError, match=words):
+        predict_probabilities(stand_in_net, image, classes=4, base_size=9, crop_size=9)
+
+
+def test_predict_probabilities_rejects_sizes():
+    image = np.zeros((4, 4, 3), np.uint8)
+    with pytest.raises(ValueError, match="must be positive, got 0, 9"):
+        predict_probabilities(stand_in_net, image, classes=4, base_size=0, crop_size=9)
+    with pytest.raises(ValueError, match="must be positive"):
+        predict_probabilities(stand_in_net, image, classes=4, base_size=9, crop_size=9, scales=())
+
+
+def test_imresize_by_hand():
+    ramp = np.array([[0.0, 1.0, 2.0, 3.0]])
+    # Half-pixel centres: outputs at 0.5 and 2.5; the kernel spans four inputs, borders reflect.
+    np.testing.assert_allclose(imresize(ramp, (1, 2)), [[(0 * 4 + 1 * 3 + 2 * 1) / 8,
+                                                         (3 * 4 + 2 * 3 + 1 * 1) / 8]])
+    np.testing.assert_allclose(imresize(ramp[:, :2], (1, 4)), [[0, 0.25, 0.75, 1]])
+    assert np.array_equal(imresize(ramp, (1, 4)), ramp)
+
+
+def test_imresize_rounds_halves_up():
+    assert imresize(np.array([[10, 11], [10, 11]], np.uint8), (1, 1)).tolist() == [[11]]
+
+
+def test_imresize_rejects():
+    with pytest.raises(ValueError, match="image must be uint8 or floating, got int64"):
+        imresize(np.zeros((2, 2), np.int64), (1, 1))
+    with pytest.raises(ValueError, match="size must be at least 1, got 0, 1"):
+        imresize(np.zeros((2, 2)), (0, 1))
+    with pytest.raises(ValueError, match="and not empty"):
+        imresize(np.zeros((0, 2)), (1, 1))
+
+
+def test_confusion_matrix_matches_golden():
+    arrays = read_golden(golden_files("protocol", "metrics")[0].values[0])
+    matrix = ConfusionMatrix(int(arrays["num_class"]))
+    intersection, union = [], []
+    for k in range(arrays["pred"].shape[2]):
+        single = ConfusionMatrix(int(arrays["num_class"]))
+        for m in (matrix, single):
+            m.update(arrays["pred"][:, :, k], arrays["label"][:, :, k])
+        intersection.append(single.intersection)
+        union.append(single.union)
+        assert single.pixel_accuracy == arrays["image_accuracy"][k]
+    assert np.array_equal(np.stack(intersection, 1), arrays["intersection"])
+    assert np.array_equal(np.stack(union, 1), arrays["union"])
+    assert np.array_equal(matrix.iou, arrays["iou"])
+    assert matrix.mean_iou == arrays["mean_iou"]
+    assert matrix.pixel_accuracy == arrays["pixel_accuracy"]
+
+
+def test_confusion_matrix_without_labels():
+    matrix = ConfusionMatrix(3)
+    matrix.update(np.zeros((2, 2), int), np.full((2, 2), 255))
+    assert matrix.pixel_accuracy == 0 and matrix.mean_iou == 0
+
+
+def test_confusion_matrix_rejects():
+    matrix = ConfusionMatrix(3)
+    with pytest.raises(ValueError, match=r"label must have the prediction's shape \(2,\)"):
+        matrix.update(np.zeros(2, int), np.zeros(3, int))
+    with pytest.raises(ValueError, match=r"predictions must be 0..2, got 0..3"):
+        matrix.update(np.array([0, 3]), np.array([0, 1]))

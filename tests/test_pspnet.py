@@ -1,0 +1,205 @@
+"""The network: shapes, arguments, names and the receptive field."""
+
+import re
+
+import pytest
+import torch
+
+from pspnet_repro import PSPNet
+from pspnet_repro.names import caffe_names
+
+MINI = {"width": 0.125, "stem_width": 8, "blocks": (1, 1, 1, 1)}
+# classes, features, pyramid channels of each row of Table 1 at full width.
+ROWS = {
+    "baseline": ({"bins": ()}, 2048),
+    "b1-max": ({"bins": (1,), "pool": "max", "reduce": False}, 4096),
+    "b1-ave": ({"bins": (1,), "pool": "ave", "reduce": False}, 4096),
+    "b1236-max": ({"pool": "max", "reduce": False}, 10240),
+    "b1236-ave": ({"pool": "ave", "reduce": False}, 10240),
+    "b1236-max-dr": ({"pool": "max"}, 4096),
+    "b1236-ave-dr": ({}, 4096),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_of_table_1(name):
+    arguments, channels = ROWS[name]
+    with torch.device("meta"):
+        full = PSPNet(150, 50, **arguments)
+    assert full.head.conv.conv.weight.shape == (512, channels, 3, 3)
+    net = PSPNet(5, 50, **arguments, **MINI)
+    x = torch.randn(2, 3, 89, 89)
+    logits, aux_logits = net(x)
+    assert logits.shape == aux_logits.shape == (2, 5, 12, 12)
+    (logits.square().mean() + aux_logits.square().mean()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+    net.eval()
+    with torch.no_grad():
+        scores = net(x)
+    assert scores.shape == (2, 5, 89, 89) and scores.isfinite().all()
+
+
+@pytest.mark.parametrize("depth, blocks", [(50, 16), (101, 33), (152, 50), (269, 89)])
+def test_depths(depth, blocks):
+    with torch.device("meta"):
+        net = PSPNet(150, depth)
+    count = sum(len(getattr(net.backbone, f"stage{k}")) for k in (2, 3, 4, 5))
+    # Three convolutions a block, and the depth counts stem and classifier of the 7x7 ResNet.
+    assert count == blocks and 3 * blocks + 2 == depth
+
+
+def test_released_network_layer_for_layer(shared):
+    """Every convolution and BN of the released PSPNet50: name, shape, stride, dilation, bias."""
+    text = (shared / "prototxt" / "pspnet50_ADE20K_473.prototxt").read_text()
+    released = {}
+    for layer in re.split(r"\nlayer \{", text):
+        kind = re.search(r'type: "(Convolution|BN)"', layer)
+        if not kind:
+            continue
+        name = re.search(r'name: "([^"]+)"', layer).group(1)
+
+        def number(field, default):
+            found = re.search(rf"\b{field}: (\d+)", layer)
+            return int(found.group(1)) if found else default
+
+        released[name] = None if kind.group(1) == "BN" else (
+            number("num_output", None), number("kernel_size", None), number("stride", 1),
+            number("dilation", 1), number("pad", 0), "bias_term: false" not in layer)
+    with torch.device("meta"):
+        net = PSPNet(150, 50, aux=False)
+    ours = {}
+    for path, layer in caffe_names(net).items():
+        module = net.get_submodule(path)
+        ours[layer] = None if not isinstance(module, torch.nn.Conv2d) else (
+            module.out_channels, module.kernel_size[0], module.stride[0], module.dilation[0],
+            module.padding[0], module.bias is not None)
+    assert ours == released
+
+
+@pytest.mark.parametrize("depth, name", [(50, "conv4_7"), (101, "conv4_24")])
+def test_auxiliary_names(depth, name):
+    with torch.device("meta"):
+        names = caffe_names(PSPNet(150, depth))
+    assert names["auxiliary.conv.conv"] == name and names["auxiliary.conv.bn"] == f"{name}/bn"
+    assert names["auxiliary.score"] == "conv6_1"
+
+
+def test_caffe_names_are_one_to_one():
+    with torch.device("meta"):
+        for settings in ({}, {"stem": "classic"}, {"bins": (1,)}, {"reduce": False}):
+            net = PSPNet(7, 50, **settings)
+            names = caffe_names(net)
+            assert len(set(names.values())) == len(names)
+            owners = {key.rpartition(".")[0] for key in net.state_dict()}
+            assert set(names) == owners
+
+
+@pytest.mark.parametrize("stride_in", ["1x1", "3x3"])
+def test_stride_place_changes_results_not_shapes(stride_in):
+    a, b = (PSPNet(3, 50, stride_in=place, **MINI) for place in ("1x1", "3x3"))
+    b.load_state_dict(a.state_dict())
+    block = {"1x1": a, "3x3": b}[stride_in].backbone.stage3[0]
+    assert (block.reduce.conv.stride, block.spatial.conv.stride) == (
+        ((2, 2), (1, 1)) if stride_in == "1x1" else ((1, 1), (2, 2)))
+    x = torch.randn(1, 3, 89, 89)
+    with torch.no_grad():
+        assert not torch.allclose(a.eval()(x), b.eval()(x))
+
+
+def test_stride_place_defaults_as_released():
+    with torch.device("meta"):
+        assert PSPNet(3, 50).backbone.stage3[0].reduce.conv.stride == (2, 2)
+        assert PSPNet(3, 101).backbone.stage3[0].spatial.conv.stride == (2, 2)
+
+
+@pytest.mark.parametrize("strides, dilations, stride", [
+    ((1, 2, 1, 1), (1, 1, 2, 4), 8), ((1, 2, 2, 1), (1, 1, 1, 2), 16),
+    ((1, 2, 2, 2), (1, 1, 1, 1), 32)])
+def test_dilation_on_or_off(strides, dilations, stride):
+    net = PSPNet(3, 50, (1, 2), strides=strides, dilations=dilations, **MINI).eval()
+    size = 2 * stride * 3 + 1
+    with torch.no_grad():
+        assert net.stride == stride
+        assert net.logits(torch.randn(1, 3, size, size)).shape[2:] == (7, 7)
+        assert net(torch.randn(1, 3, size, size)).shape[2:] == (size, size)
+
+
+@pytest.mark.parametrize("stem, convolutions", [("deep", 3), ("classic", 1)])
+def test_stems(stem, convolutions):
+    net = PSPNet(3, 50, stem=stem, **MINI)
+    assert len(net.backbone.stem) == convolutions
+    assert net.logits(torch.randn(1, 3, 89, 89))[0].shape == (1, 3, 12, 12)
+
+
+def test_half_width():
+    with torch.device("meta"):
+        net = PSPNet(3, 50, width=0.5)
+    assert net.backbone.stage_channels == [128, 256, 512, 1024]
+    assert net.head.conv.conv.out_channels == 256 and net.auxiliary.conv.conv.out_channels == 128
+
+
+def test_initial_weights():
+    net = PSPNet(150, 50, width=0.5)
+    weight = net.backbone.stage4[1].spatial.conv.weight
+    fan_in = weight[0].numel()
+    # 147456 draws: the sample deviation is within 1% of sqrt(2 / fan_in).
+    assert weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.01)
+    assert not net.head.score.bias.any()
+
+
+def test_settings_rebuild_the_network():
+    net = PSPNet(4, 101, (1, 3), "max", False, stride_in="1x1", **MINI)
+    again = PSPNet(**net.settings)
+    assert again.settings == net.settings
+    again.load_state_dict(net.state_dict())
+
+
+@pytest.mark.parametrize("settings", [
+    {"stem": "classic", "dilations": (1, 1, 1, 1), "stride_in": "3x3"},
+    {"stem": "deep", "dilations": (1, 1, 1, 1), "stride_in": "1x1"}], ids=["classic", "deep"])
+def test_receptive_field_is_what_a_score_sees(settings):
+    net = PSPNet(3, 50, (), **MINI, **settings).eval().double()
+    size = 185
+    middle = (size - 1) // net.stride // 2
+    # Maximum and ReLU pass the gradient of some pixels only: several inputs together reach the
+    # whole field, and none may reach beyond it.
+    seen = torch.zeros(size, size, dtype=torch.bool)
+    for _ in range(6):
+        x = torch.randn(1, 3, size, size, dtype=torch.float64, requires_grad=True)
+        net.logits(x)[0, :, middle, middle].sum().backward()
+        seen |= x.grad[0].abs().sum(0) > 0
+    rows, columns = (seen.any(axis).nonzero().flatten() for axis in (1, 0))
+    field = net.receptive_field()
+    for span in (rows, columns):
+        reached = int(span[-1] - span[0]) + 1
+        # The last pixels need the right arg-maximum at each edge of pool1.
+        assert field - 4 <= reached <= field
+
+
+def test_pyramid_sees_everything():
+    net = PSPNet(3, 50, dilations=(1, 1, 1, 1), **MINI).eval().double()
+    x = torch.randn(1, 3, 185, 185, dtype=torch.float64, requires_grad=True)
+    net.logits(x)[0, :, 0, 0].sum().backward()
+    assert x.grad[0, :, -8:, -8:].any()
+
+
+@pytest.mark.parametrize("arguments, words", [
+    ({"depth": 34}, "depth must be one of 50, 101, 152, 269, got 34"),
+    ({"classes": 0}, "classes must be at least 1, got 0"),
+    ({"pool": "median"}, "pool must be"),
+    ({"bins": (0,)}, r"bins must be at least 1, got \(0,\)"),
+    ({"stem": "round"}, "stem must be"),
+    ({"stride_in": "5x5"}, "stride_in must be"),
+    ({"blocks": (1, 1, 1)}, r"blocks must be 4 numbers of at least 1, got \(1, 1, 1\)"),
+    ({"width": 0.001}, "width must leave a channel of 64, got 0.001"),
+    ({"variance": "none"}, "variance must be one of"),
+])
+def test_pspnet_rejects(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        PSPNet(**{"classes": 3, **arguments})
+
+
+def test_pspnet_rejects_sizes_that_upsampling_cannot_meet():
+    net = PSPNet(3, 50, **MINI).eval()
+    with pytest.raises(ValueError, match=r"crop sizes must be 8 \* k \+ 1 pixels, got 90"):
+        net(torch.zeros(1, 3, 89, 90))
