@@ -116,10 +116,14 @@ class PSPNet(nn.Module):
         return self.backbone.stride
 
     def check_crop(self, *sizes):
-        """Raise ValueError unless each size in pixels is stride * k + 1, as upsampling needs."""
+        """Raise ValueError unless each size in pixels is stride * k + 1 and holds all bins."""
         for size in sizes:
             if size < 1 or (size - 1) % self.stride:
                 raise ValueError(f"crop sizes must be {self.stride} * k + 1 pixels, got {size}")
+            features = (size - 1) // self.stride + 1
+            if max(self.pyramid.bins, default=0) > features:
+                raise ValueError(f"bins must be at most the {features} pixels of a crop of "
+                                 f"{size}'s feature map, got {max(self.pyramid.bins)}")
 
     def logits(self, x):
         """Scores before the last interpolation.

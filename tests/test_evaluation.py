@@ -73,8 +73,9 @@ def test_predict_probabilities_takes_a_pspnet():
         probabilities = predict_probabilities(net, image, classes=4, base_size=88, crop_size=89,
                                               flip=flip)
         wanted = torch.softmax(logits, 1)[0, :, :, :70].permute(1, 2, 0)
-        # Batches of one and of two take other paths through the convolutions.
-        np.testing.assert_allclose(probabilities, wanted, atol=1e-4)
+        # Batches of one and of two take other paths through the convolutions, and an untrained
+        # net's scores are in the hundreds: 1e-6 of them moves a probability by 1e-4 and more.
+        np.testing.assert_allclose(probabilities, wanted, atol=2e-3)
 
 
 def test_window_starts():

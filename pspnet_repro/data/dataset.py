@@ -78,7 +78,9 @@ def batches(sequence, batch_size, start, stop, workers):
     cv2.setNumThreads(0)
     loader = DataLoader(sequence, batch_size, sampler=range(start * batch_size, stop * batch_size),
                         num_workers=workers, collate_fn=_collate, worker_init_fn=_start_worker,
-                        prefetch_factor=4 if workers else None)
+                        prefetch_factor=4 if workers else None,
+                        # Its own generator: the global one belongs to dropout alone.
+                        generator=torch.Generator())
     for batch in loader:
         if isinstance(batch, UserError):
             raise batch

@@ -96,7 +96,7 @@ def draw_scene(seed, number):
     middle = int(rng.integers(76, 109))
 
     sky_end = int(rng.integers(24, 31))
-    strip_end = sky_end + int(rng.integers(9, 13))
+    strip_end = sky_end + int(rng.integers(12, 16))
     wave = rng.normal(0, 1, 4) @ np.sin(np.outer(np.arange(1, 5), columns) * np.pi / SIZE)
     belt_end = strip_end + BELT + np.clip(3 + 1.5 * wave, 0, 8)[None]
 
@@ -150,11 +150,11 @@ def draw_scene(seed, number):
             side = int(spot[1] + pixels.shape[1] // 2 >= middle)
             canvas.patch(*spot, pixels, "boat" if coast[side] else "car")
     for _ in range(rng.integers(2, 5)):
-        h, w = rng.integers(11, 18, 2)
+        h, w = rng.integers(16, 26, 2)
         spot = place(np.empty((h, w)))
         if spot:
             area = np.s_[spot[0]:spot[0] + h, spot[1]:spot[1] + w]
-            lifted = canvas.image[area] + 34
+            lifted = canvas.image[area] + 30
             lifted[1:-1, 1:-1][::2] -= 20
             canvas.patch(*spot, lifted, "hatch")
     return np.clip(np.round(canvas.image), 0, 255).astype(np.uint8), canvas.label

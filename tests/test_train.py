@@ -1,0 +1,287 @@
+"""Training: resumed, killed, interrupted, refused; results repeat bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from pspnet_repro import checkpoint
+from pspnet_repro.data.augment import Augmentation
+from pspnet_repro.data.lists import list_digest, read_list
+from pspnet_repro.errors import UserError
+from pspnet_repro.train import TrainSettings, train
+
+ROOT = Path(__file__).parents[1]
+MODEL = {"classes": 4, "width": 0.125, "stem": "classic", "stem_width": 8,
+         "blocks": (1, 1, 1, 1)}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Eight small images whose labels follow their colours, and train.txt and val.txt."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    lines = []
+    for k in range(8):
+        label = np.kron(rng.integers(0, 4, (3, 3)), np.ones((24, 24))).astype(np.uint8)
+        image = np.stack([60 * label, 255 - 60 * label, 90 + 20 * label], 2)
+        cv2.imwrite(str(folder / f"{k}.png"), image)
+        cv2.imwrite(str(folder / f"{k}_label.png"), label)
+        lines.append(f"{k}.png {k}_label.png\n")
+    (folder / "train.txt").write_text("".join(lines))
+    (folder / "val.txt").write_text("".join(lines[:2]))
+    return folder
+
+
+def _settings(data, **changes):
+    return TrainSettings(**{"model": MODEL, "data": "test",
+                            "list_sha256": list_digest(data / "train.txt"), "crop_size": 57,
+                            "batch_size": 2, "max_iter": 6, "threads": 1} | changes)
+
+
+def _train(data, output, workers=0, **changes):
+    return train(_settings(data, **changes), read_list(data / "train.txt"), output,
+                 workers=workers, progress=False)
+
+
+def _losses(output):
+    return [json.loads(line) for line in (output / "losses.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data, tmp_path_factory):
+    output = tmp_path_factory.mktemp("whole")
+    return _train(data, output)
+
+
+def _assert_same_run(weights, other):
+    a, b = checkpoint.load(weights), checkpoint.load(other)
+    assert a["settings"] == b["settings"] and a["initial_sha256"] == b["initial_sha256"]
+    assert a["weights"].keys() == b["weights"].keys()
+    for name, tensor in a["weights"].items():
+        assert torch.equal(tensor, b["weights"][name]), name
+    assert _losses(weights.parent) == _losses(other.parent)
+
+
+def test_train_writes_what_it_says(uninterrupted):
+    output = uninterrupted.parent
+    assert sorted(p.name for p in output.iterdir()) == [
+        ".lock", "log.txt", "losses.jsonl", "settings.json", "weights.pt"]
+    losses = _losses(output)
+    assert [line["iteration"] for line in losses] == list(range(6))
+    assert losses[0]["lr"] == pytest.approx(0.01) and losses[5]["lr"] < 0.003
+    model = checkpoint.load_model(uninterrupted)
+    assert not model.training and model.settings["classes"] == 4
+    # Running variances started at 0 as the original's: after 6 updates of 0.05 they are below 1.
+    assert 0 < model.backbone.stem[0].bn.running_mean.abs().max()
+
+
+def test_train_learns(data, tmp_path):
+    weights = _train(data, tmp_path, max_iter=60, augmentation=Augmentation(
+        scales=None, rotation=0, blur=False))
+    losses = [line["loss"] for line in _losses(weights.parent)]
+    assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:10])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_train_repeats_bitwise(data, uninterrupted, tmp_path, workers):
+    _assert_same_run(_train(data, tmp_path, workers), uninterrupted)
+
+
+def test_train_differs_by_seed(data, uninterrupted, tmp_path):
+    other = checkpoint.load(_train(data, tmp_path, seed=1))
+    assert other["initial_sha256"] != checkpoint.load(uninterrupted)["initial_sha256"]
+
+
+def test_finished_training_is_not_repeated(data, uninterrupted):
+    before = uninterrupted.stat().st_mtime_ns
+    assert _train(data, uninterrupted.parent) == uninterrupted
+    assert uninterrupted.stat().st_mtime_ns == before
+
+
+_CHILD = """
+import sys
+sys.path[:0] = [sys.argv[3], sys.argv[4]]
+from pathlib import Path
+from test_train import _settings, read_list, train
+from pspnet_repro.train import Interrupted
+data = Path(sys.argv[1])
+try:
+    train(_settings(data), read_list(data / "train.txt"), sys.argv[2], workers=1,
+          checkpoint_seconds=0, progress=False)
+except Interrupted as stop:
+    print(stop)
+    sys.exit(130)
+"""
+
+
+def _start(data, output):
+    return subprocess.Popen(
+        [sys.executable, "-c", _CHILD, str(data), str(output), str(ROOT), str(ROOT / "tests")],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+
+
+def _wait_for_steps(process, output, steps):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if (output / "losses.jsonl").exists() and len(_losses(output)) >= steps:
+            return
+        time.sleep(0.002)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM],
+                         ids=lambda number: number.name)
+def test_stopped_training_resumes_to_the_same_bits(data, uninterrupted, tmp_path, number):
+    process = _start(data, tmp_path)
+    _wait_for_steps(process, tmp_path, 3)
+    process.send_signal(number)
+    said = process.communicate(timeout=120)[0]
+    if number == signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 130, said
+        assert "the same command goes on from there" in said and "Traceback" not in said
+    assert not (tmp_path / "weights.pt").exists()
+    assert checkpoint.load(tmp_path / "checkpoint.pt")["iteration"] >= 2
+    _assert_same_run(_train(data, tmp_path), uninterrupted)
+
+
+def test_train_with_iter_size_resumes(data, tmp_path, monkeypatch):
+    whole = _train(data, tmp_path / "whole", iter_size=2, max_iter=3)
+    saved = checkpoint.save_model
+
+    def stop_after_saving(path, model, **about):
+        saved(path, model, **about)
+        if about.get("iteration") == 2:
+            raise RuntimeError("power cut")
+
+    monkeypatch.setattr(checkpoint, "save_model", stop_after_saving)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(_settings(data, iter_size=2, max_iter=3), read_list(data / "train.txt"),
+              tmp_path / "cut", checkpoint_seconds=0, progress=False)
+    monkeypatch.undo()
+    _assert_same_run(_train(data, tmp_path / "cut", iter_size=2, max_iter=3), whole)
+
+
+def test_train_rejects_other_settings(data, uninterrupted):
+    with pytest.raises(UserError, match="holds a training with base_lr = 0.01, not 0.02"):
+        _train(data, uninterrupted.parent, base_lr=0.02)
+
+
+def test_train_rejects_crops_that_the_net_cannot_take(data, tmp_path):
+    with pytest.raises(UserError, match=r"crop sizes must be 8 \* k \+ 1 pixels, got 60"):
+        _train(data, tmp_path, crop_size=60)
+    with pytest.raises(UserError, match="depth must be one of 50, 101, 152, 269, got 18"):
+        _train(data, tmp_path, model={"classes": 4, "depth": 18})
+
+
+def test_train_rejects_crops_smaller_than_the_bins(data, tmp_path):
+    with pytest.raises(UserError, match="bins must be at most the 5 pixels of a crop of 33's"):
+        _train(data, tmp_path, crop_size=33)
+
+
+def test_train_stops_at_a_loss_that_is_not_finite(data, tmp_path):
+    with pytest.raises(UserError, match=r"loss is nan at iteration 1, images .*\.png, .*\.png"):
+        _train(data, tmp_path, base_lr=1e30)
+    assert not (tmp_path / "weights.pt").exists()
+    assert "failed: loss is nan at iteration 1" in (tmp_path / "log.txt").read_text()
+
+
+def test_train_refuses_a_folder_in_use(data, tmp_path):
+    import fcntl
+    with open(tmp_path / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another process is training in this folder"):
+            _train(data, tmp_path)
+
+
+def test_damaged_checkpoint_is_reported(data, tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(UserError, match="checkpoint.pt: not a readable checkpoint"):
+        _train(data, tmp_path)
+
+
+def test_checkpoint_keeps_the_old_file_when_writing_fails(tmp_path):
+    path = tmp_path / "state.pt"
+    checkpoint.save(path, {"a": 1})
+
+    def fail(file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match="state.pt: cannot be written: .*No space left"):
+        checkpoint.write_atomically(path, fail)
+    assert checkpoint.load(path) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+
+
+class _Evil:
+    def __reduce__(self):
+        return os.system, ("true",)
+
+
+def test_checkpoint_does_not_run_code(tmp_path):
+    torch.save({"weights": _Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(UserError, match="evil.pt: not a readable checkpoint"):
+        checkpoint.load(tmp_path / "evil.pt")
+
+
+def test_load_model_rejects_other_files(tmp_path, uninterrupted):
+    with pytest.raises(UserError, match="none.pt: no such file"):
+        checkpoint.load_model(tmp_path / "none.pt")
+    checkpoint.save(tmp_path / "other.pt", {"weights": {}})
+    with pytest.raises(UserError, match="other.pt: not a PSPNet file: lacks settings"):
+        checkpoint.load_model(tmp_path / "other.pt")
+    content = checkpoint.load(uninterrupted)
+    content["settings"]["classes"] = 5
+    checkpoint.save(tmp_path / "wrong.pt", content)
+    with pytest.raises(UserError, match="wrong.pt: weights and settings do not fit") as caught:
+        checkpoint.load_model(tmp_path / "wrong.pt")
+    assert "\n" not in str(caught.value)
+
+
+def _command(*words):
+    return subprocess.run([sys.executable, "-m", "pspnet_repro", *map(str, words)], cwd=ROOT,
+                          capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_commands_train_and_evaluate(data, tmp_path):
+    net = ("--classes", 4, "--width", 0.125, "--stem", "classic", "--stem-width", 8, "--blocks",
+           "1,1,1,1", "--bins", "1,2", "--crop-size", 57)
+    done = _command("train", "--data", data, "--output", tmp_path / "run", *net, "--batch-size", 2,
+                    "--max-iter", 2, "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    weights = tmp_path / "run" / "weights.pt"
+    assert done.stdout.strip() == str(weights)
+    done = _command("evaluate", "--weights", weights, "--data", data, "--base-size", 72,
+                    "--crop-size", 57, "--output", tmp_path / "figures.json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert f"mean IoU {100 * figures['mean_iou']:.2f}" in done.stdout
+    assert np.sum(figures["confusion"]) == 2 * 72 * 72
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words, code, said", [
+    ((), 2, "usage:"),
+    (("train",), 2, "--data"),
+    (("train", "--data", "none", "--output", "o", "--classes", "0"), 2, "must be at least 1"),
+    (("train", "--data", "none", "--output", "o", "--classes", "3"), 1,
+     "error: none: no such data folder"),
+    (("evaluate", "--weights", "none.pt", "--data", "none"), 1, "error: none.pt: no such file"),
+])
+def test_commands_report_mistakes(words, code, said):
+    done = _command(*words)
+    assert done.returncode == code and said in done.stderr and "Traceback" not in done.stderr
+    if code == 1:
+        assert len(done.stderr.strip().splitlines()) == 1
