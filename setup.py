@@ -67,13 +67,14 @@ def extension():
 
     sources = ["csrc/library.cpp"] + sorted(
         str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/cpu/*.cpp"))
-    # Without contraction a sum of products keeps the original's bits.
+    # Without contraction a sum of products keeps the original's bits; without OpenMP torch's
+    # parallel_for, a header, compiles to one thread.
     compile_args = {"cxx": ["-O3", "-std=c++20", f"-march={march}", "-ffp-contract=off",
-                            "-Wall", "-Wno-psabi"],
+                            "-fopenmp", "-Wall", "-Wno-psabi"],
                     "nvcc": ["-O3", "-std=c++20", "-fmad=false"]}
     kind = cpp_extension.CUDAExtension if cuda else cpp_extension.CppExtension
     return kind("pspnet_repro._C", sources + (cuda_sources if cuda else []),
-                extra_compile_args=compile_args)
+                extra_compile_args=compile_args, extra_link_args=["-fopenmp"])
 
 
 if __name__ == "__main__":

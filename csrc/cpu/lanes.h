@@ -148,13 +148,21 @@ inline void transpose(Vec<T>* rows) {
   }
 }
 
+// Calls body(x) for squares of kWidth that cover [0, count); the last overlaps its neighbour, which
+// costs less than a ragged end.
+template <int64_t kWidth, typename Body>
+void for_each_square(int64_t count, const Body& body) {
+  for (int64_t x = 0; x < count; x += kWidth) {
+    body(std::min(x, count - kWidth));
+  }
+}
+
 // buffer[x * kWidth + lane] = plane(lane)[x] for `count` pixels from `source`; idle lanes get 0.
 template <int64_t kWidth, typename scalar_t, typename acc_t>
 void load_lanes(const scalar_t* source, const Layout& layout, int64_t lanes, int64_t count,
                 acc_t* buffer) {
-  int64_t x = 0;
   if (layout.channels_last && lanes == kWidth) {
-    for (; x < count; ++x) {
+    for (int64_t x = 0; x < count; ++x) {
       for (int64_t l = 0; l < kWidth; ++l) {
         buffer[x * kWidth + l] = static_cast<acc_t>(source[x * layout.channels + l]);
       }
@@ -162,22 +170,27 @@ void load_lanes(const scalar_t* source, const Layout& layout, int64_t lanes, int
     return;
   }
   if constexpr (std::is_same_v<scalar_t, acc_t> && kWidth == Lanes<acc_t>::kCount) {
-    if (!layout.channels_last && lanes == kWidth) {
-      for (; x + kWidth <= count; x += kWidth) {
+    if (!layout.channels_last && lanes == kWidth && count >= kWidth) {
+      for_each_square<kWidth>(count, [&](int64_t at) {
         Vec<acc_t> square[kWidth];
         for (int64_t l = 0; l < kWidth; ++l) {
-          std::memcpy(&square[l], source + l * layout.pixels + x, sizeof(square[l]));
+          const scalar_t* from = source + l * layout.pixels + at;
+          __builtin_prefetch(from + 4 * kWidth);  // too many planes for the hardware to follow
+          std::memcpy(&square[l], from, sizeof(square[l]));
         }
         transpose<acc_t>(square);
-        std::memcpy(buffer + x * kWidth, square, sizeof(square));
-      }
+        for (int64_t x = 0; x < kWidth; ++x) {  // one copy of all would be a call, from the stack
+          std::memcpy(buffer + (at + x) * kWidth, &square[x], sizeof(square[x]));
+        }
+      });
+      return;
     }
   }
   for (int64_t l = 0; l < kWidth; ++l) {
     const scalar_t* plane = source + l * layout.channel_stride();
-    for (int64_t i = x; i < count; ++i) {
-      buffer[i * kWidth + l] =
-          l < lanes ? static_cast<acc_t>(plane[i * layout.pixel_stride()]) : acc_t(0);
+    for (int64_t x = 0; x < count; ++x) {
+      buffer[x * kWidth + l] =
+          l < lanes ? static_cast<acc_t>(plane[x * layout.pixel_stride()]) : acc_t(0);
     }
   }
 }
@@ -193,6 +206,21 @@ void store_lanes(const acc_t* buffer, const Layout& layout, int64_t lanes, int64
       }
     }
     return;
+  }
+  if constexpr (std::is_same_v<scalar_t, acc_t> && kWidth == Lanes<acc_t>::kCount) {
+    if (lanes == kWidth && count >= kWidth) {
+      for_each_square<kWidth>(count, [&](int64_t at) {
+        Vec<acc_t> square[kWidth];
+        for (int64_t x = 0; x < kWidth; ++x) {
+          std::memcpy(&square[x], buffer + (at + x) * kWidth, sizeof(square[x]));
+        }
+        transpose<acc_t>(square);
+        for (int64_t l = 0; l < kWidth; ++l) {
+          std::memcpy(target + l * layout.pixels + at, &square[l], sizeof(square[l]));
+        }
+      });
+      return;
+    }
   }
   for (int64_t l = 0; l < lanes; ++l) {
     for (int64_t x = 0; x < count; ++x) {

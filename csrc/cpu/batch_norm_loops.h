@@ -1,0 +1,270 @@
+// The local steps of batch normalization over raw memory. Each channel's values are taken in blocks
+// that fit in the cache; a block's mean and squared deviations are exact passes over it, and blocks
+// merge in a fixed order (Chan et al. 1979), so results do not depend on the number of threads.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <type_traits>
+
+#include "lanes.h"
+
+namespace pspnet::cpu {
+
+constexpr int64_t kBlock = 2048;      // elements of a plane
+constexpr int64_t kPixelChunk = 256;  // pixels of channels-last input
+constexpr int64_t kGrain = 32768;     // elements a thread should get at least
+
+template <typename acc_t, typename scalar_t>
+__attribute__((always_inline)) inline Vec<acc_t> load(const scalar_t* source,
+                                                      int64_t lanes = Lanes<acc_t>::kCount) {
+  Vec<acc_t> result{};
+  if constexpr (std::is_same_v<acc_t, scalar_t>) {
+    if (lanes == Lanes<acc_t>::kCount) {
+      std::memcpy(&result, source, sizeof(result));
+      return result;
+    }
+  }
+  for (int64_t l = 0; l < lanes; ++l) {
+    result[l] = static_cast<acc_t>(source[l]);
+  }
+  return result;
+}
+
+template <typename acc_t, typename scalar_t>
+__attribute__((always_inline)) inline void store(Vec<acc_t> value, scalar_t* target,
+                                                 int64_t lanes = Lanes<acc_t>::kCount) {
+  if constexpr (std::is_same_v<acc_t, scalar_t>) {
+    if (lanes == Lanes<acc_t>::kCount) {
+      std::memcpy(target, &value, sizeof(value));
+      return;
+    }
+  }
+  for (int64_t l = 0; l < lanes; ++l) {
+    target[l] = static_cast<scalar_t>(value[l]);
+  }
+}
+
+template <typename acc_t>
+double total(Vec<acc_t> value) {
+  double result = 0;
+  for (int64_t l = 0; l < Lanes<acc_t>::kCount; ++l) {
+    result += value[l];
+  }
+  return result;
+}
+
+// Sums of term(i, lanes) over i = 0, kCount, ... below count, in four independent chains.
+template <typename acc_t, typename Term>
+double sum_over(int64_t count, const Term& term) {
+  constexpr int64_t kCount = Lanes<acc_t>::kCount;
+  Vec<acc_t> sums[4] = {};
+  int64_t i = 0;
+  for (; i + 4 * kCount <= count; i += 4 * kCount) {
+    for (int64_t k = 0; k < 4; ++k) {
+      sums[k] += term(i + k * kCount, kCount);
+    }
+  }
+  for (; i < count; i += kCount) {
+    sums[0] += term(i, std::min(kCount, count - i));
+  }
+  return total<acc_t>((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
+// Keeps idle lanes of a partial vector at zero.
+template <typename acc_t>
+Vec<acc_t> keep(Vec<acc_t> value, int64_t lanes) {
+  for (int64_t l = lanes; l < Lanes<acc_t>::kCount; ++l) {
+    value[l] = 0;
+  }
+  return value;
+}
+
+template <typename scalar_t, typename acc_t>
+void plane_statistics(const scalar_t* input, int64_t images, int64_t channels, int64_t pixels,
+                      int64_t channel, acc_t* mean_out, acc_t* sqdev_out) {
+  double count = 0, mean = 0, sqdev = 0;
+  for (int64_t n = 0; n < images; ++n) {
+    for (int64_t start = 0; start < pixels; start += kBlock) {
+      const scalar_t* x = input + (n * channels + channel) * pixels + start;
+      const int64_t size = std::min(kBlock, pixels - start);
+      const double block_mean = sum_over<acc_t>(size, [&](int64_t i, int64_t lanes) {
+        return load<acc_t>(x + i, lanes);
+      }) / size;
+      const acc_t centre = static_cast<acc_t>(block_mean);
+      const double block_sqdev = sum_over<acc_t>(size, [&](int64_t i, int64_t lanes) {
+        Vec<acc_t> d = load<acc_t>(x + i, lanes) - centre;
+        if (lanes < Lanes<acc_t>::kCount) d = keep<acc_t>(d, lanes);
+        return d * d;
+      }) - size * (block_mean - centre) * (block_mean - centre);
+      const double delta = block_mean - mean, merged = count + size;
+      mean += delta * (size / merged);
+      sqdev += block_sqdev + delta * delta * (count * size / merged);
+      count = merged;
+    }
+  }
+  *mean_out = static_cast<acc_t>(mean);
+  *sqdev_out = static_cast<acc_t>(std::max(sqdev, 0.0));
+}
+
+// Calls body(i, lanes) for every vector of `count` contiguous values; the type of `lanes` tells
+// the compiler where vectors are full.
+template <typename acc_t, typename Body>
+void for_each_chunk(int64_t count, const Body& body) {
+  constexpr int64_t kCount = Lanes<acc_t>::kCount;
+  int64_t i = 0;
+  for (; i + kCount <= count; i += kCount) {
+    body(i, std::integral_constant<int64_t, kCount>());
+  }
+  if (i < count) {
+    body(i, count - i);
+  }
+}
+
+// Calls body(p, size) for the pixels [begin, end) in groups of four, then one by one; the type of
+// `size` lets the compiler unroll.
+template <typename Body>
+void for_each_group(int64_t begin, int64_t end, const Body& body) {
+  int64_t p = begin;
+  for (; p + 4 <= end; p += 4) {
+    body(p, std::integral_constant<int64_t, 4>());
+  }
+  for (; p < end; ++p) {
+    body(p, std::integral_constant<int64_t, 1>());
+  }
+}
+
+// Statistics of every channel over the pixels [begin, end) of channels-last input: groups of
+// pixels, each exact about its own mean, merge one after the other.
+template <typename scalar_t, typename acc_t>
+void pixel_statistics(const scalar_t* input, int64_t channels, int64_t begin, int64_t end,
+                      acc_t* mean, acc_t* sqdev) {
+  std::fill_n(mean, channels, acc_t(0));
+  std::fill_n(sqdev, channels, acc_t(0));
+  for_each_group(begin, end, [&](int64_t p, auto group) {
+    const double before = static_cast<double>(p - begin), after = before + group;
+    const acc_t weight = static_cast<acc_t>(group / after);
+    const acc_t spread = static_cast<acc_t>(before * (group / after));
+    for_each_chunk<acc_t>(channels, [&](int64_t c, auto lanes) {
+      constexpr int64_t kGroup = decltype(group)::value;
+      Vec<acc_t> values[kGroup], sum{}, deviation{};
+      for (int64_t k = 0; k < group; ++k) {
+        values[k] = load<acc_t>(input + (p + k) * channels + c, lanes);
+        sum += values[k];
+      }
+      const Vec<acc_t> centre = sum / static_cast<acc_t>(group);
+      for (int64_t k = 0; k < group; ++k) {
+        deviation += (values[k] - centre) * (values[k] - centre);
+      }
+      const Vec<acc_t> old = load<acc_t>(mean + c, lanes), delta = centre - old;
+      store<acc_t>(old + delta * weight, mean + c, lanes);
+      store<acc_t>(load<acc_t>(sqdev + c, lanes) + (deviation + delta * delta * spread),
+                   sqdev + c, lanes);
+    });
+  });
+}
+
+template <typename scalar_t, typename acc_t>
+void plane_backward_reduce(const scalar_t* grad, const scalar_t* input, int64_t images,
+                           int64_t channels, int64_t pixels, int64_t channel, acc_t mean,
+                           acc_t invstd, acc_t* sum_dy, acc_t* sum_dy_xhat) {
+  constexpr int64_t kCount = Lanes<acc_t>::kCount;
+  double dy = 0, dy_x = 0;
+  for (int64_t n = 0; n < images; ++n) {
+    for (int64_t start = 0; start < pixels; start += kBlock) {
+      const int64_t at = (n * channels + channel) * pixels + start;
+      const int64_t size = std::min(kBlock, pixels - start);
+      Vec<acc_t> sums[2] = {}, products[2] = {};
+      int64_t i = 0;
+      for (; i + 2 * kCount <= size; i += 2 * kCount) {
+        for (int64_t k = 0; k < 2; ++k) {
+          const Vec<acc_t> g = load<acc_t>(grad + at + i + k * kCount);
+          sums[k] += g;
+          products[k] += g * (load<acc_t>(input + at + i + k * kCount) - mean);
+        }
+      }
+      for (; i < size; i += kCount) {
+        const int64_t lanes = std::min(kCount, size - i);
+        const Vec<acc_t> g = load<acc_t>(grad + at + i, lanes);
+        sums[0] += g;
+        products[0] += keep<acc_t>(g * (load<acc_t>(input + at + i, lanes) - mean), lanes);
+      }
+      dy += total<acc_t>(sums[0] + sums[1]);
+      dy_x += total<acc_t>(products[0] + products[1]);
+    }
+  }
+  *sum_dy = static_cast<acc_t>(dy);
+  *sum_dy_xhat = static_cast<acc_t>(dy_x * invstd);
+}
+
+template <typename scalar_t, typename acc_t>
+void pixel_backward_reduce(const scalar_t* grad, const scalar_t* input, int64_t channels,
+                           int64_t begin, int64_t end, const acc_t* mean, acc_t* sum_dy,
+                           acc_t* sum_dy_x) {
+  std::fill_n(sum_dy, channels, acc_t(0));
+  std::fill_n(sum_dy_x, channels, acc_t(0));
+  for_each_group(begin, end, [&](int64_t p, auto group) {
+    for_each_chunk<acc_t>(channels, [&](int64_t c, auto lanes) {
+      const Vec<acc_t> centre = load<acc_t>(mean + c, lanes);
+      Vec<acc_t> dy{}, dy_x{};
+      for (int64_t k = 0; k < group; ++k) {
+        const Vec<acc_t> g = load<acc_t>(grad + (p + k) * channels + c, lanes);
+        dy += g;
+        dy_x += g * (load<acc_t>(input + (p + k) * channels + c, lanes) - centre);
+      }
+      store<acc_t>(load<acc_t>(sum_dy + c, lanes) + dy, sum_dy + c, lanes);
+      store<acc_t>(load<acc_t>(sum_dy_x + c, lanes) + dy_x, sum_dy_x + c, lanes);
+    });
+  });
+}
+
+// Two sums a channel over chunks of kPixelChunk pixels, in parallel: body(begin, end, first,
+// second) fills one chunk's, merge(chunk size, first, second) takes them in order.
+template <typename acc_t, typename Body, typename Merge>
+void reduce_pixels(int64_t pixels, int64_t channels, const Body& body, const Merge& merge) {
+  const int64_t chunks = (pixels + kPixelChunk - 1) / kPixelChunk;
+  const auto partials = make_buffer<acc_t>(chunks * 2 * channels);
+  const auto first = [&](int64_t chunk) { return partials.get() + chunk * 2 * channels; };
+  at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t chunk = begin; chunk < end; ++chunk) {
+      body(chunk * kPixelChunk, std::min((chunk + 1) * kPixelChunk, pixels), first(chunk),
+           first(chunk) + channels);
+    }
+  });
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    merge(std::min(kPixelChunk, pixels - chunk * kPixelChunk), first(chunk),
+          first(chunk) + channels);
+  }
+}
+
+// Calls map(i, lanes, constants...) over all elements, a vector at a time. Each constant is the
+// vector of a per-channel array's values that belong to the elements: one value in all lanes for
+// planes, a channel a lane for channels-last.
+template <typename acc_t, typename Map, typename... Arrays>
+void for_each_vector(const at::Tensor& tensor, at::MemoryFormat format, const Map& map,
+                     const Arrays*... arrays) {
+  const Layout layout = layout_of(tensor, format);
+  const int64_t images = tensor.size(0), channels = layout.channels, pixels = layout.pixels;
+  if (!layout.channels_last) {
+    const int64_t grain = std::max<int64_t>(1, kGrain / pixels);
+    at::parallel_for(0, images * channels, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t plane = begin; plane < end; ++plane) {
+        const int64_t c = plane % channels;
+        for_each_chunk<acc_t>(pixels, [&](int64_t i, auto lanes) {
+          map(plane * pixels + i, lanes, (Vec<acc_t>{} + arrays[c])...);
+        });
+      }
+    });
+    return;
+  }
+  const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(channels, 1));
+  at::parallel_for(0, images * pixels, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p) {
+      for_each_chunk<acc_t>(channels, [&](int64_t c, auto lanes) {
+        map(p * channels + c, lanes, load<acc_t>(arrays + c, lanes)...);
+      });
+    }
+  });
+}
+
+}  // namespace pspnet::cpu

@@ -1,0 +1,82 @@
+"""The decision about CUDA, and what the Makefile promises."""
+
+import importlib.util
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+_spec = importlib.util.spec_from_file_location("setup_module", ROOT / "setup.py")
+setup = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(setup)
+
+SOURCES = ["csrc/cuda/pool.cu"]
+
+
+@pytest.mark.parametrize("environ, torch_cuda, nvcc, sources, on, why", [
+    ({}, "13.0", "13.0", SOURCES, True, "nvcc 13.0 and torch's CUDA 13.0 agree"),
+    ({}, "13.0", "13.2", SOURCES, True, "agree"),
+    ({"USE_CUDA": "0"}, "13.0", "13.0", SOURCES, False, "USE_CUDA=0"),
+    ({}, None, "13.0", SOURCES, False, "this torch was built without CUDA"),
+    ({}, "13.0", None, SOURCES, False, "no nvcc found"),
+    ({}, "13.0", "12.4", SOURCES, False, "nvcc is 12.4 but torch has CUDA 13.0"),
+    ({}, "13.0", "13.0", [], False, "csrc/cuda holds no kernels"),
+    ({"FORCE_CUDA": "1"}, "13.0", "13.0", SOURCES, True, "agree"),
+])
+def test_decide_cuda(environ, torch_cuda, nvcc, sources, on, why):
+    decision, reason = setup.decide_cuda(environ, torch_cuda, nvcc, sources)
+    assert decision is on and why in reason
+
+
+@pytest.mark.parametrize("environ, torch_cuda, nvcc, why", [
+    ({"FORCE_CUDA": "1"}, None, "13.0", "FORCE_CUDA=1, but this torch was built without CUDA"),
+    ({"FORCE_CUDA": "1"}, "13.0", None, "FORCE_CUDA=1, but no nvcc found"),
+    ({"FORCE_CUDA": "1", "USE_CUDA": "0"}, "13.0", "13.0", "exclude each other"),
+])
+def test_decide_cuda_refuses(environ, torch_cuda, nvcc, why):
+    with pytest.raises(SystemExit, match=why):
+        setup.decide_cuda(environ, torch_cuda, nvcc, SOURCES)
+
+
+def test_nvcc_version_without_nvcc(tmp_path):
+    assert setup.nvcc_version(tmp_path) is None
+
+
+def test_nvcc_version_reads_its_words(tmp_path):
+    (tmp_path / "bin").mkdir()
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 12.6, V12.6.20'\n")
+    nvcc.chmod(0o755)
+    assert setup.nvcc_version(tmp_path) == "12.6"
+
+
+def test_make_alone_lists_the_targets():
+    said = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True,
+                          text=True, check=True).stdout
+    for target in ("build", "test", "table", "bench"):
+        assert f"make {target} " in said
+
+
+def test_second_build_does_nothing():
+    """What a user sees when nothing changed (the tests run after a build)."""
+    plan = subprocess.run(["make", "--no-print-directory", "--dry-run", "build"], cwd=ROOT,
+                          capture_output=True, text=True, check=True).stdout
+    assert "setup.py" not in plan and "pip" not in plan
+
+
+def test_missing_extension_names_the_command(tmp_path):
+    """A copy without the compiled file says how to build it, and never falls back by itself."""
+    package = tmp_path / "pspnet_repro"
+    package.mkdir()
+    for source in (ROOT / "pspnet_repro").glob("*.py"):
+        (package / source.name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    import sys
+    run = subprocess.run([sys.executable, "-c", "import pspnet_repro.ops"], cwd=tmp_path,
+                         capture_output=True, text=True, env={"PATH": ""}, check=False)
+    assert run.returncode == 1 and "is not built: run `make build`" in run.stderr
+    run = subprocess.run(
+        [sys.executable, "-c", "import torch; from pspnet_repro import ops; "
+         "print(ops.bin_avg_pool2d(torch.ones(1, 1, 4, 4), 2).sum().item())"], cwd=tmp_path,
+        capture_output=True, text=True, env={"PATH": "", "PSPNET_OPS": "reference"}, check=False)
+    assert run.stdout.strip() == "4.0", run.stderr
