@@ -25,6 +25,9 @@ test: build  ## run the tests
 table: build  ## train and test the rows of Table 1 on the embedded scenes
 	$(PY) experiments/run_table.py --table 1 --profile mini $(SETTINGS)
 
+# Without these, glibc gives freed memory back in the middle of either side's runs.
+bench: export MALLOC_TRIM_THRESHOLD_ = 4000000000
+bench: export MALLOC_MMAP_THRESHOLD_ = 4000000000
 bench: build  ## time the operators against torch's own
 	$(PY) experiments/bench_ops.py
 

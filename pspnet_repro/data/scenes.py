@@ -154,8 +154,9 @@ def draw_scene(seed, number):
         spot = place(np.empty((h, w)))
         if spot:
             area = np.s_[spot[0]:spot[0] + h, spot[1]:spot[1] + w]
-            lifted = canvas.image[area] + 30
-            lifted[1:-1, 1:-1][::2] -= 20
+            lifted = canvas.image[area] + 10
+            lifted[1:-1:4, 1:-1] += 30
+            lifted[3:-1:4, 1:-1] -= 30
             canvas.patch(*spot, lifted, "hatch")
     return np.clip(np.round(canvas.image), 0, 255).astype(np.uint8), canvas.label
 
