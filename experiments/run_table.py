@@ -113,6 +113,7 @@ def run_all(tasks, profile, data, runs, jobs, max_iter):
 def main(argv=None):
     args = parse_arguments(argv)
     profile = PROFILES[args.profile]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if args.seeds < 1 or args.jobs is not None and args.jobs < 1:
             raise UserError("--seeds and --jobs must be at least 1")

@@ -10,7 +10,7 @@ import os
 import torch
 from torch._prims_common import suggest_memory_format
 
-from pspnet_repro import reference
+from pspnet_repro import checks, reference
 
 USE_REFERENCE = os.environ.get("PSPNET_OPS") == "reference"
 
@@ -32,71 +32,10 @@ def _pair(value):
     return [value, value] if isinstance(value, (int, torch.SymInt)) else list(value)
 
 
-def _check(condition, message):
-    torch._check(condition, lambda: message)
-
-
-# --- checks: the same rules and words as csrc/checks.h, for fake tensors and the reference ---
-
-def _check_image(tensor, name):
-    _check(tensor.dim() == 4, f"{name} must be 4-D (N, C, H, W), got {tensor.dim()}-D")
-    _check(tensor.is_floating_point(),
-           f"{name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}")
-    h, w = tensor.shape[2:]
-    _check(h > 0 and w > 0, f"{name} must have at least one pixel, got H, W = {h}, {w}")
-
-
-def _window_output_sizes(size, kernel, stride, padding):
-    for value, name, least in ((kernel, "kernel_size", 1), (stride, "stride", 1),
-                               (padding, "padding", 0)):
-        _check(len(value) == 2, f"{name} must be 2 numbers (rows, columns), got {len(value)}")
-        _check(value[0] >= least and value[1] >= least,
-               f"{name} must be at least {least}, got {value[0]}, {value[1]}")
-    padded = padding[0] != 0 or padding[1] != 0
-    result = []
-    for s, k, d, p, side in zip(size, kernel, stride, padding, ("height", "width")):
-        _check(p < k, f"padding must be less than kernel_size {k}, got {p}")
-        out = -((k - s - 2 * p) // d) + 1
-        if padded and (out - 1) * d >= s + p:
-            out -= 1
-        _check(out > 0, f"kernel_size must give at least one window over the input's {side} {s}, "
-                        f"got {k}")
-        _check((out - 1) * d - p < s, f"stride must leave no window outside the input's {side} "
-                                      f"{s}, got {d} with kernel_size {k}")
-        result.append(out)
-    return result
-
-
-def _check_bins(bins, h, w):
-    _check(len(bins) > 0, "bins must name at least one level, got none")
-    for b in bins:
-        _check(b >= 1, f"bins must be at least 1, got {b}")
-        _check(b <= h, f"bins must be at most the input's height {h}, got {b}")
-        _check(b <= w, f"bins must be at most the input's width {w}, got {b}")
-
-
-def _check_interp(size, out_size, pad_begin, pad_end):
-    _check(len(out_size) == 2, f"out_size must be 2 numbers (rows, columns), got {len(out_size)}")
-    _check(out_size[0] >= 1 and out_size[1] >= 1,
-           f"out_size must be at least 1, got {out_size[0]}, {out_size[1]}")
-    _check(pad_begin <= 0, f"pad_begin must be at most 0 (it crops), got {pad_begin}")
-    _check(pad_end <= 0, f"pad_end must be at most 0 (it crops), got {pad_end}")
-    for s, side in zip(size, ("height", "width")):
-        _check(s + pad_begin + pad_end > 0, f"pad_begin {pad_begin} and pad_end {pad_end} must "
-                                            f"leave a pixel of the input's {side} {s}")
-
-
 def _empty(like, shape, dtype=None):
     return torch.empty(shape, dtype=dtype or like.dtype, device=like.device,
                        memory_format=suggest_memory_format(like))
 
-
-def _check_mode(mode):
-    if mode not in ("ave", "max"):
-        raise ValueError(f'mode must be "ave" or "max", got {mode!r}')
-
-
-# --- pooling ---
 
 def window_pool2d(input, kernel_size, stride, padding=0, mode="ave"):
     """Pool over sliding windows by the original's rule (Caffe's Pooling).
@@ -119,11 +58,11 @@ def window_pool2d(input, kernel_size, stride, padding=0, mode="ave"):
     Sums run in row order in float32 (float64 for float64): float32 gives the original's bits in
     both directions. Source: the Pooling layer.
     """
-    _check_mode(mode)
+    checks.mode(mode)
     kernel_size, stride, padding = _pair(kernel_size), _pair(stride), _pair(padding)
     if USE_REFERENCE:
-        _check_image(input, "input")
-        _window_output_sizes(input.shape[2:], kernel_size, stride, padding)
+        checks.image(input, "input")
+        checks.window_output_sizes(input.shape[2:], kernel_size, stride, padding)
         return reference.window_pool2d(input, kernel_size, stride, padding, mode)
     if mode == "ave":
         return _ops.window_avg_pool2d(input, kernel_size, stride, padding)
@@ -149,11 +88,11 @@ def pyramid_pool2d(input, bins=(1, 2, 3, 6), mode="ave"):
     Sums run in row order in float32 (float64 for float64). Source: paper, 3.2; the rule for sizes
     that bins do not divide is ours.
     """
-    _check_mode(mode)
+    checks.mode(mode)
     bins = list(bins)
     if USE_REFERENCE:
-        _check_image(input, "input")
-        _check_bins(bins, *input.shape[2:])
+        checks.image(input, "input")
+        checks.bins(bins, *input.shape[2:])
         return reference.pyramid_pool2d(input, bins, mode)
     if mode == "ave":
         return tuple(_ops.pyramid_avg_pool2d(input, bins))
@@ -169,8 +108,6 @@ def bin_max_pool2d(input, bins):
     """One level of `pyramid_pool2d` with mode "max": (N, C, H, W) -> (N, C, bins, bins)."""
     return pyramid_pool2d(input, (bins,), "max")[0]
 
-
-# --- interpolation ---
 
 def interp2d(input, out_size, pad_begin=0, pad_end=0):
     """Resize bilinearly, corner pixels onto corner pixels (Caffe's Interp).
@@ -193,13 +130,11 @@ def interp2d(input, out_size, pad_begin=0, pad_end=0):
     """
     out_size = list(out_size)
     if USE_REFERENCE:
-        _check_image(input, "input")
-        _check_interp(input.shape[2:], out_size, pad_begin, pad_end)
+        checks.image(input, "input")
+        checks.interp(input.shape[2:], out_size, pad_begin, pad_end)
         return reference.interp2d(input, out_size, pad_begin, pad_end)
     return _ops.interp2d(input, out_size, pad_begin, pad_end)
 
-
-# --- the local steps of batch normalization ---
 
 def _batch_norm_op(name):
     return getattr(reference if USE_REFERENCE else _ops, name)
@@ -255,17 +190,15 @@ def batch_norm_backward_elementwise(grad_output, input, mean, invstd, weight, me
         grad_output, input, mean, invstd, weight, mean_dy, mean_dy_xhat)
 
 
-# --- fakes and gradients of the compiled operators ---
-
 def _fake_window(input, kernel_size, stride, padding):
-    _check_image(input, "input")
-    out = _window_output_sizes(input.shape[2:], kernel_size, stride, padding)
+    checks.image(input, "input")
+    out = checks.window_output_sizes(input.shape[2:], kernel_size, stride, padding)
     return _empty(input, (*input.shape[:2], *out))
 
 
 def _fake_pyramid(input, bins):
-    _check_image(input, "input")
-    _check_bins(bins, *input.shape[2:])
+    checks.image(input, "input")
+    checks.bins(bins, *input.shape[2:])
     return [_empty(input, (*input.shape[:2], b, b)) for b in bins]
 
 
@@ -278,8 +211,8 @@ def _fake_grad_input(grad_output, in_size):
 
 
 def _fake_interp(input, out_size, pad_begin, pad_end):
-    _check_image(input, "input")
-    _check_interp(input.shape[2:], out_size, pad_begin, pad_end)
+    checks.image(input, "input")
+    checks.interp(input.shape[2:], out_size, pad_begin, pad_end)
     return _empty(input, (*input.shape[:2], *out_size))
 
 

@@ -10,13 +10,18 @@ import torch
 FLT_MAX = torch.finfo(torch.float32).max
 
 
-def window_ranges(size, kernel, stride, padding, padded):
-    """(begin, end, extent) of every window along one axis. Source: Pooling layer, Reshape."""
+def window_output_size(size, kernel, stride, padding, padded):
+    """Number of windows along one axis; `padded`: an axis has padding. Source: Pooling layer."""
     out = -((kernel - size - 2 * padding) // stride) + 1
     if padded and (out - 1) * stride >= size + padding:
         out -= 1
+    return out
+
+
+def window_ranges(size, kernel, stride, padding, padded):
+    """(begin, end, extent) of every window along one axis. Source: Pooling layer."""
     ranges = []
-    for i in range(out):
+    for i in range(window_output_size(size, kernel, stride, padding, padded)):
         begin = i * stride - padding
         end = min(begin + kernel, size + padding)
         ranges.append((max(begin, 0), min(end, size), end - begin))

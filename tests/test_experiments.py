@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -170,3 +173,28 @@ def test_run_table_reports_a_failed_row(tmp_path):
     assert run.returncode == 1 and "Traceback" not in run.stderr
     assert run.stderr.strip().splitlines()[-1] == (
         f"error: row baseline, seed 0: error: {tmp_path}/gone.png: no such image")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+def test_stopped_run_table_keeps_every_rows_state(tiny, tmp_path, number):
+    _, data, _ = tiny
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "experiments" / "run_table.py"), "--rows", BASELINE, "--data",
+         str(data), "--runs", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if any(path.stat().st_size for path in tmp_path.rglob("losses.jsonl")):
+            break
+        time.sleep(0.02)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does
+    else:
+        process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130 and "Traceback" not in said
+    assert said.strip().splitlines()[-1] == "stopped; the same command goes on from there"
+    run, = (tmp_path / "mini").iterdir()
+    assert (run / "checkpoint.pt").exists() and not (run / "result.json").exists()
+    assert "Traceback" not in (run / "console.txt").read_text()

@@ -1,0 +1,61 @@
+"""Argument checks of the operators: the rules and words of csrc/checks.h."""
+
+import torch
+
+from pspnet_repro.reference import window_output_size
+
+
+def _check(condition, message):
+    torch._check(condition, lambda: message)
+
+
+def image(tensor, name):
+    _check(tensor.dim() == 4, f"{name} must be 4-D (N, C, H, W), got {tensor.dim()}-D")
+    _check(tensor.is_floating_point(),
+           f"{name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}")
+    h, w = tensor.shape[2:]
+    _check(h > 0 and w > 0, f"{name} must have at least one pixel, got H, W = {h}, {w}")
+
+
+def window_output_sizes(size, kernel, stride, padding):
+    """The checked output's [rows, columns]."""
+    for value, name, least in ((kernel, "kernel_size", 1), (stride, "stride", 1),
+                               (padding, "padding", 0)):
+        _check(len(value) == 2, f"{name} must be 2 numbers (rows, columns), got {len(value)}")
+        _check(value[0] >= least and value[1] >= least,
+               f"{name} must be at least {least}, got {value[0]}, {value[1]}")
+    padded = padding[0] != 0 or padding[1] != 0
+    result = []
+    for s, k, d, p, side in zip(size, kernel, stride, padding, ("height", "width")):
+        _check(p < k, f"padding must be less than kernel_size {k}, got {p}")
+        out = window_output_size(s, k, d, p, padded)
+        _check(out > 0, f"kernel_size must give at least one window over the input's {side} {s}, "
+                        f"got {k}")
+        _check((out - 1) * d - p < s, f"stride must leave no window outside the input's {side} "
+                                      f"{s}, got {d} with kernel_size {k}")
+        result.append(out)
+    return result
+
+
+def bins(bins, h, w):
+    _check(len(bins) > 0, "bins must name at least one level, got none")
+    for b in bins:
+        _check(b >= 1, f"bins must be at least 1, got {b}")
+        _check(b <= h, f"bins must be at most the input's height {h}, got {b}")
+        _check(b <= w, f"bins must be at most the input's width {w}, got {b}")
+
+
+def interp(size, out_size, pad_begin, pad_end):
+    _check(len(out_size) == 2, f"out_size must be 2 numbers (rows, columns), got {len(out_size)}")
+    _check(out_size[0] >= 1 and out_size[1] >= 1,
+           f"out_size must be at least 1, got {out_size[0]}, {out_size[1]}")
+    _check(pad_begin <= 0, f"pad_begin must be at most 0 (it crops), got {pad_begin}")
+    _check(pad_end <= 0, f"pad_end must be at most 0 (it crops), got {pad_end}")
+    for s, side in zip(size, ("height", "width")):
+        _check(s + pad_begin + pad_end > 0, f"pad_begin {pad_begin} and pad_end {pad_end} must "
+                                            f"leave a pixel of the input's {side} {s}")
+
+
+def mode(mode):
+    if mode not in ("ave", "max"):
+        raise ValueError(f'mode must be "ave" or "max", got {mode!r}')
