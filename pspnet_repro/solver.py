@@ -1,5 +1,7 @@
 """The original's solver: the learning rate inside the momentum buffer, multipliers, poly."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -64,8 +66,8 @@ class CaffeSGD(torch.optim.Optimizer):
 
     def __init__(self, params, lr, momentum=0.9, weight_decay=1e-4, iter_size=1):
         for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
-            if not value >= 0:
-                raise ValueError(f"{name} must be at least 0, got {value}")
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be finite and at least 0, got {value}")
         if iter_size < 1:
             raise ValueError(f"iter_size must be at least 1, got {iter_size}")
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay,

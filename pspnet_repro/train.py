@@ -117,7 +117,14 @@ def _logger(output):
     return logger, handler
 
 
-def _check_same_settings(settings, saved, path):
+def _check_same_settings(settings, path):
+    """Raise UserError where a settings.json holds another training's settings."""
+    if not path.exists():
+        return
+    try:
+        saved = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not readable as JSON settings: {error}") from error
     ours = settings.to_json()
     for key in sorted(set(ours) | set(saved)):
         if ours.get(key) != saved.get(key):
@@ -127,11 +134,37 @@ def _check_same_settings(settings, saved, path):
 
 def _cut_losses(path, iteration):
     """Drop the lines of steps that the checkpoint does not have."""
-    if not path.exists():
-        return
-    kept = path.read_text(encoding="utf-8").splitlines()[:iteration]
+    kept = []
+    if path.exists():
+        kept = path.read_text(encoding="utf-8", errors="replace").splitlines()[:iteration]
+    if len(kept) < iteration:
+        raise UserError(f"{path}: holds {len(kept)} steps, but the checkpoint beside it was saved "
+                        f"after {iteration}")
     checkpoint.write_atomically(
         path, lambda file: file.write("".join(line + "\n" for line in kept).encode()))
+
+
+def _restore(path, model, solver):
+    """Load a checkpoint into model and solver and set dropout's generator; returns its step."""
+    state = checkpoint.load(path)
+    try:
+        model.load_state_dict(state["weights"])
+        solver.load_state_dict(state["solver"])
+        torch.set_rng_state(state["rng"])
+        return int(state["iteration"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: does not fit this training: "
+                        f"{' '.join(str(error).split())}") from error
+
+
+def _losses(model, images, labels, settings):
+    """(total to differentiate, main loss, auxiliary loss or None) of one pass."""
+    logits, aux_logits = model(images)
+    loss = guided_loss(logits, labels, settings.guidance, model.stride)
+    if aux_logits is None:
+        return loss, loss, None
+    aux_loss = guided_loss(aux_logits, labels, settings.guidance, model.stride)
+    return loss + settings.aux_weight * aux_loss, loss, aux_loss
 
 
 def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress=True):
@@ -171,11 +204,11 @@ def _train(settings, pairs, output, workers, checkpoint_seconds, progress):
         # The original's running variance starts at 0.
         model = PSPNet(**{"initial_running_var": 0.0, **settings.model})
         model.check_crop(settings.crop_size)
+        solver = CaffeSGD(parameter_groups(model), settings.base_lr, settings.momentum,
+                          settings.weight_decay, settings.iter_size)
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
-    if settings_path.exists():
-        _check_same_settings(settings, json.loads(settings_path.read_text(encoding="utf-8")),
-                             settings_path)
+    _check_same_settings(settings, settings_path)
     if weights_path.exists():
         return weights_path
     checkpoint.write_atomically(settings_path, lambda file: file.write(
@@ -183,15 +216,7 @@ def _train(settings, pairs, output, workers, checkpoint_seconds, progress):
 
     initial_digest = weights_digest(model)
     model.train()
-    solver = CaffeSGD(parameter_groups(model), settings.base_lr, settings.momentum,
-                      settings.weight_decay, settings.iter_size)
-    start = 0
-    if state_path.exists():
-        state = checkpoint.load(state_path)
-        model.load_state_dict(state["weights"])
-        solver.load_state_dict(state["solver"])
-        torch.set_rng_state(state["rng"])
-        start = state["iteration"]
+    start = _restore(state_path, model, solver) if state_path.exists() else 0
     _cut_losses(losses_path, start)
 
     def save_state(iteration):
@@ -208,23 +233,17 @@ def _train(settings, pairs, output, workers, checkpoint_seconds, progress):
              sum(p.numel() for p in model.parameters()))
     bar = tqdm(total=settings.max_iter, initial=start, desc=output.name, unit="step",
                disable=not progress)
-    saved_at = time.monotonic()
+    began = saved_at = time.monotonic()
     try:
         with _StopRequest() as stop, open(
                 losses_path, "a", encoding="utf-8", buffering=1) as losses, bar:
             for iteration in range(start, settings.max_iter):
-                began = time.monotonic()
                 rate = poly_rate(settings.base_lr, iteration, settings.max_iter, settings.power)
                 solver.set_rate(rate)
                 solver.zero_grad(set_to_none=True)
                 for k in range(passes):
                     images, labels = next(reader)
-                    logits, aux_logits = model(images)
-                    loss = guided_loss(logits, labels, settings.guidance, model.stride)
-                    total, aux_loss = loss, None
-                    if aux_logits is not None:
-                        aux_loss = guided_loss(aux_logits, labels, settings.guidance, model.stride)
-                        total = loss + settings.aux_weight * aux_loss
+                    total, loss, aux_loss = _losses(model, images, labels, settings)
                     if not math.isfinite(total.item()):
                         first = (iteration * passes + k) * settings.batch_size
                         names = ", ".join(str(sequence.pair(p).image)
@@ -239,7 +258,7 @@ def _train(settings, pairs, output, workers, checkpoint_seconds, progress):
                 bar.update()
                 bar.set_postfix(loss=f"{line['loss']:.3f}", refresh=False)
                 if (iteration + 1) % 50 == 0:
-                    seconds = time.monotonic() - began
+                    seconds = (time.monotonic() - began) / (iteration + 1 - start)
                     log.info("step %d loss %.4f, %.3f s a step, %.0f s left", iteration + 1,
                              line["loss"], seconds, seconds * (settings.max_iter - iteration - 1))
                 if stop.signal is not None or time.monotonic() - saved_at > checkpoint_seconds:
@@ -251,6 +270,10 @@ def _train(settings, pairs, output, workers, checkpoint_seconds, progress):
                     log.info("stopped by signal %d after step %d", stop.signal, iteration + 1)
                     raise Interrupted(f"stopped after step {iteration + 1} of "
                                       f"{settings.max_iter}; the same command goes on from there")
+        broken = [name for name, tensor in model.state_dict().items()
+                  if not tensor.isfinite().all()]
+        if broken:
+            raise UserError(f"{broken[0]} is not finite after the last step")
         checkpoint.save_model(weights_path, model, initial_sha256=initial_digest)
         log.info("done: %s", weights_path.name)
     except UserError as error:

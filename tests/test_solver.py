@@ -153,8 +153,10 @@ def test_solver_skips_parameters_without_gradient():
 
 def test_solver_rejects_bad_values():
     w = nn.Parameter(torch.zeros(1))
-    with pytest.raises(ValueError, match="lr must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="lr must be finite and at least 0, got -1"):
         CaffeSGD([w], -1)
+    with pytest.raises(ValueError, match="momentum must be finite and at least 0, got nan"):
+        CaffeSGD([w], 1, momentum=float("nan"))
     with pytest.raises(ValueError, match="iter_size must be at least 1, got 0"):
         CaffeSGD([w], 1, iter_size=0)
     with pytest.raises(ValueError, match="closure must be None"):

@@ -196,6 +196,38 @@ def test_train_stops_at_a_loss_that_is_not_finite(data, tmp_path):
     assert "failed: loss is nan at iteration 1" in (tmp_path / "log.txt").read_text()
 
 
+def test_train_stops_at_weights_that_are_not_finite(data, tmp_path):
+    with pytest.raises(UserError, match=r"weight is not finite after the last step"):
+        _train(data, tmp_path, base_lr=1e36, max_iter=1)
+    assert not (tmp_path / "weights.pt").exists()
+
+
+def test_damaged_settings_are_reported(data, tmp_path):
+    (tmp_path / "settings.json").write_text('{"model": ')
+    with pytest.raises(UserError, match="settings.json: not readable as JSON settings"):
+        _train(data, tmp_path)
+
+
+def test_lost_losses_are_reported(data, uninterrupted, tmp_path, monkeypatch):
+    content = checkpoint.load(uninterrupted)
+    checkpoint.save(tmp_path / "checkpoint.pt", {"weights": content["weights"]})
+    with pytest.raises(UserError, match="checkpoint.pt: does not fit this training: 'solver'"):
+        _train(data, tmp_path)
+    saved = checkpoint.save_model
+
+    def stop_after_saving(path, model, **about):
+        saved(path, model, **about)
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(checkpoint, "save_model", stop_after_saving)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(_settings(data), read_list(data / "train.txt"), tmp_path / "cut",
+              checkpoint_seconds=0, progress=False)
+    (tmp_path / "cut" / "losses.jsonl").unlink()
+    with pytest.raises(UserError, match="losses.jsonl: holds 0 steps, but the checkpoint"):
+        _train(data, tmp_path / "cut")
+
+
 def test_train_refuses_a_folder_in_use(data, tmp_path):
     import fcntl
     with open(tmp_path / ".lock", "w") as lock:
