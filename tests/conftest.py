@@ -42,5 +42,9 @@ def shared():
 
 
 @pytest.fixture(autouse=True)
-def _seed():
+def _same_start():
+    """Every test starts from the same seed and number of threads, whatever ran before it."""
     torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)

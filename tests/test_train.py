@@ -198,7 +198,7 @@ def test_train_stops_at_a_loss_that_is_not_finite(data, tmp_path):
 
 def test_train_stops_at_weights_that_are_not_finite(data, tmp_path):
     with pytest.raises(UserError, match=r"weight is not finite after the last step"):
-        _train(data, tmp_path, base_lr=1e36, max_iter=1)
+        _train(data, tmp_path, base_lr=1e36, weight_decay=1e10, max_iter=1)
     assert not (tmp_path / "weights.pt").exists()
 
 
