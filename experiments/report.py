@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 from experiments.rows import BASELINE, FULL
 from pspnet_repro.checkpoint import write_atomically
 from pspnet_repro.data.lists import read_list, read_pair
-from pspnet_repro.visualize import colourize, side_by_side
+from pspnet_repro.visualize import colourize, legend, side_by_side
 
 PAPER = json.loads((Path(__file__).parent / "paper.json").read_text(encoding="utf-8"))
 PICTURES = 4
@@ -65,6 +65,19 @@ def _iou_lines(rows, results, classes, labels):
         cells = [f"{100 * np.mean([r['iou'][name] for r in results[row.name]]):.1f}"
                  for row in rows]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _lead_lines(results, contextual):
+    """How far the full row leads the baseline, seed by seed, in points of mean IoU."""
+    lines = ["| Seed | all classes | local | contextual |", "|---|---:|---:|---:|"]
+    by_seed = {name: {r["seed"]: r for r in results[name]} for name in (BASELINE, FULL)}
+    for seed in sorted(by_seed[BASELINE].keys() & by_seed[FULL].keys()):
+        base, full = by_seed[BASELINE][seed], by_seed[FULL][seed]
+        leads = [100 * (full["mean_iou"] - base["mean_iou"]),
+                 *(f - b for f, b in zip(class_means(full, contextual),
+                                         class_means(base, contextual)))]
+        lines.append(f"| {seed} | " + " | ".join(f"{lead:+.2f}" for lead in leads) + " |")
     return lines
 
 
@@ -124,6 +137,7 @@ def _comparisons(folders, profile, data, path):
             [image[:, :, ::-1], *(colourize(m, profile.palette_rgb)
                                   for m in (label, *predictions))],
             ["image", "truth", "baseline", "PSPNet"]))
+    strips.append(legend(profile.classes, profile.palette_rgb, strips[0].shape[1]))
     data = cv2.imencode(".png", np.concatenate(strips)[:, :, ::-1])[1].tobytes()
     write_atomically(path, lambda file: file.write(data))
 
@@ -152,7 +166,11 @@ def write_report(table, rows, folders, profile, data, output):
     _bars(table, rows_done, results, output / f"{stem}.png")
     _curves(table, rows_done, folders, output / f"{stem}-loss.png")
     text += [f"![mean IoU]({stem}.png)", "", f"![loss]({stem}-loss.png)", ""]
-    if profile.palette_rgb and results.get(BASELINE) and results.get(FULL):
+    compared = bool(results.get(BASELINE) and results.get(FULL))
+    if compared and profile.contextual:
+        text += ["Lead of the full row over the baseline:", "",
+                 *_lead_lines(results, profile.contextual), ""]
+    if compared and profile.palette_rgb:
         _comparisons(folders, profile, data, output / f"{stem}-pictures.png")
         text += ["Validation images, evenly spaced: image, truth, baseline, PSPNet.", "",
                  f"![pictures]({stem}-pictures.png)", ""]

@@ -32,3 +32,25 @@ def side_by_side(pictures, titles, margin=4, caption=22):
         columns += [np.concatenate([head, picture]),
                     np.full((picture.shape[0] + caption, margin, 3), 255, np.uint8)]
     return np.concatenate(columns[:-1], 1)
+
+
+def legend(names, palette_rgb, width, row=20):
+    """Colours with their classes' names, as many columns as fit.
+
+    Args:
+        names: class names.
+        palette_rgb: a colour a class.
+        width, row: pixels of the picture and of a line.
+    Returns:
+        (H, width, 3) uint8 RGB on white.
+    """
+    column = max(30 + 9 * len(name) for name in names)
+    columns = max(1, width // column)
+    lines = -(-len(names) // columns)
+    picture = np.full((lines * row + 6, width, 3), 255, np.uint8)
+    for k, (name, colour) in enumerate(zip(names, palette_rgb, strict=True)):
+        y, x = k // columns * row + 4, k % columns * column + 2
+        cv2.rectangle(picture, (x, y), (x + 18, y + row - 6), tuple(map(int, colour)), -1)
+        cv2.putText(picture, name, (x + 23, y + row - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.42,
+                    (0, 0, 0), 1, cv2.LINE_AA)
+    return picture
