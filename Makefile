@@ -10,10 +10,15 @@ SETTINGS ?=
 
 PY := $(if $(VENV),$(VENV)/bin/python,$(PYTHON))
 INSTALLED := $(if $(VENV),$(VENV)/.installed)
-BUILT := build/$(subst /,_,$(PY)).built
+BUILT := build/.built
+# What the build and the environment depend on besides files; a changed value makes them anew.
+BUILD_SETTINGS := $(PY) USE_CUDA=$(USE_CUDA) FORCE_CUDA=$(FORCE_CUDA) MARCH=$(PSPNET_MARCH)
+INSTALL_SETTINGS := $(PYTHON) $(TORCH) $(TORCH_INDEX)
+# Writes $(2) into the file $(1) unless it holds just that.
+remember = mkdir -p $(dir $(1)) && { echo '$(2)' | cmp -s - $(1) || echo '$(2)' > $(1); }
 SOURCES := setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu)
 
-.PHONY: help build test table bench clean
+.PHONY: help build test table bench clean always
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 14
 
@@ -34,15 +39,25 @@ bench: build  ## time the operators against torch's own
 clean:  ## remove what was built; the virtual environment and results stay
 	rm -rf build pspnet_repro/_C*.so
 
-$(BUILT): $(SOURCES) $(INSTALLED)
-	MAX_JOBS=$(MAX_JOBS) $(PY) setup.py --quiet build_ext --inplace
-	@mkdir -p build && touch $@
+$(BUILT): $(SOURCES) $(INSTALLED) build/.settings
+	@echo "compiling csrc; the compiler's words go to build/log.txt"
+	@MAX_JOBS=$(MAX_JOBS) $(PY) setup.py --quiet build_ext --inplace > build/log.txt 2>&1; \
+	    code=$$?; grep '^setup.py: ' build/log.txt; \
+	    if [ $$code -ne 0 ]; then cat build/log.txt; exit 1; fi
+	@touch $@
+
+build/.settings: always
+	@$(call remember,$@,$(BUILD_SETTINGS))
 
 # Torch goes first, on its own, so that nothing else draws in another build of it.
 ifneq ($(VENV),)
-$(INSTALLED): requirements.txt requirements-dev.txt
-	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
-	$(PY) -m pip install --quiet -r requirements.txt -r requirements-dev.txt
+$(INSTALLED): requirements.txt requirements-dev.txt $(VENV)/.settings
+	@echo "installing $(TORCH) and the packages of requirements*.txt into $(VENV)"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	@$(PY) -m pip install --quiet -r requirements.txt -r requirements-dev.txt
 	@touch $@
+
+$(VENV)/.settings: always
+	@$(call remember,$@,$(INSTALL_SETTINGS))
 endif

@@ -9,6 +9,11 @@
 
 namespace pspnet {
 
+// Beyond this a window rule is a mistake, and its arithmetic could overflow.
+constexpr int64_t kMaxKernel = int64_t{1} << 20;
+// float32 positions count pixels exactly up to here.
+constexpr int64_t kMaxInterpSize = int64_t{1} << 24;
+
 inline void check_image(const at::Tensor& tensor, const char* name) {
   TORCH_CHECK(tensor.dim() == 4, name, " must be 4-D (N, C, H, W), got ", tensor.dim(), "-D");
   TORCH_CHECK(at::isFloatingType(tensor.scalar_type()), name,
@@ -28,6 +33,8 @@ inline void check_window(at::IntArrayRef size, at::IntArrayRef kernel, at::IntAr
   check_pair(kernel, "kernel_size", 1);
   check_pair(stride, "stride", 1);
   check_pair(padding, "padding", 0);
+  TORCH_CHECK(kernel[0] <= kMaxKernel && kernel[1] <= kMaxKernel, "kernel_size must be at most ",
+              kMaxKernel, ", got ", kernel[0], ", ", kernel[1]);
   const bool padded = padding[0] != 0 || padding[1] != 0;
   for (int axis = 0; axis < 2; ++axis) {
     const char* sides[2] = {"height", "width"};
@@ -60,9 +67,15 @@ inline void check_interp(at::IntArrayRef in_size, at::IntArrayRef out_size, int6
   TORCH_CHECK(pad_begin <= 0, "pad_begin must be at most 0 (it crops), got ", pad_begin);
   TORCH_CHECK(pad_end <= 0, "pad_end must be at most 0 (it crops), got ", pad_end);
   for (int axis = 0; axis < 2; ++axis) {
-    TORCH_CHECK(in_size[axis] + pad_begin + pad_end > 0, "pad_begin ", pad_begin,
-                " and pad_end ", pad_end, " must leave a pixel of the input's ",
-                axis == 0 ? "height " : "width ", in_size[axis]);
+    const char* side = axis == 0 ? "height " : "width ";
+    TORCH_CHECK(in_size[axis] <= kMaxInterpSize && out_size[axis] <= kMaxInterpSize,
+                "input and out_size must be at most ", kMaxInterpSize, " pixels a side, got ",
+                side, in_size[axis], " and ", out_size[axis]);
+    // One by one first: their sum could overflow.
+    TORCH_CHECK(pad_begin > -in_size[axis] && pad_end > -in_size[axis] &&
+                    in_size[axis] + pad_begin + pad_end > 0,
+                "pad_begin ", pad_begin, " and pad_end ", pad_end,
+                " must leave a pixel of the input's ", side, in_size[axis]);
   }
 }
 

@@ -64,7 +64,8 @@ PSPNET_HOST_DEVICE inline float interp_ratio(int64_t in_size, int64_t out_size) 
 // The position is a float32 for every dtype of the data, as in the original.
 PSPNET_HOST_DEVICE inline InterpTap interp_tap(int64_t i, int64_t in_size, float ratio) {
   const float position = ratio * static_cast<float>(i);
-  const int64_t i0 = static_cast<int64_t>(position);
+  int64_t i0 = static_cast<int64_t>(position);
+  if (i0 > in_size - 1) i0 = in_size - 1;  // rounding of the largest sizes
   const int64_t i1 = i0 < in_size - 1 ? i0 + 1 : i0;
   return {i0, i1, position - static_cast<float>(i0)};
 }

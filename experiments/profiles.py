@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pspnet_repro.data import scenes
 from pspnet_repro.data.augment import Augmentation
-from pspnet_repro.errors import UserError
+from pspnet_repro.errors import UsageError
 
 CAMVID_CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car",
                   "pedestrian", "bicyclist")
@@ -49,7 +49,7 @@ class Profile:
 
 def _given(data, _cache):
     if data is None:
-        raise UserError("--data must name the data set's folder for this profile")
+        raise UsageError("--data must name the data set's folder for this profile")
     return Path(data)
 
 

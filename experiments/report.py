@@ -12,7 +12,9 @@ import matplotlib.pyplot as plt
 
 from experiments.rows import BASELINE, FULL
 from pspnet_repro.checkpoint import write_atomically
-from pspnet_repro.data.lists import read_list, read_pair
+from pspnet_repro.data.lists import read_label, read_list, read_pair
+from pspnet_repro.errors import UserError
+from pspnet_repro.evaluation.evaluate import prediction_name
 from pspnet_repro.visualize import colourize, legend, side_by_side
 
 PAPER = json.loads((Path(__file__).parent / "paper.json").read_text(encoding="utf-8"))
@@ -87,19 +89,21 @@ def _save_figure(figure, path):
 
 
 def _bars(table, rows, results, path):
-    figure, axes = plt.subplots(figsize=(8, 0.5 * len(rows) + 1.4), layout="constrained")
+    """Ours and the paper's mean IoU, each on an axis of its own: the data sets differ."""
+    figure, panels = plt.subplots(1, 2, figsize=(9, 0.45 * len(rows) + 1.2), sharey=True,
+                                  layout="constrained")
     places = np.arange(len(rows))
     ours = [np.mean([100 * r["mean_iou"] for r in results[row.name]]) for row in rows]
     paper = [PAPER[table][row.name]["mean_iou"] for row in rows]
-    for offset, values, label in ((-0.2, ours, "ours, this profile"),
-                                  (0.2, paper, "paper, ADE20K")):
-        bars = axes.barh(places + offset, values, 0.38, label=label)
+    for axes, values, title, colour in ((panels[0], ours, "ours, this profile's data", "C0"),
+                                        (panels[1], paper, "paper, ADE20K", "C1")):
+        bars = axes.barh(places, values, 0.6, color=colour)
         axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
-    axes.set_yticks(places, [PAPER[table][row.name]["label"] for row in rows])
-    axes.invert_yaxis()
-    axes.set_xlim(0, max(ours + paper) * 1.12)
-    axes.set_xlabel("mean IoU (%)")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.4, 1.2), ncols=2, frameon=False, fontsize=8)
+        axes.set_title(title, fontsize=9)
+        axes.set_xlim(0, max(values) * 1.15)
+        axes.set_xlabel("mean IoU (%)")
+    panels[0].set_yticks(places, [PAPER[table][row.name]["label"] for row in rows])
+    panels[0].invert_yaxis()
     _save_figure(figure, path)
 
 
@@ -123,16 +127,27 @@ def _curves(table, rows, folders, path):
     _save_figure(figure, path)
 
 
+def read_result(folder):
+    """The result.json of a run. Raises UserError where it is damaged."""
+    path = Path(folder) / "result.json"
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        np.array([result["mean_iou"], result["pixel_accuracy"], *result["iou"].values()], float)
+        return result
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path}: damaged; remove its folder to run the row again") from error
+
+
 def _comparisons(folders, profile, data, path):
     """Image, truth, baseline and full row of validation images spread evenly over the list."""
     pairs = read_list(data / "val.txt")
     strips = []
     for k in range(PICTURES):
-        pair = pairs[(2 * k + 1) * len(pairs) // (2 * PICTURES)]
+        number = (2 * k + 1) * len(pairs) // (2 * PICTURES)
+        pair = pairs[number]
         image, label = read_pair(pair, len(profile.classes), profile.zero_is_void)
-        predictions = [
-            cv2.imread(str(folders[name][0] / "predictions" / f"{pair.image.stem}.png"),
-                       cv2.IMREAD_UNCHANGED) for name in (BASELINE, FULL)]
+        predictions = [read_label(folders[name][0] / "predictions" / prediction_name(number, pair),
+                                  len(profile.classes)) for name in (BASELINE, FULL)]
         strips.append(side_by_side(
             [image[:, :, ::-1], *(colourize(m, profile.palette_rgb)
                                   for m in (label, *predictions))],
@@ -155,14 +170,19 @@ def write_report(table, rows, folders, profile, data, output):
     Raises:
         UserError: a file cannot be written.
     """
-    results = {name: [json.loads((f / "result.json").read_text(encoding="utf-8")) for f in runs]
-               for name, runs in folders.items()}
+    results = {name: [read_result(folder) for folder in runs] for name, runs in folders.items()}
     rows_done = [row for row in rows if results.get(row.name)]
     lines = table_lines(table, rows, results, profile)
     labels = [PAPER[table][row.name]["label"] for row in rows_done]
     stem = f"table{table}"
     text = [f"# Table {table}, profile {profile.name}", "", *lines, "",
-            f"Figures in percent. What differs from the paper: {profile.differs}.", ""]
+            "Figures in percent. Rows bear the paper's names; ours and the paper's figures are on "
+            "different data and can be compared in their order only. What differs from the "
+            f"paper: {profile.differs}.", ""]
+    if profile.contextual:
+        text += ["Local: mean IoU of the classes that can be told by what lies near; contextual: "
+                 "of those that cannot, so that a network that does not see far enough always "
+                 "says one of two, or either.", ""]
     _bars(table, rows_done, results, output / f"{stem}.png")
     _curves(table, rows_done, folders, output / f"{stem}-loss.png")
     text += [f"![mean IoU]({stem}.png)", "", f"![loss]({stem}-loss.png)", ""]

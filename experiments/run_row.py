@@ -1,4 +1,4 @@
-"""Trains and tests one row; run_table.py starts one such process a row."""
+"""Trains and tests one row; run_table.py starts one such process a row and holds its input."""
 
 import argparse
 import datetime
@@ -7,8 +7,10 @@ import json
 import os
 import platform
 import resource
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -89,10 +91,18 @@ def run_row(row, profile, folder, runs, seed, checkpoint_seconds=120.0, progress
         UserError, Interrupted: as `train` and `evaluate`.
     """
     out = run_folder(runs, row, profile, folder, seed)
-    result_path = out / "result.json"
-    if result_path.exists():
+    if (out / "result.json").exists():
         return out
+    try:
+        with checkpoint.lock_folder(out, ".run.lock"):
+            return _run(row, profile, folder, out, seed, checkpoint_seconds, progress)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error}") from error
+
+
+def _run(row, profile, folder, out, seed, checkpoint_seconds, progress):
     settings = row_settings(row, profile, folder, seed)
+    val_pairs = read_list(folder / "val.txt")
     about = provenance()
     began = time.monotonic()
     weights = train(settings, read_list(folder / "train.txt"), out,
@@ -100,7 +110,7 @@ def run_row(row, profile, folder, runs, seed, checkpoint_seconds=120.0, progress
     trained = time.monotonic()
     torch.set_num_threads(settings.threads)
     net = checkpoint.load_model(weights)
-    matrix = evaluate(net, read_list(folder / "val.txt"), classes=len(profile.classes),
+    matrix = evaluate(net, val_pairs, classes=len(profile.classes),
                       base_size=profile.base_size, crop_size=settings.crop_size,
                       zero_is_void=profile.zero_is_void, predictions=out / "predictions",
                       progress=progress)
@@ -120,9 +130,18 @@ def run_row(row, profile, folder, runs, seed, checkpoint_seconds=120.0, progress
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "provenance": about,
     }
-    checkpoint.write_atomically(result_path,
+    checkpoint.write_atomically(out / "result.json",
                                 lambda file: file.write(json.dumps(result, indent=1).encode()))
     return out
+
+
+def _stop_with_parent():
+    """Interrupt this process when the one that holds the other end of its input is gone."""
+    def watch():
+        sys.stdin.buffer.read()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def main():
@@ -133,10 +152,11 @@ def main():
     parser.add_argument("--runs", required=True, type=Path)
     parser.add_argument("--seed", required=True, type=int)
     args = parser.parse_args()
+    _stop_with_parent()
     try:
         run_row(find_row(args.row), PROFILES[args.profile], args.folder, args.runs, args.seed,
                 progress=False)
-    except Interrupted as stop:
+    except (Interrupted, KeyboardInterrupt) as stop:
         print(stop, file=sys.stderr)
         return 130
     except UserError as error:

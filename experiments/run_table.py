@@ -19,7 +19,7 @@ from experiments.report import write_report
 from experiments.rows import TABLES
 from experiments.run_row import row_settings, run_folder
 from pspnet_repro import PSPNet
-from pspnet_repro.errors import UserError
+from pspnet_repro.errors import UsageError, UserError
 
 
 def parse_arguments(argv=None):
@@ -53,7 +53,7 @@ def select_rows(table, names):
     known = {row.name for row in rows}
     for name in wanted:
         if name not in known:
-            raise UserError(f"--rows: table {table} has no row {name!r}; it has "
+            raise UsageError(f"--rows: table {table} has no row {name!r}; it has "
                             f"{', '.join(row.name for row in rows)}")
     return tuple(row for row in rows if row.name in wanted)
 
@@ -73,7 +73,8 @@ def _start(task, profile, data, runs):
                "--profile", profile.name, "--folder", str(data), "--runs", str(runs),
                "--seed", str(seed)]
     with open(folder / "console.txt", "w", encoding="utf-8") as console:
-        return subprocess.Popen(command, stdout=console, stderr=subprocess.STDOUT)
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=console,
+                                stderr=subprocess.STDOUT)
 
 
 def run_all(tasks, profile, data, runs, jobs, max_iter):
@@ -116,7 +117,7 @@ def main(argv=None):
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if args.seeds < 1 or args.jobs is not None and args.jobs < 1:
-            raise UserError("--seeds and --jobs must be at least 1")
+            raise UsageError("--seeds and --jobs must be at least 1")
         rows = select_rows(args.table, args.rows)
         runs = args.runs / profile.name
         data = profile.folder(args.data, args.cache)
@@ -139,9 +140,9 @@ def main(argv=None):
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from there", file=sys.stderr)
         return 130
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     return 0
 
 

@@ -1,12 +1,14 @@
 """Files of weights and of training states: written atomically, read without unpickling code."""
 
+import contextlib
+import fcntl
 import os
 import pickle
 from pathlib import Path
 
 import torch
 
-from pspnet_repro.errors import UserError
+from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.pspnet import PSPNet
 
 
@@ -26,11 +28,33 @@ def write_atomically(path, write):
             os.fsync(file.fileno())
         os.replace(part, path)
     except (OSError, RuntimeError) as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written: {error}") from error
+        _remove(part)
+        raise UserError(f"{path}: cannot be written: {first_line(error)}") from error
     except BaseException:
-        part.unlink(missing_ok=True)
+        _remove(part)
         raise
+
+
+def _remove(part):
+    with contextlib.suppress(OSError):
+        part.unlink()
+
+
+def lock_folder(output, name=".lock"):
+    """An open file that keeps other processes from working in the folder.
+
+    Raises:
+        UserError: another process holds it.
+        OSError: the folder cannot be made or written.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    lock = open(output / name, "w", encoding="utf-8")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise UserError(f"{output}: another process is at work in this folder") from error
+    return lock
 
 
 def save(path, content):
@@ -48,10 +72,9 @@ def load(path):
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError,
-            pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{path}: not a readable checkpoint: {reason[0]}") from error
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
+            OverflowError, MemoryError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path}: not a readable checkpoint: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a checkpoint: holds a {type(content).__name__}")
     return content
@@ -75,7 +98,15 @@ def load_model(path):
     try:
         model = PSPNet(**content["settings"])
         model.load_state_dict(content["weights"])
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
         raise UserError(f"{path}: weights and settings do not fit: "
-                        f"{' '.join(str(error).split())}") from error
+                        f"{' '.join(str(error).split())[:300]}") from error
+    check_finite(model, path)
     return model.eval()
+
+
+def check_finite(model, where):
+    """Raise UserError where a parameter or buffer of a module holds NaN or infinity."""
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise UserError(f"{where}: {name} is not finite")

@@ -5,6 +5,11 @@ import torch
 from pspnet_repro.reference import window_output_size
 
 
+# As in csrc/checks.h.
+MAX_KERNEL = 2 ** 20
+MAX_INTERP_SIZE = 2 ** 24
+
+
 def _check(condition, message):
     torch._check(condition, lambda: message)
 
@@ -24,6 +29,8 @@ def window_output_sizes(size, kernel, stride, padding):
         _check(len(value) == 2, f"{name} must be 2 numbers (rows, columns), got {len(value)}")
         _check(value[0] >= least and value[1] >= least,
                f"{name} must be at least {least}, got {value[0]}, {value[1]}")
+    _check(kernel[0] <= MAX_KERNEL and kernel[1] <= MAX_KERNEL,
+           f"kernel_size must be at most {MAX_KERNEL}, got {kernel[0]}, {kernel[1]}")
     padded = padding[0] != 0 or padding[1] != 0
     result = []
     for s, k, d, p, side in zip(size, kernel, stride, padding, ("height", "width")):
@@ -51,7 +58,10 @@ def interp(size, out_size, pad_begin, pad_end):
            f"out_size must be at least 1, got {out_size[0]}, {out_size[1]}")
     _check(pad_begin <= 0, f"pad_begin must be at most 0 (it crops), got {pad_begin}")
     _check(pad_end <= 0, f"pad_end must be at most 0 (it crops), got {pad_end}")
-    for s, side in zip(size, ("height", "width")):
+    for s, o, side in zip(size, out_size, ("height", "width")):
+        _check(s <= MAX_INTERP_SIZE and o <= MAX_INTERP_SIZE,
+               f"input and out_size must be at most {MAX_INTERP_SIZE} pixels a side, got {side} "
+               f"{s} and {o}")
         _check(s + pad_begin + pad_end > 0, f"pad_begin {pad_begin} and pad_end {pad_end} must "
                                             f"leave a pixel of the input's {side} {s}")
 

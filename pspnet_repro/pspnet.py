@@ -28,6 +28,9 @@ class PyramidPooling(nn.Module):
         self.bins = tuple(bins)
         self.pool = pool
         reduced = channels // len(self.bins) if reduce and self.bins else channels
+        if reduced < 1:
+            raise ValueError(f"bins must name at most as many levels as the {channels} channels, "
+                             f"got {len(self.bins)}")
         self.reduce = (nn.ModuleList(ConvBN(channels, reduced, 1, **bn) for _ in self.bins)
                        if reduce else None)
         self.out_channels = channels + reduced * len(self.bins)
@@ -87,7 +90,8 @@ class PSPNet(nn.Module):
                          if name not in ("self", "__class__")}
         if classes < 1:
             raise ValueError(f"classes must be at least 1, got {classes}")
-        if blocks is None and depth not in BLOCKS:
+        blocks = BLOCKS.get(depth) if blocks is None else blocks
+        if blocks is None:
             raise ValueError(f"depth must be one of {', '.join(map(str, BLOCKS))}, got {depth}")
         if pool not in ("ave", "max"):
             raise ValueError(f'pool must be "ave" or "max", got {pool!r}')
@@ -96,7 +100,7 @@ class PSPNet(nn.Module):
         bn = {"variance": variance, "initial_running_var": initial_running_var}
         self.classes = classes
         self.backbone = ResNet(
-            blocks or BLOCKS[depth], stem, stem_width, width, strides, dilations,
+            blocks, stem, stem_width, width, strides, dilations,
             stride_in or ("1x1" if depth == 50 else "3x3"), **bn)
         middle, features = self.backbone.stage_channels[2:]
         self.pyramid = PyramidPooling(features, bins, pool, reduce, **bn)

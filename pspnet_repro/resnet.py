@@ -80,6 +80,8 @@ class ResNet(nn.Module):
         for name, value in (("blocks", blocks), ("strides", strides), ("dilations", dilations)):
             if len(value) != 4 or any(v < 1 for v in value):
                 raise ValueError(f"{name} must be 4 numbers of at least 1, got {tuple(value)}")
+        if stem_width < 1:
+            raise ValueError(f"stem_width must be at least 1, got {stem_width}")
         if stem not in ("deep", "classic"):
             raise ValueError(f'stem must be "deep" or "classic", got {stem!r}')
         if stride_in not in ("1x1", "3x3"):
@@ -95,10 +97,11 @@ class ResNet(nn.Module):
         self.pool = MaxPool()
         self.stride = 4 * math.prod(strides)
         self.stage_channels = []
+        if not (math.isfinite(width) and round(WIDTHS[0] * width) >= 1):
+            raise ValueError(f"width must be a number that leaves a channel of {WIDTHS[0]}, got "
+                             f"{width}")
         for k in range(4):
             stage_width = round(WIDTHS[k] * width)
-            if stage_width < 1:
-                raise ValueError(f"width must leave a channel of {WIDTHS[k]}, got {width}")
             stage = []
             for i in range(blocks[k]):
                 stage.append(Bottleneck(channels, stage_width, strides[k] if i == 0 else 1,

@@ -1,10 +1,8 @@
 """Training, from the first line to the last."""
 
 import dataclasses
-import fcntl
 import hashlib
 import json
-import logging
 import math
 import os
 import signal
@@ -17,7 +15,8 @@ from tqdm import tqdm
 from pspnet_repro import checkpoint
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.dataset import TrainingSequence, batches
-from pspnet_repro.errors import UserError
+from pspnet_repro.data.lists import check_classes
+from pspnet_repro.errors import UsageError, UserError, first_line
 from pspnet_repro.loss import guided_loss
 from pspnet_repro.pspnet import PSPNet
 from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
@@ -95,41 +94,35 @@ def weights_digest(model):
     return digest.hexdigest()
 
 
-def _lock(output):
-    """An open file that keeps other processes from training in the folder."""
-    output.mkdir(parents=True, exist_ok=True)
-    lock = open(output / ".lock", "w", encoding="utf-8")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.close()
-        raise UserError(f"{output}: another process is training in this folder") from error
-    return lock
+class _Log:
+    """Lines with their time at the end of a text file."""
+
+    def __init__(self, path):
+        self.file = open(path, "a", encoding="utf-8", buffering=1)
+
+    def info(self, text):
+        self.file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
 
-def _logger(output):
-    logger = logging.getLogger(f"pspnet_repro.train.{output}")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    handler = logging.FileHandler(output / "log.txt", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    logger.addHandler(handler)
-    return logger, handler
-
-
-def _check_same_settings(settings, path):
-    """Raise UserError where a settings.json holds another training's settings."""
-    if not path.exists():
-        return
-    try:
-        saved = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: not readable as JSON settings: {error}") from error
-    ours = settings.to_json()
+def _check_same_settings(settings, content, path):
+    """Raise UserError where the content of a file is of a training with other settings."""
+    saved = content.get("training")
+    if not isinstance(saved, dict):
+        raise UserError(f"{path}: not a file of a training: lacks its settings")
+    ours, saved = _flat(settings.to_json()), _flat(saved)
     for key in sorted(set(ours) | set(saved)):
         if ours.get(key) != saved.get(key):
             raise UserError(f"{path}: holds a training with {key} = {saved.get(key)!r}, not "
                             f"{ours.get(key)!r}; choose another folder or remove this one")
+
+
+def _flat(settings, prefix=""):
+    """{"model": {"width": 1}} -> {"model.width": 1}."""
+    flat = {}
+    for key, value in settings.items():
+        flat |= (_flat(value, f"{prefix}{key}.") if isinstance(value, dict)
+                 else {prefix + key: value})
+    return flat
 
 
 def _cut_losses(path, iteration):
@@ -144,9 +137,10 @@ def _cut_losses(path, iteration):
         path, lambda file: file.write("".join(line + "\n" for line in kept).encode()))
 
 
-def _restore(path, model, solver):
+def _restore(path, settings, model, solver):
     """Load a checkpoint into model and solver and set dropout's generator; returns its step."""
     state = checkpoint.load(path)
+    _check_same_settings(settings, state, path)
     try:
         model.load_state_dict(state["weights"])
         solver.load_state_dict(state["solver"])
@@ -184,53 +178,66 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
     Returns:
         The path of weights.pt.
     Raises:
-        UserError: bad data, settings that differ from the folder's, a loss that is not finite.
+        UserError: bad data, settings that differ from the folder's, a loss that is not finite;
+            UsageError where settings are out of range.
         Interrupted: a signal came; the state is saved.
     """
     output = Path(output)
     try:
-        with _lock(output):
+        with checkpoint.lock_folder(output):
             return _train(settings, pairs, output, workers, checkpoint_seconds, progress)
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error}") from error
 
 
-def _train(settings, pairs, output, workers, checkpoint_seconds, progress):
-    weights_path, state_path = output / "weights.pt", output / "checkpoint.pt"
-    settings_path, losses_path = output / "settings.json", output / "losses.jsonl"
-    torch.set_num_threads(settings.threads)
-    torch.manual_seed(settings.seed)
+def _build(settings):
+    """The network and its solver as they start. Raises UsageError for settings out of range."""
     try:
+        if not 0 <= settings.seed < 2 ** 63:
+            raise ValueError(f"seed must be 0 to 2^63 - 1, got {settings.seed}")
+        if not 0 <= settings.aux_weight < math.inf:
+            raise ValueError(f"aux_weight must be finite and at least 0, got "
+                             f"{settings.aux_weight}")
+        torch.set_num_threads(settings.threads)
+        torch.manual_seed(settings.seed)
         # The original's running variance starts at 0.
         model = PSPNet(**{"initial_running_var": 0.0, **settings.model})
+        check_classes(model.classes)
         model.check_crop(settings.crop_size)
         solver = CaffeSGD(parameter_groups(model), settings.base_lr, settings.momentum,
                           settings.weight_decay, settings.iter_size)
-    except (TypeError, ValueError) as error:
-        raise UserError(str(error)) from error
-    _check_same_settings(settings, settings_path)
-    if weights_path.exists():
-        return weights_path
-    checkpoint.write_atomically(settings_path, lambda file: file.write(
-        json.dumps(settings.to_json(), indent=1).encode()))
+    except (TypeError, ValueError, OverflowError, RuntimeError, MemoryError) as error:
+        raise UsageError(first_line(error)) from error
+    return model, solver
 
+
+def _train(settings, pairs, output, workers, checkpoint_seconds, progress):
+    weights_path, state_path = output / "weights.pt", output / "checkpoint.pt"
+    losses_path = output / "losses.jsonl"
+    model, solver = _build(settings)
+    if weights_path.exists():
+        _check_same_settings(settings, checkpoint.load(weights_path), weights_path)
+        return weights_path
     initial_digest = weights_digest(model)
     model.train()
-    start = _restore(state_path, model, solver) if state_path.exists() else 0
+    start = _restore(state_path, settings, model, solver) if state_path.exists() else 0
     _cut_losses(losses_path, start)
+    checkpoint.write_atomically(output / "settings.json", lambda file: file.write(
+        json.dumps(settings.to_json(), indent=1).encode()))
 
     def save_state(iteration):
-        checkpoint.save_model(state_path, model, solver=solver.state_dict(),
-                              rng=torch.get_rng_state(), iteration=iteration)
+        checkpoint.save_model(state_path, model, training=settings.to_json(),
+                              solver=solver.state_dict(), rng=torch.get_rng_state(),
+                              iteration=iteration)
 
     sequence = TrainingSequence(pairs, model.classes, settings.crop_size, settings.augmentation,
                                 settings.seed, settings.zero_is_void)
     passes = settings.iter_size
     reader = batches(sequence, settings.batch_size, start * passes, settings.max_iter * passes,
                      workers)
-    log, handler = _logger(output)
-    log.info("step %d of %d, %d images, %d parameters", start, settings.max_iter, len(pairs),
-             sum(p.numel() for p in model.parameters()))
+    log = _Log(output / "log.txt")
+    log.info(f"step {start} of {settings.max_iter}, {len(pairs)} images, "
+             f"{sum(p.numel() for p in model.parameters())} parameters")
     bar = tqdm(total=settings.max_iter, initial=start, desc=output.name, unit="step",
                disable=not progress)
     began = saved_at = time.monotonic()
@@ -259,28 +266,26 @@ def _train(settings, pairs, output, workers, checkpoint_seconds, progress):
                 bar.set_postfix(loss=f"{line['loss']:.3f}", refresh=False)
                 if (iteration + 1) % 50 == 0:
                     seconds = (time.monotonic() - began) / (iteration + 1 - start)
-                    log.info("step %d loss %.4f, %.3f s a step, %.0f s left", iteration + 1,
-                             line["loss"], seconds, seconds * (settings.max_iter - iteration - 1))
+                    left = seconds * (settings.max_iter - iteration - 1)
+                    log.info(f"step {iteration + 1} loss {line['loss']:.4f}, {seconds:.3f} s a "
+                             f"step, {left:.0f} s left")
                 if stop.signal is not None or time.monotonic() - saved_at > checkpoint_seconds:
                     losses.flush()
                     os.fsync(losses.fileno())
                     save_state(iteration + 1)
                     saved_at = time.monotonic()
                 if stop.signal is not None:
-                    log.info("stopped by signal %d after step %d", stop.signal, iteration + 1)
+                    log.info(f"stopped by signal {stop.signal} after step {iteration + 1}")
                     raise Interrupted(f"stopped after step {iteration + 1} of "
                                       f"{settings.max_iter}; the same command goes on from there")
-        broken = [name for name, tensor in model.state_dict().items()
-                  if not tensor.isfinite().all()]
-        if broken:
-            raise UserError(f"{broken[0]} is not finite after the last step")
-        checkpoint.save_model(weights_path, model, initial_sha256=initial_digest)
-        log.info("done: %s", weights_path.name)
+        checkpoint.check_finite(model, "after the last step")
+        checkpoint.save_model(weights_path, model, training=settings.to_json(),
+                              initial_sha256=initial_digest)
+        log.info(f"done: {weights_path.name}")
     except UserError as error:
-        log.info("failed: %s", error)
+        log.info(f"failed: {error}")
         raise
     finally:
-        log.removeHandler(handler)
-        handler.close()
+        log.file.close()
     state_path.unlink(missing_ok=True)
     return weights_path

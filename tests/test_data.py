@@ -63,8 +63,17 @@ def test_readers_reject(folder):
     (folder / "empty.png").write_bytes(b"")
     _expect("empty.png: not an image that OpenCV can read", read_image, folder / "empty.png")
     data = (folder / "0.png").read_bytes()
-    (folder / "cut.png").write_bytes(data[:40])
-    _expect("cut.png: not an image that OpenCV can read", read_image, folder / "cut.png")
+    for size in (40, len(data) // 2):
+        (folder / "cut.png").write_bytes(data[:size])
+        _expect("cut.png: not an image that OpenCV can read: its end is missing", read_image,
+                folder / "cut.png")
+    jpeg = cv2.imencode(".jpg", np.zeros((40, 40, 3), np.uint8))[1].tobytes()
+    (folder / "cut.jpg").write_bytes(jpeg[:-20])
+    _expect("cut.jpg: not an image that OpenCV can read: its end", read_image, folder / "cut.jpg")
+    (folder / "bits.png").write_bytes(cv2.imencode(
+        ".png", np.zeros((4, 4), np.uint8), [cv2.IMWRITE_PNG_BILEVEL, 1])[1].tobytes())
+    _expect("bits.png: a label must be one channel of 8 bits, got 1 bits", read_label,
+            folder / "bits.png", 2)
     _expect(r"0_label.png: labels must be 0..2 or 255, got 3", read_label,
             folder / "0_label.png", 3)
     _expect(r"0.png: a label must be one channel of 8 bits, got shape \(50, 70, 3\)", read_label,
@@ -173,7 +182,7 @@ def test_scenes_repeat_bitwise(tmp_path):
     a = scenes.write_scenes(tmp_path / "a", seed=1, train=3, val=2)
     b = scenes.write_scenes(tmp_path / "b", seed=1, train=3, val=2)
     files = sorted(p.relative_to(a) for p in a.rglob("*") if p.is_file())
-    assert len(files) == 2 * 5 + 3
+    assert len(files) == 2 * 5 + 3 + 1  # lists and classes.json, and the lock
     for name in files:
         assert (a / name).read_bytes() == (b / name).read_bytes()
     assert not np.array_equal(scenes.draw_scene(1, 0)[0], scenes.draw_scene(2, 0)[0])

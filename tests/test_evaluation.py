@@ -102,6 +102,13 @@ def test_predict_probabilities_rejects_sizes():
         predict_probabilities(stand_in_net, image, classes=4, base_size=9, crop_size=9, scales=())
 
 
+@pytest.mark.parametrize("size", [5, 20])
+def test_predict_probabilities_rejects_other_scores(size):
+    image = np.zeros((size, size, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"net must return \(2, 3, 9, 9\), got \(2, 4, 9, 9\)"):
+        predict_probabilities(stand_in_net, image, classes=3, base_size=size, crop_size=9)
+
+
 def test_imresize_by_hand():
     ramp = np.array([[0.0, 1.0, 2.0, 3.0]])
     # Half-pixel centres: outputs at 0.5 and 2.5; the kernel spans four inputs, borders reflect.

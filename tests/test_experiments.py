@@ -14,7 +14,7 @@ import pytest
 
 from experiments import run_row, run_table
 from experiments.profiles import PROFILES
-from experiments.report import PAPER, class_means, table_lines
+from experiments.report import PAPER, class_means, read_result, table_lines
 from experiments.rows import BASELINE, FULL, TABLES
 from pspnet_repro import PSPNet
 from pspnet_repro.data import scenes
@@ -151,10 +151,10 @@ def test_select_rows():
 @pytest.mark.slow
 @pytest.mark.parametrize("words, code, said", [
     (("--table", "9"), 2, "invalid choice"),
-    (("--rows", "full"), 1, "error: --rows: table 1 has no row 'full'"),
-    (("--profile", "camvid"), 1, "error: --data must name the data set's folder"),
+    (("--rows", "full"), 2, "error: --rows: table 1 has no row 'full'"),
+    (("--profile", "camvid"), 2, "error: --data must name the data set's folder"),
     (("--profile", "camvid", "--data", "nowhere"), 1, "error: nowhere"),
-    (("--seeds", "0"), 1, "error: --seeds and --jobs must be at least 1"),
+    (("--seeds", "0"), 2, "error: --seeds and --jobs must be at least 1"),
 ])
 def test_run_table_reports_mistakes(words, code, said):
     run = subprocess.run([sys.executable, str(ROOT / "experiments" / "run_table.py"), *words],
@@ -198,3 +198,28 @@ def test_stopped_run_table_keeps_every_rows_state(tiny, tmp_path, number):
     run, = (tmp_path / "mini").iterdir()
     assert (run / "checkpoint.pt").exists() and not (run / "result.json").exists()
     assert "Traceback" not in (run / "console.txt").read_text()
+
+
+@pytest.mark.slow
+def test_rows_end_with_a_killed_run_table(tiny, tmp_path):
+    _, data, _ = tiny
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "experiments" / "run_table.py"), "--rows", BASELINE, "--data",
+         str(data), "--runs", str(tmp_path)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if any(path.stat().st_size for path in tmp_path.rglob("losses.jsonl")):
+            break
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    while time.monotonic() < deadline and not list(tmp_path.rglob("checkpoint.pt")):
+        time.sleep(0.05)
+    run, = (tmp_path / "mini").iterdir()
+    assert (run / "checkpoint.pt").exists(), "the row went on without its parent"
+
+
+def test_damaged_result_is_reported(tmp_path):
+    (tmp_path / "result.json").write_text('{"mean_iou": ')
+    with pytest.raises(UserError, match="result.json: damaged; remove its folder"):
+        read_result(tmp_path)

@@ -25,6 +25,11 @@ REFUSED = [
     ("pyramid_pool2d", X, ((1, 0),), "bins must be at least 1, got 0"),
     ("pyramid_pool2d", X, ((1, 6),), "bins must be at most the input's height 5, got 6"),
     ("pyramid_pool2d", (2, 3, 7, 5), ((1, 6),), "bins must be at most the input's width 5, got 6"),
+    ("window_pool2d", X, (2 ** 20 + 1, 1, 2 ** 20), "kernel_size must be at most 1048576, got "),
+    ("interp2d", X, ((2 ** 24 + 1, 1),), "input and out_size must be at most 16777216 pixels a "
+                                         "side, got height 5 and 16777217"),
+    ("interp2d", X, ((3, 3), -2 ** 63 + 10 ** 9, -2 ** 63), "must leave a pixel of the input's "
+                                                            "height 5"),
     ("interp2d", X[2:], ((3, 3),), "input must be 4-D (N, C, H, W), got 2-D"),
     ("interp2d", X, ((0, 3),), "out_size must be at least 1, got 0, 3"),
     ("interp2d", X, ((3,),), "out_size must be 2 numbers (rows, columns), got 1"),

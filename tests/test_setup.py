@@ -58,11 +58,80 @@ def test_make_alone_lists_the_targets():
         assert f"make {target} " in said
 
 
-def test_second_build_does_nothing():
-    """What a user sees when nothing changed (the tests run after a build)."""
-    plan = subprocess.run(["make", "--no-print-directory", "--dry-run", "build"], cwd=ROOT,
-                          capture_output=True, text=True, check=True).stdout
-    assert "setup.py" not in plan and "pip" not in plan
+def _make(folder, *words):
+    run = subprocess.run(["make", "--no-print-directory", *words], cwd=folder,
+                         capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """The Makefile beside stand-ins for the interpreter and the sources: it logs its calls."""
+    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text(encoding="utf-8"))
+    (tmp_path / "csrc").mkdir()
+    for name in ("setup.py", "requirements.txt", "requirements-dev.txt", "csrc/library.cpp"):
+        (tmp_path / name).touch()
+    python = tmp_path / "python"
+    python.write_text("""#!/bin/sh
+echo "$@" >> calls
+case "$*" in
+    "-m venv"*) mkdir -p "$3/bin"; cp python "$3/bin/python" ;;
+    *setup.py*) echo "setup.py: torch 0, CUDA off: test" ;;
+esac
+""")
+    python.chmod(0o755)
+    return tmp_path
+
+
+def _calls(folder):
+    path = folder / "calls"
+    calls = path.read_text().splitlines() if path.exists() else []
+    path.unlink(missing_ok=True)
+    return calls
+
+
+def test_build_does_nothing_twice(copy):
+    said = _make(copy, "build", "PYTHON=./python")
+    assert "setup.py: torch 0, CUDA off: test" in said
+    assert _calls(copy) == ["-m venv .venv", "-m pip install --quiet torch==2.13.0",
+                            "-m pip install --quiet -r requirements.txt -r requirements-dev.txt",
+                            "setup.py --quiet build_ext --inplace"]
+    _make(copy, "build", "PYTHON=./python")
+    assert not _calls(copy)
+
+
+@pytest.mark.parametrize("setting", ["USE_CUDA=0", "FORCE_CUDA=1", "PSPNET_MARCH=x86-64"])
+def test_changed_build_settings_compile_again(copy, setting):
+    _make(copy, "build", "PYTHON=./python")
+    _calls(copy)
+    _make(copy, "build", "PYTHON=./python", setting)
+    assert _calls(copy) == ["setup.py --quiet build_ext --inplace"]
+
+
+def test_changed_torch_installs_and_compiles_again(copy):
+    _make(copy, "build", "PYTHON=./python")
+    _calls(copy)
+    _make(copy, "build", "PYTHON=./python", "TORCH=torch==2.12.0", "TORCH_INDEX=https://index")
+    calls = _calls(copy)
+    assert calls[0] == "-m pip install --quiet --index-url https://index torch==2.12.0"
+    assert calls[-1].startswith("setup.py")
+
+
+def test_build_without_environment_downloads_nothing(copy):
+    _make(copy, "build", "PYTHON=./python", "VENV=")
+    assert _calls(copy) == ["setup.py --quiet build_ext --inplace"]
+    assert not (copy / ".venv").exists()
+    _make(copy, "build", "PYTHON=./python", "VENV=")
+    assert not _calls(copy)
+
+
+def test_failed_build_shows_the_compilers_words(copy):
+    (copy / "python").write_text("#!/bin/sh\necho 'pool.cpp:1: error: words'\nexit 1\n")
+    run = subprocess.run(["make", "build", "PYTHON=./python", "VENV="], cwd=copy,
+                         capture_output=True, text=True, check=False)
+    assert run.returncode == 2 and "pool.cpp:1: error: words" in run.stdout
+    assert not (copy / "build" / ".built").exists()
 
 
 def test_missing_extension_names_the_command(tmp_path):

@@ -16,7 +16,7 @@ import torch
 from pspnet_repro import checkpoint
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.lists import list_digest, read_list
-from pspnet_repro.errors import UserError
+from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.train import TrainSettings, train
 
 ROOT = Path(__file__).parents[1]
@@ -175,6 +175,8 @@ def test_train_with_iter_size_resumes(data, tmp_path, monkeypatch):
 def test_train_rejects_other_settings(data, uninterrupted):
     with pytest.raises(UserError, match="holds a training with base_lr = 0.01, not 0.02"):
         _train(data, uninterrupted.parent, base_lr=0.02)
+    with pytest.raises(UserError, match="with model.width = 0.125, not 0.25; choose another"):
+        _train(data, uninterrupted.parent, model={**MODEL, "width": 0.25})
 
 
 def test_train_rejects_crops_that_the_net_cannot_take(data, tmp_path):
@@ -197,20 +199,25 @@ def test_train_stops_at_a_loss_that_is_not_finite(data, tmp_path):
 
 
 def test_train_stops_at_weights_that_are_not_finite(data, tmp_path):
-    with pytest.raises(UserError, match=r"weight is not finite after the last step"):
+    with pytest.raises(UserError, match=r"after the last step: .*weight is not finite"):
         _train(data, tmp_path, base_lr=1e36, weight_decay=1e10, max_iter=1)
     assert not (tmp_path / "weights.pt").exists()
 
 
-def test_damaged_settings_are_reported(data, tmp_path):
+def test_settings_file_is_for_people(data, tmp_path):
     (tmp_path / "settings.json").write_text('{"model": ')
-    with pytest.raises(UserError, match="settings.json: not readable as JSON settings"):
-        _train(data, tmp_path)
+    weights = _train(data, tmp_path, max_iter=1)
+    assert json.loads((tmp_path / "settings.json").read_text())["max_iter"] == 1
+    assert checkpoint.load(weights)["training"]["max_iter"] == 1
 
 
 def test_lost_losses_are_reported(data, uninterrupted, tmp_path, monkeypatch):
     content = checkpoint.load(uninterrupted)
     checkpoint.save(tmp_path / "checkpoint.pt", {"weights": content["weights"]})
+    with pytest.raises(UserError, match="checkpoint.pt: not a file of a training"):
+        _train(data, tmp_path)
+    checkpoint.save(tmp_path / "checkpoint.pt", {
+        "weights": content["weights"], "training": _settings(data).to_json()})
     with pytest.raises(UserError, match="checkpoint.pt: does not fit this training: 'solver'"):
         _train(data, tmp_path)
     saved = checkpoint.save_model
@@ -232,7 +239,7 @@ def test_train_refuses_a_folder_in_use(data, tmp_path):
     import fcntl
     with open(tmp_path / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another process is training in this folder"):
+        with pytest.raises(UserError, match="another process is at work in this folder"):
             _train(data, tmp_path)
 
 
@@ -265,6 +272,39 @@ def test_checkpoint_does_not_run_code(tmp_path):
     torch.save({"weights": _Evil()}, tmp_path / "evil.pt")
     with pytest.raises(UserError, match="evil.pt: not a readable checkpoint"):
         checkpoint.load(tmp_path / "evil.pt")
+
+
+def test_failed_start_does_not_block_the_corrected_one(data, tmp_path):
+    for wrong, words in (({"base_lr": float("nan")}, "lr must be finite"),
+                         ({"seed": -1}, "seed must be 0 to"),
+                         ({"aux_weight": float("nan")}, "aux_weight must be finite"),
+                         ({"model": {**MODEL, "classes": 300}}, "classes must be 1 to 254"),
+                         ({"model": {**MODEL, "width": 1e9}}, "alloc")):
+        with pytest.raises(UsageError, match=words) as caught:
+            _train(data, tmp_path, **wrong)
+        assert "\n" not in str(caught.value)
+    assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+    assert _train(data, tmp_path, max_iter=1).exists()
+
+
+def test_finished_training_is_not_taken_for_another(data, uninterrupted, tmp_path):
+    (tmp_path / "weights.pt").write_bytes(uninterrupted.read_bytes()[:5000])
+    with pytest.raises(UserError, match="weights.pt: not a readable checkpoint"):
+        _train(data, tmp_path)
+
+
+def test_load_model_rejects_nan(tmp_path, uninterrupted):
+    content = checkpoint.load(uninterrupted)
+    content["weights"]["head.score.bias"][1] = float("nan")
+    checkpoint.save(tmp_path / "nan.pt", content)
+    with pytest.raises(UserError, match="nan.pt: head.score.bias is not finite"):
+        checkpoint.load_model(tmp_path / "nan.pt")
+
+
+def test_write_atomically_below_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        checkpoint.save(tmp_path / "file" / "x.pt", {})
 
 
 def test_load_model_rejects_other_files(tmp_path, uninterrupted):
@@ -307,7 +347,8 @@ def test_commands_train_and_evaluate(data, tmp_path):
 @pytest.mark.parametrize("words, code, said", [
     ((), 2, "usage:"),
     (("train",), 2, "--data"),
-    (("train", "--data", "none", "--output", "o", "--classes", "0"), 2, "must be at least 1"),
+    (("train", "--data", "none", "--output", "o", "--classes", "0"), 2, "must be 1 to 254, got 0"),
+    (("train", "--data", "", "--output", "o", "--classes", "3"), 2, "must not be empty"),
     (("train", "--data", "none", "--output", "o", "--classes", "3"), 1,
      "error: none: no such data folder"),
     (("evaluate", "--weights", "none.pt", "--data", "none"), 1, "error: none.pt: no such file"),

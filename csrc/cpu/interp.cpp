@@ -173,10 +173,10 @@ at::Tensor interp2d(const at::Tensor& input_, at::IntArrayRef out_size, int64_t 
   check_interp(input_.sizes().slice(2), out_size, pad_begin, pad_end);
   const auto format = input_.suggest_memory_format();
   const at::Tensor input = input_.contiguous(format);
-  const Resize resize(input.sizes().slice(2), out_size, pad_begin, pad_end);
   at::Tensor output = at::empty({input.size(0), input.size(1), out_size[0], out_size[1]},
                                 input.options(), format);
   advise_huge_pages(output);
+  const Resize resize(input.sizes().slice(2), out_size, pad_begin, pad_end);
   if (resize.copies()) {
     output.copy_(input.narrow(2, -pad_begin, resize.in_h).narrow(3, -pad_begin, resize.in_w));
     return output;

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pspnet_repro.data.augment import augment
 from pspnet_repro.data.lists import read_pair
-from pspnet_repro.errors import UserError
+from pspnet_repro.errors import UserError, first_line
 
 
 class TrainingSequence(Dataset):
@@ -81,7 +81,12 @@ def batches(sequence, batch_size, start, stop, workers):
                         prefetch_factor=4 if workers else None,
                         # Its own generator: the global one belongs to dropout alone.
                         generator=torch.Generator())
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield batch
+    try:
+        for batch in loader:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(f"a process that reads images ended: {first_line(error)}") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pspnet_repro.errors import UserError
+from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.loss import IGNORE_INDEX
 
 MEAN_BGR = np.array([103.939, 116.779, 123.68], np.float32)
@@ -57,6 +57,12 @@ def read_list(path, root=None):
     return pairs
 
 
+def check_classes(classes):
+    """Raise UsageError for more classes than 8-bit labels can name beside 254 and 255."""
+    if not 1 <= classes <= 254:
+        raise UsageError(f"classes must be 1 to 254 for 8-bit labels, got {classes}")
+
+
 def list_digest(path):
     """SHA-256 of a list file's bytes, in hexadecimal. Raises UserError where it cannot be read."""
     try:
@@ -65,22 +71,43 @@ def list_digest(path):
         raise UserError(f"{path}: cannot be read: {error}") from error
 
 
-def _read(path, flags, what):
+# How files of a format begin, and what a whole one holds near its end.
+_FORMATS = ((b"\x89PNG", b"IEND"), (b"\xff\xd8\xff", b"\xff\xd9"))
+
+
+def _read(path, what):
     try:
-        data = np.fromfile(path, np.uint8)
+        data = path.read_bytes()
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such {what}") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
-    decoded = cv2.imdecode(data, flags) if data.size else None
+    # OpenCV fills the missing rest of an image with black.
+    for start, end in _FORMATS:
+        if data.startswith(start) and end not in data:
+            raise UserError(f"{path}: not an image that OpenCV can read: its end is missing")
+    return data
+
+
+def _decode(path, data, flags):
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error as error:
+        raise UserError(f"{path}: not an image that OpenCV can read: {error.err}") from error
     if decoded is None:
         raise UserError(f"{path}: not an image that OpenCV can read")
     return decoded
 
 
 def read_image(path):
-    """(H, W, 3) uint8, BGR. Raises UserError where the file is missing or no image."""
-    return _read(path, cv2.IMREAD_COLOR, "image")
+    """(H, W, 3) uint8, BGR, as stored: labels are drawn on stored pixels, so EXIF turns nothing.
+
+    Raises:
+        UserError: the file is missing, cut short or no image.
+    """
+    path = Path(path)
+    return _decode(path, _read(path, "image"),
+                   cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
 def read_label(path, classes, zero_is_void=False):
@@ -91,7 +118,12 @@ def read_label(path, classes, zero_is_void=False):
     Raises:
         UserError: the file is missing, no single-channel 8-bit image, or has other values.
     """
-    label = _read(path, cv2.IMREAD_UNCHANGED, "label")
+    path = Path(path)
+    data = _read(path, "label")
+    if data.startswith(_FORMATS[0][0]) and data[24:25] not in (b"\x08", b"\x10"):
+        # OpenCV would spread the values of fewer bits over 0..255.
+        raise UserError(f"{path}: a label must be one channel of 8 bits, got {data[24]} bits")
+    label = _decode(path, data, cv2.IMREAD_UNCHANGED)
     if label.ndim != 2 or label.dtype != np.uint8:
         raise UserError(f"{path}: a label must be one channel of 8 bits, got shape {label.shape}, "
                         f"{label.dtype}")

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 
 from pspnet_repro import checkpoint
+from pspnet_repro.errors import UserError
 
 SIZE = 184
 CLASSES = ("sky", "sand", "pavement", "tree", "rock", "hatch",
@@ -177,6 +178,14 @@ def write_scenes(folder, seed=0, train=400, val=100):
     done = root / "classes.json"
     if done.exists():
         return root
+    try:
+        with checkpoint.lock_folder(root):
+            return _write(root, done, seed, train, val)
+    except OSError as error:
+        raise UserError(f"{root}: cannot be written: {error}") from error
+
+
+def _write(root, done, seed, train, val):
     for part, numbers in (("train", range(train)), ("val", range(train, train + val))):
         lines = []
         for number in numbers:

@@ -7,9 +7,14 @@ import numpy as np
 from tqdm import tqdm
 
 from pspnet_repro.checkpoint import write_atomically
-from pspnet_repro.data.lists import read_pair
+from pspnet_repro.data.lists import check_classes, read_pair
 from pspnet_repro.evaluation.metrics import ConfusionMatrix
 from pspnet_repro.evaluation.sliding import predict_probabilities
+
+
+def prediction_name(number, pair):
+    """File name of the label map of pair `number` of a list: unique, and ends as the image's."""
+    return f"{number:05d}-{pair.image.stem}.png"
 
 
 def evaluate(net, pairs, *, classes, base_size, crop_size, scales=(1.0,), flip=True,
@@ -20,15 +25,16 @@ def evaluate(net, pairs, *, classes, base_size, crop_size, scales=(1.0,), flip=T
         net, classes, base_size, crop_size, scales, flip: see predict_probabilities.
         pairs: list of data.lists.Pair.
         zero_is_void: see data.lists.read_label.
-        predictions: folder for the predicted label maps, named as the images, as PNG; or None.
+        predictions: folder for the predicted label maps as PNG, see prediction_name; or None.
         progress: show a progress bar.
     Returns:
         ConfusionMatrix.
     Raises:
         UserError: an image or label could not be used.
     """
+    check_classes(classes)
     matrix = ConfusionMatrix(classes)
-    for pair in tqdm(pairs, desc="test", unit="image", disable=not progress):
+    for number, pair in enumerate(tqdm(pairs, desc="test", unit="image", disable=not progress)):
         image, label = read_pair(pair, classes, zero_is_void)
         probabilities = predict_probabilities(
             net, image[:, :, ::-1], classes=classes, base_size=base_size, crop_size=crop_size,
@@ -37,6 +43,6 @@ def evaluate(net, pairs, *, classes, base_size, crop_size, scales=(1.0,), flip=T
         matrix.update(predicted, label)
         if predictions is not None:
             data = cv2.imencode(".png", predicted)[1].tobytes()
-            write_atomically(Path(predictions) / f"{pair.image.stem}.png",
+            write_atomically(Path(predictions) / prediction_name(number, pair),
                              lambda file, data=data: file.write(data))
     return matrix

@@ -33,12 +33,15 @@ def window_starts(size, crop_size):
     return [min(i * stride, size - crop_size) for i in range(count)]
 
 
-def _crop_probabilities(net, crop, flip):
+def _crop_probabilities(net, crop, classes, flip):
     """(3, crop, crop) float32 BGR minus mean -> (classes, crop, crop): logits summed, softmax."""
     batch = torch.from_numpy(np.ascontiguousarray(crop))[None]
     if flip:
         batch = torch.cat([batch, batch.flip(3)])
     scores = net(batch)
+    wanted = (len(batch), classes, *batch.shape[2:])
+    if tuple(scores.shape) != wanted:
+        raise ValueError(f"net must return {wanted}, got {tuple(scores.shape)}")
     if flip:
         scores = scores[:1] + scores[1:].flip(3)
     return torch.softmax(scores[0], 0).numpy()
@@ -55,7 +58,7 @@ def _image_probabilities(net, image_rgb, classes, crop_size, flip):
     below, right = max(crop_size - rows, 0), max(crop_size - cols, 0)
     if max(rows, cols) <= crop_size:
         padded = np.pad(_to_network(image_rgb), ((0, 0), (0, below), (0, right)))
-        return _crop_probabilities(net, padded, flip)[:, :rows, :cols].transpose(1, 2, 0)
+        return _crop_probabilities(net, padded, classes, flip)[:, :rows, :cols].transpose(1, 2, 0)
     canvas = np.empty((rows + below, cols + right, 3), np.uint8)
     canvas[:] = PAD_RGB
     canvas[:rows, :cols] = image_rgb
@@ -65,7 +68,7 @@ def _image_probabilities(net, image_rgb, classes, crop_size, flip):
     for top in window_starts(padded.shape[1], crop_size):
         for left in window_starts(padded.shape[2], crop_size):
             window = np.s_[:, top:top + crop_size, left:left + crop_size]
-            total[window] += _crop_probabilities(net, padded[window], flip)
+            total[window] += _crop_probabilities(net, padded[window], classes, flip)
             count[window] += 1
     return (total / count)[:, :rows, :cols].transpose(1, 2, 0)
 
@@ -90,7 +93,7 @@ def predict_probabilities(net, image_rgb, *, classes, base_size, crop_size, scal
     Returns:
         (H, W, classes) float32.
     Raises:
-        ValueError: the image or a size is not as above.
+        ValueError: the image, a size or what `net` returns is not as above.
 
     Source: the evaluation scripts of the release.
     """
