@@ -138,7 +138,8 @@ def _run(row, profile, folder, out, seed, checkpoint_seconds, progress):
 def _stop_with_parent():
     """Interrupt this process when the one that holds the other end of its input is gone."""
     def watch():
-        sys.stdin.buffer.read()
+        while os.read(sys.stdin.fileno(), 1):
+            continue
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=watch, daemon=True).start()
