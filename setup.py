@@ -62,7 +62,8 @@ def extension():
     nvcc = nvcc_version(cpp_extension.CUDA_HOME)
     cuda, reason = decide_cuda(os.environ, torch.version.cuda, nvcc, cuda_sources)
     march = os.environ.get("PSPNET_MARCH", "native")
-    print(f"setup.py: torch {torch.__version__}, CUDA {'on' if cuda else 'off'}: {reason}; -march={march}")
+    print(f"setup.py: torch {torch.__version__}, CUDA {'on' if cuda else 'off'}: {reason}; "
+          f"-march={march}")
     sys.stdout.flush()
 
     sources = ["csrc/library.cpp"] + sorted(

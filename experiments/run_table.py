@@ -1,4 +1,4 @@
-"""Trains and tests the rows of a table that are missing and prints our figures beside the paper's."""
+"""Trains and tests a table's missing rows and prints our figures beside the paper's."""
 
 import argparse
 import os

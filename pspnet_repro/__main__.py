@@ -80,9 +80,11 @@ def _add_train(commands):
     solver.add_argument("--guidance", choices=("eighth", "full"), default="eighth",
                         help="size of the labels that the loss sees")
     solver.add_argument("--no-augmentation", action="store_true", help="random crops only")
-    solver.add_argument("--seed", type=_whole(0, 2 ** 63 - 1), default=0, help="of everything random")
+    solver.add_argument("--seed", type=_whole(0, 2 ** 63 - 1), default=0,
+                        help="of everything random")
     parser.add_argument("--threads", type=_processes, default=2, help="threads of the computation")
-    parser.add_argument("--workers", type=_whole(0, 1024), default=0, help="processes that read images")
+    parser.add_argument("--workers", type=_whole(0, 1024), default=0,
+                        help="processes that read images")
     parser.set_defaults(run=_train)
 
 

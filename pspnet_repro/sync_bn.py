@@ -9,7 +9,7 @@ VARIANCES = ("biased", "unbiased", "torch")
 
 
 def torch_momentum(caffe_momentum):
-    """Weight of the new value, torch's convention, from Caffe's weight of the old (0.95 -> 0.05)."""
+    """torch's weight of the new value from Caffe's weight of the old: 0.95 -> 0.05."""
     return 1.0 - caffe_momentum
 
 
@@ -69,7 +69,8 @@ class SyncBatchNorm2d(nn.Module):
 
     y = weight * (x - mean) / sqrt(var + eps) + bias, channel by channel. In training mean and var
     are the batch's, and running = (1 - momentum) * running + momentum * batch; otherwise they are
-    the running values, and weight and bias get no gradient (the original's `frozen`). `variance` says how the batch's variance is counted:
+    the running values, and weight and bias get no gradient (the original's `frozen`).
+    `variance` says how the batch's variance is counted:
 
     - "biased" (layer BN of the released program): sum / m, to normalize and to remember;
     - "unbiased" (layer SyncBN of the training branch): sum / (m - 1) for both, and a backward pass

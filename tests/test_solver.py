@@ -55,7 +55,7 @@ def _field(text, name):
 
 
 # These trajectories meet a ReLU or a maximum so near its edge that half a unit in the last place of
-# the initial weights turns it, in float64 as well: parameters then differ by 0.6% to 17% at the end.
+# the initial weights turns it, in float64 as well: parameters then differ by up to 17% at the end.
 # Up to the third step they are checked as the others; later their losses are, to five percent.
 CHAOTIC = {"mini_ave_itersize2", "mini_max_eighth"}
 
