@@ -97,6 +97,8 @@ def run_all(tasks, profile, data, runs, jobs, max_iter):
                 time.sleep(0.5)
                 for process in [p for p in running if p.poll() is not None]:
                     row, seed, folder = running.pop(process)
+                    if process.returncode == 130:  # the terminal's Ctrl-C reached the row first
+                        raise KeyboardInterrupt
                     if process.returncode:
                         said = (folder / "console.txt").read_text(encoding="utf-8").splitlines()
                         raise UserError(f"row {row.name}, seed {seed}: "
