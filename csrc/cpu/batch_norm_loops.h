@@ -121,13 +121,13 @@ void for_each_chunk(int64_t count, const Body& body) {
   }
 }
 
-// Calls body(p, size) for the pixels [begin, end) in groups of four, then one by one; the type of
+// Calls body(p, size) for the pixels [begin, end) in groups of eight, then one by one; the type of
 // `size` lets the compiler unroll.
 template <typename Body>
 void for_each_group(int64_t begin, int64_t end, const Body& body) {
   int64_t p = begin;
-  for (; p + 4 <= end; p += 4) {
-    body(p, std::integral_constant<int64_t, 4>());
+  for (; p + 8 <= end; p += 8) {
+    body(p, std::integral_constant<int64_t, 8>());
   }
   for (; p < end; ++p) {
     body(p, std::integral_constant<int64_t, 1>());
