@@ -64,7 +64,7 @@ def _add_train(commands):
     net.add_argument("--no-reduce", action="store_true", help="no reduction after pooling")
     net.add_argument("--no-aux", action="store_true", help="no auxiliary branch")
     net.add_argument("--stem", choices=("deep", "classic"), default="deep", help="first layers")
-    net.add_argument("--stem-width", type=_whole(1, 4096), default=64, help="channels of the stem")
+    net.add_argument("--stem-width", type=_positive, default=64, help="channels of the stem")
     net.add_argument("--width", type=float, default=1.0, help="factor of the stages' channels")
     net.add_argument("--blocks", type=_numbers, help="four numbers, for miniature networks")
     net.add_argument("--stride-in", choices=("1x1", "3x3"), help="default: as released")

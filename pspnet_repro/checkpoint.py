@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import io
 import os
 import pickle
 from pathlib import Path
@@ -27,7 +28,7 @@ def write_atomically(path, write):
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         _remove(part)
         raise UserError(f"{path}: cannot be written: {first_line(error)}") from error
     except BaseException:
@@ -59,7 +60,10 @@ def lock_folder(output, name=".lock"):
 
 def save(path, content):
     """Save a dictionary of tensors, numbers, strings and containers of these."""
-    write_atomically(path, lambda file: torch.save(content, file))
+    # In memory first: torch's own writer hides what the system says of a full disk.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, lambda file: file.write(buffer.getbuffer()))
 
 
 def load(path):

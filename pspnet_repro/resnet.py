@@ -10,6 +10,7 @@ from pspnet_repro.sync_bn import SyncBatchNorm2d
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 269: (3, 30, 48, 8)}
 WIDTHS = (64, 128, 256, 512)
 EXPANSION = 4
+MAX_WIDTH = 8  # times the released networks: beyond is a slip, and exhausts the memory
 
 
 class ConvBN(nn.Module):
@@ -80,8 +81,8 @@ class ResNet(nn.Module):
         for name, value in (("blocks", blocks), ("strides", strides), ("dilations", dilations)):
             if len(value) != 4 or any(v < 1 for v in value):
                 raise ValueError(f"{name} must be 4 numbers of at least 1, got {tuple(value)}")
-        if stem_width < 1:
-            raise ValueError(f"stem_width must be at least 1, got {stem_width}")
+        if not 1 <= stem_width <= 64 * MAX_WIDTH:
+            raise ValueError(f"stem_width must be 1 to {64 * MAX_WIDTH}, got {stem_width}")
         if stem not in ("deep", "classic"):
             raise ValueError(f'stem must be "deep" or "classic", got {stem!r}')
         if stride_in not in ("1x1", "3x3"):
@@ -97,9 +98,9 @@ class ResNet(nn.Module):
         self.pool = MaxPool()
         self.stride = 4 * math.prod(strides)
         self.stage_channels = []
-        if not (math.isfinite(width) and round(WIDTHS[0] * width) >= 1):
-            raise ValueError(f"width must be a number that leaves a channel of {WIDTHS[0]}, got "
-                             f"{width}")
+        if not (0 < width <= MAX_WIDTH and round(WIDTHS[0] * width) >= 1):
+            raise ValueError(f"width must be at most {MAX_WIDTH} and leave a channel of "
+                             f"{WIDTHS[0]}, got {width}")
         for k in range(4):
             stage_width = round(WIDTHS[k] * width)
             stage = []

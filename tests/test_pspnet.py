@@ -186,7 +186,7 @@ def test_pyramid_sees_everything():
 @pytest.mark.parametrize("arguments, words", [
     ({"blocks": ()}, r"blocks must be 4 numbers of at least 1, got \(\)"),
     ({"width": 0.03, "bins": tuple(range(1, 80))}, "bins must name at most as many levels as the"),
-    ({"stem_width": 0}, "stem_width must be at least 1, got 0"),
+    ({"stem_width": 0}, "stem_width must be 1 to 512, got 0"),
     ({"depth": 34}, "depth must be one of 50, 101, 152, 269, got 34"),
     ({"classes": 0}, "classes must be at least 1, got 0"),
     ({"pool": "median"}, "pool must be"),
@@ -194,8 +194,8 @@ def test_pyramid_sees_everything():
     ({"stem": "round"}, "stem must be"),
     ({"stride_in": "5x5"}, "stride_in must be"),
     ({"blocks": (1, 1, 1)}, r"blocks must be 4 numbers of at least 1, got \(1, 1, 1\)"),
-    ({"width": 0.001}, "width must be a number that leaves a channel of 64, got 0.001"),
-    ({"width": float("nan")}, "width must be a number that leaves a channel of 64, got nan"),
+    ({"width": 0.001}, "width must be at most 8 and leave a channel of 64, got 0.001"),
+    ({"width": float("nan")}, "width must be at most 8 and leave a channel of 64, got nan"),
     ({"variance": "none"}, "variance must be one of"),
 ])
 def test_pspnet_rejects(arguments, words):

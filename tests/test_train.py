@@ -279,7 +279,8 @@ def test_failed_start_does_not_block_the_corrected_one(data, tmp_path):
                          ({"seed": -1}, "seed must be 0 to"),
                          ({"aux_weight": float("nan")}, "aux_weight must be finite"),
                          ({"model": {**MODEL, "classes": 300}}, "classes must be 1 to 254"),
-                         ({"model": {**MODEL, "width": 1e9}}, "alloc")):
+                         ({"model": {**MODEL, "width": 1e9}}, "width must be at most 8"),
+                         ({"model": {**MODEL, "stem_width": 10 ** 9}}, "stem_width must be 1")):
         with pytest.raises(UsageError, match=words) as caught:
             _train(data, tmp_path, **wrong)
         assert "\n" not in str(caught.value)
