@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from experiments.rows import BASELINE, FULL
-from pspnet_repro.checkpoint import write_atomically
+from pspnet_repro.checkpoint import write_atomically, write_bytes
 from pspnet_repro.data.lists import read_label, read_list, read_pair
 from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation.evaluate import prediction_name
@@ -154,7 +154,7 @@ def _comparisons(folders, profile, data, path):
             ["image", "truth", "baseline", "PSPNet"]))
     strips.append(legend(profile.classes, profile.palette_rgb, strips[0].shape[1]))
     data = cv2.imencode(".png", np.concatenate(strips)[:, :, ::-1])[1].tobytes()
-    write_atomically(path, lambda file: file.write(data))
+    write_bytes(path, data)
 
 
 def write_report(table, rows, folders, profile, data, output):
@@ -204,6 +204,5 @@ def write_report(table, rows, folders, profile, data, output):
              f"{facts['cores']} cores. Settings, seeds, digests of lists and initial weights, "
              f"confusion matrices and times are in `{stem}.json`.", ""]
     for suffix, content in ((".md", "\n".join(text)), (".json", json.dumps(results, indent=1))):
-        write_atomically(output / f"{stem}{suffix}",
-                         lambda file, content=content: file.write(content.encode()))
+        write_bytes(output / f"{stem}{suffix}", content)
     return lines

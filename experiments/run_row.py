@@ -130,8 +130,7 @@ def _run(row, profile, folder, out, seed, checkpoint_seconds, progress):
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "provenance": about,
     }
-    checkpoint.write_atomically(out / "result.json",
-                                lambda file: file.write(json.dumps(result, indent=1).encode()))
+    checkpoint.write_bytes(out / "result.json", json.dumps(result, indent=1))
     return out
 
 

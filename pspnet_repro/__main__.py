@@ -143,8 +143,7 @@ def _evaluate(args):
     if args.output is not None:
         figures = {"mean_iou": matrix.mean_iou, "pixel_accuracy": matrix.pixel_accuracy,
                    "iou": matrix.iou.tolist(), "confusion": matrix.counts.tolist()}
-        checkpoint.write_atomically(
-            args.output, lambda file: file.write(json.dumps(figures, indent=1).encode()))
+        checkpoint.write_bytes(args.output, json.dumps(figures, indent=1))
 
 
 def main(argv=None):

@@ -36,6 +36,12 @@ def write_atomically(path, write):
         raise
 
 
+def write_bytes(path, data):
+    """`write_atomically` of bytes, or of text as UTF-8."""
+    data = data.encode() if isinstance(data, str) else data
+    write_atomically(path, lambda file: file.write(data))
+
+
 def _remove(part):
     with contextlib.suppress(OSError):
         part.unlink()
@@ -63,7 +69,7 @@ def save(path, content):
     # In memory first: torch's own writer hides what the system says of a full disk.
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_atomically(path, lambda file: file.write(buffer.getbuffer()))
+    write_bytes(path, buffer.getbuffer())
 
 
 def load(path):

@@ -133,8 +133,7 @@ def _cut_losses(path, iteration):
     if len(kept) < iteration:
         raise UserError(f"{path}: holds {len(kept)} steps, but the checkpoint beside it was saved "
                         f"after {iteration}")
-    checkpoint.write_atomically(
-        path, lambda file: file.write("".join(line + "\n" for line in kept).encode()))
+    checkpoint.write_bytes(path, "".join(line + "\n" for line in kept))
 
 
 def _restore(path, settings, model, solver):
@@ -222,8 +221,7 @@ def _train(settings, pairs, output, workers, checkpoint_seconds, progress):
     model.train()
     start = _restore(state_path, settings, model, solver) if state_path.exists() else 0
     _cut_losses(losses_path, start)
-    checkpoint.write_atomically(output / "settings.json", lambda file: file.write(
-        json.dumps(settings.to_json(), indent=1).encode()))
+    checkpoint.write_bytes(output / "settings.json", json.dumps(settings.to_json(), indent=1))
 
     def save_state(iteration):
         checkpoint.save_model(state_path, model, training=settings.to_json(),

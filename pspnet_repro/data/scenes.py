@@ -193,10 +193,9 @@ def _write(root, done, seed, train, val):
             names = (f"images/{part}/{number:05d}.png", f"annotations/{part}/{number:05d}.png")
             for name, pixels in zip(names, (image, label)):
                 data = cv2.imencode(".png", pixels)[1].tobytes()
-                checkpoint.write_atomically(root / name, lambda file, data=data: file.write(data))
+                checkpoint.write_bytes(root / name, data)
             lines.append(" ".join(names) + "\n")
-        checkpoint.write_atomically(
-            root / f"{part}.txt", lambda file, text="".join(lines): file.write(text.encode()))
+        checkpoint.write_bytes(root / f"{part}.txt", "".join(lines))
     about = {"classes": CLASSES, "contextual": CONTEXTUAL, "palette_rgb": PALETTE_RGB}
-    checkpoint.write_atomically(done, lambda file: file.write(json.dumps(about, indent=1).encode()))
+    checkpoint.write_bytes(done, json.dumps(about, indent=1))
     return root

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pspnet_repro.checkpoint import write_atomically
+from pspnet_repro.checkpoint import write_bytes
 from pspnet_repro.data.lists import check_classes, read_pair
 from pspnet_repro.evaluation.metrics import ConfusionMatrix
 from pspnet_repro.evaluation.sliding import predict_probabilities
@@ -43,6 +43,5 @@ def evaluate(net, pairs, *, classes, base_size, crop_size, scales=(1.0,), flip=T
         matrix.update(predicted, label)
         if predictions is not None:
             data = cv2.imencode(".png", predicted)[1].tobytes()
-            write_atomically(Path(predictions) / prediction_name(number, pair),
-                             lambda file, data=data: file.write(data))
+            write_bytes(Path(predictions) / prediction_name(number, pair), data)
     return matrix
