@@ -125,8 +125,8 @@ def interp2d(input, out_size, pad_begin=0, pad_end=0):
     Raises:
         RuntimeError: `input` is not 4-D, is empty after cropping, or a size is below 1.
 
-    Deterministic in both directions; float32 on the CPU gives the original's bits. Source: the
-    Interp layer.
+    Deterministic in both directions; float32 on the CPU gives the original's bits. Under autocast
+    half input is computed and returned in float32. Source: the Interp layer.
     """
     out_size = list(out_size)
     if USE_REFERENCE:
@@ -318,6 +318,13 @@ def _register_gradients():
     register("interp2d", interp_setup, interp_backward)
 
 
+def _register_autocast():
+    # Batch normalization needs none: it takes half input with float32 parameters as it is.
+    for device in ("cpu", "cuda"):
+        torch.library.register_autocast("pspnet::interp2d", device, torch.float32)
+
+
 if not USE_REFERENCE:
     _register_fakes()
     _register_gradients()
+    _register_autocast()
