@@ -28,7 +28,8 @@ from pspnet_repro import checkpoint
 from pspnet_repro.data.lists import list_digest, read_list
 from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation.evaluate import evaluate
-from pspnet_repro.train import Interrupted, TrainSettings, train
+from pspnet_repro.run_folder import Interrupted
+from pspnet_repro.train import TrainSettings, train
 
 
 def find_row(name):

@@ -33,6 +33,11 @@ def collective():
         raise ProcessLost(f"another process ended or did not answer in time: {cause}") from error
 
 
+def speaks():
+    """Whether this process prints what torchrun's processes would all print alike."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def group_size(group=None):
     """Number of processes in a group: None is all of them, or this one where it is alone.
 
@@ -141,11 +146,26 @@ class Processes:
                 dist.broadcast(content, 0)
         return content.numpy().tobytes()
 
+    def share_file(self, path):
+        """The bytes of a file that the first process reads, or None where it has none."""
+        data = None
+
+        def read():
+            nonlocal data
+            data = path.read_bytes() if path.exists() else None
+            return data is not None
+
+        return self.share_bytes(data) if self.on_first(read) else None
+
+    def wait(self):
+        """Return when every process has called this."""
+        self.gather(torch.zeros(1))
+
     def on_first(self, work):
         """What work() returns in the first process, plain data; the others only wait for it.
 
         Raises:
-            UserError: work() raised it; the others raise FailedElsewhere.
+            UserError, OSError: work() raised it; the others raise FailedElsewhere.
         """
         if self.size == 1:
             return work()
@@ -153,7 +173,7 @@ class Processes:
         if self.first:
             try:
                 outcome = {"result": work()}
-            except UserError as error:
+            except (UserError, OSError) as error:
                 failure, outcome = error, {"error": str(error)}
         outcome = json.loads(self.share_bytes(json.dumps(outcome).encode()))
         if failure is not None:

@@ -14,13 +14,15 @@ def _serve(rank, size, meeting, timeout_seconds, pipe):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size,
                             timeout=datetime.timedelta(seconds=timeout_seconds))
-    while (task := pipe.recv()) is not None:
-        function, arguments = task
+    while True:
+        try:
+            function, arguments = pipe.recv()
+        except EOFError:
+            return
         try:
             pipe.send((True, function(rank, *arguments)))
         except Exception:
             pipe.send((False, traceback.format_exc()))
-    dist.destroy_process_group()
 
 
 class Processes:
