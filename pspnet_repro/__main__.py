@@ -163,16 +163,14 @@ def main(argv=None):
     args = parser.parse_args(argv)
     try:
         args.run(args)
-    except distributed.FailedElsewhere:
-        return 1
+    except (UsageError, distributed.FailedElsewhere) as error:
+        distributed.say(f"error: {error}")
+        return 2 if isinstance(error, UsageError) else 1
     except (UserError, MemoryError) as error:
-        usage = isinstance(error, UsageError)
-        if distributed.speaks() or not usage:
-            print(f"error: {error or 'not enough memory'}", file=sys.stderr)
-        return 2 if usage else 1
+        print(f"error: {error or 'not enough memory'}", file=sys.stderr)
+        return 1
     except (Interrupted, KeyboardInterrupt) as stop:
-        if distributed.speaks():
-            print(f"\n{stop}" if str(stop) else "\nstopped", file=sys.stderr)
+        distributed.say(f"\n{stop}" if str(stop) else "\nstopped")
         return 130
     return 0
 

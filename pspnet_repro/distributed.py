@@ -5,6 +5,8 @@ import datetime
 import json
 import os
 import re
+import sys
+import time
 
 import torch
 import torch.distributed as dist
@@ -12,6 +14,7 @@ import torch.distributed as dist
 from pspnet_repro.errors import UsageError, UserError, first_line
 
 TIMEOUT_SECONDS = 600.0
+_PATIENCE = datetime.timedelta(days=7)
 
 
 class ProcessLost(UserError, RuntimeError):
@@ -33,9 +36,13 @@ def collective():
         raise ProcessLost(f"another process ended or did not answer in time: {cause}") from error
 
 
-def speaks():
-    """Whether this process prints what torchrun's processes would all print alike."""
-    return os.environ.get("RANK", "0") == "0"
+def say(text):
+    """Print to stderr what all processes end with: once, by the first that torchrun started."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr)
+    else:
+        # torchrun stops all as soon as one has failed: let the first finish its sentence.
+        time.sleep(1)
 
 
 def group_size(group=None):
@@ -79,11 +86,13 @@ class Processes:
     Attributes:
         rank: number of this process, 0..size-1.
         size: how many there are.
+        patient: a Gloo group for what may take long; None is the default group.
     """
 
-    def __init__(self, rank=0, size=1):
+    def __init__(self, rank=0, size=1, patient=None):
         self.rank = rank
         self.size = size
+        self.patient = patient
 
     @property
     def first(self):
@@ -115,9 +124,9 @@ class Processes:
         return self.gather(torch.tensor(numbers, dtype=torch.float64)).tolist()
 
     def sum_array(self, array):
-        """Sum a numpy array over all processes in place."""
+        """Sum a numpy array over all processes in place, however long the slowest takes."""
         if self.size > 1:
-            all_sum(torch.from_numpy(array))
+            all_sum(torch.from_numpy(array), self.patient)
 
     def average_gradients(self, parameters):
         """Replace every gradient by its mean over the processes, in one collective a dtype."""
@@ -207,9 +216,10 @@ def join(timeout_seconds=TIMEOUT_SECONDS):
         backend = "cpu:gloo,cuda:nccl"
     try:
         dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout_seconds))
+        patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the processes do not find each other: {first_line(error)}") from error
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size())
+        yield Processes(dist.get_rank(), dist.get_world_size(), patient)
     finally:
         dist.destroy_process_group()

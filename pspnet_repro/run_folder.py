@@ -98,7 +98,8 @@ def restore(path, settings, model, solver, processes):
                              f"{processes.size}")
         model.load_state_dict(state["weights"])
         solver.load_state_dict(state["solver"])
-        torch.set_rng_state(state["rng"].view(processes.size, -1)[processes.rank])
+        # A copy: torch crashes on a generator's state that starts within a storage.
+        torch.set_rng_state(state["rng"].view(processes.size, -1)[processes.rank].clone())
         return int(state["iteration"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: does not fit this training: "

@@ -19,8 +19,9 @@ from pspnet_repro.data.lists import read_list
 from pspnet_repro.distributed import FailedElsewhere, ProcessLost, Processes
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation.evaluate import evaluate
+from pspnet_repro.run_folder import Interrupted
 from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
-from pspnet_repro.train import average_backward, train
+from pspnet_repro.train import TrainSettings, average_backward, train
 
 pytestmark = pytest.mark.dist
 # No label is lost at a border, so every process has as many labelled pixels.
@@ -152,7 +153,6 @@ def _worst_error(tensors, wanted):
 
 
 def _settings_of(model):
-    from pspnet_repro.train import TrainSettings
     return TrainSettings(model=model, data="test", list_sha256="", crop_size=57, threads=1)
 
 
@@ -229,25 +229,43 @@ def test_states_belong_to_a_number_of_processes(two, data, tmp_path, monkeypatch
     assert failed[0][1].endswith("does not fit this training: it was saved by 1 processes, not 2")
 
 
-def _break(rank, data, output, number):  # noqa: F811
-    """Train; in the third step rank 1 gets a signal that it cannot catch."""
+def _train_with_signal(rank, data, output, number):  # noqa: F811
+    """Train; in the third step rank 1 gets a signal. Kind, words and seconds of the end."""
     forward, calls = PSPNet.forward, []
 
-    def forward_or_break(self, x):
+    def forward_with_signal(self, x):
         calls.append(1)
         if rank == 1 and len(calls) == 3:
             os.kill(os.getpid(), number)
         return forward(self, x)
 
-    PSPNet.forward = forward_or_break
     began = time.monotonic()
-    failed = _fail_to_train(rank, data, output, {"batch_size": 2})
-    return *failed, time.monotonic() - began
+    PSPNet.forward = forward_with_signal
+    try:
+        _train_part(rank, data, output, {})
+    except (UserError, Interrupted) as stop:
+        return type(stop).__name__, str(stop), time.monotonic() - began
+    finally:
+        PSPNet.forward = forward
+
+
+def test_a_signal_to_one_stops_all_and_resumes_to_the_same_bits(two, data,  # noqa: F811
+                                                                tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    two.run(_train_part, data, whole, {})
+    stops = two.run(_train_with_signal, data, cut, signal.SIGTERM)
+    assert [stop[:2] for stop in stops] == [
+        ("Interrupted", "stopped after step 3 of 12; the same command goes on from there")] * 2
+    assert checkpoint.load(cut / "checkpoint.pt")["iteration"] == 3
+    two.run(_train_part, data, cut, {})
+    ours, wanted = (checkpoint.load(folder / "weights.pt")["weights"] for folder in (cut, whole))
+    assert all(torch.equal(ours[name], tensor) for name, tensor in wanted.items())
+    assert (cut / "losses.jsonl").read_text() == (whole / "losses.jsonl").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=lambda n: n.name)
 def test_a_lost_process_ends_the_others(fragile, data, tmp_path, number):  # noqa: F811
-    fragile.start(_break, data, tmp_path / "run", number)
+    fragile.start(_train_with_signal, data, tmp_path / "run", number)
     kind, words, seconds = fragile.answer(0)
     assert kind == "ProcessLost" and words.startswith(
         "another process ended or did not answer in time: "), words
