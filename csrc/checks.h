@@ -5,6 +5,8 @@
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
 
+#include <optional>
+
 #include "geometry.h"
 
 namespace pspnet {
@@ -90,6 +92,35 @@ inline void check_same(const at::Tensor& tensor, const char* name, at::IntArrayR
 inline void check_same_dtype(const at::Tensor& tensor, const char* name, const at::Tensor& like) {
   TORCH_CHECK(tensor.scalar_type() == like.scalar_type(), name, " must be ", like.scalar_type(),
               ", got ", tensor.scalar_type());
+}
+
+inline void check_scores(const at::Tensor& canvas, const at::Tensor& logits,
+                         const std::optional<at::Tensor>& mirrored, at::IntArrayRef tops,
+                         at::IntArrayRef lefts, at::IntArrayRef out_size) {
+  check_image(logits, "logits");
+  check_interp(logits.sizes().slice(2), out_size, 0, 0);
+  TORCH_CHECK(canvas.dim() == 3 && canvas.size(0) == logits.size(1),
+              "canvas must be (classes, H, W) with the logits' ", logits.size(1),
+              " classes, got shape ", canvas.sizes());
+  TORCH_CHECK(canvas.scalar_type() == at::kFloat && canvas.is_contiguous(),
+              "canvas must be float32 and contiguous, got ", canvas.scalar_type(), ", strides ",
+              canvas.strides());
+  TORCH_CHECK(canvas.device() == logits.device(), "canvas must be on ", logits.device(), ", got ",
+              canvas.device());
+  if (mirrored.has_value()) {
+    check_same(*mirrored, "mirrored", logits.sizes(), logits);
+    check_same_dtype(*mirrored, "mirrored", logits);
+  }
+  const auto windows = static_cast<size_t>(logits.size(0));
+  TORCH_CHECK(tops.size() == windows && lefts.size() == windows,
+              "tops and lefts must have a number for each of the ", windows, " windows, got ",
+              tops.size(), " and ", lefts.size());
+  for (const auto starts : {tops, lefts}) {
+    for (const int64_t start : starts) {
+      TORCH_CHECK(start >= -kMaxInterpSize && start <= kMaxInterpSize,
+                  "tops and lefts must be within +-", kMaxInterpSize, " pixels, got ", start);
+    }
+  }
 }
 
 }  // namespace pspnet

@@ -1,4 +1,4 @@
-// Index arithmetic of pooling and interpolation, included by the C++ and the CUDA compiler alike,
+// Index arithmetic of pooling, interpolation and windows, included by the C++ and the CUDA compiler alike,
 // so that both devices visit the same pixels. Compile without contraction to fused multiply-add.
 #pragma once
 
@@ -68,6 +68,15 @@ PSPNET_HOST_DEVICE inline InterpTap interp_tap(int64_t i, int64_t in_size, float
   if (i0 > in_size - 1) i0 = in_size - 1;  // rounding of the largest sizes
   const int64_t i1 = i0 < in_size - 1 ? i0 + 1 : i0;
   return {i0, i1, position - static_cast<float>(i0)};
+}
+
+// The rows or columns [begin, end) of a window at `start` that lie on a canvas; none where
+// begin >= end.
+PSPNET_HOST_DEVICE inline AxisRange window_on_canvas(int64_t start, int64_t window,
+                                                     int64_t canvas) {
+  const int64_t begin = start < 0 ? -start : 0;
+  const int64_t end = start + window <= canvas ? window : canvas - start;
+  return {begin, end, end - begin};
 }
 
 }  // namespace pspnet

@@ -29,4 +29,8 @@ TORCH_LIBRARY(pspnet, m) {
         "Tensor invstd) -> (Tensor sum_dy, Tensor sum_dy_xhat)");
   m.def("batch_norm_backward_elementwise(Tensor grad_output, Tensor input, Tensor mean, "
         "Tensor invstd, Tensor weight, Tensor mean_dy, Tensor mean_dy_xhat) -> Tensor");
+
+  // Adds the class probabilities of a batch of windows to a canvas (classes, H, W).
+  m.def("scores(Tensor(a!) canvas, Tensor logits, Tensor? mirrored, SymInt[] tops, "
+        "SymInt[] lefts, SymInt[2] out_size) -> ()");
 }

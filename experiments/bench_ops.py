@@ -21,7 +21,7 @@ from pspnet_repro import ops
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 
 # At most ours / torch's; None: no goal was set.
-GOALS = {"pyramid pooling": 0.25, "interpolation": 0.5, "batch norm": 1.0}
+GOALS = {"pyramid pooling": 0.25, "interpolation": 0.5, "batch norm": 1.0, "scores": 0.4}
 
 
 def _backward(function, x, grads):
@@ -31,8 +31,21 @@ def _backward(function, x, grads):
     return run
 
 
+def _scores(classes, side, crop):
+    """Closures that add a window and its mirror image to a canvas: ours, and torch's chain."""
+    logits, mirrored = torch.randn(2, 1, classes, side, side) * 4
+    canvas, other = torch.zeros(2, classes, crop, crop)
+
+    def chain():
+        a, b = (F.interpolate(t, (crop, crop), mode="bilinear", align_corners=True)
+                for t in (logits, mirrored))
+        other.add_(torch.softmax(a + b.flip(3), 1)[0])
+
+    return lambda: ops.scores(canvas, logits, mirrored, [0], [0], (crop, crop)), chain
+
+
 def cases():
-    """(name, description, our closure, torch's closure), forward and backward each."""
+    """(name, description, our closure, torch's closure), forward and backward but for scores."""
     bins = (1, 2, 3, 6)
     x = torch.randn(1, 2048, 60, 60, requires_grad=True)
     grads = [torch.randn(1, 2048, b, b) for b in bins]
@@ -54,6 +67,9 @@ def cases():
                                  "nn.BatchNorm2d",
                    _backward(SyncBatchNorm2d(shape[1]), x, grads),
                    _backward(nn.BatchNorm2d(shape[1]), x, grads))
+    for classes, side, crop in ((150, 60, 473), (19, 90, 713)):
+        yield ("scores", f"{classes} classes, {side} -> {crop}, mirrored, forward, against "
+                         "interpolate, flip, add, softmax, add", *_scores(classes, side, crop))
 
 
 def measure(ours, theirs, runs):
@@ -85,7 +101,7 @@ def main():
     for name, what, ours, theirs in tqdm(list(cases()), leave=False):
         results.append({"name": name, "what": what, "goal": GOALS[name],
                         **measure(ours, theirs, args.runs)})
-    print(f"forward + backward, float32, {args.threads} threads, medians of {args.runs} "
+    print(f"forward + backward (scores: forward), float32, {args.threads} threads, medians of {args.runs} "
           f"interleaved runs; torch {torch.__version__}, {platform.machine()}")
     print(f"{'ours ms':>9} {'torch ms':>9} {'ratio':>6} {'quartiles':>12} {'goal':>5}")
     for r in results:

@@ -66,6 +66,32 @@ def interp(size, out_size, pad_begin, pad_end):
                                             f"leave a pixel of the input's {side} {s}")
 
 
+def scores(canvas, logits, mirrored, tops, lefts, out_size):
+    image(logits, "logits")
+    interp(logits.shape[2:], out_size, 0, 0)
+    _check(canvas.dim() == 3 and canvas.shape[0] == logits.shape[1],
+           f"canvas must be (classes, H, W) with the logits' {logits.shape[1]} classes, got shape "
+           f"{list(canvas.shape)}")
+    _check(canvas.dtype == torch.float32 and canvas.is_contiguous(),
+           f"canvas must be float32 and contiguous, got {canvas.dtype}, strides "
+           f"{list(canvas.stride())}")
+    _check(canvas.device == logits.device,
+           f"canvas must be on {logits.device}, got {canvas.device}")
+    if mirrored is not None:
+        _check(mirrored.shape == logits.shape, f"mirrored must have shape {list(logits.shape)}, "
+                                               f"got {list(mirrored.shape)}")
+        _check(mirrored.device == logits.device,
+               f"mirrored must be on {logits.device}, got {mirrored.device}")
+        _check(mirrored.dtype == logits.dtype,
+               f"mirrored must be {logits.dtype}, got {mirrored.dtype}")
+    _check(len(tops) == len(lefts) == logits.shape[0],
+           f"tops and lefts must have a number for each of the {logits.shape[0]} windows, got "
+           f"{len(tops)} and {len(lefts)}")
+    for start in (*tops, *lefts):
+        _check(-MAX_INTERP_SIZE <= start <= MAX_INTERP_SIZE,
+               f"tops and lefts must be within +-{MAX_INTERP_SIZE} pixels, got {start}")
+
+
 def mode(mode):
     if mode not in ("ave", "max"):
         raise ValueError(f'mode must be "ave" or "max", got {mode!r}')

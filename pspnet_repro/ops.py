@@ -1,4 +1,4 @@
-"""The public operators: function, fake implementation and autograd of each, together.
+"""The public operators; ops_register.py holds their fake implementations and gradients.
 
 The compiled extension must be there; PSPNET_OPS=reference asks for the slow specification of
 reference.py instead.
@@ -8,9 +8,8 @@ import importlib.util
 import os
 
 import torch
-from torch._prims_common import suggest_memory_format
 
-from pspnet_repro import checks, reference
+from pspnet_repro import checks, ops_register, reference
 
 USE_REFERENCE = os.environ.get("PSPNET_OPS") == "reference"
 
@@ -30,11 +29,6 @@ _ops = torch.ops.pspnet
 
 def _pair(value):
     return [value, value] if isinstance(value, (int, torch.SymInt)) else list(value)
-
-
-def _empty(like, shape, dtype=None):
-    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device,
-                       memory_format=suggest_memory_format(like))
 
 
 def window_pool2d(input, kernel_size, stride, padding=0, mode="ave"):
@@ -190,141 +184,34 @@ def batch_norm_backward_elementwise(grad_output, input, mean, invstd, weight, me
         grad_output, input, mean, invstd, weight, mean_dy, mean_dy_xhat)
 
 
-def _fake_window(input, kernel_size, stride, padding):
-    checks.image(input, "input")
-    out = checks.window_output_sizes(input.shape[2:], kernel_size, stride, padding)
-    return _empty(input, (*input.shape[:2], *out))
+def scores(canvas, logits, mirrored, tops, lefts, out_size):
+    """Add the class probabilities of a batch of windows to a canvas, in place.
 
+    canvas[:, top:top + h, left:left + w] += softmax(up(logits) + flip(up(mirrored))), window after
+    window, where up is `interp2d` to (h, w) = out_size; what sticks out of the canvas is dropped.
 
-def _fake_pyramid(input, bins):
-    checks.image(input, "input")
-    checks.bins(bins, *input.shape[2:])
-    return [_empty(input, (*input.shape[:2], b, b)) for b in bins]
+    Args:
+        canvas: (classes, H, W) float32, contiguous.
+        logits: (N, classes, h', w'), float16, bfloat16, float32 or float64, any strides.
+        mirrored: logits of the mirrored windows, shape and dtype of `logits`; or None.
+        tops, lefts: N numbers each, pixels; windows may start outside the canvas.
+        out_size: (h, w) of the windows in pixels, each at least 1.
+    Raises:
+        RuntimeError: an argument is not as above.
 
-
-def _indices_like(output):
-    return torch.empty_like(output, dtype=torch.int64)
-
-
-def _fake_grad_input(grad_output, in_size):
-    return _empty(grad_output, (*grad_output.shape[:2], *in_size))
-
-
-def _fake_interp(input, out_size, pad_begin, pad_end):
-    checks.image(input, "input")
-    checks.interp(input.shape[2:], out_size, pad_begin, pad_end)
-    return _empty(input, (*input.shape[:2], *out_size))
-
-
-def _fake_per_channel(input):
-    dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
-    return input.new_empty(input.shape[1], dtype=dtype)
-
-
-def _register_fakes():
-    def register(name, fake):
-        torch.library.register_fake(f"pspnet::{name}", fake)
-
-    register("window_avg_pool2d", _fake_window)
-    register("window_avg_pool2d_backward",
-             lambda grad_output, in_size, kernel_size, stride, padding:
-             _fake_grad_input(grad_output, in_size))
-
-    def window_max(input, kernel_size, stride, padding):
-        output = _fake_window(input, kernel_size, stride, padding)
-        return output, _indices_like(output)
-
-    register("window_max_pool2d", window_max)
-    register("pyramid_avg_pool2d", _fake_pyramid)
-    register("pyramid_avg_pool2d_backward",
-             lambda grad_outputs, in_size, bins: _fake_grad_input(grad_outputs[0], in_size))
-
-    def pyramid_max(input, bins):
-        outputs = _fake_pyramid(input, bins)
-        return outputs, [_indices_like(o) for o in outputs]
-
-    register("pyramid_max_pool2d", pyramid_max)
-    register("max_pool2d_backward",
-             lambda grad_outputs, indices, in_size: _fake_grad_input(grad_outputs[0], in_size))
-    register("interp2d", _fake_interp)
-    register("interp2d_backward",
-             lambda grad_output, in_size, pad_begin, pad_end:
-             _fake_grad_input(grad_output, in_size))
-    register("batch_norm_statistics",
-             lambda input: (_fake_per_channel(input), _fake_per_channel(input)))
-    register("batch_norm_normalize",
-             lambda input, mean, invstd, weight, bias: _empty(input, input.shape))
-    register("batch_norm_backward_reduce",
-             lambda grad_output, input, mean, invstd:
-             (_fake_per_channel(input), _fake_per_channel(input)))
-    register("batch_norm_backward_elementwise",
-             lambda grad_output, input, mean, invstd, weight, mean_dy, mean_dy_xhat:
-             _empty(input, input.shape))
-
-
-def _register_gradients():
-    def register(name, setup_context, backward):
-        torch.library.register_autograd(f"pspnet::{name}", backward, setup_context=setup_context)
-
-    def window_setup(ctx, inputs, output):
-        input, ctx.kernel_size, ctx.stride, ctx.padding = inputs
-        ctx.in_size = input.shape[2:]
-
-    def window_avg_backward(ctx, grad_output):
-        grad = _ops.window_avg_pool2d_backward(grad_output, ctx.in_size, ctx.kernel_size,
-                                               ctx.stride, ctx.padding)
-        return grad, None, None, None
-
-    register("window_avg_pool2d", window_setup, window_avg_backward)
-
-    def window_max_setup(ctx, inputs, output):
-        ctx.in_size = inputs[0].shape[2:]
-        ctx.save_for_backward(output[1])
-        ctx.mark_non_differentiable(output[1])
-
-    def window_max_backward(ctx, grad_output, _):
-        grad = _ops.max_pool2d_backward([grad_output], [ctx.saved_tensors[0]], ctx.in_size)
-        return grad, None, None, None
-
-    register("window_max_pool2d", window_max_setup, window_max_backward)
-
-    def pyramid_avg_setup(ctx, inputs, output):
-        input, ctx.bins = inputs
-        ctx.in_size = input.shape[2:]
-
-    def pyramid_avg_backward(ctx, grad_outputs):
-        return _ops.pyramid_avg_pool2d_backward(grad_outputs, ctx.in_size, ctx.bins), None
-
-    register("pyramid_avg_pool2d", pyramid_avg_setup, pyramid_avg_backward)
-
-    def pyramid_max_setup(ctx, inputs, output):
-        ctx.in_size = inputs[0].shape[2:]
-        ctx.save_for_backward(*output[1])
-        ctx.mark_non_differentiable(*output[1])
-
-    def pyramid_max_backward(ctx, grad_outputs, _):
-        return _ops.max_pool2d_backward(grad_outputs, list(ctx.saved_tensors), ctx.in_size), None
-
-    register("pyramid_max_pool2d", pyramid_max_setup, pyramid_max_backward)
-
-    def interp_setup(ctx, inputs, output):
-        input, _, ctx.pad_begin, ctx.pad_end = inputs
-        ctx.in_size = input.shape[2:]
-
-    def interp_backward(ctx, grad_output):
-        grad = _ops.interp2d_backward(grad_output, ctx.in_size, ctx.pad_begin, ctx.pad_end)
-        return grad, None, None, None
-
-    register("interp2d", interp_setup, interp_backward)
-
-
-def _register_autocast():
-    # Batch normalization needs none: it takes half input with float32 parameters as it is.
-    for device in ("cpu", "cuda"):
-        torch.library.register_autocast("pspnet::interp2d", device, torch.float32)
+    In float32, in one pass that holds no full-size logits; the same bits whatever the threads. Not
+    differentiable. Where the map's positions are no exact float32 (sizes other than 8k + 1 and
+    their like), those of `mirrored` are the other side's. Source: Interp and Softmax layers, the
+    evaluation script.
+    """
+    arguments = canvas, logits, mirrored, list(tops), list(lefts), list(out_size)
+    if USE_REFERENCE:
+        checks.scores(*arguments)
+        return reference.scores(*arguments)
+    return _ops.scores(*arguments)
 
 
 if not USE_REFERENCE:
-    _register_fakes()
-    _register_gradients()
-    _register_autocast()
+    ops_register.register_fakes()
+    ops_register.register_gradients()
+    ops_register.register_autocast()

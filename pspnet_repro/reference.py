@@ -117,3 +117,18 @@ def batch_norm_backward_elementwise(grad_output, input, mean, invstd, weight, me
     xhat = (input - _per_channel(mean)) * _per_channel(invstd)
     centred = grad_output - _per_channel(mean_dy) - xhat * _per_channel(mean_dy_xhat)
     return (centred * _per_channel(weight * invstd)).to(grad_output.dtype)
+
+
+def scores(canvas, logits, mirrored, tops, lefts, out_size):
+    """See ops.scores."""
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    total = interp2d(logits.to(wide), out_size, 0, 0)
+    if mirrored is not None:
+        total = total + interp2d(mirrored.to(wide), out_size, 0, 0).flip(3)
+    probabilities = torch.softmax(total, 1)
+    for window, top, left in zip(probabilities, tops, lefts):
+        rows, cols = (slice(max(-start, 0), max(min(size, canvas_size - start), 0))
+                      for start, size, canvas_size in zip((top, left), out_size, canvas.shape[1:]))
+        place = canvas[:, max(top, 0):, max(left, 0):]
+        part = window[:, rows, cols]
+        place[:, :part.shape[1], :part.shape[2]] += part

@@ -6,8 +6,7 @@ import torch
 from conftest import golden_files, read_golden
 
 from pspnet_repro import PSPNet
-from pspnet_repro.evaluation import ConfusionMatrix, imresize, predict_probabilities
-from pspnet_repro.evaluation.sliding import scaled_size, window_starts
+from pspnet_repro.evaluation import ConfusionMatrix, Protocol, imresize, predict_probabilities
 
 WEIGHTS = torch.tensor([[1.3, -0.7, 0.2], [-0.4, 0.9, -0.6], [0.5, 0.1, -1.1], [-0.9, -0.3, 0.8]])
 IMAGES = [p for p in golden_files("protocol") if p.id != "metrics"]
@@ -25,15 +24,16 @@ def stand_in_net(x):
 @pytest.mark.parametrize("path", IMAGES)
 def test_scaled_size_matches_golden(path):
     arrays = read_golden(path)
-    sizes = [scaled_size(*arrays["image_rgb"].shape[:2], int(arrays["base_size"]), scale)
+    protocol = Protocol(int(arrays["base_size"]), int(arrays["crop_size"]), arrays["scales"])
+    sizes = [protocol.scaled_size(*arrays["image_rgb"].shape[:2], scale)
              for scale in arrays["scales"]]
     assert sizes == [tuple(size) for size in arrays["scaled_sizes"].tolist()]
 
 
 def test_scaled_size_rounds_in_float32():
-    assert scaled_size(135, 270, 512, 0.75) == (193, 385)
-    assert scaled_size(7, 7, 100, 1.0) == (101, 101)
-    assert scaled_size(1, 5000, 100, 1.0) == (1, 101)
+    assert Protocol(512, 473).scaled_size(135, 270, 0.75) == (193, 385)
+    assert Protocol(100, 97).scaled_size(7, 7, 1.0) == (101, 101)
+    assert Protocol(100, 97).scaled_size(1, 5000, 1.0) == (1, 101)
 
 
 @pytest.mark.parametrize("path", IMAGES)
@@ -79,9 +79,10 @@ def test_predict_probabilities_takes_a_pspnet():
 
 
 def test_window_starts():
-    assert window_starts(97, 97) == [0]
-    assert window_starts(161, 97) == [0, 64]
-    assert window_starts(200, 97) == [0, 65, 103]
+    protocol = Protocol(512, 97)
+    assert protocol.window_starts(97, 97) == protocol.window_starts(30, 97) == [0]
+    assert protocol.window_starts(161, 97) == [0, 64]
+    assert protocol.window_starts(200, 97) == [0, 65, 103]
 
 
 @pytest.mark.parametrize("image, words", [
@@ -105,7 +106,7 @@ def test_predict_probabilities_rejects_sizes():
 @pytest.mark.parametrize("size", [5, 20])
 def test_predict_probabilities_rejects_other_scores(size):
     image = np.zeros((size, size, 3), np.uint8)
-    with pytest.raises(ValueError, match=r"net must return \(2, 3, 9, 9\), got \(2, 4, 9, 9\)"):
+    with pytest.raises(ValueError, match=r"net must return \(N, 3, 9, 9\), got \(\d+, 4, 9, 9\)"):
         predict_probabilities(stand_in_net, image, classes=3, base_size=size, crop_size=9)
 
 

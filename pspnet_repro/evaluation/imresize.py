@@ -5,14 +5,14 @@ import numpy as np
 _BAND = 64  # output lines a product
 
 
-def _axis_weights(in_size, out_size):
-    """Indices and weights, both (out_size, taps), of antialiased linear resizing of one axis.
+def _axis_weights(in_size, out_size, antialias):
+    """Indices and weights, both (out_size, taps), of linear resizing of one axis.
 
-    Half-pixel centres; where the axis shrinks, the triangle kernel is stretched by the inverse of
-    the scale; indices beyond the border reflect symmetrically.
+    Half-pixel centres; where the axis shrinks, `antialias` stretches the triangle kernel by the
+    inverse of the scale; indices beyond the border reflect symmetrically.
     """
     scale = out_size / in_size
-    shrink = min(scale, 1.0)
+    shrink = min(scale, 1.0) if antialias else 1.0
     width = 2.0 / shrink
     # Counted from 1 and in the published order of operations: where a sum is an exact half, its
     # last bit decides the rounding.
@@ -28,27 +28,37 @@ def _axis_weights(in_size, out_size):
     return np.minimum(index, 2 * in_size - 1 - index), weights
 
 
+def bands(in_size, out_size, antialias=True):
+    """The resize of one axis as products of small matrices.
+
+    Yields:
+        (output slice, input slice, matrix): output lines = matrix @ input lines, float64.
+    """
+    index, weights = _axis_weights(in_size, out_size, antialias)
+    for start in range(0, out_size, _BAND):
+        out = slice(start, min(start + _BAND, out_size))
+        low, high = int(index[out].min()), int(index[out].max()) + 1
+        matrix = np.zeros((out.stop - start, high - low))
+        np.add.at(matrix, (np.arange(len(matrix))[:, None], index[out] - low), weights[out])
+        yield out, slice(low, high), matrix
+
+
 def _round_half_away(values):
     return np.floor(values + 0.5)  # values are never negative
 
 
-def _resize_axis(image, out_size, axis):
-    """One axis of (H, W, C), as products of small weight matrices with bands of the image."""
-    index, weights = _axis_weights(image.shape[axis], out_size)
+def _resize_axis(image, out_size, axis, antialias):
+    """One axis of (H, W, C)."""
     lines = np.ascontiguousarray(np.moveaxis(image, axis, 0), np.float64)
     result = np.empty((out_size, *lines.shape[1:]))
-    for start in range(0, out_size, _BAND):
-        band = np.s_[start:start + _BAND]
-        low, high = index[band].min(), index[band].max() + 1
-        matrix = np.zeros((len(index[band]), high - low))
-        np.add.at(matrix, (np.arange(len(matrix))[:, None], index[band] - low), weights[band])
-        result[band] = np.tensordot(matrix, lines[low:high], 1)
+    for out, source, matrix in bands(len(lines), out_size, antialias):
+        result[out] = np.tensordot(matrix, lines[source], 1)
     if image.dtype == np.uint8:
         result = np.clip(_round_half_away(result), 0, 255)
     return np.moveaxis(result, 0, axis).astype(image.dtype)
 
 
-def imresize(image, size):
+def imresize(image, size, antialias=True):
     """Resize as MATLAB's imresize(image, size, 'bilinear').
 
     Weights and sums are in double; the axis with the smaller scale goes first (rows when equal);
@@ -57,6 +67,7 @@ def imresize(image, size):
     Args:
         image: (H, W) or (H, W, C), uint8 or a floating type.
         size: (rows, columns) in pixels.
+        antialias: filter where an axis shrinks.
     Returns:
         (rows, columns[, C]) of the image's dtype.
     Raises:
@@ -76,5 +87,5 @@ def imresize(image, size):
     axes = (0, 1) if rows / image.shape[0] <= cols / image.shape[1] else (1, 0)
     for axis in axes:
         if result.shape[axis] != size[axis]:
-            result = _resize_axis(result, size[axis], axis)
+            result = _resize_axis(result, size[axis], axis, antialias)
     return result.reshape(rows, cols, *image.shape[2:]).copy()

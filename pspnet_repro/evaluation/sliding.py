@@ -1,80 +1,247 @@
-"""Class probabilities of a photograph: scales, sliding windows, mirror."""
+"""Class probabilities of photographs: scales, sliding windows, mirror."""
 
-import math
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
+from pspnet_repro import ops
 from pspnet_repro.data.lists import MEAN_BGR
-from pspnet_repro.evaluation.imresize import imresize
+from pspnet_repro.evaluation.imresize import bands, imresize
+from pspnet_repro.evaluation.protocol import Protocol
 
 # What fills the border while the image is still 8-bit: the mean, rounded.
-PAD_RGB = (124, 117, 104)
+PAD_BGR = np.array([104, 117, 124], np.float32)
+BATCH_SIZE = 4
 
 
-def scaled_size(height, width, base_size, scale):
-    """(rows, columns) of an image at one scale: the long side is base_size * scale + 1.
+@dataclass
+class _Photograph:
+    """An image on its way: the sum of its scales' probabilities, and how many are missing."""
 
-    The short side is computed in float32 and rounded half away from zero, as in the script.
+    total: torch.Tensor  # (classes, H, W) float32
+    views_left: int
+
+
+@dataclass
+class _View:
+    """One scale of one image: its pixels, its windows, and the canvas they add up on."""
+
+    photograph: _Photograph
+    image: np.ndarray  # (rows, columns, 3) uint8 RGB
+    window: tuple
+    tops: list
+    lefts: list
+    border: np.ndarray  # BGR minus mean outside the image
+    canvas: torch.Tensor | None = None  # made when the first window arrives
+    windows_left: int = field(init=False)
+
+    def __post_init__(self):
+        self.windows_left = len(self.tops) * len(self.lefts)
+
+    def pixels(self, top, left):
+        """(3, h, w) float32 BGR minus mean of the window at (top, left)."""
+        window = np.empty((3, *self.window), np.float32)
+        window[:] = self.border[:, None, None]
+        rows, cols = (slice(max(start, 0), min(start + size, in_size)) for start, size, in_size
+                      in zip((top, left), self.window, self.image.shape))
+        part = self.image[rows, cols, ::-1].astype(np.float32) - MEAN_BGR
+        window[:, rows.start - top:rows.stop - top,
+               cols.start - left:cols.stop - left] = part.transpose(2, 0, 1)
+        return torch.from_numpy(window)
+
+    def start_canvas(self):
+        if self.canvas is None:
+            total = self.photograph.total
+            self.canvas = total.new_zeros(total.shape[0], *self.image.shape[:2])
+
+    def divide_by_counts(self):
+        """The canvas' sums over windows become means."""
+        if self.windows_left or len(self.tops) * len(self.lefts) == 1:
+            return
+        counts = []
+        for starts, window, size in zip((self.tops, self.lefts), self.window,
+                                        self.canvas.shape[1:]):
+            count = torch.zeros(size)
+            for start in starts:
+                count[max(start, 0):start + window] += 1
+            counts.append(count.to(self.canvas.device))
+        self.canvas /= counts[0][:, None] * counts[1]
+
+
+def _add_resized(total, canvas, antialias):
+    """total += canvas resized to the total's size and renormalized, both (classes, H, W).
+
+    As products of small weight matrices with bands of the canvas, so that nothing else of the
+    canvas' size exists.
     """
-    long_side = math.floor(base_size * scale + 1 + 0.5)
-    longest, shortest = max(height, width), min(height, width)
-    ratio = np.float32(long_side) / np.float32(longest)
-    short_side = max(1, int(np.floor(ratio * np.float32(shortest) + np.float32(0.5))))
-    if height == width:
-        return long_side, long_side
-    return (long_side, short_side) if height > width else (short_side, long_side)
+    def matrices(axis):
+        return [(out, source, torch.from_numpy(matrix).to(canvas)) for out, source, matrix
+                in bands(canvas.shape[axis], total.shape[axis], antialias)]
+
+    columns = matrices(2)
+    for out_rows, in_rows, row_matrix in matrices(1):
+        stretched = row_matrix @ canvas[:, in_rows]
+        part = total.new_empty(total.shape[0], stretched.shape[1], total.shape[2])
+        for out_cols, in_cols, matrix in columns:
+            part[:, :, out_cols] = stretched[:, :, in_cols] @ matrix.T
+        total[:, out_rows] += part / part.sum(0, keepdim=True)
 
 
-def window_starts(size, crop_size):
-    """First pixels of the windows over one axis; the last window is pulled back to the border."""
-    stride = math.ceil(crop_size * 2 / 3)
-    count = math.ceil((size - crop_size) / stride) + 1
-    return [min(i * stride, size - crop_size) for i in range(count)]
+def _views(image_rgb, protocol, classes, device, step):
+    """The _View of every scale of an image, each made when it is asked for."""
+    height, width = image_rgb.shape[:2]
+    photograph = _Photograph(torch.zeros(classes, height, width, device=device),
+                             len(protocol.scales))
+    for scale in protocol.scales:
+        scaled = imresize(image_rgb, protocol.scaled_size(height, width, scale),
+                          protocol.antialias)
+        rows, cols = scaled.shape[:2]
+        window = protocol.window_size(rows, cols, step)
+        border = np.zeros(3, np.float32) if protocol.fits(rows, cols) else PAD_BGR - MEAN_BGR
+        yield _View(photograph, scaled, window, protocol.window_starts(rows, window[0]),
+                    protocol.window_starts(cols, window[1]), border)
 
 
-def _crop_probabilities(net, crop, classes, flip):
-    """(3, crop, crop) float32 BGR minus mean -> (classes, crop, crop): logits summed, softmax."""
-    batch = torch.from_numpy(np.ascontiguousarray(crop))[None]
-    if flip:
+def _check_shape(scores, wanted):
+    if tuple(scores.shape[1:]) != wanted or scores.dim() != 4:
+        raise ValueError(f"net must return (N, {', '.join(map(str, wanted))}), got "
+                         f"{tuple(scores.shape)}")
+
+
+def _runs(places):
+    """(view, slice) for each run of places in the same view."""
+    first = 0
+    for k in range(1, len(places) + 1):
+        if k == len(places) or places[k][0] is not places[first][0]:
+            yield places[first][0], slice(first, k)
+            first = k
+
+
+def _add_window(view, top, left, probabilities):
+    """Add (classes, h, w) to the view's canvas, less what sticks out of it."""
+    rows, cols = (slice(max(-start, 0), size - start) for start, size
+                  in zip((top, left), view.canvas.shape[1:]))
+    part = probabilities[:, rows, cols]
+    top, left = max(top, 0), max(left, 0)
+    view.canvas[:, top:top + part.shape[1], left:left + part.shape[2]] += part
+
+
+@torch.no_grad()
+def _run(net, places, protocol, classes, device):
+    """Put a batch of (view, top, left) through the network, onto the canvases.
+
+    Returns the photographs that are complete with it.
+    """
+    count, window = len(places), places[0][0].window
+    batch = torch.stack([view.pixels(top, left) for view, top, left in places]).to(device)
+    if protocol.flip:
         batch = torch.cat([batch, batch.flip(3)])
-    scores = net(batch)
-    wanted = (len(batch), classes, *batch.shape[2:])
-    if tuple(scores.shape) != wanted:
-        raise ValueError(f"net must return {wanted}, got {tuple(scores.shape)}")
-    if flip:
-        scores = scores[:1] + scores[1:].flip(3)
-    return torch.softmax(scores[0], 0).numpy()
+    for view, _, _ in places:
+        view.start_canvas()
+    logits = getattr(net, "logits", None)
+    if logits is not None and protocol.align_corners and (
+            protocol.merge == "logits" or not protocol.flip):
+        maps = logits(batch)
+        _check_shape(maps, (classes, *maps.shape[2:]))
+        for view, run in _runs(places):
+            mirrored = maps[count + run.start:count + run.stop] if protocol.flip else None
+            ops.scores(view.canvas, maps[run], mirrored, [top for _, top, _ in places[run]],
+                       [left for _, _, left in places[run]], window)
+    else:
+        if protocol.align_corners:
+            scores = net(batch)
+        else:
+            scores = F.interpolate(logits(batch), window, mode="bilinear", align_corners=False)
+        _check_shape(scores, (classes, *window))
+        for k, (view, top, left) in enumerate(places):
+            _add_window(view, top, left, _merged(scores, k, count, protocol))
+    return [view.photograph for view, run in _runs(places)
+            if _finished(view, run.stop - run.start, protocol)]
 
 
-def _to_network(image_rgb):
-    """(H, W, 3) uint8 RGB -> (3, H, W) float32 BGR minus the mean."""
-    return (image_rgb[:, :, ::-1].astype(np.float32) - MEAN_BGR).transpose(2, 0, 1)
+def _merged(scores, k, count, protocol):
+    """Probabilities (classes, h, w) of window k of a batch and of its mirror image."""
+    if not protocol.flip:
+        return torch.softmax(scores[k], 0)
+    once, mirrored = scores[k], scores[count + k].flip(2)
+    if protocol.merge == "logits":
+        return torch.softmax(once + mirrored, 0)
+    return (torch.softmax(once, 0) + torch.softmax(mirrored, 0)) / 2
 
 
-def _image_probabilities(net, image_rgb, classes, crop_size, flip):
-    """(rows, columns, 3) uint8 at one scale -> (rows, columns, classes) float32."""
-    rows, cols = image_rgb.shape[:2]
-    below, right = max(crop_size - rows, 0), max(crop_size - cols, 0)
-    if max(rows, cols) <= crop_size:
-        padded = np.pad(_to_network(image_rgb), ((0, 0), (0, below), (0, right)))
-        return _crop_probabilities(net, padded, classes, flip)[:, :rows, :cols].transpose(1, 2, 0)
-    canvas = np.empty((rows + below, cols + right, 3), np.uint8)
-    canvas[:] = PAD_RGB
-    canvas[:rows, :cols] = image_rgb
-    padded = _to_network(canvas)
-    total = np.zeros((classes, *padded.shape[1:]), np.float32)
-    count = np.zeros((1, *padded.shape[1:]), np.float32)
-    for top in window_starts(padded.shape[1], crop_size):
-        for left in window_starts(padded.shape[2], crop_size):
-            window = np.s_[:, top:top + crop_size, left:left + crop_size]
-            total[window] += _crop_probabilities(net, padded[window], classes, flip)
-            count[window] += 1
-    return (total / count)[:, :rows, :cols].transpose(1, 2, 0)
+def _finished(view, windows, protocol):
+    """Whether `windows` more windows complete the view's photograph."""
+    view.windows_left -= windows
+    if view.windows_left:
+        return False
+    view.divide_by_counts()
+    photograph = view.photograph
+    _add_resized(photograph.total, view.canvas, protocol.antialias)
+    view.canvas = None
+    photograph.views_left -= 1
+    if photograph.views_left:
+        return False
+    photograph.total /= len(protocol.scales)
+    return True
+
+
+def _device_of(net):
+    parameters = getattr(net, "parameters", None)
+    first = next(iter(parameters()), None) if parameters is not None else None
+    return first.device if first is not None else torch.device("cpu")
+
+
+def predict_stream(net, images_rgb, *, classes, protocol, batch_size=BATCH_SIZE):
+    """Class probabilities of photographs, one after the other; windows of several share a batch.
+
+    Args:
+        net: a network in eval mode with `.logits` (then nothing of full size but the canvas is
+            made, see ops.scores), or any callable; see predict_probabilities.
+        images_rgb: iterable of (H, W, 3) or (H, W) uint8; read one window ahead.
+        classes: number of classes.
+        protocol: a Protocol.
+        batch_size: windows a pass of the network; with `flip` as many mirror images go along.
+    Yields:
+        (classes, H, W) float32 on the network's device, in the order of the images.
+    Raises:
+        ValueError: an image, the batch size or what `net` returns is not as above.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if not protocol.align_corners and not hasattr(net, "logits"):
+        raise ValueError("align_corners must be True for a network without .logits: it returns "
+                         "scores of full size")
+    if getattr(net, "training", False):
+        raise ValueError("net must be in eval mode: call .eval()")
+    device, step = _device_of(net), getattr(net, "stride", 8)
+    places = []
+    for image in images_rgb:
+        for view in _views(_checked(image), protocol, classes, device, step):
+            for top in view.tops:
+                for left in view.lefts:
+                    if places and (len(places) == batch_size or places[0][0].window != view.window):
+                        for photograph in _run(net, places, protocol, classes, device):
+                            yield photograph.total
+                        places = []
+                    places.append((view, top, left))
+    if places:
+        for photograph in _run(net, places, protocol, classes, device):
+            yield photograph.total
+
+
+def _checked(image_rgb):
+    image = np.asarray(image_rgb)
+    if image.dtype != np.uint8 or image.size == 0 or not (
+            image.ndim == 2 or image.ndim == 3 and image.shape[2] == 3):
+        raise ValueError(f"image_rgb must be (H, W, 3) or (H, W) uint8, got {image.shape}, "
+                         f"{image.dtype}")
+    return np.repeat(image[:, :, None], 3, 2) if image.ndim == 2 else image
 
 
 def predict_probabilities(net, image_rgb, *, classes, base_size, crop_size, scales=(1.0,),
-                          flip=True):
+                          flip=True, batch_size=BATCH_SIZE, **deviations):
     """Class probabilities of a photograph by the authors' protocol.
 
     At each scale the image is resized to a long side of base_size * scale + 1, windows of
@@ -90,6 +257,8 @@ def predict_probabilities(net, image_rgb, *, classes, base_size, crop_size, scal
         base_size, crop_size: pixels.
         scales: factors of the base size.
         flip: also the mirror image.
+        batch_size: windows a pass of the network.
+        deviations: further fields of Protocol.
     Returns:
         (H, W, classes) float32.
     Raises:
@@ -97,23 +266,7 @@ def predict_probabilities(net, image_rgb, *, classes, base_size, crop_size, scal
 
     Source: the evaluation scripts of the release.
     """
-    image = np.asarray(image_rgb)
-    scales = tuple(float(scale) for scale in scales)
-    if image.dtype != np.uint8 or image.size == 0 or not (
-            image.ndim == 2 or image.ndim == 3 and image.shape[2] == 3):
-        raise ValueError(f"image_rgb must be (H, W, 3) or (H, W) uint8, got {image.shape}, "
-                         f"{image.dtype}")
-    if base_size < 1 or crop_size < 1 or not scales or min(scales) <= 0:
-        raise ValueError(f"base_size, crop_size and scales must be positive, got {base_size}, "
-                         f"{crop_size}, {scales}")
-    if image.ndim == 2:
-        image = np.repeat(image[:, :, None], 3, 2)
-    height, width = image.shape[:2]
-    total = np.zeros((height, width, classes), np.float32)
-    with torch.no_grad():
-        for scale in scales:
-            scaled = imresize(image, scaled_size(height, width, base_size, scale))
-            probabilities = _image_probabilities(net, scaled, classes, crop_size, flip)
-            probabilities = imresize(probabilities, (height, width))
-            total += probabilities / probabilities.sum(2, keepdims=True)
-    return total / len(scales)
+    protocol = Protocol(base_size, crop_size, scales, flip, **deviations)
+    (probabilities,) = predict_stream(net, [image_rgb], classes=classes, protocol=protocol,
+                                      batch_size=batch_size)
+    return np.ascontiguousarray(probabilities.permute(1, 2, 0).cpu().numpy())

@@ -1,0 +1,95 @@
+"""The settings of a test, and which pixels its windows cover."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How photographs are tested; the defaults are the authors' scripts.
+
+    The fields from `align_corners` on are what ports do differently, each a switch of its own, so
+    that its cost can be measured.
+
+    Attributes:
+        base_size: pixels; the long side of an image at scale s is base_size * s + 1.
+        crop_size: side of the windows in pixels.
+        scales: factors of the base size whose probabilities are averaged; see MULTI_SCALE.
+        flip: also the mirror image.
+        align_corners: logits grow with corner pixels on corner pixels; False: half-pixel centres
+            (needs a network with `.logits`).
+        antialias: both resizes filter where they shrink.
+        merge: "logits": those of an image and its mirror image are summed before softmax;
+            "probabilities": averaged after it.
+        plus_one: the + 1 of the long side.
+        padding: where the border of an image smaller than the crop lies: "end" (right and bottom)
+            or "centre" (on all sides).
+        whole_image: one pass over the whole image, its sides padded to 8k + 1, without windows.
+        stride: of the windows in pixels; None: two thirds of the crop, rounded up.
+    Raises:
+        ValueError: a field out of range.
+
+    Source: the evaluation scripts of the release.
+    """
+
+    base_size: int
+    crop_size: int
+    scales: tuple = (1.0,)
+    flip: bool = True
+    align_corners: bool = True
+    antialias: bool = True
+    merge: str = "logits"
+    plus_one: bool = True
+    padding: str = "end"
+    whole_image: bool = False
+    stride: int | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "scales", tuple(float(scale) for scale in self.scales))
+        if self.base_size < 1 or self.crop_size < 1 or not self.scales or min(self.scales) <= 0:
+            raise ValueError(f"base_size, crop_size and scales must be positive, got "
+                             f"{self.base_size}, {self.crop_size}, {self.scales}")
+        if self.merge not in ("logits", "probabilities"):
+            raise ValueError(f'merge must be "logits" or "probabilities", got {self.merge!r}')
+        if self.padding not in ("end", "centre"):
+            raise ValueError(f'padding must be "end" or "centre", got {self.padding!r}')
+        if self.stride is not None and not 1 <= self.stride <= self.crop_size:
+            raise ValueError(f"stride must be 1 to crop_size {self.crop_size}, got {self.stride}")
+
+    def scaled_size(self, height, width, scale):
+        """(rows, columns) of an image at one scale.
+
+        The short side is computed in float32 and rounded half away from zero, as in the script.
+        """
+        long_side = max(1, math.floor(self.base_size * scale + self.plus_one + 0.5))
+        longest, shortest = max(height, width), min(height, width)
+        ratio = np.float32(long_side) / np.float32(longest)
+        short_side = max(1, int(np.floor(ratio * np.float32(shortest) + np.float32(0.5))))
+        if height == width:
+            return long_side, long_side
+        return (long_side, short_side) if height > width else (short_side, long_side)
+
+    def fits(self, rows, cols):
+        """Whether a scaled image goes through the network in one pass."""
+        return self.whole_image or max(rows, cols) <= self.crop_size
+
+    def window_size(self, rows, cols, step=8):
+        """(rows, columns) of the windows over a scaled image; `step`: the network's stride."""
+        if not self.whole_image:
+            return self.crop_size, self.crop_size
+        return tuple(step * math.ceil((size - 1) / step) + 1 for size in (rows, cols))
+
+    def window_starts(self, size, window):
+        """First pixels of the windows over one axis of the image, negative in its border.
+
+        The last window is pulled back to the border.
+        """
+        if size <= window:
+            return [-((window - size) // 2) if self.padding == "centre" else 0]
+        stride = self.stride or math.ceil(self.crop_size * 2 / 3)
+        count = math.ceil((size - window) / stride) + 1
+        return [min(i * stride, size - window) for i in range(count)]

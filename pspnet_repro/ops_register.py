@@ -1,0 +1,148 @@
+"""What torch's dispatcher must know of the operators beside kernels: fakes, gradients, autocast."""
+
+import torch
+from torch._prims_common import suggest_memory_format
+
+from pspnet_repro import checks
+
+_ops = torch.ops.pspnet
+
+
+def _empty(like, shape, dtype=None):
+    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device,
+                       memory_format=suggest_memory_format(like))
+
+
+def _fake_window(input, kernel_size, stride, padding):
+    checks.image(input, "input")
+    out = checks.window_output_sizes(input.shape[2:], kernel_size, stride, padding)
+    return _empty(input, (*input.shape[:2], *out))
+
+
+def _fake_pyramid(input, bins):
+    checks.image(input, "input")
+    checks.bins(bins, *input.shape[2:])
+    return [_empty(input, (*input.shape[:2], b, b)) for b in bins]
+
+
+def _indices_like(output):
+    return torch.empty_like(output, dtype=torch.int64)
+
+
+def _fake_grad_input(grad_output, in_size):
+    return _empty(grad_output, (*grad_output.shape[:2], *in_size))
+
+
+def _fake_interp(input, out_size, pad_begin, pad_end):
+    checks.image(input, "input")
+    checks.interp(input.shape[2:], out_size, pad_begin, pad_end)
+    return _empty(input, (*input.shape[:2], *out_size))
+
+
+def _fake_per_channel(input):
+    dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
+    return input.new_empty(input.shape[1], dtype=dtype)
+
+
+def register_fakes():
+    def register(name, fake):
+        torch.library.register_fake(f"pspnet::{name}", fake)
+
+    register("window_avg_pool2d", _fake_window)
+    register("window_avg_pool2d_backward",
+             lambda grad_output, in_size, kernel_size, stride, padding:
+             _fake_grad_input(grad_output, in_size))
+
+    def window_max(input, kernel_size, stride, padding):
+        output = _fake_window(input, kernel_size, stride, padding)
+        return output, _indices_like(output)
+
+    register("window_max_pool2d", window_max)
+    register("pyramid_avg_pool2d", _fake_pyramid)
+    register("pyramid_avg_pool2d_backward",
+             lambda grad_outputs, in_size, bins: _fake_grad_input(grad_outputs[0], in_size))
+
+    def pyramid_max(input, bins):
+        outputs = _fake_pyramid(input, bins)
+        return outputs, [_indices_like(o) for o in outputs]
+
+    register("pyramid_max_pool2d", pyramid_max)
+    register("max_pool2d_backward",
+             lambda grad_outputs, indices, in_size: _fake_grad_input(grad_outputs[0], in_size))
+    register("interp2d", _fake_interp)
+    register("interp2d_backward",
+             lambda grad_output, in_size, pad_begin, pad_end:
+             _fake_grad_input(grad_output, in_size))
+    register("batch_norm_statistics",
+             lambda input: (_fake_per_channel(input), _fake_per_channel(input)))
+    register("batch_norm_normalize",
+             lambda input, mean, invstd, weight, bias: _empty(input, input.shape))
+    register("batch_norm_backward_reduce",
+             lambda grad_output, input, mean, invstd:
+             (_fake_per_channel(input), _fake_per_channel(input)))
+    register("batch_norm_backward_elementwise",
+             lambda grad_output, input, mean, invstd, weight, mean_dy, mean_dy_xhat:
+             _empty(input, input.shape))
+    register("scores", checks.scores)
+
+
+def register_gradients():
+    def register(name, setup_context, backward):
+        torch.library.register_autograd(f"pspnet::{name}", backward, setup_context=setup_context)
+
+    def window_setup(ctx, inputs, output):
+        input, ctx.kernel_size, ctx.stride, ctx.padding = inputs
+        ctx.in_size = input.shape[2:]
+
+    def window_avg_backward(ctx, grad_output):
+        grad = _ops.window_avg_pool2d_backward(grad_output, ctx.in_size, ctx.kernel_size,
+                                               ctx.stride, ctx.padding)
+        return grad, None, None, None
+
+    register("window_avg_pool2d", window_setup, window_avg_backward)
+
+    def window_max_setup(ctx, inputs, output):
+        ctx.in_size = inputs[0].shape[2:]
+        ctx.save_for_backward(output[1])
+        ctx.mark_non_differentiable(output[1])
+
+    def window_max_backward(ctx, grad_output, _):
+        grad = _ops.max_pool2d_backward([grad_output], [ctx.saved_tensors[0]], ctx.in_size)
+        return grad, None, None, None
+
+    register("window_max_pool2d", window_max_setup, window_max_backward)
+
+    def pyramid_avg_setup(ctx, inputs, output):
+        input, ctx.bins = inputs
+        ctx.in_size = input.shape[2:]
+
+    def pyramid_avg_backward(ctx, grad_outputs):
+        return _ops.pyramid_avg_pool2d_backward(grad_outputs, ctx.in_size, ctx.bins), None
+
+    register("pyramid_avg_pool2d", pyramid_avg_setup, pyramid_avg_backward)
+
+    def pyramid_max_setup(ctx, inputs, output):
+        ctx.in_size = inputs[0].shape[2:]
+        ctx.save_for_backward(*output[1])
+        ctx.mark_non_differentiable(*output[1])
+
+    def pyramid_max_backward(ctx, grad_outputs, _):
+        return _ops.max_pool2d_backward(grad_outputs, list(ctx.saved_tensors), ctx.in_size), None
+
+    register("pyramid_max_pool2d", pyramid_max_setup, pyramid_max_backward)
+
+    def interp_setup(ctx, inputs, output):
+        input, _, ctx.pad_begin, ctx.pad_end = inputs
+        ctx.in_size = input.shape[2:]
+
+    def interp_backward(ctx, grad_output):
+        grad = _ops.interp2d_backward(grad_output, ctx.in_size, ctx.pad_begin, ctx.pad_end)
+        return grad, None, None, None
+
+    register("interp2d", interp_setup, interp_backward)
+
+
+def register_autocast():
+    # Batch normalization needs none: it takes half input with float32 parameters as it is.
+    for device in ("cpu", "cuda"):
+        torch.library.register_autocast("pspnet::interp2d", device, torch.float32)
