@@ -87,6 +87,8 @@ def provenance():
 def run_row(row, profile, folder, runs, seed, checkpoint_seconds=120.0, progress=True):
     """Train and test a row unless that was done before; processes of torchrun call this alike.
 
+    Processes on several machines must all see the folder `runs`.
+
     Returns:
         The folder of the run; result.json in it holds the figures.
     Raises:
@@ -117,7 +119,7 @@ def _run(row, profile, folder, out, seed, processes, checkpoint_seconds, progres
                     checkpoint_seconds=checkpoint_seconds, progress=progress)
     trained = time.monotonic()
     torch.set_num_threads(settings.threads)
-    net = checkpoint.load_model(weights, processes.share_file(weights))
+    net = checkpoint.load_model(weights)
     matrix = evaluate(net, val_pairs, classes=len(profile.classes),
                       base_size=profile.base_size, crop_size=settings.crop_size,
                       zero_is_void=profile.zero_is_void, predictions=out / "predictions",

@@ -98,15 +98,13 @@ def save_model(path, model, **about):
     save(path, {"settings": model.settings, "weights": model.state_dict(), **about})
 
 
-def load_model(path, data=None):
+def load_model(path):
     """A PSPNet from a file of `save_model` or a training checkpoint.
 
-    Args:
-        path, data: as for `load`.
     Raises:
         UserError: no such file, no settings in it, or weights that do not fit them.
     """
-    content = load(path, data)
+    content = load(path)
     missing = [key for key in ("settings", "weights") if key not in content]
     if missing:
         raise UserError(f"{path}: not a PSPNet file: lacks {' and '.join(missing)}")

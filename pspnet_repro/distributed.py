@@ -166,6 +166,11 @@ class Processes:
 
         return self.share_bytes(data) if self.on_first(read) else None
 
+    def check_alike(self, text, what):
+        """Raise UserError in a process whose text is not the first's; `what` says what it is."""
+        if self.share_bytes(text.encode()) != text.encode():
+            raise UserError(f"process {self.rank} must have the first one's {what}")
+
     def wait(self):
         """Return when every process has called this."""
         self.gather(torch.zeros(1))

@@ -202,6 +202,8 @@ def _train(settings, pairs, output, processes, workers, checkpoint_seconds, prog
     if processes.on_first(finished):
         return weights_path
     initial_digest = weights_digest(model)
+    processes.check_alike(json.dumps([settings.to_json(), initial_digest]),
+                          "settings and initial weights")
     model.train()
     start = restore(state_path, settings, model, solver, processes)
 

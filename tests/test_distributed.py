@@ -201,6 +201,17 @@ def _fail_to_train(rank, data, output, changes):  # noqa: F811
         return type(error).__name__, str(error)
 
 
+def _fail_to_train_unlike(rank, data, output):  # noqa: F811
+    return _fail_to_train(rank, data, output, {"seed": rank})
+
+
+def test_processes_that_start_otherwise_are_refused(fragile, data, tmp_path):  # noqa: F811
+    fragile.start(_fail_to_train_unlike, data, tmp_path / "run")
+    assert fragile.answer(1) == ("UserError", "process 1 must have the first one's settings and "
+                                              "initial weights")
+    assert fragile.answer(0)[0] == "ProcessLost"
+
+
 def test_uneven_batches_are_refused(two, data, tmp_path):  # noqa: F811
     failed = two.run(_fail_to_train, data, tmp_path / "run", {"batch_size": 3})
     words = "batch_size must be a multiple of the 2 processes, got 3"
