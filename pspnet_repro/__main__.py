@@ -86,6 +86,8 @@ def _add_train(commands):
     parser.add_argument("--threads", type=_processes, default=2, help="threads of the computation")
     parser.add_argument("--workers", type=_whole(0, 1024), default=0,
                         help="processes that read images")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
+                        help="cuda: one GPU a process")
     parser.add_argument("--timeout", type=_positive, default=round(distributed.TIMEOUT_SECONDS),
                         help="seconds to wait for a process that does not answer (torchrun)")
     parser.set_defaults(run=_train)
@@ -106,7 +108,7 @@ def _train(args):
         augmentation=NO_AUGMENTATION if args.no_augmentation else Augmentation(),
         seed=args.seed, threads=args.threads)
     with distributed.join(args.timeout) as processes:
-        weights = train(settings, pairs, args.output, args.workers)
+        weights = train(settings, pairs, args.output, args.workers, device=args.device)
     if processes.first:
         print(weights)
 

@@ -108,7 +108,7 @@ def average_backward(model, solver, batches, settings, processes):
 
 
 def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress=True,
-          timeout_seconds=distributed.TIMEOUT_SECONDS):
+          timeout_seconds=distributed.TIMEOUT_SECONDS, device="cpu"):
     """Train a PSPNet, resuming where an earlier call in the same folder stopped.
 
     Writes to `output`: settings.json, log.txt, losses.jsonl (one line a step), checkpoint.pt
@@ -128,6 +128,7 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
         checkpoint_seconds: least time between checkpoints.
         progress: show a progress bar.
         timeout_seconds: how long a process waits for another that does not answer.
+        device: "cpu" or "cuda", see distributed.choose_device.
     Returns:
         The path of weights.pt.
     Raises:
@@ -142,8 +143,8 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
                 held.enter_context(checkpoint.lock_folder(output))
 
             processes.on_first(lock)
-            return _train(settings, pairs, output, processes, workers, checkpoint_seconds,
-                          progress and processes.first)
+            return _train(settings, pairs, output, processes, distributed.choose_device(device),
+                          workers, checkpoint_seconds, progress and processes.first)
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error}") from error
 
@@ -188,7 +189,7 @@ def _check_losses(gathered, iteration, sequence, settings):
                 raise UserError(f"loss is {totals[k]} at iteration {iteration}, images {names}")
 
 
-def _train(settings, pairs, output, processes, workers, checkpoint_seconds, progress):
+def _train(settings, pairs, output, processes, device, workers, checkpoint_seconds, progress):
     weights_path, state_path = output / "weights.pt", output / "checkpoint.pt"
     losses_path = output / "losses.jsonl"
     slots = processes.split(settings.batch_size)
@@ -204,8 +205,8 @@ def _train(settings, pairs, output, processes, workers, checkpoint_seconds, prog
     initial_digest = weights_digest(model)
     processes.check_alike(json.dumps([settings.to_json(), initial_digest]),
                           "settings and initial weights")
-    model.train()
-    start = restore(state_path, settings, model, solver, processes)
+    model.train().to(device)
+    start = restore(state_path, settings, model, solver, processes, device)
 
     def prepare():
         cut_losses(losses_path, start)
@@ -215,8 +216,8 @@ def _train(settings, pairs, output, processes, workers, checkpoint_seconds, prog
     sequence = TrainingSequence(pairs, model.classes, settings.crop_size, settings.augmentation,
                                 settings.seed, settings.zero_is_void)
     passes = settings.iter_size
-    reader = batches(sequence, settings.batch_size, start * passes, settings.max_iter * passes,
-                     workers, slots)
+    reader = ((images.to(device), labels.to(device)) for images, labels in batches(
+        sequence, settings.batch_size, start * passes, settings.max_iter * passes, workers, slots))
     log = Log(output / "log.txt" if processes.first else os.devnull)
     log.info(f"step {start} of {settings.max_iter}, {len(pairs)} images, "
              f"{sum(p.numel() for p in model.parameters())} parameters, processes: "
@@ -256,7 +257,8 @@ def _train(settings, pairs, output, processes, workers, checkpoint_seconds, prog
                     if processes.first:
                         losses.flush()
                         os.fsync(losses.fileno())
-                    save_state(state_path, settings, model, solver, iteration + 1, processes)
+                    save_state(state_path, settings, model, solver, iteration + 1, processes,
+                               device)
                     saved_at = time.monotonic()
                 if signal:
                     processes.wait()

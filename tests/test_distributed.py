@@ -201,6 +201,13 @@ def _fail_to_train(rank, data, output, changes):  # noqa: F811
         return type(error).__name__, str(error)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_missing_gpus_are_named(data, tmp_path):  # noqa: F811
+    with pytest.raises(UsageError, match="device cuda needs a GPU for each process of a machine, "
+                                         "got 0 for process 0"):
+        train(_settings(data), read_list(data / "train.txt"), tmp_path, device="cuda")
+
+
 def _fail_to_train_unlike(rank, data, output):  # noqa: F811
     return _fail_to_train(rank, data, output, {"seed": rank})
 
