@@ -73,7 +73,8 @@ def _add_train(commands):
                      help="kind of variance in BN")
     solver = parser.add_argument_group("schedule")
     solver.add_argument("--crop-size", type=_pixels, default=473, help="pixels")
-    solver.add_argument("--batch-size", type=_positive, default=16, help="images a pass, over all processes")
+    solver.add_argument("--batch-size", type=_positive, default=16,
+                        help="images a pass, over all processes")
     solver.add_argument("--iter-size", type=_positive, default=1, help="passes a step")
     solver.add_argument("--max-iter", type=_positive, default=150_000, help="steps")
     solver.add_argument("--base-lr", type=float, default=0.01, help="first learning rate")

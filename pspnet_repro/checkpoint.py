@@ -82,7 +82,8 @@ def load(path, data=None):
         UserError: the file is missing, truncated, or holds anything else than plain data.
     """
     try:
-        content = torch.load(path if data is None else io.BytesIO(data), map_location="cpu", weights_only=True)
+        content = torch.load(path if data is None else io.BytesIO(data), map_location="cpu",
+                             weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
