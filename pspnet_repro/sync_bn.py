@@ -25,20 +25,19 @@ class _BatchNormTrain(torch.autograd.Function):
         mean, sqdev = ops.batch_norm_statistics(input)
         count = input.numel() // input.shape[1]
         invstd = (sqdev / _divisor(count, corrected) + eps).rsqrt()
-        ctx.save_for_backward(input, mean, invstd, weight)
+        ctx.save_for_backward(input, mean, invstd, weight, bias)
         ctx.count = count
         ctx.mark_non_differentiable(mean, sqdev)
         return ops.batch_norm_normalize(input, mean, invstd, weight, bias), mean, sqdev
 
     @staticmethod
     def backward(ctx, grad_output, _mean, _sqdev):
-        input, mean, invstd, weight = ctx.saved_tensors
-        sum_dy, sum_dy_xhat = ops.batch_norm_backward_reduce(grad_output, input, mean, invstd)
+        input, *norm = ctx.saved_tensors
+        sum_dy, sum_dy_xhat = ops.batch_norm_backward_reduce(grad_output, input, *norm)
         grad_input = None
         if ctx.needs_input_grad[0]:
             grad_input = ops.batch_norm_backward_elementwise(
-                grad_output, input, mean, invstd, weight, sum_dy / ctx.count,
-                sum_dy_xhat / ctx.count)
+                grad_output, input, *norm, sum_dy / ctx.count, sum_dy_xhat / ctx.count)
         return grad_input, sum_dy_xhat, sum_dy, None, None
 
 
@@ -48,15 +47,14 @@ class _BatchNormFrozen(torch.autograd.Function):
     @staticmethod
     def forward(ctx, input, weight, bias, mean, var, eps):
         invstd = (var + eps).rsqrt()
-        ctx.save_for_backward(input, mean, invstd, weight)
+        ctx.save_for_backward(input, mean, invstd, weight, bias)
         return ops.batch_norm_normalize(input, mean, invstd, weight, bias)
 
     @staticmethod
     def backward(ctx, grad_output):
-        input, mean, invstd, weight = ctx.saved_tensors
-        zero = torch.zeros_like(mean)
-        grad_input = ops.batch_norm_backward_elementwise(grad_output, input, mean, invstd, weight,
-                                                         zero, zero)
+        input, *norm = ctx.saved_tensors
+        zero = torch.zeros_like(norm[0])
+        grad_input = ops.batch_norm_backward_elementwise(grad_output, input, *norm, zero, zero)
         return grad_input, None, None, None, None, None
 
 
