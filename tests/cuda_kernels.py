@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from cuda_on_cpu.build import build
 
-ROOT = Path(__file__).parents[1]
+BUILD = Path(__file__).parents[1] / "build" / "cuda_on_cpu"
 ORDERS = ((0, 0), (1, 0), (2, 1), (2, 2))  # ascending, descending, two random ones
 
 
@@ -31,9 +31,7 @@ class OnCpu:
     """
 
     def __init__(self):
-        sanitize = os.environ.get("PSPNET_SANITIZE") == "1"
-        folder = ROOT / "build" / ("cuda_on_cpu_sanitized" if sanitize else "cuda_on_cpu")
-        path = build(folder, sanitize)
+        path = build(BUILD, os.environ.get("PSPNET_SANITIZE") == "1")
         torch.ops.load_library(path)
         self.library = ctypes.CDLL(str(path))
 

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from cuda_kernels import ORDERS, OnCpu
+from cuda_kernels import BUILD, ORDERS, OnCpu
 from cuda_on_cpu.build import build
 
-ROOT = Path(__file__).parents[1]
 COUNT = 64
 
 
@@ -93,7 +92,7 @@ def _sanitized(*command):
            # Python and torch leave memory to the system at exit.
            "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
            "UBSAN_OPTIONS": "print_stacktrace=1"}
-    return subprocess.run([sys.executable, *command], cwd=ROOT / "tests", env=env, text=True,
+    return subprocess.run([sys.executable, *command], cwd=Path(__file__).parent, env=env, text=True,
                           capture_output=True, check=False)
 
 
@@ -102,7 +101,7 @@ def _sanitized(*command):
     ("shared_overrun", "heap-buffer-overflow"),
 ])
 def test_sanitizers_see_overruns(name, words):
-    build(ROOT / "build" / "cuda_on_cpu_sanitized", True)
+    build(BUILD, True)
     run = _sanitized("-c", "import test_cuda_emulator as t; "
                            f"print(t._planted(t.OnCpu().library, {name!r})[1].sum().item())")
     if words is None:
@@ -113,7 +112,7 @@ def test_sanitizers_see_overruns(name, words):
 
 @pytest.mark.slow
 def test_kernels_pass_the_sanitizers():
-    build(ROOT / "build" / "cuda_on_cpu_sanitized", True)
+    build(BUILD, True)
     run = _sanitized("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "test_cuda_kernels.py",
                      "-k", "float32 or golden or aligned or nan or mean")
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
