@@ -7,12 +7,13 @@ from pathlib import Path
 
 import torch
 
-from pspnet_repro import checkpoint
+from pspnet_repro import checkpoint, distributed
 from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation
 from pspnet_repro.data.lists import list_digest, read_list
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation.evaluate import evaluate
-from pspnet_repro.train import Interrupted, TrainSettings, train
+from pspnet_repro.run_folder import Interrupted
+from pspnet_repro.train import TrainSettings, train
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
@@ -72,7 +73,7 @@ def _add_train(commands):
                      help="kind of variance in BN")
     solver = parser.add_argument_group("schedule")
     solver.add_argument("--crop-size", type=_pixels, default=473, help="pixels")
-    solver.add_argument("--batch-size", type=_positive, default=16, help="images a pass")
+    solver.add_argument("--batch-size", type=_positive, default=16, help="images a pass, over all processes")
     solver.add_argument("--iter-size", type=_positive, default=1, help="passes a step")
     solver.add_argument("--max-iter", type=_positive, default=150_000, help="steps")
     solver.add_argument("--base-lr", type=float, default=0.01, help="first learning rate")
@@ -85,6 +86,8 @@ def _add_train(commands):
     parser.add_argument("--threads", type=_processes, default=2, help="threads of the computation")
     parser.add_argument("--workers", type=_whole(0, 1024), default=0,
                         help="processes that read images")
+    parser.add_argument("--timeout", type=_positive, default=round(distributed.TIMEOUT_SECONDS),
+                        help="seconds to wait for a process that does not answer (torchrun)")
     parser.set_defaults(run=_train)
 
 
@@ -102,7 +105,10 @@ def _train(args):
         aux_weight=args.aux_weight, guidance=args.guidance,
         augmentation=NO_AUGMENTATION if args.no_augmentation else Augmentation(),
         seed=args.seed, threads=args.threads)
-    print(train(settings, pairs, args.output, args.workers))
+    with distributed.join(args.timeout) as processes:
+        weights = train(settings, pairs, args.output, args.workers)
+    if processes.first:
+        print(weights)
 
 
 def _add_evaluate(commands):
@@ -132,10 +138,13 @@ def _evaluate(args):
         net.check_crop(args.crop_size)
     except ValueError as error:
         raise UsageError(f"--crop-size: {error}") from error
-    matrix = evaluate(net, read_list(args.data / "val.txt"), classes=net.classes,
-                      base_size=args.base_size, crop_size=args.crop_size,
-                      scales=SCALES if args.multi_scale else (1.0,), flip=not args.no_flip,
-                      zero_is_void=args.zero_is_void)
+    with distributed.join() as processes:
+        matrix = evaluate(net, read_list(args.data / "val.txt"), classes=net.classes,
+                          base_size=args.base_size, crop_size=args.crop_size,
+                          scales=SCALES if args.multi_scale else (1.0,), flip=not args.no_flip,
+                          zero_is_void=args.zero_is_void, processes=processes)
+    if not processes.first:
+        return
     for k, iou in enumerate(matrix.iou):
         print(f"class {k:3d}  IoU {100 * iou:6.2f}")
     print(f"mean IoU {100 * matrix.mean_iou:.2f}  pixel accuracy "
@@ -154,11 +163,14 @@ def main(argv=None):
     args = parser.parse_args(argv)
     try:
         args.run(args)
+    except (UsageError, distributed.FailedElsewhere) as error:
+        distributed.say(f"error: {error}")
+        return 2 if isinstance(error, UsageError) else 1
     except (UserError, MemoryError) as error:
         print(f"error: {error or 'not enough memory'}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+        return 1
     except (Interrupted, KeyboardInterrupt) as stop:
-        print(f"\n{stop}" if str(stop) else "\nstopped", file=sys.stderr)
+        distributed.say(f"\n{stop}" if str(stop) else "\nstopped")
         return 130
     return 0
 

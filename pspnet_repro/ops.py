@@ -119,8 +119,8 @@ def interp2d(input, out_size, pad_begin=0, pad_end=0):
     Raises:
         RuntimeError: `input` is not 4-D, is empty after cropping, or a size is below 1.
 
-    Deterministic in both directions; float32 on the CPU gives the original's bits. Source: the
-    Interp layer.
+    Deterministic in both directions; float32 on the CPU gives the original's bits. Under autocast
+    half input is computed and returned in float32. Source: the Interp layer.
     """
     out_size = list(out_size)
     if USE_REFERENCE:
@@ -219,3 +219,4 @@ def scores(canvas, logits, mirrored, tops, lefts, out_size):
 if not USE_REFERENCE:
     ops_register.register_fakes()
     ops_register.register_gradients()
+    ops_register.register_autocast()

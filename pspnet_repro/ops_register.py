@@ -1,4 +1,4 @@
-"""What torch's dispatcher must know of the operators beside their kernels: fakes and gradients."""
+"""What torch's dispatcher must know of the operators beside kernels: fakes, gradients, autocast."""
 
 import torch
 from torch._prims_common import suggest_memory_format
@@ -146,3 +146,9 @@ def register_gradients():
         return grad, None, None, None
 
     register("interp2d", interp_setup, interp_backward)
+
+
+def register_autocast():
+    # Batch normalization needs none: it takes half input with float32 parameters as it is.
+    for device in ("cpu", "cuda"):
+        torch.library.register_autocast("pspnet::interp2d", device, torch.float32)

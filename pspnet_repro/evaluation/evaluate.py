@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from pspnet_repro.checkpoint import write_bytes
 from pspnet_repro.data.lists import check_classes, read_pair
+from pspnet_repro.distributed import Processes
 from pspnet_repro.evaluation.metrics import ConfusionMatrix
 from pspnet_repro.evaluation.sliding import predict_probabilities
 
@@ -18,7 +19,7 @@ def prediction_name(number, pair):
 
 
 def evaluate(net, pairs, *, classes, base_size, crop_size, scales=(1.0,), flip=True,
-             zero_is_void=False, predictions=None, progress=True):
+             zero_is_void=False, predictions=None, progress=True, processes=Processes()):
     """Confusion matrix of a network over image and label files.
 
     Args:
@@ -27,14 +28,17 @@ def evaluate(net, pairs, *, classes, base_size, crop_size, scales=(1.0,), flip=T
         zero_is_void: see data.lists.read_label.
         predictions: folder for the predicted label maps as PNG, see prediction_name; or None.
         progress: show a progress bar.
+        processes: each tests its share; see distributed.join.
     Returns:
-        ConfusionMatrix.
+        ConfusionMatrix over all images, the same in every process.
     Raises:
         UserError: an image or label could not be used.
     """
     check_classes(classes)
     matrix = ConfusionMatrix(classes)
-    for number, pair in enumerate(tqdm(pairs, desc="test", unit="image", disable=not progress)):
+    share = processes.shard(list(enumerate(pairs)))
+    for number, pair in tqdm(share, desc="test", unit="image",
+                             disable=not (progress and processes.first)):
         image, label = read_pair(pair, classes, zero_is_void)
         probabilities = predict_probabilities(
             net, image[:, :, ::-1], classes=classes, base_size=base_size, crop_size=crop_size,
@@ -44,4 +48,5 @@ def evaluate(net, pairs, *, classes, base_size, crop_size, scales=(1.0,), flip=T
         if predictions is not None:
             data = cv2.imencode(".png", predicted)[1].tobytes()
             write_bytes(Path(predictions) / prediction_name(number, pair), data)
+    processes.sum_array(matrix.counts)
     return matrix
