@@ -23,7 +23,7 @@ class _BatchNormTrain(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, input, weight, bias, eps, variance, group, shared):
+    def forward(ctx, input, weight, bias, eps, variance, relu, group, shared):
         mean, sqdev = _local_statistics(input)
         count = input.numel() // input.shape[1]
         if shared:
@@ -34,45 +34,46 @@ class _BatchNormTrain(torch.autograd.Function):
             var = sqdev / _divisor(count, True)
         if shared:
             mean, var, invstd = (t.to(weight.dtype) for t in (mean, var, invstd))
-        ctx.save_for_backward(input, mean, invstd, weight)
-        ctx.count, ctx.group, ctx.shared = count, group, shared
+        ctx.save_for_backward(input, mean, invstd, weight, bias)
+        ctx.count, ctx.relu, ctx.group, ctx.shared = count, relu, group, shared
         ctx.mark_non_differentiable(mean, var)
-        return ops.batch_norm_normalize(input, mean, invstd, weight, bias), mean, var
+        return ops.batch_norm_normalize(input, mean, invstd, weight, bias, relu), mean, var
 
     @staticmethod
     def backward(ctx, grad_output, _mean, _var):
-        input, mean, invstd, weight = ctx.saved_tensors
+        input, *norm = ctx.saved_tensors
         if input.numel():
-            sum_dy, sum_dy_xhat = ops.batch_norm_backward_reduce(grad_output, input, mean, invstd)
+            sum_dy, sum_dy_xhat = ops.batch_norm_backward_reduce(grad_output, input, *norm,
+                                                                 ctx.relu)
         else:
-            sum_dy, sum_dy_xhat = torch.zeros_like(mean), torch.zeros_like(mean)
+            sum_dy, sum_dy_xhat = torch.zeros_like(norm[0]), torch.zeros_like(norm[0])
         grad_input = None
         if ctx.needs_input_grad[0]:
             sums = sum_dy, sum_dy_xhat
             if ctx.shared:
                 sums = distributed.all_sum(torch.stack(sums), ctx.group)
             grad_input = ops.batch_norm_backward_elementwise(
-                grad_output, input, mean, invstd, weight, sums[0] / ctx.count,
-                sums[1] / ctx.count)
-        return grad_input, sum_dy_xhat, sum_dy, None, None, None, None
+                grad_output, input, *norm, sums[0] / ctx.count, sums[1] / ctx.count, ctx.relu)
+        return grad_input, sum_dy_xhat, sum_dy, *[None] * 5
 
 
 class _BatchNormFrozen(torch.autograd.Function):
     """Normalization by given statistics; as in the original, only the input gets a gradient."""
 
     @staticmethod
-    def forward(ctx, input, weight, bias, mean, var, eps):
+    def forward(ctx, input, weight, bias, mean, var, eps, relu):
         invstd = (var + eps).rsqrt()
-        ctx.save_for_backward(input, mean, invstd, weight)
-        return ops.batch_norm_normalize(input, mean, invstd, weight, bias)
+        ctx.save_for_backward(input, mean, invstd, weight, bias)
+        ctx.relu = relu
+        return ops.batch_norm_normalize(input, mean, invstd, weight, bias, relu)
 
     @staticmethod
     def backward(ctx, grad_output):
-        input, mean, invstd, weight = ctx.saved_tensors
-        zero = torch.zeros_like(mean)
-        grad_input = ops.batch_norm_backward_elementwise(grad_output, input, mean, invstd, weight,
-                                                         zero, zero)
-        return grad_input, None, None, None, None, None
+        input, *norm = ctx.saved_tensors
+        zero = torch.zeros_like(norm[0])
+        grad_input = ops.batch_norm_backward_elementwise(grad_output, input, *norm, zero, zero,
+                                                         ctx.relu)
+        return grad_input, *[None] * 6
 
 
 def _local_statistics(input):
@@ -162,15 +163,17 @@ class SyncBatchNorm2d(nn.Module):
         return (f"{self.channels}, eps={self.eps}, momentum={self.momentum}, "
                 f"variance={self.variance!r}")
 
-    def forward(self, input):
+    def forward(self, input, relu=False):
+        """Normalize; with `relu` also the ReLU of it, in the same pass."""
         if not self.training:
             return _BatchNormFrozen.apply(input, self.weight, self.bias, self.running_mean,
-                                          self.running_var, self.eps)
+                                          self.running_var, self.eps, relu)
         shared = distributed.group_size(self.process_group) > 1
         if input.numel() == 0 and not shared:
             raise ValueError(f"input must have elements in training, got {tuple(input.shape)}")
         output, mean, var = _BatchNormTrain.apply(input, self.weight, self.bias, self.eps,
-                                                  self.variance, self.process_group, shared)
+                                                  self.variance, relu, self.process_group,
+                                                  shared)
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(var, self.momentum)
         return output
