@@ -299,7 +299,7 @@ def test_a_lost_process_ends_the_others(fragile, data, tmp_path, number):  # noq
     assert kind == "ProcessLost" and words.startswith(
         "another process ended or did not answer in time: "), words
     assert ("Timed out" in words) == (number == signal.SIGSTOP), words
-    assert seconds < 30  # two steps, and 3 seconds of waiting
+    assert seconds < 60  # two steps and 3 seconds of waiting, on a busy machine
     assert "failed: another process" in (tmp_path / "run" / "log.txt").read_text()
     assert fragile.members[0].is_alive()
 
