@@ -24,6 +24,12 @@ def same(a, b):
             if a.is_floating_point() else torch.equal(a, b))
 
 
+def _changed(operator, target, arguments):
+    target = target.clone()
+    operator(target, *arguments)
+    return [target]
+
+
 class OnCpu:
     """The kernels on the CPU: every call runs in several orders of threads, with equal bits.
 
@@ -37,6 +43,9 @@ class OnCpu:
 
     def call(self, name, *arguments):
         """List of the tensors that operator `name` returns."""
+        return self._in_orders(name, lambda operator: _flat(operator(*arguments)))
+
+    def _in_orders(self, name, run):
         operator = getattr(torch.ops.pspnet_cuda_on_cpu, name)
         results = []
         before = torch.are_deterministic_algorithms_enabled()
@@ -44,7 +53,7 @@ class OnCpu:
         try:
             for order, seed in ORDERS:
                 self.library.cuda_on_cpu_set_order(order, ctypes.c_uint64(seed))
-                results.append(_flat(operator(*arguments)))
+                results.append(run(operator))
         finally:
             self.library.cuda_on_cpu_set_order(0, ctypes.c_uint64(0))
             torch.use_deterministic_algorithms(before)
@@ -54,20 +63,34 @@ class OnCpu:
         return results[0]
 
 
+    def add(self, name, target, *arguments):
+        """What operator `name` makes of a copy of its first argument, which it changes."""
+        return self._in_orders(name, lambda operator: _changed(operator, target, arguments))[0]
+
+
 class OnCard:
     """The same on the first CUDA device, twice, with equal bits; arguments and results are CPU's."""
 
     def call(self, name, *arguments):
-        def move(value):
-            if isinstance(value, torch.Tensor):
-                return value.cuda()
-            if isinstance(value, (list, tuple)):
-                return [move(item) for item in value]
-            return value
-
         operator = getattr(torch.ops.pspnet, name)
-        results = [[tensor.cpu() for tensor in _flat(operator(*map(move, arguments)))]
-                   for _ in range(2)]
+        moved = [_moved(argument) for argument in arguments]
+        return self._twice(name, lambda: _flat(operator(*moved)))
+
+    def add(self, name, target, *arguments):
+        operator = getattr(torch.ops.pspnet, name)
+        moved = [_moved(argument) for argument in arguments]
+        return self._twice(name, lambda: _changed(operator, target.cuda(), moved))[0]
+
+    def _twice(self, name, run):
+        results = [[tensor.cpu() for tensor in run()] for _ in range(2)]
         for a, b in zip(*results, strict=True):
             assert same(a, b), f"{name} does not repeat"
         return results[0]
+
+
+def _moved(value):
+    if isinstance(value, torch.Tensor):
+        return value.cuda()
+    if isinstance(value, (list, tuple)):
+        return [_moved(item) for item in value]
+    return value

@@ -13,6 +13,9 @@ from conftest import assert_same_bits, golden_files, read_golden
 from cuda_kernels import OnCard, OnCpu, same
 from golden_ops import bin_arguments, interp_arguments, pool_arguments
 from ops_cases import image
+from test_scores import PLACES, maps
+
+from pspnet_repro import reference
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -22,12 +25,12 @@ CPU = torch.ops.pspnet
 
 
 REQUIRED = os.environ.get("PSPNET_REQUIRE_CUDA") == "1"
-PLACES = ["cpu"]
+DEVICES = ["cpu"]
 if REQUIRED or torch.cuda.is_available():
-    PLACES.append(pytest.param("card", marks=pytest.mark.cuda))
+    DEVICES.append(pytest.param("card", marks=pytest.mark.cuda))
 
 
-@pytest.fixture(scope="module", params=PLACES)
+@pytest.fixture(scope="module", params=DEVICES)
 def kernels(request):
     if request.param == "cpu":
         return OnCpu()
@@ -261,6 +264,28 @@ def test_batch_norm_statistics_kernel_survives_a_large_mean(kernels, memory_form
     torch.testing.assert_close(mean.double(), wanted, rtol=1e-6, atol=0)
     wanted = ((x.double() - wanted.view(1, -1, 1, 1)) ** 2).sum((0, 2, 3))
     torch.testing.assert_close(sqdev.double(), wanted, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("mirror", [False, True], ids=["once", "mirrored"])
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: "-".join(map(str, place[1] + place[2])))
+def test_scores_kernel_matches_reference(kernels, place, mirror):
+    classes, size, window, canvas, tops, lefts = place
+    logits, mirrored = maps(len(tops), classes, *size)
+    mirrored = mirrored if mirror else None
+    start = torch.rand(classes, *canvas)
+    actual, wanted = kernels.add("scores", start, logits, mirrored, tops, lefts, list(window)), start
+    reference.scores(wanted, logits.double(), mirrored.double() if mirror else None, tops, lefts,
+                     window)
+    # As in test_scores.py: float32 places logits of 20 to 2e-6.
+    torch.testing.assert_close(actual, wanted, rtol=0, atol=1e-5)
+
+
+def test_scores_kernel_takes_more_logits_than_shared_memory_holds(kernels):
+    logits, mirrored = maps(1, 400, 5, 40)
+    actual = kernels.add("scores", torch.zeros(400, 9, 80), logits, mirrored, [0], [0], [9, 80])
+    wanted = torch.zeros(400, 9, 80)
+    reference.scores(wanted, logits.double(), mirrored.double(), [0], [0], [9, 80])
+    torch.testing.assert_close(actual, wanted, rtol=0, atol=1e-5)
 
 
 def test_kernels_refuse_what_the_cpu_refuses(kernels):

@@ -133,4 +133,15 @@ void launch_batch_norm_backward_elementwise(DType dtype, const Image& input,
                                             const void* mean_dy_xhat, void* grad_input,
                                             Stream stream);
 
+// One window of `scores`: a float map of logits, and the canvas that its probabilities add to.
+struct ScoreWindow {
+  const float* logits;  // (classes, in_h, in_w)
+  int64_t in_h, in_w, out_h, out_w;
+  AxisRange rows, cols;  // of the window, that lie on the canvas
+  float* canvas;         // (classes, canvas_h, canvas_w)
+  int64_t classes, canvas_h, canvas_w, top, left;
+};
+
+void launch_scores(const ScoreWindow& window, Stream stream);
+
 }  // namespace pspnet::cuda
