@@ -1,0 +1,11 @@
+"""Original files in, original files out.
+
+read_net(path) -> NetParameter and read_solver(path) -> SolverParameter: prototxt files (messages of
+caffe_pb2); write_prototxt(path, message). read_caffemodel(path) -> {layer name: (type, [float32
+arrays])} in the file's order; write_caffemodel(path, name, layers) takes the same mapping.
+"""
+
+from prototxt_import.caffemodel import read_caffemodel, write_caffemodel
+from prototxt_import.prototxt import read_net, read_solver, write_prototxt
+
+__all__ = ["read_caffemodel", "read_net", "read_solver", "write_caffemodel", "write_prototxt"]
