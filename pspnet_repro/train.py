@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.dataset import TrainingSequence, batches
 from pspnet_repro.data.lists import check_classes
 from pspnet_repro.errors import UsageError, UserError, first_line
+from pspnet_repro.initial_weights import load_initial_weights
 from pspnet_repro.loss import guided_loss
 from pspnet_repro.pspnet import PSPNet
 from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
@@ -40,6 +42,7 @@ class TrainSettings:
         augmentation: what is drawn for each image.
         seed: of initial weights, order, augmentation and dropout.
         threads: of the computation; sums, and so bits, can depend on it.
+        initial_weights: SHA-256 of the file that the weights start from, set by `train`.
     """
 
     model: dict
@@ -59,6 +62,7 @@ class TrainSettings:
     augmentation: Augmentation = Augmentation()
     seed: int = 0
     threads: int = 2
+    initial_weights: str | None = None
 
     def to_json(self):
         """Plain data, the same after a round trip through JSON."""
@@ -160,7 +164,8 @@ def _losses(model, images, labels, settings):
     return loss + settings.aux_weight * aux_loss, loss, aux_loss
 
 
-def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress=True):
+def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress=True,
+          initial_weights=None):
     """Train a PSPNet, resuming where an earlier call in the same folder stopped.
 
     Writes to `output`: settings.json, log.txt, losses.jsonl (one line a step), checkpoint.pt
@@ -174,6 +179,7 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
         workers: processes that read images ahead.
         checkpoint_seconds: least time between checkpoints.
         progress: show a progress bar.
+        initial_weights: a file to start from, see `load_initial_weights`.
     Returns:
         The path of weights.pt.
     Raises:
@@ -182,9 +188,12 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
         Interrupted: a signal came; the state is saved.
     """
     output = Path(output)
+    settings = dataclasses.replace(
+        settings, initial_weights=initial_weights and checkpoint.file_sha256(initial_weights))
     try:
         with checkpoint.lock_folder(output):
-            return _train(settings, pairs, output, workers, checkpoint_seconds, progress)
+            return _train(settings, pairs, output, workers, checkpoint_seconds, progress,
+                          initial_weights)
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error}") from error
 
@@ -210,13 +219,14 @@ def _build(settings):
     return model, solver
 
 
-def _train(settings, pairs, output, workers, checkpoint_seconds, progress):
+def _train(settings, pairs, output, workers, checkpoint_seconds, progress, initial_weights):
     weights_path, state_path = output / "weights.pt", output / "checkpoint.pt"
     losses_path = output / "losses.jsonl"
     model, solver = _build(settings)
     if weights_path.exists():
         _check_same_settings(settings, checkpoint.load(weights_path), weights_path)
         return weights_path
+    origin = load_initial_weights(model, initial_weights) if initial_weights else []
     initial_digest = weights_digest(model)
     model.train()
     start = _restore(state_path, settings, model, solver) if state_path.exists() else 0
@@ -236,6 +246,10 @@ def _train(settings, pairs, output, workers, checkpoint_seconds, progress):
     log = _Log(output / "log.txt")
     log.info(f"step {start} of {settings.max_iter}, {len(pairs)} images, "
              f"{sum(p.numel() for p in model.parameters())} parameters")
+    for line in origin:
+        log.info(line)
+        if progress and start == 0:
+            print(line, file=sys.stderr)
     bar = tqdm(total=settings.max_iter, initial=start, desc=output.name, unit="step",
                disable=not progress)
     began = saved_at = time.monotonic()
