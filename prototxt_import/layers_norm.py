@@ -27,8 +27,8 @@ def _bn(layer, shapes, train, variance):
     _check_eps(param.eps)
     shape = (1, channels, 1, 1)
     # Running values start at 0, as in the original; a frozen variance at 1.
-    params = [Param(shape, filler_or(param, "slope_filler", 0)),
-              Param(shape, filler_or(param, "bias_filler", 0)),
+    params = [Param(shape, filler_or(param, "slope_filler", 0), not param.frozen),
+              Param(shape, filler_or(param, "bias_filler", 0), not param.frozen),
               Param(shape, constant(0), False),
               Param(shape, constant(1 if param.frozen else 0), False)]
     module = SyncBatchNorm2d(1, param.eps, torch_momentum(param.momentum), variance)

@@ -65,11 +65,22 @@ def read_net(path, state=None):
     return net
 
 
-def read_solver(path, state=None):
-    """Read a solver's prototxt as a SolverParameter; `state` as in `read_net` for its net_param."""
+def read_solver(path):
+    """Read a solver's prototxt as a SolverParameter; errors as in `read_net`.
+
+    Of a network inside, layers that are not in it in training are dropped; test_net_param is
+    ignored.
+    """
     solver = caffe_pb2.SolverParameter()
-    _fill(solver, _parse(path), path, state)
+    _fill(solver, _parse(path), path, None)
     return solver
+
+
+def training_state(solver):
+    """The NetState of a solver's training network."""
+    state = caffe_pb2.NetState(phase=caffe_pb2.TRAIN)
+    state.MergeFrom(solver.train_state)
+    return state
 
 
 def write_prototxt(path, message):
@@ -218,7 +229,7 @@ def _fill(message, fields, path, state, where="", lenient=False):
     """Put parsed fields into a message; `where` names the layer they are in."""
     known = message.DESCRIPTOR.fields_by_name
     # What decides which layers are in comes before the layers.
-    for field in sorted(fields, key=lambda field: field.name == "layer"):
+    for field in sorted(fields, key=lambda f: f.name in ("layer", "net_param", "train_net_param")):
         target = known.get(field.name)
         if target is None:
             if lenient:
@@ -256,6 +267,15 @@ def _set(message, target, field, path, state, where, lenient):
             setattr(message, target.name, value)
     elif target.message_type.name == "LayerParameter":
         _add_layer(message, field.value, path, state)
+    elif target.name == "state":
+        own = caffe_pb2.NetState()
+        _fill(own, field.value, path, state)
+        own.MergeFrom(message.state)
+        message.state.CopyFrom(own)
+    elif target.name in ("net_param", "train_net_param"):
+        net = getattr(message, target.name)
+        net.state.CopyFrom(training_state(message))
+        _fill(net, field.value, path, net.state)
     elif target.name != "test_net_param":
         inner = getattr(message, target.name)
         inner = inner.add() if repeated else inner
