@@ -1,14 +1,14 @@
-"""python -m prototxt_import {inspect,run}"""
+"""python -m prototxt_import {inspect,convert,export,run}"""
 
 import argparse
 import sys
 import warnings
 
 from pspnet_repro.errors import UsageError, UserError
-from prototxt_import import inspect, run
+from prototxt_import import convert_command, export_command, inspect, run
 
 # Each module adds its subcommand with add_parser(commands).
-COMMANDS = (inspect, run)
+COMMANDS = (inspect, convert_command, export_command, run)
 
 
 def main(argv=None):

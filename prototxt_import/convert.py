@@ -1,6 +1,5 @@
 """Original weights into our networks: every parameter filled once, every blob used once."""
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -123,8 +122,8 @@ def _take_auxiliary(settings, blobs, put):
     if not {conv, norm, score} & set(blobs.layers):
         return
     middle, classes = model.auxiliary.conv.conv.in_channels, settings["classes"]
-    width = max(1, math.prod(blobs.layers[conv][0].shape) // (9 * middle)
-                if conv in blobs.layers else model.auxiliary.conv.conv.out_channels)
+    shape = blobs.layers[conv][0].shape if conv in blobs.layers else ()
+    width = shape[0] if shape else model.auxiliary.conv.conv.out_channels
     settings |= {"aux": True, "aux_width": width}
     put("auxiliary.conv.conv", conv,
         {"weight": blobs.take(conv, [(width, middle, 3, 3)])[0]})
