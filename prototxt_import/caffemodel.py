@@ -1,5 +1,6 @@
 """Caffemodel files: names, types and blobs of layers, read in place and written."""
 
+import codecs
 import math
 import os
 import warnings
@@ -111,7 +112,7 @@ def _read_layers(file, path):
     if start.startswith(HDF5_MAGIC):
         raise UserError(f"{path}: HDF5 weights are not supported: save them as a binary caffemodel "
                         "(snapshot_format: BINARYPROTO)")
-    if all(byte >= 32 or byte in b"\t\n\r\f" for byte in start):
+    if _is_text(start):
         raise UserError(f"{path}: not a caffemodel: it is a text (a prototxt?)")
     file.seek(0)
     layers = 0
@@ -138,6 +139,14 @@ def _read_layers(file, path):
             file.seek(length, os.SEEK_CUR)
     if not layers:
         raise UserError(f"{path}: not a caffemodel: it holds no layers")
+
+
+def _is_text(data):
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(data)
+    except UnicodeDecodeError:
+        return False
+    return all(character.isprintable() or character.isspace() for character in text)
 
 
 def _varint(file, path):

