@@ -36,6 +36,11 @@ def export(model, crop_size, prototxt_path, caffemodel_path, training=None):
         UserError: a crop that does not fit, weights that are not finite or of another dtype, or a
             file that cannot be written. All files are written, or none.
     """
+    folder = Path(prototxt_path).parent
+    extra = [] if training is None else [folder / TRAIN_NET, folder / SOLVER]
+    paths = [Path(path) for path in (prototxt_path, caffemodel_path, *extra)]
+    if len({path.absolute() for path in paths}) < len(paths):
+        raise UserError(f"the files must have different names: {', '.join(map(str, paths))}")
     net = describe(model, crop_size)
     for name, tensor in model.named_parameters():
         if str(tensor.dtype) != "torch.float32":
@@ -44,20 +49,18 @@ def export(model, crop_size, prototxt_path, caffemodel_path, training=None):
         raise UserError(f"dropout {model.settings['dropout']} has more digits than a prototxt's "
                         "float32 holds")
     check_finite(model, "the network")
+    if training is not None and model.auxiliary is not None and (
+            model.backbone.settings.get("strides", (1,))[-1] > 1):
+        raise UserError("a training net with an auxiliary branch needs stride 1 in stage 5: both "
+                        "branches are compared with the same labels")
     values = {field.name: field.default for field in dataclasses.fields(TrainSettings)}
     values |= training or {}
     train_net = describe(model, crop_size, values)
-    writers = {
-        prototxt_path: lambda path: write_prototxt(path, net),
-        caffemodel_path: lambda path: write_caffemodel(path, train_net.name,
-                                                       _layers(model, train_net))}
-    if training is not None:
-        folder = Path(prototxt_path).parent
-        writers[folder / TRAIN_NET] = lambda path: write_prototxt(path, train_net)
-        writers[folder / SOLVER] = lambda path: write_prototxt(path, _solver(values))
-    if len({Path(path).absolute() for path in writers}) < len(writers):
-        raise UserError(f"the files must have different names: {', '.join(map(str, writers))}")
-    _write_together(writers)
+    messages = [net] if training is None else [net, train_net, _solver(values)]
+    writers = [lambda path, message=message: write_prototxt(path, message) for message in messages]
+    writers.insert(1, lambda path: write_caffemodel(path, train_net.name,
+                                                    _layers(model, train_net)))
+    _write_together(dict(zip(paths, writers)))
 
 
 def _layers(model, train_net):
@@ -88,7 +91,6 @@ def _write_together(writers):
     staged, placed = {}, []
     try:
         for path, write in writers.items():
-            path = Path(path)
             if path.is_dir():
                 raise UserError(f"{path}: cannot be written: is a folder")
             staged[path] = path.with_name(f".{path.name}.new")

@@ -114,6 +114,9 @@ class PSPNet(nn.Module):
         middle, features = self.backbone.stage_channels[-2:]
         head_width = features // REDUCTION if head_width is None else head_width
         aux_width = middle // REDUCTION if aux_width is None else aux_width
+        if min(head_width, aux_width if aux else 1) < 1:
+            raise ValueError(f"head_width and aux_width must be at least 1, got {head_width} and "
+                             f"{aux_width}")
         self.pyramid = PyramidPooling(features, bins, pool, reduce, **bn)
         self.head = Classifier(self.pyramid.out_channels, head_width, classes, dropout, **bn)
         self.auxiliary = Classifier(middle, aux_width, classes, dropout, **bn) if aux else None

@@ -213,6 +213,7 @@ def test_pyramid_sees_everything():
     ({"blocks": (1, 1001, 1, 1)}, r"blocks must be at most 1000, got \(1, 1001, 1, 1\)"),
     ({"widths": (8, 8, 8, 5000)}, "widths must be at most 8 times"),
     ({"widths": (8, 8, 0, 8)}, r"widths must be 4 numbers of at least 1, got \(8, 8, 0, 8\)"),
+    ({"head_width": 0}, "head_width and aux_width must be at least 1, got 0 and 256"),
     ({"backbone": "big"}, 'backbone must be "resnet" or "mini"'),
     ({"stem": "round"}, "stem must be"),
     ({"stride_in": "5x5"}, "stride_in must be"),
