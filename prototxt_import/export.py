@@ -13,7 +13,7 @@ from prototxt_import.caffemodel import write_caffemodel
 from prototxt_import.describe import describe, with_splits
 from prototxt_import.caffe_pb2 import SolverParameter
 from prototxt_import.prototxt import write_prototxt
-from prototxt_import.structure import shortest
+from prototxt_import.structure_head import shortest
 
 TRAIN_NET, SOLVER = "train_val.prototxt", "solver.prototxt"
 
