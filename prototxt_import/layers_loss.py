@@ -63,7 +63,7 @@ def softmax_with_loss(layer, shapes, train):
 def _ranked(x, axis, count):
     """(values, indices) of the `count` largest along an axis; of equal ones the last comes first,
     as the original's sort of pairs has it."""
-    values, indices = torch.sort(x.flip(axis), axis, descending=True, stable=True)
+    values, indices = torch.sort(x.flip(axis), dim=axis, descending=True, stable=True)
     return (values.narrow(axis, 0, count), x.shape[axis] - 1 - indices.narrow(axis, 0, count))
 
 

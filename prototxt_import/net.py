@@ -14,10 +14,10 @@ from prototxt_import.caffemodel import read_caffemodel
 from prototxt_import.fillers import check_filler, fill
 from prototxt_import.inputs import is_input, layer_inputs, old_inputs
 from prototxt_import.layers import DEFAULT_LOSS_WEIGHTS, LAYERS
+from prototxt_import.parameters import check_fits, check_size, same_shape, share
 from prototxt_import.prototxt import read_net
 
-# Bytes of all parameters of a network together, and elements of one blob (Caffe's own limit).
-MAX_PARAMETER_BYTES = 2 ** 30
+# Elements of one blob: Caffe's own limit.
 MAX_BLOB = 2 ** 31 - 1
 PHASES = {"TRAIN": caffe_pb2.TRAIN, "TEST": caffe_pb2.TEST}
 
@@ -125,10 +125,13 @@ class CaffeNet(nn.Module):
             unused |= dict.fromkeys(layer.top)
         if self.steps:
             for step, (layer, built) in zip(self.steps, steps):
-                self._guarded(_where(layer), _check_fits, step.params, built)
+                self._guarded(_where(layer), check_fits, step.params, built)
             params = [step.params for step in self.steps]
         else:
-            _check_size(self.path, steps)
+            total = 0
+            for layer, built in steps:
+                # Before any of them is made.
+                total = self._guarded(_where(layer), check_size, built, total)
             params = [self._guarded(_where(layer), self._make, layer, built)
                       for layer, built in steps]
         self.steps = [Step(*step, tensors) for step, tensors in zip(steps, params)]
@@ -173,7 +176,7 @@ class CaffeNet(nn.Module):
             spec = layer.param[k] if k < len(layer.param) else caffe_pb2.ParamSpec()
             shared = self._shared.get(spec.name) if spec.name else None
             if shared is not None:
-                tensor, spec = _share(k, param, spec, *shared)
+                tensor, spec = share(k, param, spec, *shared)
             else:
                 tensor = nn.Parameter(torch.empty(param.shape),
                                       requires_grad=param.learned and spec.lr_mult != 0)
@@ -210,7 +213,7 @@ class CaffeNet(nn.Module):
                 raise UserError(f"{caffemodel}: layer {name!r} needs {len(tensors)} blobs, has "
                                 f"{len(blobs)}")
             for k, (tensor, blob) in enumerate(zip(tensors, blobs)):
-                if not _same_shape(tuple(tensor.shape), blob.shape, kinds[name]):
+                if not same_shape(tuple(tensor.shape), blob.shape, kinds[name]):
                     raise UserError(f"{caffemodel}: layer {name!r}, blob {k}: needs shape "
                                     f"{tuple(tensor.shape)}, has {blob.shape}")
                 with torch.no_grad():
@@ -271,44 +274,3 @@ def _check_shape(shape):
     check(all(size >= 1 for size in shape), f"sizes of a blob must be at least 1, got {shape}")
     check(math.prod(shape) <= MAX_BLOB,
           f"a blob must have at most {MAX_BLOB} elements, got {shape}")
-
-
-def _check_fits(tensors, built):
-    for k, (tensor, param) in enumerate(zip(tensors, built.params)):
-        check(tensor.numel() == math.prod(param.shape),
-              f"these inputs need blob {k} to be {param.shape}, it is {tuple(tensor.shape)}")
-
-
-def _check_size(path, steps):
-    """Refuse parameters beyond the limit before any of them is made."""
-    total = 0
-    for layer, built in steps:
-        total += 4 * sum(math.prod(param.shape) for param in built.params)
-        if total > MAX_PARAMETER_BYTES:
-            raise UserError(f"{path}: {_where(layer)}parameters up to this layer must be at most "
-                            f"{MAX_PARAMETER_BYTES} bytes, got {total}")
-
-
-def _share(k, param, spec, tensor, owner):
-    """The owner's tensor and spec for a parameter of the same name; ValueError if they differ."""
-    same = (tensor.numel() == math.prod(param.shape) if spec.share_mode == spec.PERMISSIVE
-            else tensor.shape == param.shape)
-    check(same, f"blob {k} shares {spec.name!r} of shape {tuple(tensor.shape)}, needs "
-                f"{param.shape}")
-    for field in ("lr_mult", "decay_mult"):
-        check(not spec.HasField(field) or not owner.HasField(field)
-              or getattr(spec, field) == getattr(owner, field),
-              f"blob {k} shares {spec.name!r}, whose {field} is {getattr(owner, field)}, got "
-              f"{getattr(spec, field)}")
-        if spec.HasField(field):
-            setattr(owner, field, getattr(spec, field))
-    return tensor, owner
-
-
-def _same_shape(wanted, got, kind):
-    """Whether a file's blob has the wanted shape, or the older spelling of it: ones before it, and
-    for BN (1, C) or (C)."""
-    if kind in ("BN", "SyncBN"):
-        return math.prod(got) == math.prod(wanted) == max(got, default=1)
-    axes = max(len(wanted), len(got))
-    return ((1,) * (axes - len(wanted)) + wanted) == ((1,) * (axes - len(got)) + tuple(got))
