@@ -1,8 +1,9 @@
 """Original files in, original files out.
 
 load_net(prototxt, caffemodel=None, phase="TEST") -> CaffeNet, a torch module;
-load_solver(path) -> CaffeSolver; convert(prototxt, caffemodel) -> PSPNet, convert_backbone(prototxt,
-caffemodel) -> ResNet; export(model, crop_size, prototxt_path, caffemodel_path). Files:
+load_solver(path) -> CaffeSolver; convert(prototxt, caffemodel) -> PSPNet;
+convert_backbone(prototxt, caffemodel) -> ResNet; export(model, crop_size, prototxt_path,
+caffemodel_path). Files:
 read_net(path) -> NetParameter and read_solver(path) -> SolverParameter: prototxt files (messages of
 caffe_pb2); write_prototxt(path, message). read_caffemodel(path) -> {layer name: (type, [float32
 arrays])} in the file's order; write_caffemodel(path, name, layers) takes the same mapping.

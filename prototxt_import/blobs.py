@@ -99,5 +99,6 @@ def merged_bn(mean, var, weight, bias, *, factor=1.0, eps=EPS, shift=0.0):
     if var.min() < 0 or (var + (eps - EPS)).min() < 0:
         raise ValueError(f"its variances plus eps must be at least 1e-5, the smallest is "
                          f"{var.min():.9g} + {eps:.9g}")
-    arrays = {"weight": weight, "bias": bias, "running_mean": mean, "running_var": var + (eps - EPS)}
+    arrays = {"weight": weight, "bias": bias, "running_mean": mean,
+              "running_var": var + (eps - EPS)}
     return {name: np.asarray(array, np.float32).reshape(-1) for name, array in arrays.items()}

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from pspnet_repro import PSPNet
+from pspnet_repro.errors import UserError
 from pspnet_repro.names import caffe_names
 from pspnet_repro.resnet import ResNet
 from prototxt_import.blobs import Blobs, merged_bn
@@ -83,13 +84,12 @@ def convert_network(prototxt, caffemodel, whole=True):
     for path, node in structure.scores.items():
         put(path, node.name, dict(zip(("weight", "bias"), blobs.take(node.name, node.params))))
     if whole and not settings["aux"]:
-        _take_auxiliary(settings, blobs, put)
+        _take_auxiliary(settings, blobs, put, prototxt)
     for node in structure.left_out:
         if blobs.drop(node.name) or node.kind != "Input":
             rows.append(Row(node.name, node.kind, "left out"))
     blobs.check(prototxt)
-    with torch.device("meta"):
-        model = (PSPNet if whole else ResNet)(**settings)
+    model = without_memory(PSPNet if whole else ResNet, settings, prototxt)
     model.load_state_dict(weights, assign=True)
     return Conversion(model.eval(), rows, structure.image.shape[2])
 
@@ -113,10 +113,18 @@ def _bn(unit, conv_bias, blobs):
         return {"weight": weight}
 
 
-def _take_auxiliary(settings, blobs, put):
+def without_memory(module, settings, path):
+    """A PSPNet or a ResNet whose tensors are still to come; settings out of range: UserError."""
+    try:
+        with torch.device("meta"):
+            return module(**settings)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _take_auxiliary(settings, blobs, put, prototxt):
     """Fill the auxiliary branch from layers that only the weights have, by its released names."""
-    with torch.device("meta"):
-        model = PSPNet(**{**settings, "aux": True})
+    model = without_memory(PSPNet, {**settings, "aux": True}, prototxt)
     conv, norm, score = (name for path, name in caffe_names(model).items()
                          if path.startswith("auxiliary."))
     if not {conv, norm, score} & set(blobs.layers):

@@ -8,7 +8,7 @@ from pspnet_repro.data.lists import MEAN_BGR
 from pspnet_repro.errors import UserError
 from pspnet_repro.resnet import ResNet
 from prototxt_import.blobs import listed, merged_bn
-from prototxt_import.convert import Conversion, Row
+from prototxt_import.convert import Conversion, Row, without_memory
 
 # torchvision's input is (rgb / 255 - mean) / deviation; here blue, green, red in 0..255.
 _MEAN = 255 * np.array([0.406, 0.456, 0.485])
@@ -27,7 +27,7 @@ def convert_torch_resnet(path):
     minus our mean) to torchvision's: its channels are turned round and divided by 255 times the
     deviation. What is left, the difference of the two means (at most half a level of 255), is a
     constant after that convolution, and is subtracted from the mean of its BN. This is exact except
-    in the outermost outputs of that one convolution, where a part of its window lies on the padding,
+    in the outermost outputs of that one convolution, where its window lies partly on the padding,
     which stands for the mean colour: for ours here, for torchvision's there.
 
     Args:
@@ -42,8 +42,7 @@ def convert_torch_resnet(path):
     if not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{path}: must be a state dict of tensors alone")
     settings = _settings(path, state)
-    with torch.device("meta"):
-        model = ResNet(**settings)
+    model = without_memory(ResNet, settings, path)
     sources = {}
     for module, (conv, bn) in _units(model).items():
         sources[f"{module}.conv.weight"] = f"{conv}.weight"

@@ -309,6 +309,8 @@ def test_torch_resnet_settings_and_report(tmp_path, capsys):
     (lambda s: s.update({"layer3.0.conv2.weight": torch.zeros(8, 4, 3, 3)}),
      r"layer3.0.conv2.weight must be \(8, 8, 3, 3\), got \(8, 4, 3, 3\)$"),
     (lambda s: s["layer3.0.bn2.bias"].fill_(float("nan")), "stage4.0.spatial.bn.bias is not finite"),
+    (lambda s: s.update({"conv1.weight": torch.zeros(600, 3, 7, 7)}),
+     "r.pth: stem_width must be 1 to 512, got 600"),
     (lambda s: s.update({"epoch": 3}), "must be a state dict of tensors alone"),
 ])
 def test_convert_torch_resnet_rejects(tmp_path, change, words):
