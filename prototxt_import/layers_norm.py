@@ -31,7 +31,7 @@ def _bn(layer, shapes, train, variance):
               Param(shape, filler_or(param, "bias_filler", 0), not param.frozen),
               Param(shape, constant(0), False),
               Param(shape, constant(1 if param.frozen else 0), False)]
-    module = SyncBatchNorm2d(1, param.eps, torch_momentum(param.momentum), variance)
+    module = SyncBatchNorm2d(channels, param.eps, torch_momentum(param.momentum), variance)
     module.train(train and not param.frozen)
 
     def run(bottoms, params):
@@ -62,7 +62,7 @@ def batch_norm(layer, shapes, train):
     _check_eps(param.eps)
     use_global = param.use_global_stats if param.HasField("use_global_stats") else not train
     update = not param.HasField("update_global_stats") or param.update_global_stats
-    module = SyncBatchNorm2d(1, param.eps, 1.0, "torch").train(not use_global)
+    module = SyncBatchNorm2d(shape[1], param.eps, 1.0, "torch").train(not use_global)
 
     def run(bottoms, params):
         x, (mean, var, factor) = bottoms[0], params
