@@ -124,6 +124,9 @@ def read_model_file(path):
     Raises:
         UserError: no such file, or another kind of file.
     """
+    if Path(path).suffix == ".caffemodel":
+        raise UserError(f"{path}: a caffemodel: make a file of it first, with python -m "
+                        "prototxt_import convert")
     content = _load_safetensors(path) if _is_safetensors(path) else load(path)
     missing = [key for key in ("settings", "weights") if key not in content]
     if missing:

@@ -9,11 +9,13 @@ from conftest import assert_same_bits
 from test_train import MODEL, _settings, data  # noqa: F401 - a fixture
 
 from pspnet_repro import PSPNet, checkpoint
+from pspnet_repro.__main__ import main
 from pspnet_repro.data.lists import read_list
 from pspnet_repro.errors import UserError
 from pspnet_repro.initial_weights import load_initial_weights
 from pspnet_repro.resnet import ResNet
 from pspnet_repro.train import train
+from prototxt_import.__main__ import main as convert_main
 
 BACKBONE = {"blocks": (1, 1, 1, 1), "stem": "classic", "stem_width": 8, "widths": (8, 16, 32, 64)}
 
@@ -64,6 +66,8 @@ def test_model_file_rejects_what_is_none(tmp_path):
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(UserError, match="x.safetensors: not a readable checkpoint"):
         checkpoint.load_model(path)
+    with pytest.raises(UserError, match="w.caffemodel: a caffemodel: make a file of it first"):
+        checkpoint.load_model(tmp_path / "w.caffemodel")
     safetensors.torch.save_file({"a": torch.zeros(2)}, path, {"settings": "{"})
     with pytest.raises(UserError, match="x.safetensors: not a readable checkpoint"):
         checkpoint.load_model(path)
@@ -158,3 +162,32 @@ def test_train_starts_from_initial_weights(data, tmp_path):  # noqa: F811
     for other in (None, tmp_path / "other.safetensors"):
         with pytest.raises(UserError, match="holds a training with initial_weights = "):
             run(other)
+
+
+@pytest.mark.slow
+def test_commands_take_converted_files(data, tmp_path, capsys):  # noqa: F811
+    """Export, convert, evaluate, train on, export again: each by its command."""
+    net = _drawn(PSPNet(**MODEL, bins=(1, 2)))
+    checkpoint.save_model(tmp_path / "a.pt", net)
+    files = [str(tmp_path / name) for name in ("n.prototxt", "w.caffemodel")]
+    out = str(tmp_path / "b.safetensors")
+    assert convert_main(["export", str(tmp_path / "a.pt"), "-o", *files, "--crop-size", "57"]) == 0
+    assert convert_main(["convert", *files, "-o", out]) == 0
+    figures = []
+    for weights in (str(tmp_path / "a.pt"), out):
+        assert main(["evaluate", "--weights", weights, "--data", str(data), "--base-size", "72",
+                     "--crop-size", "57", "--threads", "1"]) == 0
+        figures.append(capsys.readouterr().out.splitlines()[-1])
+    assert figures[0] == figures[1] and figures[0].startswith("mean IoU")
+    run = tmp_path / "run"
+    assert main(["train", "--data", str(data), "--output", str(run), "--classes", "4", "--bins",
+                 "1,2", "--stem", "classic", "--stem-width", "8", "--width", "0.125", "--blocks",
+                 "1,1,1,1", "--crop-size", "57", "--batch-size", "2", "--max-iter", "1",
+                 "--threads", "1", "--initial-weights", out]) == 0
+    said = capsys.readouterr()
+    assert "loaded into auxiliary, backbone, head, pyramid" in said.err
+    trained = checkpoint.load_model(run / "weights.pt")
+    change = (trained.backbone.stem[0].conv.weight - net.backbone.stem[0].conv.weight).abs().max()
+    assert 0 < change < 0.1
+    assert convert_main(["export", str(run / "weights.pt"), "-o", *files, "--train"]) == 0
+    assert "max_iter: 1" in (tmp_path / "solver.prototxt").read_text()
