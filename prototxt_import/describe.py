@@ -108,7 +108,7 @@ class _Description:
         engines = _FROZEN_ENGINES if frozen else _ENGINES
         if variance in engines:
             param.engine = engines[variance]
-        if unit.relu is not None:
+        if unit.relu:
             self._relu(top)
         return top
 

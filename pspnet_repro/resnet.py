@@ -123,6 +123,8 @@ class ResNet(nn.Module):
             raise ValueError(f'stem must be "deep" or "classic", got {stem!r}')
         if stride_in not in ("1x1", "3x3"):
             raise ValueError(f'stride_in must be "1x1" or "3x3", got {stride_in!r}')
+        if max(strides) == 1:
+            self.settings["stride_in"] = "1x1"  # either place is the same
         if pool_padding not in (0, 1):
             raise ValueError(f"pool_padding must be 0 or 1, got {pool_padding!r}")
         if stem == "deep":

@@ -161,8 +161,9 @@ def test_settings_rebuild_the_network():
     ({"bins": (), "pool": "max", "reduce": False}, {"bins": []}),
     ({"head_width": 512, "aux_width": 256, "initial_running_var": 0.0}, {}),
     ({"aux": False, "aux_width": 3}, {"aux": False}),
+    ({"strides": (1, 1, 1, 1), "stride_in": "3x3"}, {"strides": (1, 1, 1, 1)}),
     ({"backbone": "mini", "stem_width": 8, "depth": 101}, {"backbone": "mini", "stem_width": 8}),
-], ids=["depth", "width", "no-pyramid", "heads", "no-aux", "mini"])
+], ids=["depth", "width", "no-pyramid", "heads", "no-aux", "no-stride", "mini"])
 def test_settings_say_the_same_of_the_same_network(one, other):
     with torch.device("meta"):
         one, other = PSPNet(3, **one), PSPNet(3, **other)
