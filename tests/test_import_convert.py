@@ -1,5 +1,6 @@
 """Original files into our networks: settings read, weights placed, bad input refused."""
 
+import random
 import re
 import warnings
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_same_bits, golden_files, read_golden
+from import_fuzz import mutate
 from test_import_networks import NSFW, seeded_weights
 
 from pspnet_repro import PSPNet, checkpoint
@@ -160,6 +162,22 @@ def test_converted_files_compute_what_the_original_file_says(files, tmp_path):
     torch.testing.assert_close(scores, wanted, rtol=0, atol=1e-5 * wanted.abs().max().item())
 
 
+def test_training_net_with_data_layers(files, tmp_path):
+    """Its phase TRAIN counts; sizes are those of the data layer, bins may pool globally."""
+    net, _, weights = files
+    export(net, 89, tmp_path / "net.prototxt", tmp_path / "w.caffemodel", training={})
+    text = (tmp_path / "train_val.prototxt").read_text()
+    data = ('layer { name: "data" type: "ImageSegData" top: "data" top: "label" include { phase: %s'
+            ' } transform_param { mirror: true crop_size: %d } image_data_param { batch_size: 2 '
+            'label_type: PIXEL anything: "else" } }\n')
+    text = data % ("TRAIN", 89) + data % ("TEST", 97) + text[text.index("layer {"):]
+    text += ('layer { name: "accuracy" type: "Accuracy" bottom: "conv6" bottom: "label_shrink" '
+             'top: "accuracy" include { phase: TEST } }')
+    text = _layer("conv5_1_pool1", "kernel_size: 12\n    stride: 12", "global_pooling: true")(text)
+    again = convert(*_write(tmp_path, text, weights))
+    _assert_same(again, net)
+
+
 def _without(name):
     return lambda text, weights: (text, {k: w for k, w in weights.items() if k != name})
 
@@ -280,6 +298,27 @@ def test_convert_rejects_structures(files, tmp_path, change, words):
     with pytest.raises(UserError, match=words) as caught:
         convert(*paths)
     assert "net.prototxt" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_damaged_files_end_in_a_network_or_an_error(files, tmp_path):
+    _, text, weights = files
+    paths = _write(tmp_path, text, weights)
+    whole = [("net", paths[0].read_bytes()), ("weights", paths[1].read_bytes())]
+    count = {"networks": 0, "errors": 0}
+    for seed in range(200):
+        draw = random.Random(seed)
+        k = draw.randrange(2)
+        paths[k].write_bytes(mutate(*whole[k], whole, draw))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                convert(*paths)
+                count["networks"] += 1
+            except UserError as error:
+                assert "\n" not in str(error)
+                count["errors"] += 1
+        paths[k].write_bytes(whole[k][1])
+    assert min(count.values()) >= 10
 
 
 def test_convert_says_how_variances_are_counted(files, tmp_path):
