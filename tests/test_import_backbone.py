@@ -10,7 +10,8 @@ from pspnet_repro.data.lists import MEAN_BGR
 from pspnet_repro.errors import UserError
 from pspnet_repro.initial_weights import load_initial_weights
 from pspnet_repro.resnet import ResNet
-from prototxt_import import convert_backbone, load_net, torch_resnet, write_caffemodel
+from prototxt_import import (
+    convert, convert_backbone, load_net, torch_resnet, write_caffemodel)
 from prototxt_import.__main__ import main
 from prototxt_import.torch_resnet import convert_torch_resnet
 
@@ -148,8 +149,8 @@ def test_convert_backbone_rejects_other_blocks(tmp_path):
             self.add(f'name: "{top}o" type: "ReLU" bottom: "{top}e" top: "{top}o"')
             return f"{top}o"
 
-    with pytest.raises(UserError, match=r"layer 'u3e' \(Eltwise\): must join three convolutions with "
-                                        "their input, .*; it joins 2 and 1$"):
+    with pytest.raises(UserError, match=r"layer 'u3e' \(Eltwise\): must join three convolutions "
+                                        "with their input, .*; it joins 2 and 1$"):
         convert_backbone(*Basic().write(tmp_path))
 
 
@@ -161,7 +162,6 @@ def test_convert_backbone_rejects_an_eps_that_variances_cannot_take_up(tmp_path)
 
 
 def test_convert_rejects_a_classifier_as_pspnet(tmp_path):
-    from prototxt_import import convert
     with pytest.raises(UserError, match=r"layer 'p' \(Pooling\): must be MAX 3x3 stride 2 padding"):
         convert(*Classifier().write(tmp_path))
     with pytest.raises(UserError, match=r"must be read by one convolution, is read by 0"):
@@ -266,7 +266,8 @@ def test_torch_resnet_first_convolution_takes_over_the_input(tmp_path, photograp
     margin = 1 if deep else 2
     inner = (..., slice(margin, -margin), slice(margin, -margin))
     torch.testing.assert_close(got[inner], wanted[inner], rtol=0, atol=1e-5 * scale)
-    # At the border a part of the window sees the other mean: half a level of 255 at most, 0.35 percent measured.
+    # At the border a part of the window sees the other mean: at most half a level of 255, measured
+    # 0.35 percent.
     assert (got - wanted).abs().max() <= 1e-2 * scale
 
 
@@ -308,7 +309,8 @@ def test_torch_resnet_settings_and_report(tmp_path, capsys):
     (lambda s: s.update({"extra.weight": torch.zeros(1)}), "has no place for extra.weight$"),
     (lambda s: s.update({"layer3.0.conv2.weight": torch.zeros(8, 4, 3, 3)}),
      r"layer3.0.conv2.weight must be \(8, 8, 3, 3\), got \(8, 4, 3, 3\)$"),
-    (lambda s: s["layer3.0.bn2.bias"].fill_(float("nan")), "stage4.0.spatial.bn.bias is not finite"),
+    (lambda s: s["layer3.0.bn2.bias"].fill_(float("nan")),
+     "stage4.0.spatial.bn.bias is not finite"),
     (lambda s: s.update({"conv1.weight": torch.zeros(600, 3, 7, 7)}),
      "r.pth: stem_width must be 1 to 512, got 600"),
     (lambda s: s.update({"epoch": 3}), "must be a state dict of tensors alone"),

@@ -6,8 +6,8 @@ import os
 import numpy as np
 import pytest
 import torch
-from conftest import assert_same_bits, golden_files, read_golden
-from test_import_convert import MINI, drawn
+from conftest import golden_files, read_golden
+from import_files import MINI, assert_same_network, drawn
 
 from pspnet_repro import PSPNet, checkpoint
 from pspnet_repro.errors import UserError
@@ -25,13 +25,6 @@ def _export(net, folder, crop_size=89, **arguments):
     paths = folder / "net.prototxt", folder / "w.caffemodel"
     export(net, crop_size, *paths, **arguments)
     return paths
-
-
-def _assert_same(one, other):
-    assert one.settings == other.settings
-    assert list(one.state_dict()) == list(other.state_dict())
-    for name, tensor in other.state_dict().items():
-        assert_same_bits(one.state_dict()[name], tensor.numpy())
 
 
 @pytest.mark.parametrize("name, classes, depth, crop_size", [
@@ -64,7 +57,7 @@ def test_written_deploy_net_is_the_released_one(shared, tmp_path):
             assert [blob.shape for blob in blobs] == [tuple(param.shape) for param in step.params]
     extra = {name for name, layer in layers.items() if layer.blobs} - set(wanted.params)
     assert extra == {"conv4_7", "conv4_7/bn", "conv6_1"}
-    _assert_same(convert(prototxt, caffemodel), net)
+    assert_same_network(convert(prototxt, caffemodel), net)
 
 
 @pytest.mark.parametrize("path", golden_files("solver"))
@@ -91,8 +84,8 @@ def test_miniature_is_the_golden_one(path, tmp_path):
         for field in ("name", "type", "bottom", "top", "param", "bn_param", "pooling_param",
                       "interp_param", "eltwise_param", "loss_param", "loss_weight"):
             assert getattr(layer, field) == getattr(other, field), (layer.name, field)
-    _assert_same(convert(prototxt, caffemodel), net)
-    _assert_same(convert(tmp_path / "out" / "train_val.prototxt", caffemodel), net)
+    assert_same_network(convert(prototxt, caffemodel), net)
+    assert_same_network(convert(tmp_path / "out" / "train_val.prototxt", caffemodel), net)
 
 
 @pytest.mark.parametrize("settings", [
@@ -110,7 +103,7 @@ def test_convert_inverts_export(tmp_path, settings, prototxt):
     crop_size = settings.pop("crop_size", 89)
     net = drawn(PSPNet(4, **settings))
     _, caffemodel = _export(net, tmp_path, crop_size, training={"batch_size": 1})
-    _assert_same(convert(tmp_path / prototxt, caffemodel), net)
+    assert_same_network(convert(tmp_path / prototxt, caffemodel), net)
 
 
 @pytest.mark.parametrize("guidance", ["eighth", "full"])
@@ -206,7 +199,7 @@ def test_export_command(tmp_path, capsys):
     assert read_solver(out / "solver.prototxt").max_iter == 11
     again = tmp_path / "again.pt"
     assert main(["convert", *names, "-o", str(again)]) == 0
-    _assert_same(checkpoint.load_model(again), net)
+    assert_same_network(checkpoint.load_model(again), net)
     capsys.readouterr()
     assert main(["export", str(again), "-o", *names]) == 0
     assert list(read_net(names[0]).input_dim) == [1, 3, 89, 89]
