@@ -67,12 +67,11 @@ def convert_network(prototxt, caffemodel, whole=True):
     structure = Structure(Graph(prototxt), whole)
     blobs = Blobs(caffemodel)
     settings = structure.settings
-    weights, rows = {}, []
+    arrays, rows = {}, []
 
     def put(path, name, tensors):
         path = path if whole else path.removeprefix("backbone.")
-        weights.update((f"{path}.{key}", torch.from_numpy(np.array(array, np.float32)))
-                       for key, array in tensors.items())
+        arrays.update((f"{path}.{key}", array) for key, array in tensors.items())
         rows.append(Row(name, "x".join(map(str, tensors["weight"].shape)), path))
 
     for path, unit in structure.units.items():
@@ -90,7 +89,9 @@ def convert_network(prototxt, caffemodel, whole=True):
             rows.append(Row(node.name, node.kind, "left out"))
     blobs.check(prototxt)
     model = without_memory(PSPNet if whole else ResNet, settings, prototxt)
-    model.load_state_dict(weights, assign=True)
+    # Copies: the arrays are views of the file's bytes.
+    model.load_state_dict({name: torch.from_numpy(np.array(array, np.float32))
+                           for name, array in arrays.items()}, assign=True)
     return Conversion(model.eval(), rows, structure.image.shape[2])
 
 
@@ -106,11 +107,15 @@ def _bn(unit, conv_bias, blobs):
         scale = blobs.take(unit.scale.name, unit.scale.params) if unit.scale is not None else []
         weight, bias = [*scale, *(np.ones_like(mean), np.zeros_like(mean))[len(scale):]]
     shift = conv_bias[0].astype(np.float64).reshape(mean.shape) if conv_bias else 0.0
+    return _merged(blobs, norm.name, mean, var, weight, bias, factor=factor, eps=eps, shift=shift)
+
+
+def _merged(blobs, name, *arrays, **terms):
     try:
-        return merged_bn(mean, var, weight, bias, factor=factor, eps=eps, shift=shift)
+        return merged_bn(*arrays, **terms)
     except ValueError as error:
-        blobs.problems.append(f"layer {norm.name!r}: {error}")
-        return {"weight": weight}
+        blobs.problems.append(f"layer {name!r}: {error}")
+        return {"weight": arrays[2]}
 
 
 def without_memory(module, settings, path):
@@ -131,11 +136,12 @@ def _take_auxiliary(settings, blobs, put, prototxt):
         return
     middle, classes = model.auxiliary.conv.conv.in_channels, settings["classes"]
     shape = blobs.layers[conv][0].shape if conv in blobs.layers else ()
-    width = shape[0] if shape else model.auxiliary.conv.conv.out_channels
+    fits = shape[1:] == (middle, 3, 3)
+    width = shape[0] if fits else model.auxiliary.conv.conv.out_channels
     settings |= {"aux": True, "aux_width": width}
     put("auxiliary.conv.conv", conv,
         {"weight": blobs.take(conv, [(width, middle, 3, 3)])[0]})
     weight, bias, mean, var = blobs.take(norm, [(1, width, 1, 1)] * 4, norm=True)
-    put("auxiliary.conv.bn", norm, merged_bn(mean, var, weight, bias))
+    put("auxiliary.conv.bn", norm, _merged(blobs, norm, mean, var, weight, bias))
     put("auxiliary.score", score, dict(zip(
         ("weight", "bias"), blobs.take(score, [(classes, width, 1, 1), (classes,)]))))

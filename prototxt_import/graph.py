@@ -27,8 +27,13 @@ class Node:
         for node in self.inputs:
             node.users.append(self)
 
-    name = property(lambda self: self.layer.name)
-    kind = property(lambda self: self.layer.type)
+    @property
+    def name(self):
+        return self.layer.name
+
+    @property
+    def kind(self):
+        return self.layer.type
 
     def __str__(self):
         return f"layer {self.name!r} ({self.kind})"
@@ -114,7 +119,16 @@ class Unit:
         self.end = users[0]
         return self.end
 
-    nodes = property(lambda self: [node for node in (self.conv, self.norm, self.scale, self.relu,
-                                                     self.dropout) if node is not None])
-    source = property(lambda self: self.conv.inputs[0])
-    channels = property(lambda self: self.conv.params[0][0])
+    @property
+    def nodes(self):
+        parts = (self.conv, self.norm, self.scale, self.relu, self.dropout)
+        return [node for node in parts if node is not None]
+
+    @property
+    def source(self):
+        """The node that the convolution reads."""
+        return self.conv.inputs[0]
+
+    @property
+    def channels(self):
+        return self.conv.params[0][0]

@@ -16,8 +16,7 @@ from pspnet_repro import PSPNet, checkpoint
 from pspnet_repro.data.lists import MEAN_BGR
 from pspnet_repro.errors import UserError
 from pspnet_repro.names import caffe_names
-from prototxt_import import (
-    convert, convert_backbone, export, load_net, read_caffemodel, write_caffemodel)
+from prototxt_import import convert, convert_backbone, export, load_net, write_caffemodel
 from prototxt_import.__main__ import main
 from prototxt_import.graph import Graph
 from prototxt_import.structure import Structure

@@ -55,6 +55,9 @@ def _blobs(name, change):
      r"layer 'conv6_1', blob 0 must be \(3, 32, 1, 1\), is \(2, 32, 1, 1\)$"),
     (_blobs("conv4_2", lambda b: [b[0][:, :, 0]]), r"layer 'conv4_2', blob 0 must be "
                                                    r"\(32, 128, 3, 3\), is \(32, 128, 3\)$"),
+    (_blobs("conv4_2", lambda b: [np.ones(10 ** 7, np.float32)]),
+     r"layer 'conv4_2', blob 0 must be \(32, 128, 3, 3\), is \(10000000,\)$"),
+    (_blobs("conv4_2/bn", lambda b: [*b[:3], b[3] - 9]), "layer 'conv4_2/bn': its variances plus"),
     (_nan("conv3_1_1x1_proj"), "layer 'conv3_1_1x1_proj', blob 0 is not finite$"),
     (_nan("conv5_2/bn"), "layer 'conv5_2/bn', blob 0 is not finite$"),
     (_blobs("conv5_2/bn", lambda b: [*b[:3], b[3] - 9]), "layer 'conv5_2/bn': its variances plus"),
