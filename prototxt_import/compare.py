@@ -37,7 +37,7 @@ def deviations(blobs, arrays, item=0, prefix=""):
         sample = arrays.get(f"{prefix}sample/{name}")
         if sample is None:
             continue
-        ours = blob[item].detach().numpy().reshape(-1)
+        ours = blob[item].detach().cpu().numpy().reshape(-1)
         at = np.linspace(0, ours.size - 1, sample.size).astype(np.int64)
         mean = float(arrays[f"{prefix}mean_abs/{name}"])
         largest = max(np.abs(ours).max(), np.abs(sample).max(), 1e-30)

@@ -137,6 +137,7 @@ class CaffeNet(nn.Module):
         self.steps = [Step(*step, tensors) for step, tensors in zip(steps, params)]
         self.output_names = list(unused)
         self.shapes = shapes
+        self._built_for = input_shapes
 
     def _build_layer(self, layer, shapes):
         check(layer.type in LAYERS, f"type {layer.type!r} is not supported")
@@ -226,7 +227,7 @@ class CaffeNet(nn.Module):
         """Run the network; see the class."""
         tensors = self._guarded("input: ", self._input_tensors, inputs)
         shapes = self.input_shapes | {name: tuple(t.shape) for name, t in tensors.items()}
-        if any(self.shapes[name] != shape for name, shape in shapes.items()):
+        if shapes != self._built_for:
             self._build(shapes)
         self.blobs = tensors
         self.loss = None

@@ -72,17 +72,18 @@ class CaffeSolver:
             torch.manual_seed(param.random_seed)
         self.net = _training_net(param, path)
         self.iteration = 0
-        groups, seen = [], set()
+        groups, seen = {}, set()
         for layer, tensors in self.net.params.items():
             for tensor, spec in zip(tensors, self.net.specs[layer]):
                 if tensor.requires_grad and id(tensor) not in seen:
                     seen.add(id(tensor))
-                    groups.append({"params": [tensor], "lr_mult": spec.lr_mult,
-                                   "decay_mult": spec.decay_mult})
+                    groups.setdefault((spec.lr_mult, spec.decay_mult), []).append(tensor)
         if not groups:
             raise UserError(f"{self.net.path}: no parameter learns")
-        self.optimizer = CaffeSGD(groups, param.base_lr, param.momentum, param.weight_decay,
-                                  param.iter_size)
+        self.optimizer = CaffeSGD(
+            [{"params": tensors, "lr_mult": lr, "decay_mult": decay}
+             for (lr, decay), tensors in groups.items()],
+            param.base_lr, param.momentum, param.weight_decay, param.iter_size)
 
     def _check(self, path):
         param = self.param
