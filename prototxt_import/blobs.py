@@ -65,14 +65,14 @@ class Blobs:
         if self._missing:
             problems.insert(0, f"lacks layers {listed(self._missing)}")
         if problems:
-            raise UserError(f"{self.path}: {'; '.join(problems[:_LISTED])}")
+            raise UserError(f"{self.path}: {listed(problems, '; ')}")
 
 
-def listed(names):
-    """Names in one line, the first ones where they are many."""
-    names = list(names)
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+def listed(words, separator=", "):
+    """Names, or sentences, in one line; the first ones where they are many."""
+    words = [word if word.isprintable() else repr(word) for word in words]
+    more = f" and {len(words) - _LISTED} more" if len(words) > _LISTED else ""
+    return separator.join(words[:_LISTED]) + more
 
 
 def _fits(got, wanted, norm):

@@ -46,6 +46,7 @@ def _blobs(name, change):
     (_without("conv4_2"), "lacks layers conv4_2$"),
     (_with("conv7", [np.ones(3, np.float32)]), "has layers that .*net.prototxt has no place for: "
                                                "conv7$"),
+    (_with("two\nlines", [np.ones(3, np.float32)]), r"no place for: 'two\\nlines'$"),
     (_blobs("conv2_1_3x3", lambda b: [b[0].transpose(0, 1, 3, 2)[:, :, :2]]),
      r"layer 'conv2_1_3x3', blob 0 must be \(8, 8, 3, 3\), is \(8, 8, 2, 3\)$"),
     (_blobs("conv2_1_3x3/bn", lambda b: [*b[:2], b[2].ravel(), b[3]]),
