@@ -69,6 +69,8 @@ def _add_train(commands):
     net.add_argument("--width", type=float, default=1.0, help="factor of the stages' channels")
     net.add_argument("--blocks", type=_numbers, help="four numbers, for miniature networks")
     net.add_argument("--stride-in", choices=("1x1", "3x3"), help="default: as released")
+    net.add_argument("--initial-weights", type=_path, metavar="FILE",
+                     help="start from the weights of a PSPNet or of a backbone")
     net.add_argument("--variance", choices=("biased", "unbiased", "torch"), default="unbiased",
                      help="kind of variance in BN")
     solver = parser.add_argument_group("schedule")
@@ -109,7 +111,8 @@ def _train(args):
         augmentation=NO_AUGMENTATION if args.no_augmentation else Augmentation(),
         seed=args.seed, threads=args.threads)
     with distributed.join(args.timeout) as processes:
-        weights = train(settings, pairs, args.output, args.workers, device=args.device)
+        weights = train(settings, pairs, args.output, args.workers, device=args.device,
+                        initial_weights=args.initial_weights)
     if processes.first:
         print(weights)
 
@@ -117,7 +120,8 @@ def _train(args):
 def _add_evaluate(commands):
     parser = commands.add_parser("evaluate", help="mean IoU and pixel accuracy of trained weights",
                                  formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--weights", required=True, type=_path, help="weights.pt of a training")
+    parser.add_argument("--weights", required=True, type=_path,
+                        help="file of a training, or of python -m prototxt_import convert")
     parser.add_argument("--data", required=True, type=_path, help="folder with val.txt")
     parser.add_argument("--zero-is-void", action="store_true",
                         help="labels are 0 = void, k + 1 = class k (ADE20K)")

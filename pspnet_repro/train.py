@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.dataset import TrainingSequence, batches
 from pspnet_repro.data.lists import check_classes
 from pspnet_repro.errors import UsageError, UserError, first_line
+from pspnet_repro.initial_weights import load_initial_weights
 from pspnet_repro.loss import guided_loss
 from pspnet_repro.pspnet import PSPNet
 from pspnet_repro.run_folder import (Interrupted, Log, StopRequest, check_same_settings,
@@ -44,6 +46,7 @@ class TrainSettings:
         augmentation: what is drawn for each image.
         seed: of initial weights, order, augmentation and dropout.
         threads: of the computation in each process; sums, and so bits, can depend on it.
+        initial_weights: SHA-256 of the file that the weights start from, set by `train`.
     """
 
     model: dict
@@ -63,6 +66,7 @@ class TrainSettings:
     augmentation: Augmentation = Augmentation()
     seed: int = 0
     threads: int = 2
+    initial_weights: str | None = None
 
     def to_json(self):
         """Plain data, the same after a round trip through JSON."""
@@ -108,7 +112,7 @@ def average_backward(model, solver, batches, settings, processes):
 
 
 def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress=True,
-          timeout_seconds=distributed.TIMEOUT_SECONDS, device="cpu"):
+          timeout_seconds=distributed.TIMEOUT_SECONDS, device="cpu", initial_weights=None):
     """Train a PSPNet, resuming where an earlier call in the same folder stopped.
 
     Writes to `output`: settings.json, log.txt, losses.jsonl (one line a step), checkpoint.pt
@@ -129,6 +133,7 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
         progress: show a progress bar.
         timeout_seconds: how long a process waits for another that does not answer.
         device: "cpu" or "cuda", see distributed.choose_device.
+        initial_weights: a file to start from, see `load_initial_weights`.
     Returns:
         The path of weights.pt.
     Raises:
@@ -137,6 +142,8 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
         Interrupted: a signal came; the state is saved.
     """
     output = Path(output)
+    settings = dataclasses.replace(
+        settings, initial_weights=initial_weights and checkpoint.file_sha256(initial_weights))
     try:
         with distributed.join(timeout_seconds) as processes, contextlib.ExitStack() as held:
             def lock():
@@ -144,7 +151,7 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
 
             processes.on_first(lock)
             return _train(settings, pairs, output, processes, distributed.choose_device(device),
-                          workers, checkpoint_seconds, progress and processes.first)
+                          workers, checkpoint_seconds, progress and processes.first, initial_weights)
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error}") from error
 
@@ -189,7 +196,8 @@ def _check_losses(gathered, iteration, sequence, settings):
                 raise UserError(f"loss is {totals[k]} at iteration {iteration}, images {names}")
 
 
-def _train(settings, pairs, output, processes, device, workers, checkpoint_seconds, progress):
+def _train(settings, pairs, output, processes, device, workers, checkpoint_seconds, progress,
+           initial_weights):
     weights_path, state_path = output / "weights.pt", output / "checkpoint.pt"
     losses_path = output / "losses.jsonl"
     slots = processes.split(settings.batch_size)
@@ -202,6 +210,7 @@ def _train(settings, pairs, output, processes, device, workers, checkpoint_secon
 
     if processes.on_first(finished):
         return weights_path
+    origin = load_initial_weights(model, initial_weights) if initial_weights else []
     initial_digest = weights_digest(model)
     processes.check_alike(json.dumps([settings.to_json(), initial_digest]),
                           "settings and initial weights")
@@ -222,6 +231,10 @@ def _train(settings, pairs, output, processes, device, workers, checkpoint_secon
     log.info(f"step {start} of {settings.max_iter}, {len(pairs)} images, "
              f"{sum(p.numel() for p in model.parameters())} parameters, processes: "
              f"{processes.size}")
+    for line in origin:
+        log.info(line)
+        if progress and start == 0:
+            print(line, file=sys.stderr)
     bar = tqdm(total=settings.max_iter, initial=start, desc=output.name, unit="step",
                disable=not progress)
     began = saved_at = time.monotonic()
