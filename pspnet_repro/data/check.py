@@ -45,6 +45,7 @@ class Findings:
 
 UNREADABLE = "files that cannot be used"
 COLOURED = "coloured label files"
+DEPTH = "label files of more or less than 8 bits a pixel"
 SIZES = "labels of another size than their image"
 VALUES = "labels with values outside the classes"
 TWICE = "images that are listed twice"
@@ -66,8 +67,10 @@ def _examine(pair, classes, palette_rgb):
             return _File()
         values = read_label_file(pair.label)
     except UserError as error:
-        if "a label must be one channel of 8 bits, got shape" not in str(error):
+        if "a label must be one channel of 8 bits" not in str(error):
             return _File((UNREADABLE, str(error)))
+        if "got shape" not in str(error):
+            return _File((DEPTH, str(error)))
         foreign = _colours(pair.label) - set(palette_rgb) - {(0, 0, 0), (255, 255, 255)}
         kind = "colours of the classes" if not foreign else "colours of no class"
         return _File((COLOURED, f"{error}: {kind}"))
@@ -119,6 +122,8 @@ def _diagnose(findings, classes, table):
             findings.mends.append("label files must hold class indices in one channel, not a "
                                   "picture: look for the data set's index files, or replace each "
                                   "colour by its class's index")
+    if DEPTH in findings.problems:
+        findings.mends.append("save label files with 8 bits a pixel; no class index needs more")
     if SIZES in findings.problems:
         findings.mends.append("labels must be drawn on the pixels as stored: an image turned by "
                               "EXIF or resized after labelling must be turned or resized back")

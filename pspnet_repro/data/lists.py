@@ -158,9 +158,10 @@ def read_label_file(path):
             # OpenCV would spread the values of fewer bits over 0..255.
             raise UserError(f"{path}: a label must be one channel of 8 bits, got {data[24]} bits")
     label = _decode(path, data, cv2.IMREAD_UNCHANGED)
-    if label.ndim != 2 or label.dtype != np.uint8:
-        raise UserError(f"{path}: a label must be one channel of 8 bits, got shape {label.shape}, "
-                        f"{label.dtype}")
+    if label.ndim != 2:
+        raise UserError(f"{path}: a label must be one channel of 8 bits, got shape {label.shape}")
+    if label.dtype != np.uint8:
+        raise UserError(f"{path}: a label must be one channel of 8 bits, got {label.dtype}")
     return label
 
 
