@@ -226,3 +226,8 @@ def test_read_label_with_a_damaged_palette_file(tmp_path):
     with pytest.raises(UserError, match="label.png: not an image that can be read") as caught:
         read_label(path, 3)
     assert "\n" not in str(caught.value)
+
+
+def test_zero_is_void_is_for_lists(ade):
+    with pytest.raises(UsageError, match="--zero-is-void is for list files"):
+        open_data(f"ade20k={ade}", zero_is_void=True)

@@ -160,6 +160,7 @@ def test_switch_whole_image():
     assert x.shape == (1, 3, 105, 161)
     assert not x[..., 100:, :].any() and not x[..., 160:].any()
     assert x[..., :100, :160].abs().amin() > 0
+    assert Protocol(512, 473, whole_image=True).window_size(3, 513) == (41, 513)
 
 
 def test_switch_antialias():

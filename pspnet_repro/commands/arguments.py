@@ -114,20 +114,22 @@ def add_names(parser):
                              f"one of {', '.join(KNOWN)}")
 
 
+def given_classes(args, data=None):
+    """The Classes that --names or the data set names; None where neither does."""
+    if args.names is None:
+        return data.classes() if data is not None else None
+    return (known_classes(args.names.name) if str(args.names) in KNOWN
+            else read_classes(args.names))
+
+
 def classes_of(args, count, data=None):
-    """The Classes of a network with `count` classes, by --names, data set or number.
+    """The Classes of a network with `count` classes; numbered where nothing names them.
 
     Raises:
         UserError: the names are of another number of classes.
     """
-    if args.names is not None:
-        found = (known_classes(args.names.name) if str(args.names) in KNOWN
-                 else read_classes(args.names))
-        where = args.names
-    elif data is not None and data.classes() is not None:
-        found, where = data.classes(), data.name
-    else:
-        return numbered_classes(count)
+    found = given_classes(args, data) or numbered_classes(count)
     if len(found.names) != count:
-        raise UserError(f"{where}: names {len(found.names)} classes, but the network has {count}")
+        raise UserError(f"{args.names or data.name}: names {len(found.names)} classes, but the "
+                        f"network has {count}")
     return found

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from pspnet_repro.commands.arguments import add_names, filled, processes, whole
+from pspnet_repro.commands.arguments import (add_names, filled, given_classes, processes,
+                                             whole)
 from pspnet_repro.data.check import check_split
-from pspnet_repro.data.classes import KNOWN, known_classes, numbered_classes, read_classes
+from pspnet_repro.data.classes import numbered_classes
 from pspnet_repro.data.datasets import IDENTITY, LAYOUTS, open_data
 from pspnet_repro.errors import UsageError
 
@@ -29,12 +30,9 @@ def add(commands):
 
 
 def _classes(args, data):
-    if args.names is not None:
-        return known_classes(args.names.name) if str(args.names) in KNOWN else read_classes(
-            args.names)
-    if args.classes is not None and data.layout is None:
+    if args.classes is not None and data.layout is None and args.names is None:
         return numbered_classes(args.classes)
-    found = data.classes()
+    found = given_classes(args, data)
     if found is None:
         raise UsageError("--classes or --names must say how many classes these lists have")
     return found

@@ -74,14 +74,11 @@ def run(args):
         failed.append(str(error))
         tqdm.write(f"error: {error}", file=sys.stderr)
 
-    record = CountsFile(output / "counts.jsonl", about, net.classes)
-    try:
+    with CountsFile(output / "counts.jsonl", about, net.classes) as record:
         matrix = evaluate(
             net, pairs, classes=net.classes, protocol=protocol, batch_size=args.batch_size,
             record=record, on_error=report,
             on_prediction=save_prediction if args.save_predictions or not labelled else None)
-    finally:
-        record.close()
     if labelled:
         _write_results(matrix, classes, about, len(pairs), failed, output)
     else:

@@ -57,7 +57,7 @@ def run(args):
              "reduce": not args.no_reduce, "aux": not args.no_aux, "stem": args.stem,
              "stem_width": args.stem_width, "width": args.width, "stride_in": args.stride_in,
              "variance": args.variance, "blocks": args.blocks}
-    data = open_data(args.data)
+    data = open_data(args.data, args.zero_is_void)
     pairs = data.pairs(args.split)
     if pairs[0].label is None:
         raise UserError(f"--data: {data.name}, {args.split} has no labels to train on")

@@ -193,11 +193,14 @@ def open_data(text, zero_is_void=False):
             list file. Beside lists classes.txt may give names and colours, see read_classes.
         zero_is_void: see DataSet; benchmarks know it themselves.
     Raises:
-        UsageError: an unknown NAME.
+        UsageError: an unknown NAME, or zero_is_void with a known one.
         UserError: no such folder.
     """
     name, equals, folder = text.partition("=")
     if equals and name in LAYOUTS:
+        if zero_is_void:
+            raise UsageError(f"--zero-is-void is for list files: what labels mean in {name} is "
+                             f"known")
         data = DataSet(name, Path(folder), LAYOUTS[name])
     elif equals and not Path(text).exists():
         raise UsageError(f"--data: {name!r} is no benchmark; choose {', '.join(LAYOUTS)}, or give "

@@ -12,6 +12,8 @@ from pspnet_repro.errors import UserError, first_line
 class CountsFile:
     """Counts of (label, prediction) pairs, one line an image, appended as images are done.
 
+    A context manager: leaving it closes the file.
+
     The first line says what the counts depend on; a file that says something else is refused. A
     last line that was cut off is dropped.
 
@@ -20,7 +22,8 @@ class CountsFile:
         about: plain data: weights, data and settings.
         classes: number of classes.
     Raises:
-        UserError: the file belongs to another test, is damaged, or cannot be written.
+        UserError: the file belongs to another test, is damaged or cannot be written, or another
+            process is at work in its folder.
     """
 
     def __init__(self, path, about, classes):
@@ -29,7 +32,7 @@ class CountsFile:
         self.done = {}
         about = json.loads(json.dumps(about))
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = checkpoint.lock_folder(path.parent)
             kept = self._read(about) if path.exists() else []
             text = "".join(line + "\n" for line in kept or [json.dumps(about)])
             checkpoint.write_bytes(path, text)
@@ -76,5 +79,9 @@ class CountsFile:
             raise UserError(f"{self.path}: cannot be written: {first_line(error)}") from error
         self.done[number] = counts
 
-    def close(self):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
         self._file.close()
+        self._lock.close()
