@@ -1,5 +1,6 @@
 """Windows in batches, both paths to the canvas, and every switch of the protocol."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -223,30 +224,10 @@ def test_predict_stream_rejects():
         predict_probabilities(tiny_net(), photograph(41, 41), classes=5, base_size=40, crop_size=41)
 
 
-MEMORY = """
-import resource
-import numpy as np
-import torch
-from pspnet_repro.evaluation import MULTI_SCALE, predict_probabilities
-
-class Net:
-    def logits(self, x):
-        return x.new_zeros(len(x), 19, 90, 90)
-
-torch.set_num_threads(2)
-predict_probabilities(Net(), np.zeros((713, 713, 3), np.uint8), classes=19, base_size=712,
-                      crop_size=713)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-predict_probabilities(Net(), np.zeros((1024, 2048, 3), np.uint8), classes=19, base_size=2048,
-                      crop_size=713, scales=MULTI_SCALE)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2 ** 20)
-"""
-
-
 @pytest.mark.slow
 def test_memory_of_a_street_at_six_scales():
-    run = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True,
-                         cwd=Path(__file__).parents[1], check=True)
-    gibibytes = float(run.stdout)
+    script = Path(__file__).parents[1] / "experiments" / "bench_memory.py"
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    gibibytes = float(re.search(r"([0-9.]+) GiB", run.stdout)[1])
     # The largest canvas is 1793 x 3585 x 19 float32, 0.45 GiB; the result 0.15, twice.
     assert 0.5 < gibibytes < 2
