@@ -18,14 +18,22 @@ INSTALL_SETTINGS := $(PYTHON) $(TORCH) $(TORCH_INDEX)
 remember = mkdir -p $(dir $(1)) && { echo '$(2)' | cmp -s - $(1) || echo '$(2)' > $(1); }
 SOURCES := setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu)
 
-.PHONY: help build test table bench clean always
+.PHONY: help build test test-cuda cuda-check table bench clean always
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
 
 build: $(BUILT)  ## set up the virtual environment and compile the extension
 
 test: build  ## run the tests
 	$(PY) -m pytest
+
+test-cuda: build  ## run the kernels' tests on the GPU, also under compute-sanitizer
+	PSPNET_REQUIRE_CUDA=1 $(PY) -m pytest -m cuda
+	PSPNET_REQUIRE_CUDA=1 compute-sanitizer --error-exitcode 1 $(PY) -m pytest -m cuda \
+	    tests/test_cuda_kernels.py
+
+cuda-check: build  ## compile the CUDA kernels with nvcc, where there is one, and print what they take
+	$(PY) tests/cuda_check.py
 
 table: build  ## train and test the rows of Table 1 on the embedded scenes
 	$(PY) experiments/run_table.py --table 1 --profile mini $(SETTINGS)

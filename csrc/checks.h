@@ -123,4 +123,24 @@ inline void check_scores(const at::Tensor& canvas, const at::Tensor& logits,
   }
 }
 
+// What sums and per-channel numbers of BN are kept in.
+inline at::ScalarType accumulate_type(const at::Tensor& input) {
+  return input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+inline at::Tensor per_channel(const at::Tensor& tensor, const char* name,
+                              const at::Tensor& input) {
+  check_same(tensor, name, {input.size(1)}, input);
+  TORCH_CHECK(tensor.scalar_type() == accumulate_type(input), name, " must be ",
+              accumulate_type(input), " for ", input.scalar_type(), " input, got ",
+              tensor.scalar_type());
+  return tensor.contiguous();
+}
+
+inline void check_batch_norm_gradient(const at::Tensor& grad_output, const at::Tensor& input) {
+  check_image(input, "input");
+  check_same(grad_output, "grad_output", input.sizes(), input);
+  check_same_dtype(grad_output, "grad_output", input);
+}
+
 }  // namespace pspnet

@@ -1,5 +1,5 @@
-// Index arithmetic of pooling, interpolation and windows, included by the C++ and the CUDA compiler alike,
-// so that both devices visit the same pixels. Compile without contraction to fused multiply-add.
+// Index arithmetic of pooling, interpolation and windows, included by the C++ and the CUDA compiler
+// alike, so that both devices visit the same pixels. Compile without contraction to fused multiply-add.
 #pragma once
 
 #include <cstdint>
@@ -49,6 +49,19 @@ PSPNET_HOST_DEVICE inline AxisRange bin_range(int64_t i, int64_t size, int64_t b
   const int64_t end = ceil_div((i + 1) * size, bins);
   return {begin, end, end - begin};
 }
+
+// The rule of one axis of a window (kernel > 0) or of a level of bins (kernel == 0).
+struct AxisRule {
+  int64_t size;
+  int64_t outputs;
+  int64_t kernel;
+  int64_t stride;
+  int64_t padding;
+  PSPNET_HOST_DEVICE AxisRange range(int64_t i) const {
+    return kernel > 0 ? window_range(i, size, kernel, stride, padding)
+                      : bin_range(i, size, outputs);
+  }
+};
 
 // One output pixel of an axis reads input pixels i0 and i1, the latter with weight lambda1.
 struct InterpTap {

@@ -1,6 +1,12 @@
 #include <torch/library.h>
 
-TORCH_LIBRARY(pspnet, m) {
+// tests/cuda_on_cpu has the same operators under another name.
+#ifndef PSPNET_LIBRARY
+#define PSPNET_LIBRARY pspnet
+#endif
+#define PSPNET_TORCH_LIBRARY(name, m) TORCH_LIBRARY(name, m)
+
+PSPNET_TORCH_LIBRARY(PSPNET_LIBRARY, m) {
   // Pooling. The max operators also return, for each output, the index y * W + x of its source in
   // the input plane (-1: no element exceeds -FLT_MAX).
   m.def("window_avg_pool2d(Tensor input, SymInt[2] kernel_size, SymInt[2] stride, "
@@ -9,26 +15,31 @@ TORCH_LIBRARY(pspnet, m) {
         "SymInt[2] stride, SymInt[2] padding) -> Tensor");
   m.def("window_max_pool2d(Tensor input, SymInt[2] kernel_size, SymInt[2] stride, "
         "SymInt[2] padding) -> (Tensor, Tensor)");
+  m.def("window_max_pool2d_backward(Tensor grad_output, Tensor indices, SymInt[2] in_size, "
+        "SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding) -> Tensor");
   m.def("pyramid_avg_pool2d(Tensor input, SymInt[] bins) -> Tensor[]");
   m.def("pyramid_avg_pool2d_backward(Tensor[] grad_outputs, SymInt[2] in_size, SymInt[] bins) "
         "-> Tensor");
   m.def("pyramid_max_pool2d(Tensor input, SymInt[] bins) -> (Tensor[], Tensor[])");
-  m.def("max_pool2d_backward(Tensor[] grad_outputs, Tensor[] indices, SymInt[2] in_size) "
-        "-> Tensor");
+  m.def("pyramid_max_pool2d_backward(Tensor[] grad_outputs, Tensor[] indices, "
+        "SymInt[2] in_size, SymInt[] bins) -> Tensor");
 
   m.def("interp2d(Tensor input, SymInt[2] out_size, SymInt pad_begin, SymInt pad_end) -> Tensor");
   m.def("interp2d_backward(Tensor grad_output, SymInt[2] in_size, SymInt pad_begin, "
         "SymInt pad_end) -> Tensor");
 
-  // The local steps of batch normalization. Per-channel tensors are (C,), float64 for float64
-  // input and float32 otherwise; sqdev is the sum of squared deviations from the mean.
+  // The local steps of batch normalization, with the ReLU behind it where `relu`. Per-channel
+  // tensors are (C,), float64 for float64 input and float32 otherwise; sqdev is the sum of squared
+  // deviations from the mean.
   m.def("batch_norm_statistics(Tensor input) -> (Tensor mean, Tensor sqdev)");
   m.def("batch_norm_normalize(Tensor input, Tensor mean, Tensor invstd, Tensor weight, "
-        "Tensor bias) -> Tensor");
+        "Tensor bias, bool relu) -> Tensor");
   m.def("batch_norm_backward_reduce(Tensor grad_output, Tensor input, Tensor mean, "
-        "Tensor invstd) -> (Tensor sum_dy, Tensor sum_dy_xhat)");
+        "Tensor invstd, Tensor weight, Tensor bias, bool relu) "
+        "-> (Tensor sum_dy, Tensor sum_dy_xhat)");
   m.def("batch_norm_backward_elementwise(Tensor grad_output, Tensor input, Tensor mean, "
-        "Tensor invstd, Tensor weight, Tensor mean_dy, Tensor mean_dy_xhat) -> Tensor");
+        "Tensor invstd, Tensor weight, Tensor bias, Tensor mean_dy, Tensor mean_dy_xhat, "
+        "bool relu) -> Tensor");
 
   // Adds the class probabilities of a batch of windows to a canvas (classes, H, W).
   m.def("scores(Tensor(a!) canvas, Tensor logits, Tensor? mirrored, SymInt[] tops, "

@@ -1,6 +1,7 @@
 """Trains and tests one row; run_table.py starts one such process a row and holds its input."""
 
 import argparse
+import contextlib
 import datetime
 import hashlib
 import json
@@ -24,12 +25,13 @@ import torch
 
 from experiments.profiles import PROFILES
 from experiments.rows import TABLES
-from pspnet_repro import checkpoint
+from pspnet_repro import checkpoint, distributed
 from pspnet_repro.data.lists import list_digest, read_list
 from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation import Protocol
 from pspnet_repro.evaluation.evaluate import evaluate
-from pspnet_repro.train import Interrupted, TrainSettings, train
+from pspnet_repro.run_folder import Interrupted
+from pspnet_repro.train import TrainSettings, train
 from pspnet_repro.visualize import write_png
 
 
@@ -90,7 +92,9 @@ def provenance():
 
 
 def run_row(row, profile, folder, runs, seed, checkpoint_seconds=120.0, progress=True):
-    """Train and test a row unless that was done before.
+    """Train and test a row unless that was done before; processes of torchrun call this alike.
+
+    Processes on several machines must all see the folder `runs`.
 
     Returns:
         The folder of the run; result.json in it holds the figures.
@@ -98,16 +102,22 @@ def run_row(row, profile, folder, runs, seed, checkpoint_seconds=120.0, progress
         UserError, Interrupted: as `train` and `evaluate`.
     """
     out = run_folder(runs, row, profile, folder, seed)
-    if (out / "result.json").exists():
-        return out
     try:
-        with checkpoint.lock_folder(out, ".run.lock"):
-            return _run(row, profile, folder, out, seed, checkpoint_seconds, progress)
+        with distributed.join() as processes, contextlib.ExitStack() as held:
+            def finished():
+                done = (out / "result.json").exists()
+                if not done:
+                    held.enter_context(checkpoint.lock_folder(out, ".run.lock"))
+                return done
+
+            if not processes.on_first(finished):
+                _run(row, profile, folder, out, seed, processes, checkpoint_seconds, progress)
+            return out
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error}") from error
 
 
-def _run(row, profile, folder, out, seed, checkpoint_seconds, progress):
+def _run(row, profile, folder, out, seed, processes, checkpoint_seconds, progress):
     settings = row_settings(row, profile, folder, seed)
     val_pairs = read_list(folder / "val.txt")
     about = provenance()
@@ -120,9 +130,11 @@ def _run(row, profile, folder, out, seed, checkpoint_seconds, progress):
     protocol = Protocol(profile.base_size, settings.crop_size)
     matrix = evaluate(
         net, val_pairs, classes=len(profile.classes), protocol=protocol,
-        zero_is_void=profile.zero_is_void, progress=progress,
+        zero_is_void=profile.zero_is_void, progress=progress, processes=processes,
         on_prediction=lambda number, pair, predicted: write_png(
             out / "predictions" / prediction_name(number, pair), predicted))
+    if not processes.first:
+        return
     iou = dict(zip(profile.classes, matrix.iou.tolist(), strict=True))
     result = {
         "row": row.name, "profile": profile.name, "seed": seed,
@@ -134,6 +146,7 @@ def _run(row, profile, folder, out, seed, checkpoint_seconds, progress):
         "initial_sha256": checkpoint.load(weights)["initial_sha256"],
         "parameters": sum(p.numel() for p in net.parameters()),
         "receptive_field": net.receptive_field(),
+        "processes": processes.size,
         "train_seconds_of_last_sitting": round(trained - began, 1),
         "test_seconds": round(time.monotonic() - trained, 1),
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
@@ -141,7 +154,6 @@ def _run(row, profile, folder, out, seed, checkpoint_seconds, progress):
         "provenance": about,
     }
     checkpoint.write_bytes(out / "result.json", json.dumps(result, indent=1))
-    return out
 
 
 def _stop_with_parent():

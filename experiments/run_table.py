@@ -1,6 +1,10 @@
-"""Trains and tests a table's missing rows and prints our figures beside the paper's."""
+"""Trains and tests a table's missing rows and prints our figures beside the paper's.
+
+Alone it starts a process a row, some rows at a time; under torchrun all processes work at one row.
+"""
 
 import argparse
+import itertools
 import os
 import signal
 import subprocess
@@ -17,9 +21,10 @@ from tqdm import tqdm
 from experiments.profiles import PROFILES
 from experiments.report import write_report
 from experiments.rows import TABLES
-from experiments.run_row import row_settings, run_folder
-from pspnet_repro import PSPNet
+from experiments.run_row import row_settings, run_folder, run_row
+from pspnet_repro import PSPNet, distributed
 from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.run_folder import Interrupted
 
 
 def parse_arguments(argv=None):
@@ -113,38 +118,56 @@ def run_all(tasks, profile, data, runs, jobs, max_iter):
                 process.wait()
 
 
-def main(argv=None):
-    args = parse_arguments(argv)
+def run_rows(args, processes):
+    """Run the missing rows and print the table; all of `processes` call this alike."""
     profile = PROFILES[args.profile]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        if args.seeds < 1 or args.jobs is not None and args.jobs < 1:
-            raise UsageError("--seeds and --jobs must be at least 1")
-        rows = select_rows(args.table, args.rows)
-        runs = args.runs / profile.name
-        data = profile.folder(args.data, args.cache)
-        max_iter = row_settings(rows[0], profile, data, 0).max_iter
-        folders = {row.name: [run_folder(runs, row, profile, data, seed)
-                              for seed in range(args.seeds)] for row in rows}
-        tasks = [(row, seed, folders[row.name][seed]) for seed in range(args.seeds)
-                 for row in rows if not (folders[row.name][seed] / "result.json").exists()]
-        jobs = args.jobs or min(profile.rows_at_once, os.cpu_count() or 1)
-        baseline = PSPNet(len(profile.classes), 50, (), **profile.model)
-        crop_size = profile.train["crop_size"]
+    if args.seeds < 1 or args.jobs is not None and args.jobs < 1:
+        raise UsageError("--seeds and --jobs must be at least 1")
+    if processes.size > 1 and args.jobs is not None:
+        raise UsageError("--jobs must be left out under torchrun: all processes work at one row")
+    rows = select_rows(args.table, args.rows)
+    runs = args.runs / profile.name
+    data = Path(processes.on_first(lambda: str(profile.folder(args.data, args.cache))))
+    max_iter = row_settings(rows[0], profile, data, 0).max_iter
+    folders = {row.name: [run_folder(runs, row, profile, data, seed)
+                          for seed in range(args.seeds)] for row in rows}
+    tasks = [(row, seed, folders[row.name][seed]) for seed in range(args.seeds) for row in rows]
+    missing = processes.on_first(lambda: [not (folder / "result.json").exists()
+                                          for _, _, folder in tasks])
+    tasks = list(itertools.compress(tasks, missing))
+    baseline = PSPNet(len(profile.classes), 50, (), **profile.model)
+    crop_size = profile.train["crop_size"]
+    if processes.first:
         print(f"Table {args.table}, profile {profile.name}: {len(tasks)} of "
               f"{len(rows) * args.seeds} runs to do. Without the pyramid the network sees "
               f"{baseline.receptive_field()} pixels of a {crop_size} crop.")
-        if tasks:
-            run_all(tasks, profile, data, runs, jobs, max_iter)
+    if processes.size > 1:
+        for row, seed, _ in tasks:
+            run_row(row, profile, data, runs, seed, progress=processes.first)
+    elif tasks:
+        jobs = args.jobs or min(profile.rows_at_once, os.cpu_count() or 1)
+        run_all(tasks, profile, data, runs, jobs, max_iter)
+    if processes.first:
         output = args.output or runs
         print("\n".join(write_report(args.table, rows, folders, profile, data, output)))
         print(f"Report: {output / f'table{args.table}.md'}")
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from there", file=sys.stderr)
+
+
+def main(argv=None):
+    args = parse_arguments(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with distributed.join() as processes:
+            run_rows(args, processes)
+    except (KeyboardInterrupt, Interrupted):
+        distributed.say("\nstopped; the same command goes on from there")
         return 130
+    except (UsageError, distributed.FailedElsewhere) as error:
+        distributed.say(f"error: {error}")
+        return 2 if isinstance(error, UsageError) else 1
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+        return 1
     return 0
 
 

@@ -5,9 +5,10 @@ import sys
 
 import cv2
 
+from pspnet_repro import distributed
 from pspnet_repro.commands import check_data, evaluate, predict, train
 from pspnet_repro.errors import UsageError, UserError
-from pspnet_repro.train import Interrupted
+from pspnet_repro.run_folder import Interrupted
 
 
 def main(argv=None):
@@ -20,11 +21,14 @@ def main(argv=None):
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         return args.run(args) or 0
+    except (UsageError, distributed.FailedElsewhere) as error:
+        distributed.say(f"error: {error}")
+        return 2 if isinstance(error, UsageError) else 1
     except (UserError, MemoryError) as error:
         print(f"error: {error or 'not enough memory'}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+        return 1
     except (Interrupted, KeyboardInterrupt) as stop:
-        print(f"\n{stop}" if str(stop) else "\nstopped", file=sys.stderr)
+        distributed.say(f"\n{stop}" if str(stop) else "\nstopped")
         return 130
 
 

@@ -72,14 +72,17 @@ def save(path, content):
     write_bytes(path, buffer.getbuffer())
 
 
-def load(path):
+def load(path, data=None):
     """Load what `save` wrote; tensors on the CPU.
 
+    Args:
+        path: the file.
+        data: its bytes, where they have been read already.
     Raises:
         UserError: the file is missing, truncated, or holds anything else than plain data.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path if data is None else io.BytesIO(data), map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,

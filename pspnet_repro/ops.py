@@ -119,8 +119,8 @@ def interp2d(input, out_size, pad_begin=0, pad_end=0):
     Raises:
         RuntimeError: `input` is not 4-D, is empty after cropping, or a size is below 1.
 
-    Deterministic in both directions; float32 on the CPU gives the original's bits. Source: the
-    Interp layer.
+    Deterministic in both directions; float32 on the CPU gives the original's bits. Under autocast
+    half input is computed and returned in float32. Source: the Interp layer.
     """
     out_size = list(out_size)
     if USE_REFERENCE:
@@ -147,41 +147,46 @@ def batch_norm_statistics(input):
     return _batch_norm_op("batch_norm_statistics")(input)
 
 
-def batch_norm_normalize(input, mean, invstd, weight, bias):
-    """(input - mean) * invstd * weight + bias, channel by channel.
+def batch_norm_normalize(input, mean, invstd, weight, bias, relu=False):
+    """(input - mean) * invstd * weight + bias, channel by channel, and the ReLU of it.
 
     Args:
         input: (N, C, H, W).
         mean, invstd, weight, bias: (C,), float64 for float64 input, else float32.
+        relu: negative results become 0; a NaN stays.
     Returns:
         (N, C, H, W), dtype and memory format of `input`.
     """
-    return _batch_norm_op("batch_norm_normalize")(input, mean, invstd, weight, bias)
+    return _batch_norm_op("batch_norm_normalize")(input, mean, invstd, weight, bias, relu)
 
 
-def batch_norm_backward_reduce(grad_output, input, mean, invstd):
+def batch_norm_backward_reduce(grad_output, input, mean, invstd, weight, bias, relu=False):
     """The two sums that BN's backward needs: of dy, and of dy * xhat, over N, H and W.
-
-    Returns:
-        (sum_dy, sum_dy_xhat), each (C,), dtype of `mean`; xhat = (input - mean) * invstd.
-    """
-    return _batch_norm_op("batch_norm_backward_reduce")(grad_output, input, mean, invstd)
-
-
-def batch_norm_backward_elementwise(grad_output, input, mean, invstd, weight, mean_dy,
-                                    mean_dy_xhat):
-    """weight * invstd * (dy - mean_dy - xhat * mean_dy_xhat).
 
     Args:
         grad_output, input: (N, C, H, W), the same dtype.
-        mean, invstd, weight: (C,) as in the forward pass.
+        mean, invstd, weight, bias: (C,) as in the forward pass.
+        relu: as in the forward pass; dy is 0 where the ReLU gave 0.
+    Returns:
+        (sum_dy, sum_dy_xhat), each (C,), dtype of `mean`; xhat = (input - mean) * invstd.
+    """
+    return _batch_norm_op("batch_norm_backward_reduce")(grad_output, input, mean, invstd, weight,
+                                                        bias, relu)
+
+
+def batch_norm_backward_elementwise(grad_output, input, mean, invstd, weight, bias, mean_dy,
+                                    mean_dy_xhat, relu=False):
+    """weight * invstd * (dy - mean_dy - xhat * mean_dy_xhat), dy as in the sums.
+
+    Args:
+        grad_output, input, mean, invstd, weight, bias, relu: as in `batch_norm_backward_reduce`.
         mean_dy, mean_dy_xhat: (C,), the sums of `batch_norm_backward_reduce` over all processes,
             divided by the number of elements a channel.
     Returns:
         The gradient of the input, (N, C, H, W).
     """
     return _batch_norm_op("batch_norm_backward_elementwise")(
-        grad_output, input, mean, invstd, weight, mean_dy, mean_dy_xhat)
+        grad_output, input, mean, invstd, weight, bias, mean_dy, mean_dy_xhat, relu)
 
 
 def scores(canvas, logits, mirrored, tops, lefts, out_size):
@@ -214,3 +219,4 @@ def scores(canvas, logits, mirrored, tops, lefts, out_size):
 if not USE_REFERENCE:
     ops_register.register_fakes()
     ops_register.register_gradients()
+    ops_register.register_autocast()

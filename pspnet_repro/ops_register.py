@@ -1,4 +1,4 @@
-"""What torch's dispatcher must know of the operators beside their kernels: fakes and gradients."""
+"""What torch's dispatcher must know of the operators beside kernels: fakes, gradients, autocast."""
 
 import torch
 from torch._prims_common import suggest_memory_format
@@ -67,8 +67,12 @@ def register_fakes():
         return outputs, [_indices_like(o) for o in outputs]
 
     register("pyramid_max_pool2d", pyramid_max)
-    register("max_pool2d_backward",
-             lambda grad_outputs, indices, in_size: _fake_grad_input(grad_outputs[0], in_size))
+    register("window_max_pool2d_backward",
+             lambda grad_output, indices, in_size, kernel_size, stride, padding:
+             _fake_grad_input(grad_output, in_size))
+    register("pyramid_max_pool2d_backward",
+             lambda grad_outputs, indices, in_size, bins:
+             _fake_grad_input(grad_outputs[0], in_size))
     register("interp2d", _fake_interp)
     register("interp2d_backward",
              lambda grad_output, in_size, pad_begin, pad_end:
@@ -76,12 +80,12 @@ def register_fakes():
     register("batch_norm_statistics",
              lambda input: (_fake_per_channel(input), _fake_per_channel(input)))
     register("batch_norm_normalize",
-             lambda input, mean, invstd, weight, bias: _empty(input, input.shape))
+             lambda input, mean, invstd, weight, bias, relu: _empty(input, input.shape))
     register("batch_norm_backward_reduce",
-             lambda grad_output, input, mean, invstd:
+             lambda grad_output, input, mean, invstd, weight, bias, relu:
              (_fake_per_channel(input), _fake_per_channel(input)))
     register("batch_norm_backward_elementwise",
-             lambda grad_output, input, mean, invstd, weight, mean_dy, mean_dy_xhat:
+             lambda grad_output, input, mean, invstd, weight, bias, mean_dy, mean_dy_xhat, relu:
              _empty(input, input.shape))
     register("scores", checks.scores)
 
@@ -102,12 +106,13 @@ def register_gradients():
     register("window_avg_pool2d", window_setup, window_avg_backward)
 
     def window_max_setup(ctx, inputs, output):
-        ctx.in_size = inputs[0].shape[2:]
+        window_setup(ctx, inputs, output)
         ctx.save_for_backward(output[1])
         ctx.mark_non_differentiable(output[1])
 
     def window_max_backward(ctx, grad_output, _):
-        grad = _ops.max_pool2d_backward([grad_output], [ctx.saved_tensors[0]], ctx.in_size)
+        grad = _ops.window_max_pool2d_backward(grad_output, *ctx.saved_tensors, ctx.in_size,
+                                               ctx.kernel_size, ctx.stride, ctx.padding)
         return grad, None, None, None
 
     register("window_max_pool2d", window_max_setup, window_max_backward)
@@ -122,12 +127,13 @@ def register_gradients():
     register("pyramid_avg_pool2d", pyramid_avg_setup, pyramid_avg_backward)
 
     def pyramid_max_setup(ctx, inputs, output):
-        ctx.in_size = inputs[0].shape[2:]
+        pyramid_avg_setup(ctx, inputs, output)
         ctx.save_for_backward(*output[1])
         ctx.mark_non_differentiable(*output[1])
 
     def pyramid_max_backward(ctx, grad_outputs, _):
-        return _ops.max_pool2d_backward(grad_outputs, list(ctx.saved_tensors), ctx.in_size), None
+        return _ops.pyramid_max_pool2d_backward(grad_outputs, list(ctx.saved_tensors),
+                                                ctx.in_size, ctx.bins), None
 
     register("pyramid_max_pool2d", pyramid_max_setup, pyramid_max_backward)
 
@@ -140,3 +146,9 @@ def register_gradients():
         return grad, None, None, None
 
     register("interp2d", interp_setup, interp_backward)
+
+
+def register_autocast():
+    # Batch normalization needs none: it takes half input with float32 parameters as it is.
+    for device in ("cpu", "cuda"):
+        torch.library.register_autocast("pspnet::interp2d", device, torch.float32)

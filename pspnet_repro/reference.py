@@ -98,24 +98,34 @@ def batch_norm_statistics(input):
     return mean, ((work - _per_channel(mean)) ** 2).sum((0, 2, 3))
 
 
-def batch_norm_normalize(input, mean, invstd, weight, bias):
+def batch_norm_normalize(input, mean, invstd, weight, bias, relu):
     """See ops.batch_norm_normalize."""
     scaled = (input - _per_channel(mean)) * _per_channel(invstd * weight)
-    return (scaled + _per_channel(bias)).to(input.dtype)
+    output = (scaled + _per_channel(bias)).to(input.dtype)
+    return output.relu() if relu else output
 
 
-def batch_norm_backward_reduce(grad_output, input, mean, invstd):
-    """See ops.batch_norm_backward_reduce."""
+def _before_relu(grad_output, input, mean, invstd, weight, bias, relu):
     grad = grad_output.to(mean.dtype)
+    if not relu:
+        return grad
+    output = batch_norm_normalize(input, mean, invstd, weight, bias, False)
+    return grad.masked_fill(output <= 0, 0)
+
+
+def batch_norm_backward_reduce(grad_output, input, mean, invstd, weight, bias, relu):
+    """See ops.batch_norm_backward_reduce."""
+    grad = _before_relu(grad_output, input, mean, invstd, weight, bias, relu)
     xhat = (input - _per_channel(mean)) * _per_channel(invstd)
     return grad.sum((0, 2, 3)), (grad * xhat).sum((0, 2, 3))
 
 
-def batch_norm_backward_elementwise(grad_output, input, mean, invstd, weight, mean_dy,
-                                    mean_dy_xhat):
+def batch_norm_backward_elementwise(grad_output, input, mean, invstd, weight, bias, mean_dy,
+                                    mean_dy_xhat, relu):
     """See ops.batch_norm_backward_elementwise."""
+    grad = _before_relu(grad_output, input, mean, invstd, weight, bias, relu)
     xhat = (input - _per_channel(mean)) * _per_channel(invstd)
-    centred = grad_output - _per_channel(mean_dy) - xhat * _per_channel(mean_dy_xhat)
+    centred = grad - _per_channel(mean_dy) - xhat * _per_channel(mean_dy_xhat)
     return (centred * _per_channel(weight * invstd)).to(grad_output.dtype)
 
 

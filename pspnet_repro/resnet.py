@@ -22,11 +22,14 @@ class ConvBN(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride,
                               padding=kernel_size // 2 * dilation, dilation=dilation, bias=False)
         self.bn = SyncBatchNorm2d(out_channels, **bn)
-        self.relu = nn.ReLU(inplace=True) if relu else None
+        self.relu = relu
 
     def forward(self, x):
-        x = self.bn(self.conv(x))
-        return x if self.relu is None else self.relu(x)
+        x = self.conv(x)
+        if isinstance(self.bn, SyncBatchNorm2d):
+            return self.bn(x, self.relu)
+        # A layer that convert_to_torch put there.
+        return self.bn(x).relu_() if self.relu else self.bn(x)
 
 
 class Bottleneck(nn.Module):

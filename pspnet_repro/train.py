@@ -1,24 +1,28 @@
 """Training, from the first line to the last."""
 
+import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import os
-import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
-from pspnet_repro import checkpoint
+from pspnet_repro import checkpoint, distributed
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.dataset import TrainingSequence, batches
 from pspnet_repro.data.lists import check_classes
 from pspnet_repro.errors import UsageError, UserError, first_line
 from pspnet_repro.loss import guided_loss
 from pspnet_repro.pspnet import PSPNet
+from pspnet_repro.run_folder import (Interrupted, Log, StopRequest, check_same_settings,
+                                     cut_losses, restore, save_state)
 from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
 
 
@@ -31,7 +35,7 @@ class TrainSettings:
         data: name of the data set, for people.
         list_sha256: of the training list's bytes, see data.lists.list_digest.
         zero_is_void: label files hold 0 = void, k + 1 = class k (ADE20K).
-        crop_size, batch_size: pixels a side; images a backward pass.
+        crop_size, batch_size: pixels a side; images a backward pass, over all processes.
         iter_size: backward passes a step.
         max_iter: steps.
         base_lr, power, momentum, weight_decay: the solver's (paper, 5.1).
@@ -39,7 +43,7 @@ class TrainSettings:
         guidance: "eighth" or "full", see loss.guided_loss.
         augmentation: what is drawn for each image.
         seed: of initial weights, order, augmentation and dropout.
-        threads: of the computation; sums, and so bits, can depend on it.
+        threads: of the computation in each process; sums, and so bits, can depend on it.
     """
 
     model: dict
@@ -65,26 +69,6 @@ class TrainSettings:
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
 
-class Interrupted(Exception):
-    """Training was stopped by a signal after saving its state."""
-
-
-class _StopRequest:
-    """Turns SIGINT and SIGTERM into a flag, so that a step is never cut in the middle."""
-
-    def __enter__(self):
-        self.signal = None
-        self.previous = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def _note(self, number, _frame):
-        self.signal = number
-
-    def __exit__(self, *_):
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-
-
 def weights_digest(model):
     """SHA-256 over names and bytes of a module's parameters and buffers, in hexadecimal."""
     digest = hashlib.sha256()
@@ -92,62 +76,6 @@ def weights_digest(model):
         digest.update(name.encode())
         digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-class _Log:
-    """Lines with their time at the end of a text file."""
-
-    def __init__(self, path):
-        self.file = open(path, "a", encoding="utf-8", buffering=1)
-
-    def info(self, text):
-        self.file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
-
-
-def _check_same_settings(settings, content, path):
-    """Raise UserError where the content of a file is of a training with other settings."""
-    saved = content.get("training")
-    if not isinstance(saved, dict):
-        raise UserError(f"{path}: not a file of a training: lacks its settings")
-    ours, saved = _flat(settings.to_json()), _flat(saved)
-    for key in sorted(set(ours) | set(saved)):
-        if ours.get(key) != saved.get(key):
-            raise UserError(f"{path}: holds a training with {key} = {saved.get(key)!r}, not "
-                            f"{ours.get(key)!r}; choose another folder or remove this one")
-
-
-def _flat(settings, prefix=""):
-    """{"model": {"width": 1}} -> {"model.width": 1}."""
-    flat = {}
-    for key, value in settings.items():
-        flat |= (_flat(value, f"{prefix}{key}.") if isinstance(value, dict)
-                 else {prefix + key: value})
-    return flat
-
-
-def _cut_losses(path, iteration):
-    """Drop the lines of steps that the checkpoint does not have."""
-    kept = []
-    if path.exists():
-        kept = path.read_text(encoding="utf-8", errors="replace").splitlines()[:iteration]
-    if len(kept) < iteration:
-        raise UserError(f"{path}: holds {len(kept)} steps, but the checkpoint beside it was saved "
-                        f"after {iteration}")
-    checkpoint.write_bytes(path, "".join(line + "\n" for line in kept))
-
-
-def _restore(path, settings, model, solver):
-    """Load a checkpoint into model and solver and set dropout's generator; returns its step."""
-    state = checkpoint.load(path)
-    _check_same_settings(settings, state, path)
-    try:
-        model.load_state_dict(state["weights"])
-        solver.load_state_dict(state["solver"])
-        torch.set_rng_state(state["rng"])
-        return int(state["iteration"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path}: does not fit this training: "
-                        f"{' '.join(str(error).split())}") from error
 
 
 def _losses(model, images, labels, settings):
@@ -160,36 +88,67 @@ def _losses(model, images, labels, settings):
     return loss + settings.aux_weight * aux_loss, loss, aux_loss
 
 
-def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress=True):
+def average_backward(model, solver, batches, settings, processes):
+    """The backward passes of one step, and gradients averaged over the processes.
+
+    Args:
+        batches: iterable of (images, labels), one a pass; each process has its own, and its own
+            VALID normalizer.
+    Returns:
+        The (total, main, auxiliary or None) losses of each pass in this process, detached.
+    """
+    solver.zero_grad(set_to_none=True)
+    losses = []
+    for images, labels in batches:
+        parts = _losses(model, images, labels, settings)
+        parts[0].backward()
+        losses.append([None if part is None else part.detach() for part in parts])
+    processes.average_gradients(model.parameters())
+    return losses
+
+
+def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress=True,
+          timeout_seconds=distributed.TIMEOUT_SECONDS):
     """Train a PSPNet, resuming where an earlier call in the same folder stopped.
 
     Writes to `output`: settings.json, log.txt, losses.jsonl (one line a step), checkpoint.pt
     (weights, momentum, position), and weights.pt when all steps are done. On the CPU the result
-    depends on `settings` only: neither on interruptions nor on `workers`.
+    depends on `settings` and the number of processes only: neither on interruptions nor on
+    `workers`.
+
+    Under torchrun all processes call this alike and share each batch: together they see the images
+    that one process would. Gradients are averaged, so are the losses written. The first process
+    alone reads and writes `output`; a signal to one stops all.
 
     Args:
         settings: TrainSettings.
         pairs: the training images, list of data.lists.Pair.
         output: folder, made where it is missing.
-        workers: processes that read images ahead.
+        workers: processes that read images ahead, of each training process.
         checkpoint_seconds: least time between checkpoints.
         progress: show a progress bar.
+        timeout_seconds: how long a process waits for another that does not answer.
     Returns:
         The path of weights.pt.
     Raises:
-        UserError: bad data, settings that differ from the folder's, a loss that is not finite;
-            UsageError where settings are out of range.
+        UserError: bad data, settings that differ from the folder's, a loss that is not finite, a
+            process that was lost; UsageError where settings are out of range.
         Interrupted: a signal came; the state is saved.
     """
     output = Path(output)
     try:
-        with checkpoint.lock_folder(output):
-            return _train(settings, pairs, output, workers, checkpoint_seconds, progress)
+        with distributed.join(timeout_seconds) as processes, contextlib.ExitStack() as held:
+            def lock():
+                held.enter_context(checkpoint.lock_folder(output))
+
+            processes.on_first(lock)
+            return _train(settings, pairs, output, processes, workers, checkpoint_seconds,
+                          progress and processes.first)
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error}") from error
 
 
-def _build(settings):
+def _build(settings, processes):
     """The network and its solver as they start. Raises UsageError for settings out of range."""
     try:
         if not 0 <= settings.seed < 2 ** 63:
@@ -207,83 +166,113 @@ def _build(settings):
                           settings.weight_decay, settings.iter_size)
     except (TypeError, ValueError, OverflowError, RuntimeError, MemoryError) as error:
         raise UsageError(first_line(error)) from error
+    if not processes.first:
+        # The same weights, but dropout of its own.
+        draw = np.random.SeedSequence((settings.seed, 2, processes.rank))
+        torch.manual_seed(int(draw.generate_state(1, np.uint64)[0]))
     return model, solver
 
 
-def _train(settings, pairs, output, workers, checkpoint_seconds, progress):
+def _check_losses(gathered, iteration, sequence, settings):
+    """Raise UserError naming the images of the first loss that is not finite.
+
+    Args:
+        gathered: total losses [process][pass].
+    """
+    count = settings.batch_size // len(gathered)
+    for k in range(settings.iter_size):
+        for rank, totals in enumerate(gathered):
+            if not math.isfinite(totals[k]):
+                first = (iteration * settings.iter_size + k) * settings.batch_size + rank * count
+                names = ", ".join(str(sequence.pair(p).image) for p in range(first, first + count))
+                raise UserError(f"loss is {totals[k]} at iteration {iteration}, images {names}")
+
+
+def _train(settings, pairs, output, processes, workers, checkpoint_seconds, progress):
     weights_path, state_path = output / "weights.pt", output / "checkpoint.pt"
     losses_path = output / "losses.jsonl"
-    model, solver = _build(settings)
-    if weights_path.exists():
-        _check_same_settings(settings, checkpoint.load(weights_path), weights_path)
+    slots = processes.split(settings.batch_size)
+    model, solver = _build(settings, processes)
+
+    def finished():
+        if weights_path.exists():
+            check_same_settings(settings, checkpoint.load(weights_path), weights_path)
+        return weights_path.exists()
+
+    if processes.on_first(finished):
         return weights_path
     initial_digest = weights_digest(model)
+    processes.check_alike(json.dumps([settings.to_json(), initial_digest]),
+                          "settings and initial weights")
     model.train()
-    start = _restore(state_path, settings, model, solver) if state_path.exists() else 0
-    _cut_losses(losses_path, start)
-    checkpoint.write_bytes(output / "settings.json", json.dumps(settings.to_json(), indent=1))
+    start = restore(state_path, settings, model, solver, processes)
 
-    def save_state(iteration):
-        checkpoint.save_model(state_path, model, training=settings.to_json(),
-                              solver=solver.state_dict(), rng=torch.get_rng_state(),
-                              iteration=iteration)
+    def prepare():
+        cut_losses(losses_path, start)
+        checkpoint.write_bytes(output / "settings.json", json.dumps(settings.to_json(), indent=1))
 
+    processes.on_first(prepare)
     sequence = TrainingSequence(pairs, model.classes, settings.crop_size, settings.augmentation,
                                 settings.seed, settings.zero_is_void)
     passes = settings.iter_size
     reader = batches(sequence, settings.batch_size, start * passes, settings.max_iter * passes,
-                     workers)
-    log = _Log(output / "log.txt")
+                     workers, slots)
+    log = Log(output / "log.txt" if processes.first else os.devnull)
     log.info(f"step {start} of {settings.max_iter}, {len(pairs)} images, "
-             f"{sum(p.numel() for p in model.parameters())} parameters")
+             f"{sum(p.numel() for p in model.parameters())} parameters, processes: "
+             f"{processes.size}")
     bar = tqdm(total=settings.max_iter, initial=start, desc=output.name, unit="step",
                disable=not progress)
     began = saved_at = time.monotonic()
     try:
-        with _StopRequest() as stop, open(
-                losses_path, "a", encoding="utf-8", buffering=1) as losses, bar:
+        with StopRequest() as stop, open(losses_path if processes.first else os.devnull, "a",
+                                         encoding="utf-8", buffering=1) as losses, bar:
             for iteration in range(start, settings.max_iter):
                 rate = poly_rate(settings.base_lr, iteration, settings.max_iter, settings.power)
                 solver.set_rate(rate)
-                solver.zero_grad(set_to_none=True)
-                for k in range(passes):
-                    images, labels = next(reader)
-                    total, loss, aux_loss = _losses(model, images, labels, settings)
-                    if not math.isfinite(total.item()):
-                        first = (iteration * passes + k) * settings.batch_size
-                        names = ", ".join(str(sequence.pair(p).image)
-                                          for p in range(first, first + settings.batch_size))
-                        raise UserError(f"loss is {total.item()} at iteration {iteration}, "
-                                        f"images {names}")
-                    total.backward()
+                parts = average_backward(model, solver, itertools.islice(reader, passes), settings,
+                                         processes)
+                _, loss, aux_loss = parts[-1]
+                # What all must know is exchanged at once: nobody stops or saves alone.
+                gathered = np.array(processes.gather_numbers(
+                    [stop.signal, time.monotonic() - saved_at > checkpoint_seconds, loss.item(),
+                     0.0 if aux_loss is None else aux_loss.item(),
+                     *(total.item() for total, _, _ in parts)]))
+                _check_losses(gathered[:, 4:], iteration, sequence, settings)
                 solver.step()
-                line = {"iteration": iteration, "lr": rate, "loss": loss.item(),
-                        "loss_aux": None if aux_loss is None else aux_loss.item()}
+                signal, save = int(gathered[:, 0].max()), bool(gathered[0, 1])
+                loss, aux_loss = gathered[:, 2:4].mean(0).tolist()
+                line = {"iteration": iteration, "lr": rate, "loss": loss,
+                        "loss_aux": None if model.auxiliary is None else aux_loss}
                 losses.write(json.dumps(line) + "\n")
                 bar.update()
-                bar.set_postfix(loss=f"{line['loss']:.3f}", refresh=False)
+                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
                 if (iteration + 1) % 50 == 0:
                     seconds = (time.monotonic() - began) / (iteration + 1 - start)
                     left = seconds * (settings.max_iter - iteration - 1)
-                    log.info(f"step {iteration + 1} loss {line['loss']:.4f}, {seconds:.3f} s a "
+                    log.info(f"step {iteration + 1} loss {loss:.4f}, {seconds:.3f} s a "
                              f"step, {left:.0f} s left")
-                if stop.signal is not None or time.monotonic() - saved_at > checkpoint_seconds:
-                    losses.flush()
-                    os.fsync(losses.fileno())
-                    save_state(iteration + 1)
+                if signal or save:
+                    if processes.first:
+                        losses.flush()
+                        os.fsync(losses.fileno())
+                    save_state(state_path, settings, model, solver, iteration + 1, processes)
                     saved_at = time.monotonic()
-                if stop.signal is not None:
-                    log.info(f"stopped by signal {stop.signal} after step {iteration + 1}")
+                if signal:
+                    processes.wait()
+                    log.info(f"stopped by signal {signal} after step {iteration + 1}")
                     raise Interrupted(f"stopped after step {iteration + 1} of "
                                       f"{settings.max_iter}; the same command goes on from there")
         checkpoint.check_finite(model, "after the last step")
-        checkpoint.save_model(weights_path, model, training=settings.to_json(),
-                              initial_sha256=initial_digest)
+        processes.on_first(lambda: checkpoint.save_model(
+            weights_path, model, training=settings.to_json(), initial_sha256=initial_digest,
+            processes=processes.size))
         log.info(f"done: {weights_path.name}")
     except UserError as error:
         log.info(f"failed: {error}")
         raise
     finally:
         log.file.close()
-    state_path.unlink(missing_ok=True)
+    if processes.first:
+        state_path.unlink(missing_ok=True)
     return weights_path

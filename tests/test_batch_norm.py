@@ -30,7 +30,8 @@ def _channels(shape, dtype, count):
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_batch_norm_steps_match_reference(shape, dtype, memory_format):
+@pytest.mark.parametrize("relu", [False, True], ids=["", "relu"])
+def test_batch_norm_steps_match_reference(shape, dtype, memory_format, relu):
     x, grad = _inputs(shape, dtype, memory_format)
     # float32 sums of up to 9840 terms in blocks against float64: a few units of the last place.
     tight = {"rtol": 1e-12, "atol": 1e-11} if dtype == torch.float64 else {"rtol": 3e-6,
@@ -45,24 +46,40 @@ def test_batch_norm_steps_match_reference(shape, dtype, memory_format):
     # Half types round the result once.
     eps = torch.finfo(dtype).eps
     rounding = tight if eps < 1e-6 else {"rtol": eps, "atol": eps}
-    output = ops.batch_norm_normalize(x, mean, invstd, weight, bias)
+    norm = (mean, invstd, weight, bias)
+    output = ops.batch_norm_normalize(x, *norm, relu)
     assert output.dtype == dtype and output.is_contiguous(memory_format=memory_format)
-    wanted = reference.batch_norm_normalize(wide, *(t.double() for t in
-                                                    (mean, invstd, weight, bias)))
+    wide_norm = [t.double() for t in norm]
+    wanted = reference.batch_norm_normalize(wide, *wide_norm, relu)
     torch.testing.assert_close(output.double(), wanted, **rounding)
 
     for actual, wanted in zip(
-            ops.batch_norm_backward_reduce(grad, x, mean, invstd),
-            reference.batch_norm_backward_reduce(grad.double(), wide, mean.double(),
-                                                 invstd.double())):
+            ops.batch_norm_backward_reduce(grad, x, *norm, relu),
+            reference.batch_norm_backward_reduce(grad.double(), wide, *wide_norm, relu)):
         torch.testing.assert_close(actual.double(), wanted, **tight)
 
-    channels = (mean, invstd, weight, mean_dy, mean_dy_xhat)
-    output = ops.batch_norm_backward_elementwise(grad, x, *channels)
+    output = ops.batch_norm_backward_elementwise(grad, x, *norm, mean_dy, mean_dy_xhat, relu)
     assert output.dtype == dtype and output.is_contiguous(memory_format=memory_format)
-    wanted = reference.batch_norm_backward_elementwise(grad.double(), wide,
-                                                       *(t.double() for t in channels))
+    wanted = reference.batch_norm_backward_elementwise(
+        grad.double(), wide, *wide_norm, mean_dy.double(), mean_dy_xhat.double(), relu)
     torch.testing.assert_close(output.double(), wanted, **rounding)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+def test_batch_norm_relu_stops_gradients_where_it_stored_zero(dtype, memory_format):
+    # Some of these are positive before they are rounded to a half type, and 0 after.
+    x = torch.tensor([-1.0, -0.0, 0.0, 2.0 ** -40, 2.0 ** -24, 1.0, float("nan")])
+    x = x.to(torch.float32 if dtype == torch.float32 else dtype).view(1, 1, 1, 7)
+    x = x.contiguous(memory_format=memory_format)
+    one, zero = torch.ones(1), torch.zeros(1)
+    scale = one * 2.0 ** -100 if dtype == torch.bfloat16 else one / 4
+    norm = (zero, one, scale, zero)
+    output = ops.batch_norm_normalize(x, *norm, True)
+    grad = ops.batch_norm_backward_elementwise(torch.ones_like(x), x, *norm, zero, zero, True)
+    stopped = (output <= 0).flatten()
+    assert stopped[:3].all() and not stopped[5] and output.isnan().flatten().tolist()[6]
+    assert torch.equal(grad.flatten() == 0, stopped | (scale.to(dtype) == 0))
 
 
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)
@@ -81,7 +98,7 @@ def test_batch_norm_steps_do_not_depend_on_threads(memory_format):
 
     def run():
         mean, sqdev = ops.batch_norm_statistics(x)
-        return (mean, sqdev, *ops.batch_norm_backward_reduce(grad, x, mean, sqdev))
+        return (mean, sqdev, *ops.batch_norm_backward_reduce(grad, x, *[mean, sqdev] * 2))
 
     before = torch.get_num_threads()
     results = []
@@ -102,8 +119,9 @@ def test_batch_norm_steps_any_strides():
         assert torch.equal(a, b)
     mean, sqdev = ops.batch_norm_statistics(x)
     expanded = torch.ones(()).expand(x.shape)
-    for a, b in zip(ops.batch_norm_backward_reduce(expanded, view, mean, sqdev),
-                    ops.batch_norm_backward_reduce(torch.ones_like(x), x, mean, sqdev)):
+    for a, b in zip(ops.batch_norm_backward_reduce(expanded, view, *[mean, sqdev] * 2),
+                    ops.batch_norm_backward_reduce(torch.ones_like(x), x,
+                                                   *[mean, sqdev] * 2)):
         assert torch.equal(a, b)
 
 
@@ -113,17 +131,19 @@ def test_batch_norm_steps_opcheck(memory_format):
     a, b, c, d, e = _channels(x.shape, x.dtype, 5)
     op = torch.ops.pspnet
     torch.library.opcheck(op.batch_norm_statistics, (x,))
-    torch.library.opcheck(op.batch_norm_normalize, (x, a, b, c, d))
-    torch.library.opcheck(op.batch_norm_backward_reduce, (grad, x, a, b))
-    torch.library.opcheck(op.batch_norm_backward_elementwise, (grad, x, a, b, c, d, e))
+    torch.library.opcheck(op.batch_norm_normalize, (x, a, b, c, d, True))
+    torch.library.opcheck(op.batch_norm_backward_reduce, (grad, x, a, b, c, d, True))
+    torch.library.opcheck(op.batch_norm_backward_elementwise,
+                          (grad, x, a, b, c, d, e, a, True))
 
 
 def test_batch_norm_steps_compile():
     def steps(x, grad):
         mean, sqdev = ops.batch_norm_statistics(x)
         y = ops.batch_norm_normalize(x, mean, sqdev, mean, sqdev)
+        norm = (mean, sqdev, mean, sqdev)
         return y + ops.batch_norm_backward_elementwise(
-            grad, x, mean, sqdev, mean, *ops.batch_norm_backward_reduce(grad, x, mean, sqdev))
+            grad, x, *norm, *ops.batch_norm_backward_reduce(grad, x, *norm))
 
     compiled = torch.compile(steps, fullgraph=True, dynamic=True, backend="eager")
     for shape in ((2, 5, 7, 9), (3, 4, 6, 5)):
@@ -138,7 +158,7 @@ def test_batch_norm_steps_reject_bad_channels():
     with pytest.raises(RuntimeError, match="mean must be Float for Half input, got Half"):
         ops.batch_norm_normalize(x.half(), *[torch.zeros(3).half()] * 4)
     with pytest.raises(RuntimeError, match="grad_output must have shape"):
-        ops.batch_norm_backward_reduce(x[:1], x, torch.zeros(3), torch.zeros(3))
+        ops.batch_norm_backward_reduce(x[:1], x, *[torch.zeros(3)] * 4)
     with pytest.raises(RuntimeError, match="input must be 4-D"):
         ops.batch_norm_statistics(x[0])
 
@@ -269,7 +289,7 @@ def test_torch_momentum():
 def test_batch_norm_rejects_bad_arguments():
     with pytest.raises(ValueError, match="variance must be one of biased, unbiased, torch, got"):
         SyncBatchNorm2d(3, variance="bessel")
-    with pytest.raises(ValueError, match="process_group must be None"):
-        SyncBatchNorm2d(3, process_group=object())
+    with pytest.raises(ValueError, match="process_group must be None while torch.distributed"):
+        SyncBatchNorm2d(3, process_group=object())(torch.zeros(1, 3, 4, 4))
     with pytest.raises(ValueError, match=r"input must have elements in training, got \(0, 3"):
         SyncBatchNorm2d(3)(torch.zeros(0, 3, 4, 4))

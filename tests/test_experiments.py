@@ -18,6 +18,7 @@ from experiments.report import PAPER, class_means, read_result, table_lines
 from experiments.rows import BASELINE, FULL, TABLES
 from pspnet_repro import PSPNet
 from pspnet_repro.data import scenes
+from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -160,6 +161,11 @@ def test_run_table_reports_mistakes(words, code, said):
     run = subprocess.run([sys.executable, str(ROOT / "experiments" / "run_table.py"), *words],
                          capture_output=True, text=True, check=False)
     assert run.returncode == code and said in run.stderr and "Traceback" not in run.stderr
+
+
+def test_run_table_under_torchrun_rejects_jobs():
+    with pytest.raises(UserError, match="--jobs must be left out under torchrun"):
+        run_table.run_rows(run_table.parse_arguments(["--jobs", "2"]), Processes(0, 2))
 
 
 @pytest.mark.slow

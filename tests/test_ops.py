@@ -120,9 +120,14 @@ OPCHECKS = {
     "pyramid_avg_pool2d_backward": lambda x: (
         _OP.pyramid_avg_pool2d_backward,
         ([x.detach()[:, :, :b, :b].contiguous() for b in (2, 3)], [7, 9], [2, 3])),
-    "max_pool2d_backward": lambda x: (
-        _OP.max_pool2d_backward,
-        ([x.detach()], [torch.arange(x.numel()).view(x.shape) % 20 - 1], [4, 5])),
+    "window_max_pool2d_backward": lambda x: (
+        _OP.window_max_pool2d_backward,
+        (x.detach(), torch.arange(x.numel()).view(x.shape) % 195 - 1, [13, 15], [3, 3], [2, 2],
+         [1, 1])),
+    "pyramid_max_pool2d_backward": lambda x: (
+        _OP.pyramid_max_pool2d_backward,
+        ([x.detach()[:, :, :2, :2].contiguous()],
+         [torch.arange(24).view(2, 3, 2, 2) % 20 - 1], [4, 5], [2])),
     "interp2d": lambda x: (_OP.interp2d, (x, [9, 5], -1, 0)),
     "interp2d_backward": lambda x: (_OP.interp2d_backward, (x.detach(), [5, 4], -1, 0)),
 }

@@ -72,14 +72,18 @@ def test_pools_reject_other_modes(pool):
         pool(torch.zeros(X), *arguments, mode="median")
 
 
-def test_max_pool2d_backward_rejects_foreign_indices():
+def test_max_backward_rejects_foreign_indices():
     grad = torch.zeros(1, 1, 2, 2)
+
+    def backward(indices):
+        torch.ops.pspnet.pyramid_max_pool2d_backward([grad], [indices], [3, 3], [2])
+
     with pytest.raises(RuntimeError, match=r"indices must be less than H \* W = 9, got 9"):
-        torch.ops.pspnet.max_pool2d_backward([grad], [torch.full((1, 1, 2, 2), 9)], [3, 3])
+        backward(torch.full((1, 1, 2, 2), 9))
     with pytest.raises(RuntimeError, match="indices must be int64"):
-        torch.ops.pspnet.max_pool2d_backward([grad], [grad.int()], [3, 3])
+        backward(grad.int())
     with pytest.raises(RuntimeError, match="indices must have shape"):
-        torch.ops.pspnet.max_pool2d_backward([grad], [grad[..., 0].long()], [3, 3])
+        backward(grad[..., 0].long())
 
 
 def test_avg_backward_rejects_wrong_shape():

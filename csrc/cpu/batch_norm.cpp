@@ -4,24 +4,13 @@
 #include <torch/library.h>
 
 #include <tuple>
+#include <type_traits>
 
 #include "../checks.h"
 #include "batch_norm_loops.h"
 
 namespace pspnet::cpu {
 namespace {
-
-at::ScalarType accumulate_type(const at::Tensor& input) {
-  return input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
-
-at::Tensor per_channel(const at::Tensor& tensor, const char* name, const at::Tensor& input) {
-  check_same(tensor, name, {input.size(1)}, input);
-  TORCH_CHECK(tensor.scalar_type() == accumulate_type(input), name, " must be ",
-              accumulate_type(input), " for ", input.scalar_type(), " input, got ",
-              tensor.scalar_type());
-  return tensor.contiguous();
-}
 
 at::Tensor empty_per_channel(const at::Tensor& input) {
   return at::empty({input.size(1)}, input.options().dtype(accumulate_type(input)));
@@ -69,15 +58,37 @@ std::tuple<at::Tensor, at::Tensor> statistics(const at::Tensor& input_) {
   return {mean, sqdev};
 }
 
-at::Tensor normalize(const at::Tensor& input_, const at::Tensor& mean_, const at::Tensor& invstd_,
-                     const at::Tensor& weight_, const at::Tensor& bias_) {
+// The per-channel tensors, checked and kept alive, and their addresses.
+struct NormTensors {
+  NormTensors(const at::Tensor& mean_, const at::Tensor& invstd_, const at::Tensor& weight,
+              const at::Tensor& bias_, const at::Tensor& input)
+      : mean(per_channel(mean_, "mean", input)), invstd(per_channel(invstd_, "invstd", input)),
+        scale(at::mul(invstd, per_channel(weight, "weight", input))),
+        bias(per_channel(bias_, "bias", input)) {}
+  template <typename acc_t>
+  Norm<acc_t> pointers() const {
+    return {mean.const_data_ptr<acc_t>(), invstd.const_data_ptr<acc_t>(),
+            scale.const_data_ptr<acc_t>(), bias.const_data_ptr<acc_t>()};
+  }
+  at::Tensor mean, invstd, scale, bias;
+};
+
+// body(true or false as a constant), for loops that the compiler makes apart.
+template <typename Body>
+void with_relu(bool relu, const Body& body) {
+  if (relu) {
+    body(std::true_type());
+  } else {
+    body(std::false_type());
+  }
+}
+
+at::Tensor normalize(const at::Tensor& input_, const at::Tensor& mean, const at::Tensor& invstd,
+                     const at::Tensor& weight, const at::Tensor& bias, bool relu) {
   check_image(input_, "input");
   const auto format = input_.suggest_memory_format();
   const at::Tensor input = input_.contiguous(format);
-  const at::Tensor mean = per_channel(mean_, "mean", input);
-  const at::Tensor scale =
-      at::mul(per_channel(invstd_, "invstd", input), per_channel(weight_, "weight", input));
-  const at::Tensor bias = per_channel(bias_, "bias", input);
+  const NormTensors norm(mean, invstd, weight, bias, input);
   at::Tensor output = at::empty_like(input, input.options(), format);
   advise_huge_pages(output);
   AT_DISPATCH_FLOATING_TYPES_AND2(
@@ -85,29 +96,28 @@ at::Tensor normalize(const at::Tensor& input_, const at::Tensor& mean_, const at
         using acc_t = at::opmath_type<scalar_t>;
         const scalar_t* x = input.const_data_ptr<scalar_t>();
         scalar_t* y = output.mutable_data_ptr<scalar_t>();
-        for_each_vector<acc_t>(
-            input, format,
-            [=](int64_t i, auto lanes, Vec<acc_t> m, Vec<acc_t> w, Vec<acc_t> b) {
-              store<acc_t>((load<acc_t>(x + i, lanes) - m) * w + b, y + i, lanes);
-            },
-            mean.const_data_ptr<acc_t>(), scale.const_data_ptr<acc_t>(),
-            bias.const_data_ptr<acc_t>());
+        const Norm<acc_t> n = norm.pointers<acc_t>();
+        with_relu(relu, [&](auto behind) {
+          for_each_vector<acc_t>(
+              input, format,
+              [=](int64_t i, auto lanes, Vec<acc_t> m, Vec<acc_t> w, Vec<acc_t> b) {
+                store<acc_t>(Relu<scalar_t, acc_t, behind.value>::output(
+                                 (load<acc_t>(x + i, lanes) - m) * w + b), y + i, lanes);
+              },
+              n.mean, n.scale, n.bias);
+        });
       });
   return output;
 }
 
-std::tuple<at::Tensor, at::Tensor> backward_reduce(const at::Tensor& grad_output_,
-                                                   const at::Tensor& input_,
-                                                   const at::Tensor& mean_,
-                                                   const at::Tensor& invstd_) {
-  check_image(input_, "input");
-  check_same(grad_output_, "grad_output", input_.sizes(), input_);
-  check_same_dtype(grad_output_, "grad_output", input_);
+std::tuple<at::Tensor, at::Tensor> backward_reduce(
+    const at::Tensor& grad_output_, const at::Tensor& input_, const at::Tensor& mean,
+    const at::Tensor& invstd, const at::Tensor& weight, const at::Tensor& bias, bool relu) {
+  check_batch_norm_gradient(grad_output_, input_);
   const auto format = input_.suggest_memory_format();
   const at::Tensor input = input_.contiguous(format);
   const at::Tensor grad_output = grad_output_.contiguous(format);
-  const at::Tensor mean = per_channel(mean_, "mean", input);
-  const at::Tensor invstd = per_channel(invstd_, "invstd", input);
+  const NormTensors norm(mean, invstd, weight, bias, input);
   at::Tensor sum_dy = empty_per_channel(input), sum_dy_xhat = empty_per_channel(input);
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kHalf, at::kBFloat16, input.scalar_type(), "batch_norm_backward_reduce", [&] {
@@ -115,51 +125,49 @@ std::tuple<at::Tensor, at::Tensor> backward_reduce(const at::Tensor& grad_output
         const Layout layout = layout_of(input, format);
         const scalar_t* x = input.const_data_ptr<scalar_t>();
         const scalar_t* g = grad_output.const_data_ptr<scalar_t>();
-        const acc_t* m = mean.const_data_ptr<acc_t>();
-        const acc_t* s = invstd.const_data_ptr<acc_t>();
+        const Norm<acc_t> n = norm.pointers<acc_t>();
         acc_t* dy = sum_dy.mutable_data_ptr<acc_t>();
         acc_t* dyx = sum_dy_xhat.mutable_data_ptr<acc_t>();
-        if (layout.channels_last) {
+        with_relu(relu, [&](auto behind) {
+          if (!layout.channels_last) {
+            for_each_slab<1>(1, layout.channels, [&](int64_t, int64_t c, int64_t) {
+              plane_backward_reduce<scalar_t, acc_t, behind.value>(
+                  g, x, input.size(0), layout.channels, layout.pixels, c, n, dy + c, dyx + c);
+            });
+            return;
+          }
           sum_dy.zero_();
           sum_dy_xhat.zero_();
           reduce_pixels<acc_t>(
               input.size(0) * layout.pixels, layout.channels,
               [&](int64_t begin, int64_t end, acc_t* chunk_dy, acc_t* chunk_dy_x) {
-                pixel_backward_reduce<scalar_t, acc_t>(g, x, layout.channels, begin, end, m,
-                                                       chunk_dy, chunk_dy_x);
+                pixel_backward_reduce<scalar_t, acc_t, behind.value>(
+                    g, x, layout.channels, begin, end, n, chunk_dy, chunk_dy_x);
               },
               [&](int64_t, const acc_t* chunk_dy, const acc_t* chunk_dy_x) {
                 for (int64_t c = 0; c < layout.channels; ++c) {
                   dy[c] += chunk_dy[c];
-                  dyx[c] += chunk_dy_x[c] * s[c];
+                  dyx[c] += chunk_dy_x[c] * n.invstd[c];
                 }
               });
-        } else {
-          for_each_slab<1>(1, layout.channels, [&](int64_t, int64_t c, int64_t) {
-            plane_backward_reduce<scalar_t, acc_t>(g, x, input.size(0), layout.channels,
-                                                   layout.pixels, c, m[c], s[c], dy + c, dyx + c);
-          });
-        }
+        });
       });
   return {sum_dy, sum_dy_xhat};
 }
 
 at::Tensor backward_elementwise(const at::Tensor& grad_output_, const at::Tensor& input_,
-                                const at::Tensor& mean_, const at::Tensor& invstd_,
-                                const at::Tensor& weight_, const at::Tensor& mean_dy_,
-                                const at::Tensor& mean_dy_xhat_) {
-  check_image(input_, "input");
-  check_same(grad_output_, "grad_output", input_.sizes(), input_);
-  check_same_dtype(grad_output_, "grad_output", input_);
+                                const at::Tensor& mean, const at::Tensor& invstd,
+                                const at::Tensor& weight, const at::Tensor& bias,
+                                const at::Tensor& mean_dy_, const at::Tensor& mean_dy_xhat_,
+                                bool relu) {
+  check_batch_norm_gradient(grad_output_, input_);
   const auto format = input_.suggest_memory_format();
   const at::Tensor input = input_.contiguous(format);
   const at::Tensor grad_output = grad_output_.contiguous(format);
-  const at::Tensor mean = per_channel(mean_, "mean", input);
-  const at::Tensor invstd = per_channel(invstd_, "invstd", input);
-  const at::Tensor scale = at::mul(invstd, per_channel(weight_, "weight", input));
+  const NormTensors norm(mean, invstd, weight, bias, input);
   const at::Tensor mean_dy = per_channel(mean_dy_, "mean_dy", input);
   const at::Tensor slope =
-      at::mul(invstd, per_channel(mean_dy_xhat_, "mean_dy_xhat", input));
+      at::mul(norm.invstd, per_channel(mean_dy_xhat_, "mean_dy_xhat", input));
   at::Tensor grad_input = at::empty_like(input, input.options(), format);
   advise_huge_pages(grad_input);
   AT_DISPATCH_FLOATING_TYPES_AND2(
@@ -168,15 +176,30 @@ at::Tensor backward_elementwise(const at::Tensor& grad_output_, const at::Tensor
         const scalar_t* x = input.const_data_ptr<scalar_t>();
         const scalar_t* g = grad_output.const_data_ptr<scalar_t>();
         scalar_t* dx = grad_input.mutable_data_ptr<scalar_t>();
-        for_each_vector<acc_t>(
-            input, format,
-            [=](int64_t i, auto lanes, Vec<acc_t> m, Vec<acc_t> w, Vec<acc_t> offset,
-                Vec<acc_t> xhat_slope) {
-              const Vec<acc_t> d = load<acc_t>(g + i, lanes) - offset;
-              store<acc_t>((d - (load<acc_t>(x + i, lanes) - m) * xhat_slope) * w, dx + i, lanes);
-            },
-            mean.const_data_ptr<acc_t>(), scale.const_data_ptr<acc_t>(),
-            mean_dy.const_data_ptr<acc_t>(), slope.const_data_ptr<acc_t>());
+        const Norm<acc_t> n = norm.pointers<acc_t>();
+        const auto element = [=](int64_t i, auto lanes, auto behind, Vec<acc_t> m, Vec<acc_t> w,
+                                 Vec<acc_t> offset, Vec<acc_t> xhat_slope, Vec<acc_t> b) {
+          const Vec<acc_t> d = load<acc_t>(x + i, lanes) - m;
+          const Vec<acc_t> dy = Relu<scalar_t, acc_t, decltype(behind)::value>::gradient(
+              load<acc_t>(g + i, lanes), d * w + b);
+          store<acc_t>(((dy - offset) - d * xhat_slope) * w, dx + i, lanes);
+        };
+        const acc_t* offset = mean_dy.const_data_ptr<acc_t>();
+        const acc_t* xhat_slope = slope.const_data_ptr<acc_t>();
+        if (relu) {
+          for_each_vector<acc_t>(
+              input, format,
+              [=](int64_t i, auto lanes, Vec<acc_t> m, Vec<acc_t> w, Vec<acc_t> o, Vec<acc_t> s,
+                  Vec<acc_t> b) { element(i, lanes, std::true_type(), m, w, o, s, b); },
+              n.mean, n.scale, offset, xhat_slope, n.bias);
+        } else {
+          for_each_vector<acc_t>(
+              input, format,
+              [=](int64_t i, auto lanes, Vec<acc_t> m, Vec<acc_t> w, Vec<acc_t> o, Vec<acc_t> s) {
+                element(i, lanes, std::false_type(), m, w, o, s, Vec<acc_t>{});
+              },
+              n.mean, n.scale, offset, xhat_slope);
+        }
       });
   return grad_input;
 }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 
 #include "lanes.h"
@@ -164,11 +165,43 @@ void pixel_statistics(const scalar_t* input, int64_t channels, int64_t begin, in
   });
 }
 
-template <typename scalar_t, typename acc_t>
+// The per-channel numbers of a channel, or of a vector of channels; `scale` is invstd * weight.
+template <typename acc_t>
+struct Norm {
+  const acc_t* mean;
+  const acc_t* invstd;
+  const acc_t* scale;
+  const acc_t* bias;
+};
+
+// What the ReLU behind the normalization does to outputs and gradients; nothing unless kRelu.
+template <typename scalar_t, typename acc_t, bool kRelu>
+struct Relu {
+  // Largest sum that is 0 or less once it is stored as scalar_t.
+  static constexpr acc_t stored_as_zero() {
+    if constexpr (std::is_same_v<scalar_t, acc_t>) {
+      return 0;
+    } else {
+      return static_cast<acc_t>(std::numeric_limits<scalar_t>::denorm_min()) / 2;
+    }
+  }
+  static Vec<acc_t> output(Vec<acc_t> y) {
+    if constexpr (kRelu) y = y <= acc_t(0) ? Vec<acc_t>{} : y;
+    return y;
+  }
+  static Vec<acc_t> gradient(Vec<acc_t> grad, Vec<acc_t> y) {
+    if constexpr (kRelu) grad = y <= stored_as_zero() ? Vec<acc_t>{} : grad;
+    return grad;
+  }
+};
+
+template <typename scalar_t, typename acc_t, bool kRelu>
 void plane_backward_reduce(const scalar_t* grad, const scalar_t* input, int64_t images,
-                           int64_t channels, int64_t pixels, int64_t channel, acc_t mean,
-                           acc_t invstd, acc_t* sum_dy, acc_t* sum_dy_xhat) {
+                           int64_t channels, int64_t pixels, int64_t channel,
+                           const Norm<acc_t>& norm, acc_t* sum_dy, acc_t* sum_dy_xhat) {
   constexpr int64_t kCount = Lanes<acc_t>::kCount;
+  using Behind = Relu<scalar_t, acc_t, kRelu>;
+  const acc_t mean = norm.mean[channel], scale = norm.scale[channel], bias = norm.bias[channel];
   double dy = 0, dy_x = 0;
   for (int64_t n = 0; n < images; ++n) {
     for (int64_t start = 0; start < pixels; start += kBlock) {
@@ -178,39 +211,49 @@ void plane_backward_reduce(const scalar_t* grad, const scalar_t* input, int64_t 
       int64_t i = 0;
       for (; i + 2 * kCount <= size; i += 2 * kCount) {
         for (int64_t k = 0; k < 2; ++k) {
-          const Vec<acc_t> g = load<acc_t>(grad + at + i + k * kCount);
+          const Vec<acc_t> d = load<acc_t>(input + at + i + k * kCount) - mean;
+          const Vec<acc_t> g =
+              Behind::gradient(load<acc_t>(grad + at + i + k * kCount), d * scale + bias);
           sums[k] += g;
-          products[k] += g * (load<acc_t>(input + at + i + k * kCount) - mean);
+          products[k] += g * d;
         }
       }
       for (; i < size; i += kCount) {
         const int64_t lanes = std::min(kCount, size - i);
-        const Vec<acc_t> g = load<acc_t>(grad + at + i, lanes);
+        const Vec<acc_t> d = load<acc_t>(input + at + i, lanes) - mean;
+        const Vec<acc_t> g =
+            Behind::gradient(load<acc_t>(grad + at + i, lanes), d * scale + bias);
         sums[0] += g;
-        products[0] += keep<acc_t>(g * (load<acc_t>(input + at + i, lanes) - mean), lanes);
+        products[0] += keep<acc_t>(g * d, lanes);
       }
       dy += total<acc_t>(sums[0] + sums[1]);
       dy_x += total<acc_t>(products[0] + products[1]);
     }
   }
   *sum_dy = static_cast<acc_t>(dy);
-  *sum_dy_xhat = static_cast<acc_t>(dy_x * invstd);
+  *sum_dy_xhat = static_cast<acc_t>(dy_x * norm.invstd[channel]);
 }
 
-template <typename scalar_t, typename acc_t>
+template <typename scalar_t, typename acc_t, bool kRelu>
 void pixel_backward_reduce(const scalar_t* grad, const scalar_t* input, int64_t channels,
-                           int64_t begin, int64_t end, const acc_t* mean, acc_t* sum_dy,
+                           int64_t begin, int64_t end, const Norm<acc_t>& norm, acc_t* sum_dy,
                            acc_t* sum_dy_x) {
   std::fill_n(sum_dy, channels, acc_t(0));
   std::fill_n(sum_dy_x, channels, acc_t(0));
   for_each_group(begin, end, [&](int64_t p, auto group) {
     for_each_chunk<acc_t>(channels, [&](int64_t c, auto lanes) {
-      const Vec<acc_t> centre = load<acc_t>(mean + c, lanes);
-      Vec<acc_t> dy{}, dy_x{};
+      const Vec<acc_t> centre = load<acc_t>(norm.mean + c, lanes);
+      Vec<acc_t> dy{}, dy_x{}, scale{}, bias{};
+      if constexpr (kRelu) {
+        scale = load<acc_t>(norm.scale + c, lanes);
+        bias = load<acc_t>(norm.bias + c, lanes);
+      }
       for (int64_t k = 0; k < group; ++k) {
-        const Vec<acc_t> g = load<acc_t>(grad + (p + k) * channels + c, lanes);
+        const Vec<acc_t> d = load<acc_t>(input + (p + k) * channels + c, lanes) - centre;
+        const Vec<acc_t> g = Relu<scalar_t, acc_t, kRelu>::gradient(
+            load<acc_t>(grad + (p + k) * channels + c, lanes), d * scale + bias);
         dy += g;
-        dy_x += g * (load<acc_t>(input + (p + k) * channels + c, lanes) - centre);
+        dy_x += g * d;
       }
       store<acc_t>(load<acc_t>(sum_dy + c, lanes) + dy, sum_dy + c, lanes);
       store<acc_t>(load<acc_t>(sum_dy_x + c, lanes) + dy_x, sum_dy_x + c, lanes);

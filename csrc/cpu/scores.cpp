@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "../checks.h"
+#include "../summed_logits.h"
 #include "lanes.h"
 #include "vector_exp.h"
 
@@ -133,13 +134,7 @@ void scores(const at::Tensor& canvas, const at::Tensor& logits,
             const std::optional<at::Tensor>& mirrored, at::IntArrayRef tops,
             at::IntArrayRef lefts, at::IntArrayRef out_size) {
   check_scores(canvas, logits, mirrored, tops, lefts, out_size);
-  at::Tensor sum = logits.to(at::kFloat);
-  if (mirrored.has_value()) {
-    // Interpolation is linear and treats left and right alike: what is added here need be
-    // upsampled only once.
-    sum = at::add(sum, mirrored->to(at::kFloat).flip({3}));
-  }
-  sum = sum.contiguous();
+  const at::Tensor sum = summed_logits(logits, mirrored);
   const Canvas target{canvas.mutable_data_ptr<float>(), canvas.size(0), canvas.size(1),
                       canvas.size(2)};
   for (int64_t n = 0; n < sum.size(0); ++n) {

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from pspnet_repro import checkpoint
+from pspnet_repro import checkpoint, distributed
 from pspnet_repro.commands.arguments import (add_names, add_protocol, classes_of, filled,
                                              load_network, path, protocol_of, take_weights)
 from pspnet_repro.data.datasets import LAYOUTS, open_data
 from pspnet_repro.errors import UsageError
+from pspnet_repro.evaluation import Protocol
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.record import CountsFile
 from pspnet_repro.figures import confusion_figure
@@ -24,7 +25,7 @@ def add(commands):
     parser = commands.add_parser(
         "evaluate", help="mean IoU and pixel accuracy of trained weights on a data set",
         description="Tests weights as the authors' scripts do. An interrupted test goes on where "
-                    "it stopped. A split without labels gives predictions alone, in the form that "
+                    "it stopped; processes of torchrun share the images. A split without labels gives predictions alone, in the form that "
                     "the benchmark's server takes.")
     parser.add_argument("--weights", required=True, nargs="+", type=path, metavar="FILE",
                         help="weights.pt of a training")
@@ -62,30 +63,40 @@ def run(args):
     about = {"weights_sha256": weights_digest(net), "data": data.name, "split": args.split,
              "list_sha256": data.digest(args.split), "zero_is_void": args.zero_is_void,
              "protocol": dataclasses.asdict(protocol)}
-    labelled = pairs[0].label is not None
+    with distributed.join() as processes:
+        matrix, failed = _test(args, net, data, pairs, about, output, processes)
+    if not processes.first:
+        return 1 if failed else 0
+    if pairs[0].label is not None:
+        _write_results(matrix, classes, about, len(pairs), failed, output)
+    else:
+        print(f"{len(pairs) - failed} predictions are in {output / 'predictions'}")
+    if failed:
+        print(f"{failed} of {len(pairs)} images could not be used", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _test(args, net, data, pairs, about, output, processes):
+    """(ConfusionMatrix, number of images that could not be used), of all processes."""
     written = np.frombuffer(data.written, np.uint8)
-    failed = []
+    failed = 0
 
     def save_prediction(_, pair, predicted):
         name = data.submission(pair, args.split)
         write_png(output / "predictions" / name, written[predicted])
 
     def report(error):
-        failed.append(str(error))
+        nonlocal failed
+        failed += 1
         tqdm.write(f"error: {error}", file=sys.stderr)
 
-    with CountsFile(output / "counts.jsonl", about, net.classes) as record:
+    save = args.save_predictions or pairs[0].label is None
+    with CountsFile(output, about, net.classes, processes) as record:
         matrix = evaluate(
-            net, pairs, classes=net.classes, protocol=protocol, batch_size=args.batch_size,
-            record=record, on_error=report,
-            on_prediction=save_prediction if args.save_predictions or not labelled else None)
-    if labelled:
-        _write_results(matrix, classes, about, len(pairs), failed, output)
-    else:
-        print(f"{len(record.done)} predictions are in {output / 'predictions'}")
-    if failed:
-        print(f"{len(failed)} of {len(pairs)} images could not be used", file=sys.stderr)
-    return 1 if failed else 0
+            net, pairs, classes=net.classes, protocol=Protocol(**about["protocol"]),
+            batch_size=args.batch_size, record=record, on_error=report,
+            on_prediction=save_prediction if save else None, processes=processes)
+    return matrix, sum(int(count) for (count,) in processes.gather_numbers([failed]))
 
 
 def _write_results(matrix, classes, about, images, failed, output):
@@ -97,7 +108,7 @@ def _write_results(matrix, classes, about, images, failed, output):
           f"{100 * matrix.pixel_accuracy:.2f}")
     figures = {"mean_iou": matrix.mean_iou, "pixel_accuracy": matrix.pixel_accuracy,
                "classes": classes.names, "iou": matrix.iou.tolist(),
-               "confusion": matrix.counts.tolist(), "images": images - len(failed),
+               "confusion": matrix.counts.tolist(), "images": images - failed,
                "failed": failed, **about}
     checkpoint.write_bytes(output / "result.json", json.dumps(figures, indent=1))
     confusion_figure(matrix, classes.names, output / "confusion.png")

@@ -2,6 +2,7 @@
 
 import argparse
 
+from pspnet_repro import distributed
 from pspnet_repro.commands.arguments import (filled, numbers, path, pixels, positive, processes,
                                              whole)
 from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation
@@ -36,7 +37,8 @@ def add(commands):
                      help="kind of variance in BN")
     solver = parser.add_argument_group("schedule")
     solver.add_argument("--crop-size", type=pixels, default=473, help="pixels")
-    solver.add_argument("--batch-size", type=positive, default=16, help="images a pass")
+    solver.add_argument("--batch-size", type=positive, default=16,
+                        help="images a pass, over all processes")
     solver.add_argument("--iter-size", type=positive, default=1, help="passes a step")
     solver.add_argument("--max-iter", type=positive, default=150_000, help="steps")
     solver.add_argument("--base-lr", type=float, default=0.01, help="first learning rate")
@@ -49,6 +51,8 @@ def add(commands):
     parser.add_argument("--threads", type=processes, default=2, help="threads of the computation")
     parser.add_argument("--workers", type=whole(0, 1024), default=0,
                         help="processes that read images")
+    parser.add_argument("--timeout", type=positive, default=round(distributed.TIMEOUT_SECONDS),
+                        help="seconds to wait for a process that does not answer (torchrun)")
     parser.set_defaults(run=run)
 
 
@@ -68,4 +72,7 @@ def run(args):
         aux_weight=args.aux_weight, guidance=args.guidance,
         augmentation=NO_AUGMENTATION if args.no_augmentation else Augmentation(),
         seed=args.seed, threads=args.threads)
-    print(train(settings, pairs, args.output, args.workers))
+    with distributed.join(args.timeout) as processes:
+        weights = train(settings, pairs, args.output, args.workers)
+    if processes.first:
+        print(weights)

@@ -65,19 +65,23 @@ def _start_worker(_):
     torch.set_num_threads(1)
 
 
-def batches(sequence, batch_size, start, stop, workers):
-    """Batches number start..stop-1 of the sequence.
+def batches(sequence, batch_size, start, stop, workers, slots=None):
+    """Batches number start..stop-1 of the sequence, or some slots of each.
 
     Args:
         workers: processes that read ahead; 0 reads in this process.
+        slots: range within 0..batch_size-1, see distributed.Processes.split; None is all.
     Yields:
         (images (N, 3, crop, crop) float32, labels (N, crop, crop) uint8).
     Raises:
         UserError: an image or label could not be used.
     """
     cv2.setNumThreads(0)
-    loader = DataLoader(sequence, batch_size, sampler=range(start * batch_size, stop * batch_size),
-                        num_workers=workers, collate_fn=_collate, worker_init_fn=_start_worker,
+    slots = slots or range(batch_size)
+    positions = (range(k * batch_size + slots.start, k * batch_size + slots.stop)
+                 for k in range(start, stop))
+    loader = DataLoader(sequence, batch_sampler=positions, num_workers=workers,
+                        collate_fn=_collate, worker_init_fn=_start_worker,
                         prefetch_factor=4 if workers else None,
                         # Its own generator: the global one belongs to dropout alone.
                         generator=torch.Generator())

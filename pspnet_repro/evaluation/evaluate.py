@@ -6,13 +6,15 @@ import numpy as np
 from tqdm import tqdm
 
 from pspnet_repro.data.lists import check_classes, read_image, read_pair
+from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation.metrics import ConfusionMatrix
 from pspnet_repro.evaluation.sliding import BATCH_SIZE, predict_stream
 
 
 def evaluate(net, pairs, *, classes, protocol, zero_is_void=False, batch_size=BATCH_SIZE,
-             record=None, on_prediction=None, on_error=None, progress=True):
+             record=None, on_prediction=None, on_error=None, progress=True,
+             processes=Processes()):
     """Confusion matrix of a network over image and label files.
 
     Args:
@@ -24,23 +26,24 @@ def evaluate(net, pairs, *, classes, protocol, zero_is_void=False, batch_size=BA
         on_error: called with the UserError of an image that cannot be used, which is left out;
             None: the error ends the test.
         progress: show a progress bar.
+        processes: each tests its share; see distributed.join.
     Returns:
-        ConfusionMatrix.
+        ConfusionMatrix over all images, the same in every process.
     Raises:
         UserError: an image or label could not be used.
     """
     check_classes(classes)
     matrix = ConfusionMatrix(classes)
     done = record.done if record is not None else {}
-    for counts in done.values():
-        matrix.counts += counts
+    if processes.first:
+        for counts in done.values():
+            matrix.counts += counts
+    share = processes.shard([item for item in enumerate(pairs) if item[0] not in done])
     reading = deque()  # what belongs to the images that are on their way
-    with tqdm(total=len(pairs), initial=len(done), desc="test", unit="image",
-              disable=not progress) as bar:
+    with tqdm(total=len(share), desc="test", unit="image",
+              disable=not (progress and processes.first)) as bar:
         def images():
-            for number, pair in enumerate(pairs):
-                if number in done:
-                    continue
+            for number, pair in share:
                 try:
                     if pair.label is None:
                         image, label = read_image(pair.image), None
@@ -68,4 +71,5 @@ def evaluate(net, pairs, *, classes, protocol, zero_is_void=False, batch_size=BA
             if record is not None:
                 record.append(number, single.counts)
             bar.update()
+    processes.sum_array(matrix.counts)
     return matrix

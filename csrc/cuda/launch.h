@@ -1,0 +1,180 @@
+// What kernels are made of: the launch macro, grid arithmetic, 16-byte packs, reductions. Under nvcc
+// a launch is <<<>>>; in tests/cuda_on_cpu the same source runs on the CPU.
+#pragma once
+
+#if defined(__CUDACC__)
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#define PSPNET_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
+namespace pspnet::cuda {
+using half_t = __half;
+using bfloat16_t = __nv_bfloat16;
+
+// The block's dynamic shared memory, the only kind used.
+template <typename T>
+__device__ T* shared_memory() {
+  extern __shared__ __align__(16) unsigned char memory[];
+  return reinterpret_cast<T*>(memory);
+}
+}  // namespace pspnet::cuda
+#else
+#include "cuda_on_cpu.h"
+#endif
+
+#include "launchers.h"
+
+namespace pspnet::cuda {
+
+constexpr int kWarp = 32;
+constexpr int kThreads = 256;
+constexpr int kPackBytes = 16;
+constexpr int64_t kMaxBlocks = int64_t{1} << 30;
+constexpr int64_t kSharedBytes = 48 << 10;  // what every card gives without asking
+
+template <typename T>
+struct Accumulate {
+  using type = float;
+};
+template <>
+struct Accumulate<double> {
+  using type = double;
+};
+template <typename T>
+using acc_type = typename Accumulate<T>::type;
+
+// body(T{}) for the type that `dtype` names.
+template <typename Body>
+void dispatch(DType dtype, const Body& body) {
+  switch (dtype) {
+    case DType::kFloat: return body(float{});
+    case DType::kDouble: return body(double{});
+    case DType::kHalf: return body(half_t{});
+    case DType::kBFloat16: return body(bfloat16_t{});
+  }
+}
+
+// body(integral constant): kPackBytes worth of T where `whole` packs are possible, else 1.
+template <int kCount>
+struct Count {
+  static constexpr int value = kCount;
+};
+template <typename T, typename Body>
+void dispatch_packs(bool whole, const Body& body) {
+  if (whole) {
+    body(Count<kPackBytes / sizeof(T)>());
+  } else {
+    body(Count<1>());
+  }
+}
+
+template <typename T>
+bool aligned(const T* pointer) {
+  return reinterpret_cast<uintptr_t>(pointer) % kPackBytes == 0;
+}
+
+// Whether channels-last data can be read a pack of channels at a time.
+template <typename T, typename... Pointers>
+bool packs_of_channels(bool channels_last, int64_t channels, const Pointers*... pointers) {
+  return channels_last && channels % (kPackBytes / sizeof(T)) == 0 && (aligned(pointers) && ...);
+}
+
+inline unsigned int blocks_for(int64_t items, int64_t threads = kThreads) {
+  const int64_t blocks = ceil_div(items, threads);
+  return static_cast<unsigned int>(blocks < kMaxBlocks ? blocks : kMaxBlocks);
+}
+
+__device__ inline int64_t global_thread() {
+  return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
+__device__ inline int64_t all_threads() {
+  return static_cast<int64_t>(gridDim.x) * blockDim.x;
+}
+
+// index = quotient * size + remainder; 32-bit division, several times faster, where it will do.
+struct Split {
+  int64_t quotient;
+  int64_t remainder;
+};
+__device__ inline Split split(int64_t index, int64_t size) {
+  if (((index | size) >> 32) == 0) {
+    const uint32_t quotient = static_cast<uint32_t>(index) / static_cast<uint32_t>(size);
+    return {quotient, index - static_cast<int64_t>(quotient) * size};
+  }
+  const int64_t quotient = index / size;
+  return {quotient, index - quotient * size};
+}
+
+template <typename T, int kCount>
+struct alignas(sizeof(T) * kCount) Pack {
+  T values[kCount];
+};
+
+template <int kCount, typename T>
+__device__ inline void load_pack(const T* source, acc_type<T>* target) {
+  const Pack<T, kCount> pack = *reinterpret_cast<const Pack<T, kCount>*>(source);
+#pragma unroll
+  for (int k = 0; k < kCount; ++k) {
+    target[k] = static_cast<acc_type<T>>(pack.values[k]);
+  }
+}
+
+template <int kCount, typename T>
+__device__ inline void store_pack(const acc_type<T>* source, T* target) {
+  Pack<T, kCount> pack;
+#pragma unroll
+  for (int k = 0; k < kCount; ++k) {
+    pack.values[k] = static_cast<T>(source[k]);
+  }
+  *reinterpret_cast<Pack<T, kCount>*>(target) = pack;
+}
+
+// The value of T nearest to `value`, as the sum's type.
+template <typename T>
+__device__ inline acc_type<T> rounded(acc_type<T> value) {
+  return static_cast<acc_type<T>>(static_cast<T>(value));
+}
+
+// merge(a, b) over the lanes of a warp, lower lanes first; the result is lane 0's. `shift` is
+// exchange(value, distance): the value of the lane that far above.
+template <typename T, typename Shift, typename Merge>
+__device__ inline T warp_reduce(T value, const Shift& shift, const Merge& merge) {
+#pragma unroll
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
+    value = merge(value, shift(value, distance));
+  }
+  return value;
+}
+
+// The same over a whole block of full warps, in `scratch` of one T a warp; thread 0's result.
+template <typename T, typename Shift, typename Merge>
+__device__ inline T block_reduce(T value, T* scratch, const Shift& shift, const Merge& merge) {
+  value = warp_reduce(value, shift, merge);
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  if (lane == 0) scratch[warp] = value;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    for (int k = 1; k < static_cast<int>(blockDim.x) / kWarp; ++k) {
+      value = merge(value, scratch[k]);
+    }
+  }
+  return value;
+}
+
+// First of the outputs [0, count) for which test(i) holds, of a test that once true stays true.
+template <typename Test>
+__device__ inline int64_t first_that(int64_t count, const Test& test) {
+  int64_t low = 0, high = count;
+  while (low < high) {
+    const int64_t middle = low + (high - low) / 2;
+    if (test(middle)) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return low;
+}
+
+}  // namespace pspnet::cuda

@@ -1,0 +1,230 @@
+"""Several processes at one task: who takes which part, and what they tell each other."""
+
+import contextlib
+import datetime
+import json
+import os
+import re
+import sys
+import time
+
+import torch
+import torch.distributed as dist
+
+from pspnet_repro.errors import UsageError, UserError, first_line
+
+TIMEOUT_SECONDS = 600.0
+_PATIENCE = datetime.timedelta(days=7)
+
+
+class ProcessLost(UserError, RuntimeError):
+    """Another process ended, or did not answer in time."""
+
+
+class FailedElsewhere(UserError):
+    """The first process met a UserError, which it reports itself."""
+
+
+@contextlib.contextmanager
+def collective():
+    """Around a call of torch.distributed: what breaks there is raised as ProcessLost."""
+    try:
+        yield
+    except RuntimeError as error:
+        # Gloo's words stand between its source line and advice.
+        cause = re.sub(r"^\[[^]]*\] ", "", first_line(error)).partition(". ")[0]
+        raise ProcessLost(f"another process ended or did not answer in time: {cause}") from error
+
+
+def say(text):
+    """Print to stderr what all processes end with: once, by the first that torchrun started."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr)
+    else:
+        # torchrun stops all as soon as one has failed: let the first finish its sentence.
+        time.sleep(1)
+
+
+def group_size(group=None):
+    """Number of processes in a group: None is all of them, or this one where it is alone.
+
+    Raises:
+        ValueError: this process is not in the group.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        if group is not None:
+            raise ValueError("process_group must be None while torch.distributed is not "
+                             "initialized")
+        return 1
+    size = dist.get_world_size(group)
+    if size < 1:
+        raise ValueError("process_group must hold this process")
+    return size
+
+
+def all_gather(tensor, group=None):
+    """(processes, *shape): the tensors of all processes in the order of their ranks."""
+    gathered = tensor.new_empty((group_size(group), *tensor.shape))
+    with collective():
+        dist.all_gather(list(gathered.unbind(0)), tensor.contiguous(), group=group)
+    return gathered
+
+
+def all_sum(tensor, group=None):
+    """Sum a tensor over all processes in place, and return it."""
+    with collective():
+        dist.all_reduce(tensor, group=group)
+    return tensor
+
+
+class Processes:
+    """The processes that work together, as one of them sees them.
+
+    Every method but `shard` and `split` is to be called by all of them, in the same order; with
+    one process all of them are trivial.
+
+    Attributes:
+        rank: number of this process, 0..size-1.
+        size: how many there are.
+        patient: a Gloo group for what may take long; None is the default group.
+    """
+
+    def __init__(self, rank=0, size=1, patient=None):
+        self.rank = rank
+        self.size = size
+        self.patient = patient
+
+    @property
+    def first(self):
+        """Whether this process writes files and speaks for all."""
+        return self.rank == 0
+
+    def shard(self, items):
+        """This process's share of a list: every item is in exactly one process's share."""
+        return items[self.rank::self.size]
+
+    def split(self, batch_size):
+        """The slots of a batch that are this process's, a range.
+
+        Raises:
+            UsageError: the batch cannot be split evenly.
+        """
+        if batch_size % self.size:
+            raise UsageError(f"batch_size must be a multiple of the {self.size} processes, got "
+                             f"{batch_size}")
+        count = batch_size // self.size
+        return range(self.rank * count, (self.rank + 1) * count)
+
+    def gather(self, tensor):
+        """(size, *shape): everybody's CPU tensor, in the order of ranks."""
+        return tensor[None] if self.size == 1 else all_gather(tensor)
+
+    def gather_numbers(self, numbers):
+        """Everybody's numbers as lists of floats, in the order of ranks."""
+        return self.gather(torch.tensor(numbers, dtype=torch.float64)).tolist()
+
+    def sum_array(self, array):
+        """Sum a numpy array over all processes in place, however long the slowest takes."""
+        if self.size > 1:
+            all_sum(torch.from_numpy(array), self.patient)
+
+    def average_gradients(self, parameters):
+        """Replace every gradient by its mean over the processes, in one collective a dtype."""
+        if self.size == 1:
+            return
+        by_dtype = {}
+        for parameter in parameters:
+            if parameter.grad is not None:
+                by_dtype.setdefault(parameter.grad.dtype, []).append(parameter.grad)
+        for grads in by_dtype.values():
+            flat = all_sum(torch.cat([grad.flatten() for grad in grads])).div_(self.size)
+            parts = flat.split([grad.numel() for grad in grads])
+            torch._foreach_copy_(grads, [p.view(g.shape) for p, g in zip(parts, grads)])
+
+    def share_bytes(self, data):
+        """The bytes that the first process gives; the others give anything."""
+        if self.size == 1:
+            return data
+        size = torch.tensor([len(data) if self.first else 0])
+        with collective():
+            dist.broadcast(size, 0)
+            content = torch.empty(size.item(), dtype=torch.uint8)
+            if self.first and data:
+                content = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            if content.numel():
+                dist.broadcast(content, 0)
+        return content.numpy().tobytes()
+
+    def share_file(self, path):
+        """The bytes of a file that the first process reads, or None where it has none."""
+        data = None
+
+        def read():
+            nonlocal data
+            data = path.read_bytes() if path.exists() else None
+            return data is not None
+
+        return self.share_bytes(data) if self.on_first(read) else None
+
+    def check_alike(self, text, what):
+        """Raise UserError in a process whose text is not the first's; `what` says what it is."""
+        if self.share_bytes(text.encode()) != text.encode():
+            raise UserError(f"process {self.rank} must have the first one's {what}")
+
+    def wait(self):
+        """Return when every process has called this."""
+        self.gather(torch.zeros(1))
+
+    def on_first(self, work):
+        """What work() returns in the first process, plain data; the others only wait for it.
+
+        Raises:
+            UserError, OSError: work() raised it; the others raise FailedElsewhere.
+        """
+        if self.size == 1:
+            return work()
+        failure, outcome = None, {}
+        if self.first:
+            try:
+                outcome = {"result": work()}
+            except (UserError, OSError) as error:
+                failure, outcome = error, {"error": str(error)}
+        outcome = json.loads(self.share_bytes(json.dumps(outcome).encode()))
+        if failure is not None:
+            raise failure
+        if "error" in outcome:
+            raise FailedElsewhere(outcome["error"])
+        return outcome["result"]
+
+
+@contextlib.contextmanager
+def join(timeout_seconds=TIMEOUT_SECONDS):
+    """The Processes that torchrun started, for the length of a with block.
+
+    Tensors on the CPU go through Gloo, those on GPUs through NCCL. Blocks may be nested, and a
+    group that the caller has made is used as it is. Without torchrun there is one process.
+
+    Args:
+        timeout_seconds: how long a process waits for the others before it fails.
+    Raises:
+        UserError: the processes do not find each other.
+    """
+    if dist.is_available() and dist.is_initialized():
+        yield Processes(dist.get_rank(), dist.get_world_size())
+        return
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Processes()
+        return
+    backend = "gloo"
+    if torch.cuda.is_available() and dist.is_nccl_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = "cpu:gloo,cuda:nccl"
+    try:
+        dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout_seconds))
+        patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"the processes do not find each other: {first_line(error)}") from error
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size(), patient)
+    finally:
+        dist.destroy_process_group()

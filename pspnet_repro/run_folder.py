@@ -1,0 +1,106 @@
+"""The files of a training beside its weights: log, losses and the state to resume from."""
+
+import signal
+import time
+
+import torch
+
+from pspnet_repro import checkpoint
+from pspnet_repro.errors import UserError
+
+
+class Interrupted(Exception):
+    """Training was stopped by a signal after saving its state."""
+
+
+class StopRequest:
+    """Turns SIGINT and SIGTERM into a flag, so that a step is never cut in the middle."""
+
+    def __enter__(self):
+        self.signal = 0
+        self.previous = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _note(self, number, _frame):
+        self.signal = number
+
+    def __exit__(self, *_):
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+
+class Log:
+    """Lines with their time at the end of a text file."""
+
+    def __init__(self, path):
+        self.file = open(path, "a", encoding="utf-8", buffering=1)
+
+    def info(self, text):
+        self.file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+
+def check_same_settings(settings, content, path):
+    """Raise UserError where the content of a file is of a training with other settings."""
+    saved = content.get("training")
+    if not isinstance(saved, dict):
+        raise UserError(f"{path}: not a file of a training: lacks its settings")
+    ours, saved = _flat(settings.to_json()), _flat(saved)
+    for key in sorted(set(ours) | set(saved)):
+        if ours.get(key) != saved.get(key):
+            raise UserError(f"{path}: holds a training with {key} = {saved.get(key)!r}, not "
+                            f"{ours.get(key)!r}; choose another folder or remove this one")
+
+
+def _flat(settings, prefix=""):
+    """{"model": {"width": 1}} -> {"model.width": 1}."""
+    flat = {}
+    for key, value in settings.items():
+        flat |= (_flat(value, f"{prefix}{key}.") if isinstance(value, dict)
+                 else {prefix + key: value})
+    return flat
+
+
+def cut_losses(path, iteration):
+    """Drop the lines of steps that the checkpoint does not have."""
+    kept = []
+    if path.exists():
+        kept = path.read_text(encoding="utf-8", errors="replace").splitlines()[:iteration]
+    if len(kept) < iteration:
+        raise UserError(f"{path}: holds {len(kept)} steps, but the checkpoint beside it was saved "
+                        f"after {iteration}")
+    checkpoint.write_bytes(path, "".join(line + "\n" for line in kept))
+
+
+def save_state(path, settings, model, solver, iteration, processes):
+    """Save what `restore` needs; to be called by all processes, written by the first."""
+    rng = processes.gather(torch.get_rng_state())
+    if processes.first:
+        checkpoint.save_model(path, model, training=settings.to_json(), solver=solver.state_dict(),
+                              rng=rng.flatten(), processes=processes.size, iteration=iteration)
+
+
+def restore(path, settings, model, solver, processes):
+    """Load the state that the first process has a file of, into model, solver and dropout.
+
+    Returns:
+        The number of steps done; 0 without a file.
+    Raises:
+        UserError: the file is damaged, of other settings or of another number of processes.
+    """
+    data = processes.share_file(path)
+    if data is None:
+        return 0
+    state = checkpoint.load(path, data)
+    check_same_settings(settings, state, path)
+    try:
+        if state.get("processes", 1) != processes.size:
+            raise ValueError(f"it was saved by {state.get('processes', 1)} processes, not "
+                             f"{processes.size}")
+        model.load_state_dict(state["weights"])
+        solver.load_state_dict(state["solver"])
+        # A copy: torch crashes on a generator's state that starts within a storage.
+        torch.set_rng_state(state["rng"].view(processes.size, -1)[processes.rank].clone())
+        return int(state["iteration"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: does not fit this training: "
+                        f"{' '.join(str(error).split())}") from error

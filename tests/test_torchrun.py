@@ -1,0 +1,176 @@
+"""Commands under torchrun: stopped, killed, resumed, refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from test_train import _losses, data  # noqa: F401 (a fixture)
+
+from experiments.rows import BASELINE
+from pspnet_repro import checkpoint
+from pspnet_repro.data import scenes
+
+pytestmark = [pytest.mark.dist, pytest.mark.slow]
+ROOT = Path(__file__).parents[1]
+LIMIT_SECONDS = 120
+STEPS = 50
+NET = ("--classes", 4, "--width", 0.125, "--stem", "classic", "--stem-width", 8, "--blocks",
+       "1,1,1,1", "--bins", "1,2", "--crop-size", 57, "--threads", 1)
+
+
+def _torchrun(*words):
+    """Start two processes of a program, in a session of their own as a terminal gives."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+               2, *words]
+    return subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def _start(data, output, *words):  # noqa: F811
+    return _torchrun("-m", "pspnet_repro", "train", "--data", data, "--output", output, *NET,
+                     "--batch-size", 4, "--max-iter", STEPS, *words)
+
+
+def _finish(process):
+    """(exit code, output, errors); a process that hangs is killed and fails the test."""
+    try:
+        out, said = process.communicate(timeout=LIMIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return process.returncode, out, said
+
+
+def _workers(process):
+    """Process ids of torchrun's two children, by rank."""
+    ranks = {}
+    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+        rank = [v.partition(b"=")[2] for v in variables if v.startswith(b"RANK=")]
+        if rank:
+            ranks[int(rank[0])] = int(child)
+    return [ranks[0], ranks[1]]
+
+
+def _gone(pid):
+    """Whether a process has ended, or only waits to be noticed."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def _wait_for_steps(process, output, steps):
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        if (output / "losses.jsonl").exists() and len(_losses(output)) >= steps:
+            return
+        time.sleep(0.005)
+
+
+def _error_lines(said):
+    return [line for line in said.splitlines() if line.startswith("error: ")]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data, tmp_path_factory):  # noqa: F811
+    output = tmp_path_factory.mktemp("whole") / "run"
+    code, out, said = _finish(_start(data, output))
+    assert code == 0, said
+    assert out.strip() == str(output / "weights.pt")
+    return output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda n: n.name)
+def test_a_stopped_training_resumes_to_the_same_bits(data, uninterrupted, tmp_path,  # noqa: F811
+                                                     number):
+    """After Ctrl-C, and after the first process was killed."""
+    output = tmp_path / "run"
+    process = _start(data, output, "--workers", 1)
+    _wait_for_steps(process, output, 5)
+    workers = _workers(process)
+    os.kill(process.pid if number == signal.SIGINT else workers[0], number)
+    code, _, said = _finish(process)
+    assert code != 0 and all(map(_gone, workers))
+    assert not (output / "weights.pt").exists()
+    if number == signal.SIGKILL:
+        assert any("another process ended" in line for line in _error_lines(said)), said
+    else:
+        assert said.count("the same command goes on from there") == 1, said
+        state = checkpoint.load(output / "checkpoint.pt")
+        assert state["processes"] == 2 and 5 <= state["iteration"] < STEPS
+
+    code, _, said = _finish(_start(data, output))
+    assert code == 0, said
+    ours, wanted = (checkpoint.load(folder / "weights.pt") for folder in (output, uninterrupted))
+    for name, tensor in wanted["weights"].items():
+        assert torch.equal(ours["weights"][name], tensor), name
+    assert _losses(output) == _losses(uninterrupted)
+
+
+def test_mistakes_are_said_once(data, uninterrupted, tmp_path):  # noqa: F811
+    code, _, said = _finish(_start(data, tmp_path / "run", "--batch-size", 3))
+    assert code != 0 and _error_lines(said) == [
+        "error: batch_size must be a multiple of the 2 processes, got 3"]
+    assert not (tmp_path / "run").exists() or not (tmp_path / "run" / "losses.jsonl").exists()
+    code, _, said = _finish(_start(data, uninterrupted, "--base-lr", 0.02))
+    assert code != 0 and _error_lines(said) == [
+        f"error: {uninterrupted / 'weights.pt'}: holds a training with base_lr = 0.01, not 0.02; "
+        "choose another folder or remove this one"]
+
+
+def test_evaluate_gives_the_figures_of_one_process(data, uninterrupted, tmp_path):  # noqa: F811
+    words = ("-m", "pspnet_repro", "evaluate", "--weights", uninterrupted / "weights.pt", "--data",
+             data, "--base-size", 71, "--crop-size", 57, "--threads", 1, "--batch-size", 1,
+             "--output")
+    code, out, said = _finish(_torchrun(*words, tmp_path / "two"))
+    assert code == 0, said
+    alone = subprocess.run([sys.executable, *map(str, words), str(tmp_path / "one")],
+                           cwd=ROOT, capture_output=True, text=True, check=True)
+    assert out.splitlines()[:-1] == alone.stdout.splitlines()[:-1]  # the last names the folder
+    result = (tmp_path / "one" / "result.json").read_text()
+    assert (tmp_path / "two" / "result.json").read_text() == result
+    # Two processes stopped: what they did is kept for one, who does the rest.
+    (tmp_path / "two" / "result.json").unlink()
+    counts = tmp_path / "two" / "counts.jsonl"
+    counts.write_text("".join(counts.read_text().splitlines(keepends=True)[:1]))
+    assert len((tmp_path / "two" / "counts-1.jsonl").read_text().splitlines()) == 2
+    again = subprocess.run([sys.executable, *map(str, words), str(tmp_path / "two")], cwd=ROOT,
+                           capture_output=True, text=True, check=True)
+    assert "0/1 [" in again.stderr
+    assert (tmp_path / "two" / "result.json").read_text() == result
+    assert not (tmp_path / "two" / "counts-1.jsonl").exists()
+
+
+_SHORT_TABLE = """
+import dataclasses, sys
+sys.path.insert(0, {root!r})
+from experiments import run_table
+from experiments.profiles import PROFILES
+mini = PROFILES["mini"]
+PROFILES["mini"] = dataclasses.replace(mini, train=mini.train | {{"batch_size": 2, "max_iter": 2}})
+sys.exit(run_table.main())
+"""
+
+
+def test_run_table_trains_each_row_over_the_processes(tmp_path):
+    folder = scenes.write_scenes(tmp_path, train=4, val=3)
+    script = tmp_path / "short_table.py"
+    script.write_text(_SHORT_TABLE.format(root=str(ROOT)))
+    words = (script, "--rows", BASELINE, "--data", folder, "--runs", tmp_path / "runs")
+    code, out, said = _finish(_torchrun(*words))
+    assert code == 0, said
+    assert out.count("1 of 1 runs to do") == 1 and out.count("| ResNet50-Baseline |") == 1
+    run, = (tmp_path / "runs" / "mini").glob("baseline-*")
+    result = json.loads((run / "result.json").read_text())
+    assert result["processes"] == 2
+    assert sum(map(sum, result["confusion"])) == 3 * scenes.SIZE ** 2
+    assert len(list((run / "predictions").glob("*.png"))) == 3
+    code, out, said = _finish(_torchrun(*words))
+    assert code == 0 and "0 of 1 runs to do" in out, said
