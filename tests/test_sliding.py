@@ -71,6 +71,19 @@ def test_batches_do_not_change_the_result(batch_size):
         predict_probabilities(stand_in_net, image, batch_size=3, **arguments), rtol=0, atol=1e-6)
 
 
+def test_any_module_is_a_network():
+    """Its mode and what its attributes are called do not matter."""
+    net = torch.nn.Conv2d(3, 4, 1)
+    assert net.training and net.stride == (1, 1)
+    image = photograph(30, 50)
+    probabilities = predict_probabilities(net, image, classes=4, base_size=49, crop_size=57,
+                                          whole_image=True)
+    pixels = torch.from_numpy(image[:, :, ::-1].astype(np.float32) - MEAN_BGR).permute(2, 0, 1)
+    wanted = torch.softmax(2 * net(pixels[None]), 1)[0].permute(1, 2, 0)
+    # Scores reach 300: float32 places them to 3e-5.
+    np.testing.assert_allclose(probabilities, wanted.detach(), rtol=0, atol=1e-4)
+
+
 def test_several_images_fill_one_batch():
     images = [photograph(89, 70, seed) for seed in range(5)] + [photograph(60, 130, 9)]
     protocol = Protocol(88, 89)
@@ -220,6 +233,8 @@ def test_predict_stream_rejects():
         predict_probabilities(stand_in_net, image, **arguments, align_corners=False)
     with pytest.raises(ValueError, match=r"net must be in eval mode: call .eval\(\)"):
         predict_probabilities(tiny_net().train(), image, **arguments)
+    with pytest.raises(ValueError, match=r"net must return \(N, 4, 9, 9\) for N = 8, got \(1, 4"):
+        predict_probabilities(lambda x: stand_in_net(x)[:1], image, **arguments)
     with pytest.raises(ValueError, match=r"net must return \(N, 5, "):
         predict_probabilities(tiny_net(), photograph(41, 41), classes=5, base_size=40, crop_size=41)
 
