@@ -6,13 +6,10 @@ from pathlib import Path
 
 from pspnet_repro.data import scenes
 from pspnet_repro.data.augment import Augmentation
+from pspnet_repro.data.classes import known_classes
 from pspnet_repro.errors import UsageError
 
-CAMVID_CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car",
-                  "pedestrian", "bicyclist")
-CAMVID_PALETTE_RGB = ((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222),
-                      (128, 128, 0), (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0),
-                      (0, 128, 192))
+ADE20K, CAMVID = known_classes("ade20k"), known_classes("camvid")
 
 
 @dataclass(frozen=True)
@@ -23,7 +20,7 @@ class Profile:
         name: what `--profile` takes.
         data: name of the data set.
         folder: (data folder given or None, cache folder) -> folder with train.txt and val.txt.
-        classes: names, or their number where names are not needed.
+        classes: names.
         palette_rgb: a colour a class; empty: no pictures.
         contextual: whether each class needs context; empty where not known.
         model: keyword arguments of PSPNet besides the row's.
@@ -70,8 +67,8 @@ PROFILES = {profile.name: profile for profile in (
                 "receptive field is less than half the crop; 600 iterations of batch 8; mirror "
                 "only, because a resized crop can lose the part of the scene that decides"),
     Profile(
-        name="camvid", data="camvid", folder=_given, classes=CAMVID_CLASSES,
-        palette_rgb=CAMVID_PALETTE_RGB, contextual=(),
+        name="camvid", data="camvid", folder=_given, classes=CAMVID.names,
+        palette_rgb=CAMVID.palette_rgb, contextual=(),
         model={"width": 0.5, "stem_width": 32},
         train={"crop_size": 185, "batch_size": 8, "max_iter": 1000, "threads": 1},
         base_size=480, rows_at_once=2,
@@ -79,8 +76,8 @@ PROFILES = {profile.name: profile for profile in (
                 "(the paper starts from ImageNet), so that classes of few pixels are not learned and no "
                 "ordering of the rows follows; crop 185, 1000 iterations of batch 8"),
     Profile(
-        name="paper", data="ade20k", folder=_given, classes=tuple(map(str, range(150))),
-        palette_rgb=(), contextual=(), model={},
+        name="paper", data="ade20k", folder=_given, classes=ADE20K.names,
+        palette_rgb=ADE20K.palette_rgb, contextual=(), model={},
         train={"crop_size": 473, "batch_size": 16, "max_iter": 150_000}, base_size=512,
         zero_is_void=True, differs="random initial weights (the paper starts from ImageNet)"),
 )}

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import cv2
 import matplotlib
 import numpy as np
 
@@ -11,11 +10,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from experiments.rows import BASELINE, FULL
+from experiments.run_row import prediction_name
 from pspnet_repro.checkpoint import write_atomically, write_bytes
 from pspnet_repro.data.lists import read_label, read_list, read_pair
 from pspnet_repro.errors import UserError
-from pspnet_repro.evaluation.evaluate import prediction_name
-from pspnet_repro.visualize import colourize, legend, side_by_side
+from pspnet_repro.visualize import colourize, legend, side_by_side, write_png
 
 PAPER = json.loads((Path(__file__).parent / "paper.json").read_text(encoding="utf-8"))
 PICTURES = 4
@@ -153,8 +152,7 @@ def _comparisons(folders, profile, data, path):
                                   for m in (label, *predictions))],
             ["image", "truth", "baseline", "PSPNet"]))
     strips.append(legend(profile.classes, profile.palette_rgb, strips[0].shape[1]))
-    data = cv2.imencode(".png", np.concatenate(strips)[:, :, ::-1])[1].tobytes()
-    write_bytes(path, data)
+    write_png(path, np.concatenate(strips))
 
 
 def write_report(table, rows, folders, profile, data, output):

@@ -28,9 +28,16 @@ from experiments.rows import TABLES
 from pspnet_repro import checkpoint, distributed
 from pspnet_repro.data.lists import list_digest, read_list
 from pspnet_repro.errors import UserError
+from pspnet_repro.evaluation import Protocol
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.run_folder import Interrupted
 from pspnet_repro.train import TrainSettings, train
+from pspnet_repro.visualize import write_png
+
+
+def prediction_name(number, pair):
+    """File name of the label map of pair `number` of a list: unique, and ends as the image's."""
+    return f"{number:05d}-{pair.image.stem}.png"
 
 
 def find_row(name):
@@ -122,10 +129,12 @@ def _run(row, profile, folder, out, seed, processes, checkpoint_seconds, progres
     trained = time.monotonic()
     torch.set_num_threads(settings.threads)
     net = checkpoint.load_model(weights).to(distributed.choose_device(device))
-    matrix = evaluate(net, val_pairs, classes=len(profile.classes),
-                      base_size=profile.base_size, crop_size=settings.crop_size,
-                      zero_is_void=profile.zero_is_void, predictions=out / "predictions",
-                      progress=progress, processes=processes)
+    protocol = Protocol(profile.base_size, settings.crop_size)
+    matrix = evaluate(
+        net, val_pairs, classes=len(profile.classes), protocol=protocol,
+        zero_is_void=profile.zero_is_void, progress=progress, processes=processes,
+        on_prediction=lambda number, pair, predicted: write_png(
+            out / "predictions" / prediction_name(number, pair), predicted))
     if not processes.first:
         return
     iou = dict(zip(profile.classes, matrix.iou.tolist(), strict=True))
@@ -133,7 +142,8 @@ def _run(row, profile, folder, out, seed, processes, checkpoint_seconds, progres
         "row": row.name, "profile": profile.name, "seed": seed,
         "mean_iou": matrix.mean_iou, "pixel_accuracy": matrix.pixel_accuracy, "iou": iou,
         "confusion": matrix.counts.tolist(), "settings": settings.to_json(),
-        "test": {"base_size": profile.base_size, "scales": [1.0], "flip": True,
+        "test": {"base_size": protocol.base_size, "scales": list(protocol.scales),
+                 "flip": protocol.flip,
                  "list_sha256": list_digest(folder / "val.txt")},
         "initial_sha256": checkpoint.load(weights)["initial_sha256"],
         "parameters": sum(p.numel() for p in net.parameters()),

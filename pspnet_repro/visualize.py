@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 
+from pspnet_repro.checkpoint import write_bytes
+
 UNLABELLED_RGB = (0, 0, 0)
 
 
@@ -12,6 +14,12 @@ def colourize(label, palette_rgb):
     table[:] = UNLABELLED_RGB
     table[:len(palette_rgb)] = palette_rgb
     return table[np.asarray(label).astype(np.uint8)]
+
+
+def write_png(path, pixels):
+    """Write (H, W) uint8 or (H, W, 3) uint8 RGB as a PNG file. Raises UserError."""
+    pixels = pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, ::-1])
+    write_bytes(path, cv2.imencode(".png", pixels)[1].tobytes())
 
 
 def side_by_side(pictures, titles, margin=4, caption=22):
@@ -34,23 +42,54 @@ def side_by_side(pictures, titles, margin=4, caption=22):
     return np.concatenate(columns[:-1], 1)
 
 
-def legend(names, palette_rgb, width, row=20):
+def legend(names, palette_rgb, width, scale=1.0):
     """Colours with their classes' names, as many columns as fit.
 
     Args:
         names: class names.
         palette_rgb: a colour a class.
-        width, row: pixels of the picture and of a line.
+        width: pixels of the picture.
+        scale: 1: lines of 20 pixels.
     Returns:
         (H, width, 3) uint8 RGB on white.
     """
-    column = max(30 + 9 * len(name) for name in names)
+    def pixels(number):
+        return round(scale * number)
+
+    row = pixels(20)
+    column = pixels(max(30 + 9 * len(name) for name in names))
     columns = max(1, width // column)
     lines = -(-len(names) // columns)
-    picture = np.full((lines * row + 6, width, 3), 255, np.uint8)
+    picture = np.full((lines * row + pixels(6), width, 3), 255, np.uint8)
     for k, (name, colour) in enumerate(zip(names, palette_rgb, strict=True)):
-        y, x = k // columns * row + 4, k % columns * column + 2
-        cv2.rectangle(picture, (x, y), (x + 18, y + row - 6), tuple(map(int, colour)), -1)
-        cv2.putText(picture, name, (x + 23, y + row - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.42,
-                    (0, 0, 0), 1, cv2.LINE_AA)
+        y, x = k // columns * row + pixels(4), k % columns * column + pixels(2)
+        cv2.rectangle(picture, (x, y), (x + pixels(18), y + row - pixels(6)),
+                      tuple(map(int, colour)), -1)
+        cv2.putText(picture, name, (x + pixels(23), y + row - pixels(9)),
+                    cv2.FONT_HERSHEY_SIMPLEX, 0.42 * scale, (0, 0, 0), max(1, pixels(1)),
+                    cv2.LINE_AA)
     return picture
+
+
+def overlay(image_rgb, label, classes):
+    """A photograph under the half-transparent colours of its classes, and a legend of them.
+
+    Args:
+        image_rgb: (H, W, 3) uint8.
+        label: (H, W) integer, 0..len(classes.names)-1.
+        classes: data.classes.Classes.
+    Returns:
+        uint8 RGB, at least 260 pixels wide: the picture at the left, and below it the classes
+        that occur, the largest first, with their share of the pixels.
+    """
+    mixed = cv2.addWeighted(np.ascontiguousarray(image_rgb), 0.5,
+                            colourize(label, classes.palette_rgb), 0.5, 0)
+    counts = np.bincount(np.asarray(label).ravel(), minlength=len(classes.names))
+    present = [k for k in np.argsort(-counts, kind="stable") if counts[k]]
+    width = max(260, mixed.shape[1])
+    lines = legend([f"{classes.names[k]} {100 * counts[k] / counts.sum():.1f}%" for k in present],
+                   [classes.palette_rgb[k] for k in present], width, max(1.0, width / 1000))
+    page = np.full((mixed.shape[0] + len(lines), width, 3), 255, np.uint8)
+    page[:mixed.shape[0], :mixed.shape[1]] = mixed
+    page[mixed.shape[0]:] = lines
+    return page

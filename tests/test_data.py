@@ -10,6 +10,7 @@ import torch
 from pspnet_repro import PSPNet
 from pspnet_repro.data import scenes
 from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation, augment
+from pspnet_repro.data.classes import Classes, read_classes
 from pspnet_repro.data.dataset import TrainingSequence, batches
 from pspnet_repro.data.lists import MEAN_BGR, Pair, read_image, read_label, read_list, read_pair
 from pspnet_repro.errors import UserError
@@ -182,7 +183,7 @@ def test_scenes_repeat_bitwise(tmp_path):
     a = scenes.write_scenes(tmp_path / "a", seed=1, train=3, val=2)
     b = scenes.write_scenes(tmp_path / "b", seed=1, train=3, val=2)
     files = sorted(p.relative_to(a) for p in a.rglob("*") if p.is_file())
-    assert len(files) == 2 * 5 + 3 + 1  # lists and classes.json, and the lock
+    assert len(files) == 2 * 5 + 4 + 1  # lists, classes.txt and classes.json, and the lock
     for name in files:
         assert (a / name).read_bytes() == (b / name).read_bytes()
     assert not np.array_equal(scenes.draw_scene(1, 0)[0], scenes.draw_scene(2, 0)[0])
@@ -192,6 +193,7 @@ def test_scenes_are_ordinary_files(tmp_path):
     root = scenes.write_scenes(tmp_path, train=3, val=2)
     about = json.loads((root / "classes.json").read_text())
     assert about["classes"] == list(scenes.CLASSES)
+    assert read_classes(root / "classes.txt") == Classes(scenes.CLASSES, scenes.PALETTE_RGB)
     assert len(read_list(root / "train.txt")) == 3
     for pair in read_list(root / "val.txt"):
         image, label = read_pair(pair, len(scenes.CLASSES))

@@ -18,11 +18,13 @@ from pspnet_repro.data.dataset import TrainingSequence, batches
 from pspnet_repro.data.lists import read_list
 from pspnet_repro.distributed import FailedElsewhere, ProcessLost, Processes
 from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.evaluation import Protocol
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.run_folder import Interrupted
 from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
 from pspnet_repro.train import (TrainSettings, _build, average_backward, train,
                                 weights_digest)
+from pspnet_repro.visualize import write_png
 
 pytestmark = pytest.mark.dist
 # No label is lost at a border, so every process has as many labelled pixels.
@@ -317,7 +319,10 @@ def _test_part(rank, data, folder):  # noqa: F811
     net = PSPNet(**CALM).eval()
     pairs = read_list(data / "train.txt")[:5]
     with distributed.join() as processes:
-        matrix = evaluate(net, pairs, classes=4, base_size=71, crop_size=57, predictions=folder,
+        # Batches of one: in larger ones images would meet others than in a single process.
+        matrix = evaluate(net, pairs, classes=4, protocol=Protocol(71, 57), batch_size=1,
+                          on_prediction=lambda number, pair, predicted: write_png(
+                              folder / f"{number}.png", predicted),
                           progress=False, processes=processes)
     return matrix.counts.tolist()
 

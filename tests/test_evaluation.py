@@ -106,7 +106,8 @@ def test_predict_probabilities_rejects_sizes():
 @pytest.mark.parametrize("size", [5, 20])
 def test_predict_probabilities_rejects_other_scores(size):
     image = np.zeros((size, size, 3), np.uint8)
-    with pytest.raises(ValueError, match=r"net must return \(N, 3, 9, 9\), got \(\d+, 4, 9, 9\)"):
+    with pytest.raises(ValueError, match=r"net must return \(N, 3, 9, 9\) for N = \d+, "
+                                         r"got \(\d+, 4, 9, 9\)"):
         predict_probabilities(stand_in_net, image, classes=3, base_size=size, crop_size=9)
 
 

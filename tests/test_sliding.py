@@ -1,5 +1,6 @@
 """Windows in batches, both paths to the canvas, and every switch of the protocol."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,11 +23,15 @@ def photograph(rows, cols, seed=0):
 
 
 def tiny_net(classes=4):
-    """An untrained PSPNet with scores of order 1."""
+    """An untrained PSPNet whose scores are of order 1 and whose classes all win somewhere."""
     torch.manual_seed(3)
     net = PSPNet(classes, 50, width=0.125, stem_width=8, blocks=(1, 1, 1, 1), aux=False).eval()
+    pixels = torch.from_numpy(photograph(89, 89)).permute(2, 0, 1)[None].float() - 120
     with torch.no_grad():
-        net.head.score.weight *= 0.01
+        logits = net.logits(pixels)
+        spread = logits.std((0, 2, 3))
+        net.head.score.weight /= spread[:, None, None, None]
+        net.head.score.bias -= logits.mean((0, 2, 3)) / spread
     return net
 
 
@@ -64,6 +69,19 @@ def test_batches_do_not_change_the_result(batch_size):
     np.testing.assert_allclose(
         predict_probabilities(stand_in_net, image, batch_size=batch_size, **arguments),
         predict_probabilities(stand_in_net, image, batch_size=3, **arguments), rtol=0, atol=1e-6)
+
+
+def test_any_module_is_a_network():
+    """Its mode and what its attributes are called do not matter."""
+    net = torch.nn.Conv2d(3, 4, 1)
+    assert net.training and net.stride == (1, 1)
+    image = photograph(30, 50)
+    probabilities = predict_probabilities(net, image, classes=4, base_size=49, crop_size=57,
+                                          whole_image=True)
+    pixels = torch.from_numpy(image[:, :, ::-1].astype(np.float32) - MEAN_BGR).permute(2, 0, 1)
+    wanted = torch.softmax(2 * net(pixels[None]), 1)[0].permute(1, 2, 0)
+    # Scores reach 300: float32 places them to 3e-5.
+    np.testing.assert_allclose(probabilities, wanted.detach(), rtol=0, atol=1e-4)
 
 
 def test_several_images_fill_one_batch():
@@ -156,6 +174,7 @@ def test_switch_whole_image():
     assert x.shape == (1, 3, 105, 161)
     assert not x[..., 100:, :].any() and not x[..., 160:].any()
     assert x[..., :100, :160].abs().amin() > 0
+    assert Protocol(512, 473, whole_image=True).window_size(3, 513) == (41, 513)
 
 
 def test_switch_antialias():
@@ -214,34 +233,16 @@ def test_predict_stream_rejects():
         predict_probabilities(stand_in_net, image, **arguments, align_corners=False)
     with pytest.raises(ValueError, match=r"net must be in eval mode: call .eval\(\)"):
         predict_probabilities(tiny_net().train(), image, **arguments)
+    with pytest.raises(ValueError, match=r"net must return \(N, 4, 9, 9\) for N = 8, got \(1, 4"):
+        predict_probabilities(lambda x: stand_in_net(x)[:1], image, **arguments)
     with pytest.raises(ValueError, match=r"net must return \(N, 5, "):
         predict_probabilities(tiny_net(), photograph(41, 41), classes=5, base_size=40, crop_size=41)
 
 
-MEMORY = """
-import resource
-import numpy as np
-import torch
-from pspnet_repro.evaluation import MULTI_SCALE, predict_probabilities
-
-class Net:
-    def logits(self, x):
-        return x.new_zeros(len(x), 19, 90, 90)
-
-torch.set_num_threads(2)
-predict_probabilities(Net(), np.zeros((713, 713, 3), np.uint8), classes=19, base_size=712,
-                      crop_size=713)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-predict_probabilities(Net(), np.zeros((1024, 2048, 3), np.uint8), classes=19, base_size=2048,
-                      crop_size=713, scales=MULTI_SCALE)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2 ** 20)
-"""
-
-
 @pytest.mark.slow
 def test_memory_of_a_street_at_six_scales():
-    run = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True,
-                         cwd=Path(__file__).parents[1], check=True)
-    gibibytes = float(run.stdout)
+    script = Path(__file__).parents[1] / "experiments" / "bench_memory.py"
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    gibibytes = float(re.search(r"([0-9.]+) GiB", run.stdout)[1])
     # The largest canvas is 1793 x 3585 x 19 float32, 0.45 GiB; the result 0.15, twice.
     assert 0.5 < gibibytes < 2

@@ -127,13 +127,25 @@ def test_mistakes_are_said_once(data, uninterrupted, tmp_path):  # noqa: F811
 
 def test_evaluate_gives_the_figures_of_one_process(data, uninterrupted, tmp_path):  # noqa: F811
     words = ("-m", "pspnet_repro", "evaluate", "--weights", uninterrupted / "weights.pt", "--data",
-             data, "--base-size", 71, "--crop-size", 57, "--threads", 1, "--output")
-    code, out, said = _finish(_torchrun(*words, tmp_path / "two.json"))
+             data, "--base-size", 71, "--crop-size", 57, "--threads", 1, "--batch-size", 1,
+             "--output")
+    code, out, said = _finish(_torchrun(*words, tmp_path / "two"))
     assert code == 0, said
-    alone = subprocess.run([sys.executable, *map(str, words), str(tmp_path / "one.json")],
+    alone = subprocess.run([sys.executable, *map(str, words), str(tmp_path / "one")],
                            cwd=ROOT, capture_output=True, text=True, check=True)
-    assert out == alone.stdout
-    assert (tmp_path / "two.json").read_text() == (tmp_path / "one.json").read_text()
+    assert out.splitlines()[:-1] == alone.stdout.splitlines()[:-1]  # the last names the folder
+    result = (tmp_path / "one" / "result.json").read_text()
+    assert (tmp_path / "two" / "result.json").read_text() == result
+    # Two processes stopped: what they did is kept for one, who does the rest.
+    (tmp_path / "two" / "result.json").unlink()
+    counts = tmp_path / "two" / "counts.jsonl"
+    counts.write_text("".join(counts.read_text().splitlines(keepends=True)[:1]))
+    assert len((tmp_path / "two" / "counts-1.jsonl").read_text().splitlines()) == 2
+    again = subprocess.run([sys.executable, *map(str, words), str(tmp_path / "two")], cwd=ROOT,
+                           capture_output=True, text=True, check=True)
+    assert "0/1 [" in again.stderr
+    assert (tmp_path / "two" / "result.json").read_text() == result
+    assert not (tmp_path / "two" / "counts-1.jsonl").exists()
 
 
 _SHORT_TABLE = """

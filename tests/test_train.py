@@ -337,9 +337,9 @@ def test_commands_train_and_evaluate(data, tmp_path):
     weights = tmp_path / "run" / "weights.pt"
     assert done.stdout.strip() == str(weights)
     done = _command("evaluate", "--weights", weights, "--data", data, "--base-size", 72,
-                    "--crop-size", 57, "--output", tmp_path / "figures.json")
+                    "--crop-size", 57, "--output", tmp_path / "test")
     assert done.returncode == 0, done.stderr
-    figures = json.loads((tmp_path / "figures.json").read_text())
+    figures = json.loads((tmp_path / "test" / "result.json").read_text())
     assert f"mean IoU {100 * figures['mean_iou']:.2f}" in done.stdout
     assert np.sum(figures["confusion"]) == 2 * 72 * 72
 

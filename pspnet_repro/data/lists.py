@@ -1,37 +1,52 @@
 """List files: one pair `image label` a line, paths relative to the data set's folder."""
 
 import hashlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
-from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.errors import UsageError, UserError, first_line
 from pspnet_repro.loss import IGNORE_INDEX
 
 MEAN_BGR = np.array([103.939, 116.779, 123.68], np.float32)
 
 
+# What a value of a label file means, 256 bytes: a class, 255 for unlabelled, WRONG for none.
+WRONG = 254
+ZERO_IS_VOID = bytes([IGNORE_INDEX, *range(255)])
+
+
 @dataclass(frozen=True)
 class Pair:
-    """One image and its label map; `image` and `label` are paths."""
+    """One image and its label map.
+
+    Attributes:
+        image, label: paths; label is None in lists without labels.
+        table: what the file's values mean, 256 bytes as in ZERO_IS_VOID; None: themselves.
+    """
 
     image: Path
-    label: Path
+    label: Path | None
+    table: bytes | None = None
 
 
-def read_list(path, root=None):
+def read_list(path, root=None, unlabelled=False, table=None):
     """The pairs of a list file.
 
     Args:
         path: text file; each line holds an image's and a label's path, separated by white space;
             a leading slash is dropped, as in the original's lists. Empty lines are skipped.
         root: folder that the paths start from; the list's own by default.
+        unlabelled: lines may hold an image alone, if all do.
+        table: of every Pair.
     Returns:
         A list of Pair.
     Raises:
-        UserError: no such file or folder, a line without exactly two paths, an empty list.
+        UserError: no such file or folder, a line with another number of paths, an empty list.
     """
     path = Path(path)
     root = Path(root) if root is not None else path.parent
@@ -43,18 +58,18 @@ def read_list(path, root=None):
         raise UserError(f"{path}: no such list file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as text: {error}") from error
-    pairs = []
-    for number, line in enumerate(text.splitlines(), 1):
-        names = line.split()
-        if not names:
-            continue
-        if len(names) != 2:
-            raise UserError(f"{path}, line {number}: must name an image and a label, got "
-                            f"{len(names)} name{'s' * (len(names) != 1)}: {line.strip()[:80]!r}")
-        pairs.append(Pair(*(root / name.lstrip("/") for name in names)))
-    if not pairs:
+    lines = [(number, line.split(), line.strip()) for number, line
+             in enumerate(text.splitlines(), 1) if line.split()]
+    if not lines:
         raise UserError(f"{path}: lists no images")
-    return pairs
+    count = 1 if unlabelled and len(lines[0][1]) == 1 else 2
+    for number, names, line in lines:
+        if len(names) != count:
+            raise UserError(f"{path}, line {number}: must name an image"
+                            f"{' and a label' if count == 2 else ', as the lines before it'}, got "
+                            f"{len(names)} name{'s' * (len(names) != 1)}: {line[:80]!r}")
+    return [Pair(*[root / name.lstrip("/") for name in names], *[None] * (2 - count), table)
+            for _, names, _ in lines]
 
 
 def check_classes(classes):
@@ -99,48 +114,93 @@ def _decode(path, data, flags):
     return decoded
 
 
-def read_image(path):
-    """(H, W, 3) uint8, BGR, as stored: labels are drawn on stored pixels, so EXIF turns nothing.
+def read_image(path, upright=False):
+    """A photograph: (H, W, 3) uint8, BGR, as OpenCV decodes it.
 
+    Grey becomes three equal channels, 16 bits lose the lower 8, transparency is dropped, CMYK
+    becomes RGB as (255 - ink) * (255 - black) / 255.
+
+    Args:
+        upright: turn it as its EXIF orientation says; False: as stored, which is what labels are
+            drawn on.
     Raises:
         UserError: the file is missing, cut short or no image.
     """
     path = Path(path)
     return _decode(path, _read(path, "image"),
-                   cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+                   cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION))
 
 
-def read_label(path, classes, zero_is_void=False):
-    """(H, W) uint8 labels, 0..classes-1 or 255.
+def has_alpha(path):
+    """Whether an image file holds a channel of transparency, which `read_image` drops."""
+    path = Path(path)
+    decoded = _decode(path, _read(path, "image"), cv2.IMREAD_UNCHANGED)
+    return decoded.ndim == 3 and decoded.shape[2] == 4
 
-    Args:
-        zero_is_void: files hold 0 for void and k + 1 for class k (ADE20K).
+
+def read_label_file(path):
+    """The values of a label file, (H, W) uint8; those of a PNG with a palette are its indices.
+
     Raises:
-        UserError: the file is missing, no single-channel 8-bit image, or has other values.
+        UserError: the file is missing, cut short, or no single-channel 8-bit image.
     """
     path = Path(path)
     data = _read(path, "label")
-    if data.startswith(_FORMATS[0][0]) and data[24:25] not in (b"\x08", b"\x10"):
-        # OpenCV would spread the values of fewer bits over 0..255.
-        raise UserError(f"{path}: a label must be one channel of 8 bits, got {data[24]} bits")
+    if data.startswith(_FORMATS[0][0]):
+        if data[25:26] == b"\x03":
+            # OpenCV would look the colours up.
+            try:
+                return np.array(Image.open(io.BytesIO(data)))
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                raise UserError(f"{path}: not an image that can be read: "
+                                f"{first_line(error)}") from error
+        if data[24:25] not in (b"\x08", b"\x10"):
+            # OpenCV would spread the values of fewer bits over 0..255.
+            raise UserError(f"{path}: a label must be one channel of 8 bits, got {data[24]} bits")
     label = _decode(path, data, cv2.IMREAD_UNCHANGED)
-    if label.ndim != 2 or label.dtype != np.uint8:
-        raise UserError(f"{path}: a label must be one channel of 8 bits, got shape {label.shape}, "
-                        f"{label.dtype}")
-    if zero_is_void:
-        label = label - np.uint8(1)
-    wrong = np.unique(label[(label >= classes) & (label != IGNORE_INDEX)])
-    if wrong.size:
-        values = ", ".join(str(int(v) + zero_is_void) for v in wrong[:5])
-        allowed = f"0..{classes}" if zero_is_void else f"0..{classes - 1} or {IGNORE_INDEX}"
-        raise UserError(f"{path}: labels must be {allowed}, got {values}")
+    if label.ndim != 2:
+        raise UserError(f"{path}: a label must be one channel of 8 bits, got shape {label.shape}")
+    if label.dtype != np.uint8:
+        raise UserError(f"{path}: a label must be one channel of 8 bits, got {label.dtype}")
     return label
+
+
+def read_label(path, classes, zero_is_void=False, table=None):
+    """(H, W) uint8 labels, 0..classes-1 or 255.
+
+    Args:
+        zero_is_void: files hold 0 for void and k + 1 for class k (ADE20K): a table for lists.
+        table: see Pair; overrides zero_is_void.
+    Raises:
+        UserError: as read_label_file, or the file has other values.
+    """
+    values = read_label_file(path)
+    table = table or (ZERO_IS_VOID if zero_is_void else bytes(range(256)))
+    allowed = allowed_values(classes, table)
+    wrong = np.flatnonzero(np.bincount(values.ravel(), minlength=256) * ~allowed)
+    if wrong.size:
+        got = ", ".join(map(str, wrong[:5]))
+        raise UserError(f"{path}: labels must be {spans(np.flatnonzero(allowed))}, got {got}")
+    return np.frombuffer(table, np.uint8)[values]
+
+
+def allowed_values(classes, table):
+    """(256,) bool: the values of label files that `table` gives a meaning among `classes`."""
+    meaning = np.frombuffer(table, np.uint8)
+    return (meaning < classes) | (meaning == IGNORE_INDEX)
+
+
+def spans(values):
+    """[0, 1, 2, 255] -> "0..2 or 255"."""
+    values = np.asarray(values)
+    parts = np.split(values, np.flatnonzero(np.diff(values) > 1) + 1)
+    return " or ".join(str(p[0]) if len(p) == 1 else f"{p[0]}..{p[-1]}" for p in parts)
 
 
 def read_pair(pair, classes, zero_is_void=False):
     """Image and label of a Pair. Raises UserError as their readers, or where sizes differ."""
     image = read_image(pair.image)
-    label = read_label(pair.label, classes, zero_is_void)
+    label = read_label(pair.label, classes, zero_is_void, pair.table)
     if image.shape[:2] != label.shape:
         raise UserError(f"{pair.label}: size {label.shape[0]}x{label.shape[1]} differs from "
                         f"{image.shape[0]}x{image.shape[1]} of {pair.image}")

@@ -170,7 +170,7 @@ def write_scenes(folder, seed=0, train=400, val=100):
         seed: of the drawing.
         train, val: number of scenes.
     Returns:
-        The subfolder: train.txt, val.txt, images/, annotations/ and classes.json.
+        The subfolder: train.txt, val.txt, images/, annotations/, classes.txt and classes.json.
     Raises:
         UserError: a file cannot be written.
     """
@@ -196,6 +196,8 @@ def _write(root, done, seed, train, val):
                 checkpoint.write_bytes(root / name, data)
             lines.append(" ".join(names) + "\n")
         checkpoint.write_bytes(root / f"{part}.txt", "".join(lines))
+    checkpoint.write_bytes(root / "classes.txt", "".join(
+        f"{red} {green} {blue} {name}\n" for name, (red, green, blue) in zip(CLASSES, PALETTE_RGB)))
     about = {"classes": CLASSES, "contextual": CONTEXTUAL, "palette_rgb": PALETTE_RGB}
     checkpoint.write_bytes(done, json.dumps(about, indent=1))
     return root

@@ -1,32 +1,30 @@
 """Testing a network on a data set."""
 
-from pathlib import Path
+from collections import deque
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pspnet_repro.checkpoint import write_bytes
-from pspnet_repro.data.lists import check_classes, read_pair
+from pspnet_repro.data.lists import check_classes, read_image, read_pair
 from pspnet_repro.distributed import Processes
+from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation.metrics import ConfusionMatrix
-from pspnet_repro.evaluation.sliding import predict_probabilities
+from pspnet_repro.evaluation.sliding import BATCH_SIZE, predict_stream
 
 
-def prediction_name(number, pair):
-    """File name of the label map of pair `number` of a list: unique, and ends as the image's."""
-    return f"{number:05d}-{pair.image.stem}.png"
-
-
-def evaluate(net, pairs, *, classes, base_size, crop_size, scales=(1.0,), flip=True,
-             zero_is_void=False, predictions=None, progress=True, processes=Processes()):
+def evaluate(net, pairs, *, classes, protocol, zero_is_void=False, batch_size=BATCH_SIZE,
+             record=None, on_prediction=None, on_error=None, progress=True,
+             processes=Processes()):
     """Confusion matrix of a network over image and label files.
 
     Args:
-        net, classes, base_size, crop_size, scales, flip: see predict_probabilities.
-        pairs: list of data.lists.Pair.
+        net, classes, protocol, batch_size: see predict_stream.
+        pairs: list of data.lists.Pair; one without a label is predicted only.
         zero_is_void: see data.lists.read_label.
-        predictions: folder for the predicted label maps as PNG, see prediction_name; or None.
+        record: a CountsFile: images in it are not tested again, others are added to it; or None.
+        on_prediction: called with (number in the list, Pair, (H, W) uint8 classes); or None.
+        on_error: called with the UserError of an image that cannot be used, which is left out;
+            None: the error ends the test.
         progress: show a progress bar.
         processes: each tests its share; see distributed.join.
     Returns:
@@ -36,17 +34,42 @@ def evaluate(net, pairs, *, classes, base_size, crop_size, scales=(1.0,), flip=T
     """
     check_classes(classes)
     matrix = ConfusionMatrix(classes)
-    share = processes.shard(list(enumerate(pairs)))
-    for number, pair in tqdm(share, desc="test", unit="image",
-                             disable=not (progress and processes.first)):
-        image, label = read_pair(pair, classes, zero_is_void)
-        probabilities = predict_probabilities(
-            net, image[:, :, ::-1], classes=classes, base_size=base_size, crop_size=crop_size,
-            scales=scales, flip=flip)
-        predicted = probabilities.argmax(2).astype(np.uint8)
-        matrix.update(predicted, label)
-        if predictions is not None:
-            data = cv2.imencode(".png", predicted)[1].tobytes()
-            write_bytes(Path(predictions) / prediction_name(number, pair), data)
+    done = record.done if record is not None else {}
+    if processes.first:
+        for counts in done.values():
+            matrix.counts += counts
+    share = processes.shard([item for item in enumerate(pairs) if item[0] not in done])
+    reading = deque()  # what belongs to the images that are on their way
+    with tqdm(total=len(share), desc="test", unit="image",
+              disable=not (progress and processes.first)) as bar:
+        def images():
+            for number, pair in share:
+                try:
+                    if pair.label is None:
+                        image, label = read_image(pair.image), None
+                    else:
+                        image, label = read_pair(pair, classes, zero_is_void)
+                except UserError as error:
+                    if on_error is None:
+                        raise
+                    on_error(error)
+                    bar.update()
+                    continue
+                reading.append((number, pair, label))
+                yield image[:, :, ::-1]
+
+        for probabilities in predict_stream(net, images(), classes=classes, protocol=protocol,
+                                            batch_size=batch_size):
+            number, pair, label = reading.popleft()
+            predicted = probabilities.argmax(0).cpu().numpy().astype(np.uint8)
+            single = ConfusionMatrix(classes)
+            if label is not None:
+                single.update(predicted, label)
+            matrix.counts += single.counts
+            if on_prediction is not None:
+                on_prediction(number, pair, predicted)
+            if record is not None:
+                record.append(number, single.counts)
+            bar.update()
     processes.sum_array(matrix.counts)
     return matrix

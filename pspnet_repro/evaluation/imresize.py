@@ -43,19 +43,17 @@ def bands(in_size, out_size, antialias=True):
         yield out, slice(low, high), matrix
 
 
-def _round_half_away(values):
-    return np.floor(values + 0.5)  # values are never negative
-
-
 def _resize_axis(image, out_size, axis, antialias):
     """One axis of (H, W, C)."""
     lines = np.ascontiguousarray(np.moveaxis(image, axis, 0), np.float64)
-    result = np.empty((out_size, *lines.shape[1:]))
+    result = np.empty((out_size, *lines.shape[1:]), image.dtype)
     for out, source, matrix in bands(len(lines), out_size, antialias):
-        result[out] = np.tensordot(matrix, lines[source], 1)
-    if image.dtype == np.uint8:
-        result = np.clip(_round_half_away(result), 0, 255)
-    return np.moveaxis(result, 0, axis).astype(image.dtype)
+        band = np.tensordot(matrix, lines[source], 1)
+        if image.dtype == np.uint8:
+            # Half away from zero: weights and pixels are never negative. Truncation follows.
+            band = np.minimum(band + 0.5, 255)
+        result[out] = band
+    return np.moveaxis(result, 0, axis)
 
 
 def imresize(image, size, antialias=True):

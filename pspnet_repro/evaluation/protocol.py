@@ -28,7 +28,8 @@ class Protocol:
         plus_one: the + 1 of the long side.
         padding: where the border of an image smaller than the crop lies: "end" (right and bottom)
             or "centre" (on all sides).
-        whole_image: one pass over the whole image, its sides padded to 8k + 1, without windows.
+        whole_image: one pass over the whole image, its sides padded to 8k + 1 and at least 41
+            pixels, without windows.
         stride: of the windows in pixels; None: two thirds of the crop, rounded up.
     Raises:
         ValueError: a field out of range.
@@ -81,7 +82,8 @@ class Protocol:
         """(rows, columns) of the windows over a scaled image; `step`: the network's stride."""
         if not self.whole_image:
             return self.crop_size, self.crop_size
-        return tuple(step * math.ceil((size - 1) / step) + 1 for size in (rows, cols))
+        # On fewer features than 6 the pyramid's bins would be empty.
+        return tuple(step * max(math.ceil((size - 1) / step), 5) + 1 for size in (rows, cols))
 
     def window_starts(self, size, window):
         """First pixels of the windows over one axis of the image, negative in its border.

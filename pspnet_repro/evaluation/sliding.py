@@ -104,10 +104,10 @@ def _views(image_rgb, protocol, classes, device, step):
                     protocol.window_starts(cols, window[1]), border)
 
 
-def _check_shape(scores, wanted):
-    if tuple(scores.shape[1:]) != wanted or scores.dim() != 4:
-        raise ValueError(f"net must return (N, {', '.join(map(str, wanted))}), got "
-                         f"{tuple(scores.shape)}")
+def _check_shape(scores, batch, *wanted):
+    if tuple(scores.shape) != (len(batch), *wanted):
+        raise ValueError(f"net must return (N, {', '.join(map(str, wanted))}) for N = "
+                         f"{len(batch)}, got {tuple(scores.shape)}")
 
 
 def _runs(places):
@@ -144,7 +144,7 @@ def _run(net, places, protocol, classes, device):
     if logits is not None and protocol.align_corners and (
             protocol.merge == "logits" or not protocol.flip):
         maps = logits(batch)
-        _check_shape(maps, (classes, *maps.shape[2:]))
+        _check_shape(maps, batch, classes, *maps.shape[2:])
         for view, run in _runs(places):
             mirrored = maps[count + run.start:count + run.stop] if protocol.flip else None
             ops.scores(view.canvas, maps[run], mirrored, [top for _, top, _ in places[run]],
@@ -154,7 +154,7 @@ def _run(net, places, protocol, classes, device):
             scores = net(batch)
         else:
             scores = F.interpolate(logits(batch), window, mode="bilinear", align_corners=False)
-        _check_shape(scores, (classes, *window))
+        _check_shape(scores, batch, classes, *window)
         for k, (view, top, left) in enumerate(places):
             _add_window(view, top, left, _merged(scores, k, count, protocol))
     return [view.photograph for view, run in _runs(places)
@@ -213,9 +213,12 @@ def predict_stream(net, images_rgb, *, classes, protocol, batch_size=BATCH_SIZE)
     if not protocol.align_corners and not hasattr(net, "logits"):
         raise ValueError("align_corners must be True for a network without .logits: it returns "
                          "scores of full size")
-    if getattr(net, "training", False):
-        raise ValueError("net must be in eval mode: call .eval()")
-    device, step = _device_of(net), getattr(net, "stride", 8)
+    step = 8
+    if hasattr(net, "logits"):
+        step = getattr(net, "stride", step)
+        if getattr(net, "training", False):
+            raise ValueError("net must be in eval mode: call .eval()")
+    device = _device_of(net)
     places = []
     for image in images_rgb:
         for view in _views(_checked(image), protocol, classes, device, step):

@@ -1,0 +1,161 @@
+"""Goes over a data set and says what is wrong with it and how to mend it."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from pspnet_repro.data.datasets import CITYSCAPES_TABLE, IDENTITY
+from pspnet_repro.data.lists import allowed_values, read_image, read_label_file, spans
+from pspnet_repro.errors import UserError
+
+
+@dataclass
+class _File:
+    """What one pair holds: the problem that kept it from being counted, or its label's values."""
+
+    problem: tuple | None = None  # (kind, detail)
+    values: np.ndarray | None = None  # (256,) pixels of each value of the label file
+
+
+@dataclass
+class Findings:
+    """What was found in one split.
+
+    Attributes:
+        images: number of pairs.
+        pixels: (256,) int64, pixels of each value of the label files.
+        occurs: (256,) int64, label files that hold each value.
+        problems: {kind: list of details}, one detail a file.
+        mends: sentences, what is wrong in all and how to mend it.
+    """
+
+    images: int
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    occurs: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    problems: dict = field(default_factory=dict)
+    mends: list = field(default_factory=list)
+
+    def add(self, kind, detail):
+        self.problems.setdefault(kind, []).append(detail)
+
+
+UNREADABLE = "files that cannot be used"
+COLOURED = "coloured label files"
+DEPTH = "label files of more or less than 8 bits a pixel"
+SIZES = "labels of another size than their image"
+VALUES = "labels with values outside the classes"
+TWICE = "images that are listed twice"
+
+
+def _colours(path):
+    """The colours of a three-channel label file, at most some thousands, as a set of RGB."""
+    decoded = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if decoded is None:
+        return set()
+    return set(map(tuple, np.unique(decoded.reshape(-1, 3)[:, ::-1], axis=0).tolist()))
+
+
+def _examine(pair, classes, palette_rgb):
+    """The _File of a pair."""
+    try:
+        size = read_image(pair.image).shape[:2]
+        if pair.label is None:
+            return _File()
+        values = read_label_file(pair.label)
+    except UserError as error:
+        if "a label must be one channel of 8 bits" not in str(error):
+            return _File((UNREADABLE, str(error)))
+        if "got shape" not in str(error):
+            return _File((DEPTH, str(error)))
+        foreign = _colours(pair.label) - set(palette_rgb) - {(0, 0, 0), (255, 255, 255)}
+        kind = "colours of the classes" if not foreign else "colours of no class"
+        return _File((COLOURED, f"{error}: {kind}"))
+    counts = np.bincount(values.ravel(), minlength=256)
+    if values.shape != size:
+        return _File((SIZES, f"{pair.label}: {values.shape[0]}x{values.shape[1]}, the image "
+                             f"{size[0]}x{size[1]}"), counts)
+    wrong = np.flatnonzero(counts * ~allowed_values(classes, pair.table or IDENTITY))
+    if wrong.size:
+        return _File((VALUES, f"{pair.label}: {', '.join(map(str, wrong[:8]))}"), counts)
+    return _File(None, counts)
+
+
+def _mend_values(seen, classes, table):
+    """What the values of all label files say of their origin; `seen` is sorted."""
+    named = [v for v in seen if v != 255]
+    most = max(named, default=0)
+    if table == IDENTITY and 255 not in seen and most == classes:
+        if classes == 11:
+            return ("11 marks unlabelled pixels here, as in the common copies of CamVid: give the "
+                    "folder as --data camvid=DIR")
+        return (f"0..{classes}, and never 255: 0 = void and k + 1 = class k, as in SceneParse150: "
+                "give the folder as --data ade20k=DIR, or add --zero-is-void")
+    if table == IDENTITY and classes == 19 and most <= 33:
+        return ("these look like Cityscapes labelIds, not labelTrainIds: give the folder as "
+                "--data cityscapes=DIR, which makes one of the other")
+    if table != IDENTITY and 255 in seen and most < classes:
+        return (f"0..{most} and 255: these labels start at 0 already: give list files without "
+                "--zero-is-void")
+    allowed = np.flatnonzero(allowed_values(classes, table))
+    return (f"values must be {spans(allowed)}, and are {spans(seen)}: is the number of classes "
+            f"right, and are unlabelled pixels 255?")
+
+
+def _diagnose(findings, classes, table):
+    seen = np.flatnonzero(findings.pixels).tolist()
+    if VALUES in findings.problems:
+        findings.mends.append(_mend_values(seen, classes, table))
+    elif table == CITYSCAPES_TABLE and 255 in seen and max(seen[:-1], default=0) <= 18:
+        findings.add(VALUES, "none above 18, but 255")
+        findings.mends.append("these look like labelTrainIds under the name of labelIds: bring "
+                              "the official gtFine files, or give list files")
+    if COLOURED in findings.problems:
+        details = findings.problems[COLOURED]
+        if all(detail.endswith("colours of the classes") for detail in details):
+            findings.mends.append("replace each colour by the index of its class in a PNG of one "
+                                  "channel; the colours are those of the classes")
+        else:
+            findings.mends.append("label files must hold class indices in one channel, not a "
+                                  "picture: look for the data set's index files, or replace each "
+                                  "colour by its class's index")
+    if DEPTH in findings.problems:
+        findings.mends.append("save label files with 8 bits a pixel; no class index needs more")
+    if SIZES in findings.problems:
+        findings.mends.append("labels must be drawn on the pixels as stored: an image turned by "
+                              "EXIF or resized after labelling must be turned or resized back")
+    if UNREADABLE in findings.problems:
+        findings.mends.append("fetch the files anew that are missing or damaged, or take their "
+                              "lines out of the list")
+
+
+def check_split(pairs, classes, palette_rgb, workers=2, progress=True):
+    """Read every file of a split.
+
+    Args:
+        pairs: list of data.lists.Pair.
+        classes: number of classes.
+        palette_rgb: colours of the classes, to tell what coloured label files are.
+        workers: threads.
+        progress: show a progress bar.
+    Returns:
+        Findings.
+    """
+    findings = Findings(len(pairs))
+    for image, times in Counter(pair.image for pair in pairs).items():
+        if times > 1:
+            findings.add(TWICE, str(image))
+    with ThreadPoolExecutor(workers) as pool:
+        files = pool.map(lambda pair: _examine(pair, classes, palette_rgb), pairs)
+        for file in tqdm(files, total=len(pairs), desc="check", unit="image",
+                         disable=not progress):
+            if file.problem is not None:
+                findings.add(*file.problem)
+            if file.values is not None:
+                findings.pixels += file.values
+                findings.occurs += file.values > 0
+    _diagnose(findings, classes, pairs[0].table or IDENTITY)
+    return findings

@@ -1,0 +1,59 @@
+"""Names and colours of classes."""
+
+import colorsys
+from dataclasses import dataclass
+from pathlib import Path
+
+from pspnet_repro.errors import UserError, first_line
+
+_FOLDER = Path(__file__).parent / "names"
+KNOWN = ("ade20k", "voc2012", "cityscapes", "camvid")
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Attributes: names, a tuple of words; palette_rgb, a tuple of (red, green, blue)."""
+
+    names: tuple
+    palette_rgb: tuple
+
+
+def read_classes(path):
+    """Classes from a text file: `RED GREEN BLUE NAME` a line, in the order of the labels.
+
+    Raises:
+        UserError: the file is missing, or a line holds something else.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as a list of classes: "
+                        f"{first_line(error)}") from error
+    names, palette = [], []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        words = line.split(maxsplit=3)
+        if len(words) < 4 or not all(w.isascii() and w.isdigit() and int(w) < 256
+                                     for w in words[:3]):
+            raise UserError(f"{path}, line {number}: must be RED GREEN BLUE NAME, each colour "
+                            f"0..255, got {line.strip()[:80]!r}")
+        names.append(words[3].strip())
+        palette.append(tuple(map(int, words[:3])))
+    if not names:
+        raise UserError(f"{path}: names no classes")
+    return Classes(tuple(names), tuple(palette))
+
+
+def known_classes(name):
+    """Classes of a benchmark, one of KNOWN."""
+    return read_classes(_FOLDER / f"{name}.txt")
+
+
+def numbered_classes(count):
+    """Names and colours for classes of which only the number is known."""
+    colours = (colorsys.hsv_to_rgb(k * 0.618 % 1, 0.9 - 0.4 * (k // 12 % 2), 1 - 0.4 * (k // 6 % 2))
+               for k in range(count))
+    return Classes(tuple(f"class {k}" for k in range(count)),
+                   tuple(tuple(round(255 * part) for part in colour) for colour in colours))

@@ -1,0 +1,112 @@
+"""Files of every image's counts, so that an interrupted test goes on where it stopped."""
+
+import json
+import os
+
+import numpy as np
+
+from pspnet_repro import checkpoint
+from pspnet_repro.distributed import Processes
+from pspnet_repro.errors import UserError, first_line
+
+
+class CountsFile:
+    """Counts of (label, prediction) pairs, one line an image, appended as images are done.
+
+    The first line says what the counts depend on; a file that says something else is refused. A
+    last line that was cut off is dropped. Each process appends to a file of its own; the next
+    start merges them into counts.jsonl, whatever its number of processes. A context manager:
+    leaving it closes the file.
+
+    Args:
+        folder: of the files, made where it is missing; processes on several machines must all
+            see it.
+        about: plain data: weights, data and settings.
+        classes: number of classes.
+        processes: that test together; all of them call this.
+    Attributes:
+        done: {number in the list: (classes, classes) int64} when this was made.
+    Raises:
+        UserError: the files belong to another test, are damaged or cannot be written, or other
+            processes are at work in the folder.
+    """
+
+    def __init__(self, folder, about, classes, processes=Processes()):
+        self.classes = classes
+        self._about = json.loads(json.dumps(about))
+        self._lock = None
+        merged = folder / "counts.jsonl"
+        self.path = merged if processes.first else folder / f"counts-{processes.rank}.jsonl"
+        try:
+            processes.on_first(lambda: self._merge(folder, merged))
+            self.done = dict(self._entries(merged, processes.share_file(merged)))
+            if not processes.first:
+                checkpoint.write_bytes(self.path, json.dumps(self._about) + "\n")
+            self._file = open(self.path, "ab")
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be used: {first_line(error)}") from error
+
+    def _merge(self, folder, merged):
+        """Bring the images of all files of the folder into one."""
+        self._lock = checkpoint.lock_folder(folder)
+        others = sorted(folder.glob("counts-*.jsonl"))
+        done = {}
+        for path in [merged, *others]:
+            if path.exists():
+                done |= self._entries(path, path.read_bytes())
+        lines = [json.dumps(self._about), *(_line(k, counts) for k, counts in done.items())]
+        checkpoint.write_bytes(merged, "".join(line + "\n" for line in lines))
+        for path in others:
+            path.unlink()
+
+    def _entries(self, path, data):
+        """{number: counts} of a file's whole lines."""
+        lines = data[:data.rfind(b"\n") + 1].decode("utf-8", errors="replace").splitlines()
+        entries = {}
+        for number, line in enumerate(lines, 1):
+            try:
+                content = json.loads(line)
+                if number == 1:
+                    self._compare(path, content)
+                else:
+                    entries[int(content["image"])] = self._dense(content)
+            except (ValueError, TypeError, LookupError, AttributeError) as error:
+                raise UserError(f"{path}, line {number}: not a record of a test: "
+                                f"{first_line(error)}") from error
+        return entries
+
+    def _compare(self, path, saved):
+        for key in sorted({*saved, *self._about}):
+            if saved.get(key) != self._about.get(key):
+                raise UserError(f"{path}: holds a test with {key} = {saved.get(key)!r}, not "
+                                f"{self._about.get(key)!r}; choose another folder or remove this "
+                                f"file")
+
+    def _dense(self, content):
+        counts = np.zeros(self.classes ** 2, np.int64)
+        counts[content["cells"]] = content["counts"]
+        return counts.reshape(self.classes, self.classes)
+
+    def append(self, number, counts):
+        """Note the counts, (classes, classes) int64, of image `number` of the list."""
+        try:
+            self._file.write(_line(number, counts).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written: {first_line(error)}") from error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+        if self._lock is not None:
+            self._lock.close()
+
+
+def _line(number, counts):
+    """The counts of one image as JSON, zeros left out."""
+    cells = np.flatnonzero(counts)
+    return json.dumps({"image": number, "cells": cells.tolist(),
+                       "counts": counts.flat[cells].tolist()})
