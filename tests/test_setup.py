@@ -5,6 +5,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils import cpp_extension
 
 ROOT = Path(__file__).parents[1]
 _spec = importlib.util.spec_from_file_location("setup_module", ROOT / "setup.py")
@@ -37,6 +39,24 @@ def test_decide_cuda(environ, torch_cuda, nvcc, sources, on, why):
 def test_decide_cuda_refuses(environ, torch_cuda, nvcc, why):
     with pytest.raises(SystemExit, match=why):
         setup.decide_cuda(environ, torch_cuda, nvcc, SOURCES)
+
+
+@pytest.mark.parametrize("torch_cuda", ["13.0", None])
+def test_extension_has_kernels_where_torch_and_nvcc_agree(monkeypatch, tmp_path, capsys, torch_cuda):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("USE_CUDA", raising=False)
+    monkeypatch.delenv("FORCE_CUDA", raising=False)
+    monkeypatch.setattr(torch.version, "cuda", torch_cuda)
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", str(tmp_path))
+    monkeypatch.setattr(setup, "nvcc_version", lambda _: "13.0")
+    extension = setup.extension()
+    cuda = {str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/cuda/*.c[up]*")}
+    assert "csrc/cuda/pool.cu" in cuda and "csrc/cuda/hosts_pool.cpp" in cuda
+    assert cuda & set(extension.sources) == (cuda if torch_cuda else set())
+    assert ("cudart" in extension.libraries) == bool(torch_cuda)
+    said = capsys.readouterr().out
+    assert ("CUDA on: nvcc 13.0 and torch's CUDA 13.0 agree" if torch_cuda
+            else "CUDA off: this torch was built without CUDA") in said
 
 
 def test_nvcc_version_without_nvcc(tmp_path):
