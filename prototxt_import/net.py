@@ -10,7 +10,7 @@ from torch import nn
 from pspnet_repro.errors import UserError, first_line
 from prototxt_import import caffe_pb2
 from prototxt_import.base import MAX_AXES, Built, check
-from prototxt_import.caffemodel import read_caffemodel
+from prototxt_import.caffemodel import iterate_caffemodel
 from prototxt_import.fillers import check_filler, fill
 from prototxt_import.inputs import is_input, layer_inputs, old_inputs
 from prototxt_import.layers import DEFAULT_LOSS_WEIGHTS, LAYERS
@@ -47,10 +47,7 @@ def load_net(prototxt, caffemodel=None, phase="TEST", shapes=None):
     if phase not in PHASES:
         raise UserError(f'phase must be "TEST" or "TRAIN", got {phase!r}')
     param = read_net(prototxt, caffe_pb2.NetState(phase=PHASES[phase]))
-    net = CaffeNet(param, prototxt, shapes)
-    if caffemodel is not None:
-        net.load_weights(caffemodel)
-    return net
+    return CaffeNet(param, prototxt, shapes, caffemodel)
 
 
 class CaffeNet(nn.Module):
@@ -66,11 +63,12 @@ class CaffeNet(nn.Module):
         param: a NetParameter of layers that are all in the net's state.
         path: the file it came from, for messages.
         shapes: {input: shape} instead of those in `param`.
+        caffemodel: path of weights, or None.
     Raises:
-        UserError: the layers do not make a network; the layer is named.
+        UserError: the layers do not make a network, or the weights do not fit; the layer is named.
     """
 
-    def __init__(self, param, path, shapes=None):
+    def __init__(self, param, path, shapes=None, caffemodel=None):
         super().__init__()
         self.path = path
         self.name = param.name
@@ -85,6 +83,12 @@ class CaffeNet(nn.Module):
         self._guarded("input: ", self._find_inputs, param, shapes or {})
         self.steps = []
         self._build(self.input_shapes)
+        done = set() if caffemodel is None else self.load_weights(caffemodel)
+        for step in self.steps:
+            for tensor, param in zip(step.params, step.built.params):
+                if id(tensor) not in done:
+                    fill(tensor, param.filler)
+                    done.add(id(tensor))
 
     def _guarded(self, where, function, *args):
         """Call; what goes wrong becomes an error that names the file and `where`."""
@@ -168,7 +172,7 @@ class CaffeNet(nn.Module):
         return built
 
     def _make(self, layer, built):
-        """The parameters of a layer, filled; shared ones are their owner's."""
+        """The parameters of a layer, without values; shared ones are their owner's."""
         if not built.params:
             return []
         check(layer.name not in self.params, "another layer with parameters has this name")
@@ -181,7 +185,6 @@ class CaffeNet(nn.Module):
             else:
                 tensor = nn.Parameter(torch.empty(param.shape),
                                       requires_grad=param.learned and spec.lr_mult != 0)
-                fill(tensor, param.filler)
                 # A dot is not allowed in a parameter's name; with % the names stay distinct.
                 key = layer.name.replace("%", "%25").replace(".", "%2E")
                 self.register_parameter(f"{key}/{k}", tensor)
@@ -193,35 +196,41 @@ class CaffeNet(nn.Module):
         return tensors
 
     def load_weights(self, caffemodel):
-        """Copy the blobs of a caffemodel into layers of the same names.
+        """Copy the blobs of a caffemodel into layers of the same names, on the CPU.
 
         Layers of the file that the network lacks are left alone, as in Caffe; layers of the
         network that the file lacks keep their values, which is warned of.
 
+        Returns:
+            The ids of the tensors that got values.
         Raises:
-            UserError: blobs of another number or shape, or no layer in common.
+            UserError: blobs of another number or shape, or no layer in common; layers before the
+                one at fault hold the file's values.
         """
-        weights = read_caffemodel(caffemodel)
-        missing = [name for name in self.params if not weights.get(name, ("", []))[1]]
+        kinds = {step.layer.name: step.layer.type for step in self.steps}
+        missing, done = dict.fromkeys(self.params), set()
+        for name, (_, blobs) in iterate_caffemodel(caffemodel):
+            if not blobs or name not in self.params:
+                continue
+            self._load_layer(f"{caffemodel}: layer {name!r}", kinds[name], self.params[name], blobs)
+            del missing[name]
+            done.update(map(id, self.params[name]))
         if self.params and len(missing) == len(self.params):
             raise UserError(f"{caffemodel}: has weights for no layer of {self.path}")
-        kinds = {step.layer.name: step.layer.type for step in self.steps}
-        for name, tensors in self.params.items():
-            if name in missing:
-                continue
-            blobs = weights[name].blobs
-            if len(blobs) != len(tensors):
-                raise UserError(f"{caffemodel}: layer {name!r} needs {len(tensors)} blobs, has "
-                                f"{len(blobs)}")
-            for k, (tensor, blob) in enumerate(zip(tensors, blobs)):
-                if not same_shape(tuple(tensor.shape), blob.shape, kinds[name]):
-                    raise UserError(f"{caffemodel}: layer {name!r}, blob {k}: needs shape "
-                                    f"{tuple(tensor.shape)}, has {blob.shape}")
-                with torch.no_grad():
-                    tensor.copy_(torch.tensor(blob).reshape(tensor.shape))
         if missing:
             warnings.warn(f"{caffemodel}: lacks {len(missing)} layers of {self.path}, which keep "
-                          f"their values: first {missing[0]!r}", stacklevel=2)
+                          f"their values: first {next(iter(missing))!r}", stacklevel=2)
+        return done
+
+    def _load_layer(self, where, kind, tensors, blobs):
+        if len(blobs) != len(tensors):
+            raise UserError(f"{where} needs {len(tensors)} blobs, has {len(blobs)}")
+        for k, (tensor, blob) in enumerate(zip(tensors, blobs)):
+            if not same_shape(tuple(tensor.shape), blob.shape, kind):
+                raise UserError(f"{where}, blob {k}: needs shape {tuple(tensor.shape)}, has "
+                                f"{blob.shape}")
+            # Torch's own copies want a writable array, one more of the blob.
+            tensor.detach().numpy()[...] = blob.reshape(tensor.shape)
 
     def forward(self, **inputs):
         """Run the network; see the class."""
