@@ -208,18 +208,19 @@ class CaffeNet(nn.Module):
                 one at fault hold the file's values.
         """
         kinds = {step.layer.name: step.layer.type for step in self.steps}
-        missing, done = dict.fromkeys(self.params), set()
+        done = set()
         for name, (_, blobs) in iterate_caffemodel(caffemodel):
             if not blobs or name not in self.params:
                 continue
             self._load_layer(f"{caffemodel}: layer {name!r}", kinds[name], self.params[name], blobs)
-            del missing[name]
             done.update(map(id, self.params[name]))
-        if self.params and len(missing) == len(self.params):
+        if self.params and not done:
             raise UserError(f"{caffemodel}: has weights for no layer of {self.path}")
+        missing = [name for name, tensors in self.params.items()
+                   if any(id(tensor) not in done for tensor in tensors)]
         if missing:
             warnings.warn(f"{caffemodel}: lacks {len(missing)} layers of {self.path}, which keep "
-                          f"their values: first {next(iter(missing))!r}", stacklevel=2)
+                          f"their values: first {missing[0]!r}", stacklevel=2)
         return done
 
     def _load_layer(self, where, kind, tensors, blobs):
