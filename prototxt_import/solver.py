@@ -1,6 +1,7 @@
 """CaffeSolver: a solver.prototxt and its network, trained step by step."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -161,5 +162,5 @@ def _training_net(param, path):
             return CaffeNet(getattr(param, field), path)
     name = param.train_net if param.HasField("train_net") else param.net
     beside = Path(path).parent / name
-    file = beside if beside.exists() else name
+    file = beside if os.path.exists(beside) else name
     return CaffeNet(read_net(file, training_state(param)), file)
