@@ -37,8 +37,7 @@ def load_net(prototxt, caffemodel=None, phase="TEST", shapes=None):
         prototxt: path of the file.
         caffemodel: path of a binary caffemodel with its weights; None: the fillers'.
         phase: "TEST" or "TRAIN".
-        shapes: {input: shape} instead of those in the file; data layers whose file does not say
-            the size need them.
+        shapes: {input: shape} instead of those in the file.
     Returns:
         A CaffeNet.
     Raises:
@@ -57,7 +56,9 @@ class CaffeNet(nn.Module):
     tensors or arrays of any size that the parameters fit. After a pass `blobs` holds every blob
     (a layer in place overwrites) and `loss` the sum of the weighted losses; autograd goes through
     all of it. `params[layer][i]` are the parameters in Caffe's order and shapes; statistics are
-    among them and change with every pass in training, gradients never reach them.
+    among them and change with every pass in training, gradients never reach them. Where neither
+    the file nor `shapes` tells the size of an input (data layers), the layers and their parameters
+    are made by the first pass, or by `prepare`.
 
     Args:
         param: a NetParameter of layers that are all in the net's state.
@@ -80,10 +81,16 @@ class CaffeNet(nn.Module):
         self.specs = {}
         self.loss = None
         self._shared = {}
+        self._caffemodel = caffemodel
         self._guarded("input: ", self._find_inputs, param, shapes or {})
-        self.steps = []
-        self._build(self.input_shapes)
-        done = set() if caffemodel is None else self.load_weights(caffemodel)
+        self.steps = None
+        if None not in self.input_shapes.values():
+            self._start(self.input_shapes)
+
+    def _start(self, input_shapes):
+        """Build for the first time and give every parameter its value."""
+        self._build(input_shapes)
+        done = set() if self._caffemodel is None else self.load_weights(self._caffemodel)
         for step in self.steps:
             for tensor, param in zip(step.params, step.built.params):
                 if id(tensor) not in done:
@@ -107,10 +114,9 @@ class CaffeNet(nn.Module):
         unknown = shapes.keys() - found
         check(not unknown, f"shapes name {sorted(unknown)}, inputs are {list(found)}")
         found |= {name: tuple(shape) for name, shape in shapes.items()}
-        for name, shape in found.items():
-            check(shape is not None, f"the size of {name!r} is not in the file: give it as "
-                                     f"shapes={{{name!r}: (N, C, H, W)}}")
-            _check_shape(shape)
+        for shape in found.values():
+            if shape is not None:
+                _check_shape(shape)
         check(found, "the network has none")
         self.input_shapes = found
 
@@ -127,7 +133,7 @@ class CaffeNet(nn.Module):
             for name in layer.bottom:
                 unused.pop(name, None)
             unused |= dict.fromkeys(layer.top)
-        if self.steps:
+        if self.steps is not None:
             for step, (layer, built) in zip(self.steps, steps):
                 self._guarded(_where(layer), check_fits, step.params, built)
             params = [step.params for step in self.steps]
@@ -235,21 +241,31 @@ class CaffeNet(nn.Module):
 
     def forward(self, **inputs):
         """Run the network; see the class."""
-        tensors = self._guarded("input: ", self._input_tensors, inputs)
-        shapes = self.input_shapes | {name: tuple(t.shape) for name, t in tensors.items()}
-        if shapes != self._built_for:
-            self._build(shapes)
-        self.blobs = tensors
+        self.blobs = self.prepare(**inputs)
         self.loss = None
         for step in self.steps:
             self._guarded(_where(step.layer), self._run, step)
         return {name: self.blobs[name] for name in self.output_names if name in self.blobs}
 
+    def prepare(self, **inputs):
+        """Build the layers for these inputs, if they are not already; returns the inputs' tensors.
+        """
+        tensors = self._guarded("input: ", self._input_tensors, inputs)
+        shapes = {name: tuple(tensors[name].shape) if name in tensors else shape
+                  for name, shape in self.input_shapes.items()
+                  if name in tensors or shape is not None}
+        # Parameters that inference mode makes could never learn.
+        with torch.inference_mode(False):
+            if self.steps is None:
+                self._start(shapes)
+            elif shapes != self._built_for:
+                self._build(shapes)
+        return tensors
+
     def _input_tensors(self, inputs):
-        wanted = {name for step in self.steps for name in step.layer.bottom} & set(
-            self.input_shapes)
-        for name in wanted:
-            check(name in inputs, f"{name!r} is missing")
+        wanted = {name for layer in self.layers for name in layer.bottom}
+        for name in self.input_shapes:
+            check(name in inputs or name not in wanted, f"{name!r} is missing")
         for name in inputs:
             check(name in self.input_shapes, f"{name!r} is none of {list(self.input_shapes)}")
         like = next(self.parameters(), torch.empty(0))

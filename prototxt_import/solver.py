@@ -73,6 +73,12 @@ class CaffeSolver:
             torch.manual_seed(param.random_seed)
         self.net = _training_net(param, path)
         self.iteration = 0
+        # Made by the first step where the network's sizes come with its inputs.
+        self.optimizer = None
+        if self.net.steps is not None:
+            self._make_optimizer()
+
+    def _make_optimizer(self):
         groups, seen = {}, set()
         for layer, tensors in self.net.params.items():
             for tensor, spec in zip(tensors, self.net.specs[layer]):
@@ -84,7 +90,8 @@ class CaffeSolver:
         self.optimizer = CaffeSGD(
             [{"params": tensors, "lr_mult": lr, "decay_mult": decay}
              for (lr, decay), tensors in groups.items()],
-            param.base_lr, param.momentum, param.weight_decay, param.iter_size)
+            self.param.base_lr, self.param.momentum, self.param.weight_decay,
+            self.param.iter_size)
 
     def _check(self, path):
         param = self.param
@@ -128,6 +135,9 @@ class CaffeSolver:
         """
         if self.param.lr_policy == "poly" and self.iteration >= self.param.max_iter:
             raise UserError(f"{self.net.path}: max_iter {self.param.max_iter} is reached")
+        if self.optimizer is None:
+            self.net.prepare(**inputs)
+            self._make_optimizer()
         self.optimizer.set_rate(self.learning_rate)
         self.optimizer.zero_grad()
         for _ in range(self.param.iter_size):
