@@ -42,14 +42,22 @@ def read_caffemodel(path):
 
     A NaN in a blob is warned of.
     """
-    layers, with_nan = {}, []
+    layers = {}
+    for name, layer in iterate_caffemodel(path):
+        layers.setdefault(name, layer)
+    return layers
+
+
+def iterate_caffemodel(path):
+    """(name, LayerWeights) of every layer, as `read_caffemodel`; one at a time is in memory."""
+    seen, with_nan = {}, []
     for data in _layer_bytes(path):
         try:
             layer = caffe_pb2.WeightsLayer.FromString(data)
             del data  # a large layer would else be in memory three times
             name, kind = layer.name, layer.type
         except (DecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: damaged after layer {next(reversed(layers), None)!r}: "
+            raise UserError(f"{path}: damaged after layer {next(reversed(seen), None)!r}: "
                             f"{first_line(error)}") from error
         blobs = []
         for k, blob in enumerate(layer.blobs):
@@ -57,15 +65,16 @@ def read_caffemodel(path):
                 blobs.append(_array(blob))
             except (DecodeError, ValueError) as error:
                 raise UserError(f"{path}: layer {name!r}, blob {k}: {first_line(error)}") from error
-        if name in layers and (blobs or layers[name].blobs):
+        if name in seen and (blobs or seen[name]):
             raise UserError(f"{path}: layer {name!r} is there twice")
-        layers.setdefault(name, LayerWeights(kind, blobs))
+        seen.setdefault(name, bool(blobs))
         if any(np.isnan(array).any() for array in blobs):
             with_nan.append(name)
+        layer = blob = None
+        yield name, LayerWeights(kind, blobs)
     if with_nan:
         warnings.warn(f"{path}: NaN in the blobs of {len(with_nan)} layers, first in "
                       f"{with_nan[0]!r}", stacklevel=2)
-    return layers
 
 
 def write_caffemodel(path, name, layers):

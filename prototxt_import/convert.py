@@ -6,10 +6,11 @@ import numpy as np
 import torch
 
 from pspnet_repro import PSPNet
+from pspnet_repro.checkpoint import shape_differences
 from pspnet_repro.errors import UserError
 from pspnet_repro.names import caffe_names
 from pspnet_repro.resnet import ResNet
-from prototxt_import.blobs import Blobs, merged_bn
+from prototxt_import.blobs import Blobs, listed, merged_bn
 from prototxt_import.graph import Graph
 from prototxt_import.structure import Structure
 
@@ -89,6 +90,9 @@ def convert_network(prototxt, caffemodel, whole=True):
             rows.append(Row(node.name, node.kind, "left out"))
     blobs.check(prototxt)
     model = without_memory(PSPNet if whole else ResNet, settings, prototxt)
+    differences = shape_differences(model.state_dict(), arrays)
+    if differences:
+        raise UserError(f"{prototxt}: its blobs do not fit its structure: {listed(differences)}")
     # Copies: the arrays are views of the file's bytes.
     model.load_state_dict({name: torch.from_numpy(np.array(array, np.float32))
                            for name, array in arrays.items()}, assign=True)

@@ -52,6 +52,10 @@ class Graph:
         self.path = prototxt
         with torch.device("meta"):
             net = load_net(prototxt, phase="TRAIN")
+        for name, shape in net.input_shapes.items():
+            if shape is None:
+                raise UserError(f"{prototxt}: the size of input {name!r} is not in the file: bins "
+                                "are read from it; give the data layer a crop_size")
         self.nodes = [Node(caffe_pb2.LayerParameter(name=name, type="Input"), shape=shape)
                       for name, shape in net.input_shapes.items()]
         makers = {node.name: node for node in self.nodes}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pspnet_repro.errors import UserError
 from prototxt_import.caffemodel import read_caffemodel
 from prototxt_import.net import PHASES, load_net
 
@@ -50,6 +51,9 @@ def _number(value):
 
 def _inspect(args):
     net = load_net(args.prototxt, args.caffemodel, args.phase)
+    if net.steps is None:
+        unknown = [name for name, shape in net.input_shapes.items() if shape is None]
+        raise UserError(f"{net.path}: the sizes of {', '.join(unknown)} are not in the file")
     print(*table(net), sep="\n")
     if args.caffemodel is not None:
         unused = [name for name, (_, blobs) in read_caffemodel(args.caffemodel).items()

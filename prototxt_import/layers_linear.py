@@ -5,7 +5,7 @@ import math
 import torch.nn.functional as F
 
 from prototxt_import.base import (Built, Param, axis_index, check, check_counts, check_image,
-                                  constant)
+                                  filler_or)
 
 
 def _pair(param, name, short, default, least):
@@ -41,11 +41,9 @@ def _geometry(layer, shapes):
 
 
 def _blobs(param, shape, outputs):
-    weight_filler = param.weight_filler if param.HasField("weight_filler") else constant(0)
-    params = [Param(shape, weight_filler)]
+    params = [Param(shape, filler_or(param, "weight_filler", 0))]
     if param.bias_term:
-        bias = param.bias_filler if param.HasField("bias_filler") else constant(0)
-        params.append(Param((outputs,), bias))
+        params.append(Param((outputs,), filler_or(param, "bias_filler", 0)))
     return params
 
 

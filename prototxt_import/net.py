@@ -10,7 +10,7 @@ from torch import nn
 from pspnet_repro.errors import UserError, first_line
 from prototxt_import import caffe_pb2
 from prototxt_import.base import MAX_AXES, Built, check
-from prototxt_import.caffemodel import read_caffemodel
+from prototxt_import.caffemodel import iterate_caffemodel
 from prototxt_import.fillers import check_filler, fill
 from prototxt_import.inputs import is_input, layer_inputs, old_inputs
 from prototxt_import.layers import DEFAULT_LOSS_WEIGHTS, LAYERS
@@ -37,8 +37,7 @@ def load_net(prototxt, caffemodel=None, phase="TEST", shapes=None):
         prototxt: path of the file.
         caffemodel: path of a binary caffemodel with its weights; None: the fillers'.
         phase: "TEST" or "TRAIN".
-        shapes: {input: shape} instead of those in the file; data layers whose file does not say
-            the size need them.
+        shapes: {input: shape} instead of those in the file.
     Returns:
         A CaffeNet.
     Raises:
@@ -47,10 +46,7 @@ def load_net(prototxt, caffemodel=None, phase="TEST", shapes=None):
     if phase not in PHASES:
         raise UserError(f'phase must be "TEST" or "TRAIN", got {phase!r}')
     param = read_net(prototxt, caffe_pb2.NetState(phase=PHASES[phase]))
-    net = CaffeNet(param, prototxt, shapes)
-    if caffemodel is not None:
-        net.load_weights(caffemodel)
-    return net
+    return CaffeNet(param, prototxt, shapes, caffemodel)
 
 
 class CaffeNet(nn.Module):
@@ -60,17 +56,20 @@ class CaffeNet(nn.Module):
     tensors or arrays of any size that the parameters fit. After a pass `blobs` holds every blob
     (a layer in place overwrites) and `loss` the sum of the weighted losses; autograd goes through
     all of it. `params[layer][i]` are the parameters in Caffe's order and shapes; statistics are
-    among them and change with every pass in training, gradients never reach them.
+    among them and change with every pass in training, gradients never reach them. Where neither
+    the file nor `shapes` tells the size of an input (data layers), the layers and their parameters
+    are made by the first pass, or by `prepare`.
 
     Args:
         param: a NetParameter of layers that are all in the net's state.
         path: the file it came from, for messages.
         shapes: {input: shape} instead of those in `param`.
+        caffemodel: path of weights, or None.
     Raises:
-        UserError: the layers do not make a network; the layer is named.
+        UserError: the layers do not make a network, or the weights do not fit; the layer is named.
     """
 
-    def __init__(self, param, path, shapes=None):
+    def __init__(self, param, path, shapes=None, caffemodel=None):
         super().__init__()
         self.path = path
         self.name = param.name
@@ -82,9 +81,21 @@ class CaffeNet(nn.Module):
         self.specs = {}
         self.loss = None
         self._shared = {}
+        self._caffemodel = caffemodel
         self._guarded("input: ", self._find_inputs, param, shapes or {})
-        self.steps = []
-        self._build(self.input_shapes)
+        self.steps = None
+        if None not in self.input_shapes.values():
+            self._start(self.input_shapes)
+
+    def _start(self, input_shapes):
+        """Build for the first time and give every parameter its value."""
+        self._build(input_shapes)
+        done = set() if self._caffemodel is None else self.load_weights(self._caffemodel)
+        for step in self.steps:
+            for tensor, param in zip(step.params, step.built.params):
+                if id(tensor) not in done:
+                    fill(tensor, param.filler)
+                    done.add(id(tensor))
 
     def _guarded(self, where, function, *args):
         """Call; what goes wrong becomes an error that names the file and `where`."""
@@ -103,10 +114,9 @@ class CaffeNet(nn.Module):
         unknown = shapes.keys() - found
         check(not unknown, f"shapes name {sorted(unknown)}, inputs are {list(found)}")
         found |= {name: tuple(shape) for name, shape in shapes.items()}
-        for name, shape in found.items():
-            check(shape is not None, f"the size of {name!r} is not in the file: give it as "
-                                     f"shapes={{{name!r}: (N, C, H, W)}}")
-            _check_shape(shape)
+        for shape in found.values():
+            if shape is not None:
+                _check_shape(shape)
         check(found, "the network has none")
         self.input_shapes = found
 
@@ -123,7 +133,7 @@ class CaffeNet(nn.Module):
             for name in layer.bottom:
                 unused.pop(name, None)
             unused |= dict.fromkeys(layer.top)
-        if self.steps:
+        if self.steps is not None:
             for step, (layer, built) in zip(self.steps, steps):
                 self._guarded(_where(layer), check_fits, step.params, built)
             params = [step.params for step in self.steps]
@@ -168,7 +178,7 @@ class CaffeNet(nn.Module):
         return built
 
     def _make(self, layer, built):
-        """The parameters of a layer, filled; shared ones are their owner's."""
+        """The parameters of a layer, without values; shared ones are their owner's."""
         if not built.params:
             return []
         check(layer.name not in self.params, "another layer with parameters has this name")
@@ -181,7 +191,6 @@ class CaffeNet(nn.Module):
             else:
                 tensor = nn.Parameter(torch.empty(param.shape),
                                       requires_grad=param.learned and spec.lr_mult != 0)
-                fill(tensor, param.filler)
                 # A dot is not allowed in a parameter's name; with % the names stay distinct.
                 key = layer.name.replace("%", "%25").replace(".", "%2E")
                 self.register_parameter(f"{key}/{k}", tensor)
@@ -193,53 +202,70 @@ class CaffeNet(nn.Module):
         return tensors
 
     def load_weights(self, caffemodel):
-        """Copy the blobs of a caffemodel into layers of the same names.
+        """Copy the blobs of a caffemodel into layers of the same names, on the CPU.
 
         Layers of the file that the network lacks are left alone, as in Caffe; layers of the
         network that the file lacks keep their values, which is warned of.
 
+        Returns:
+            The ids of the tensors that got values.
         Raises:
-            UserError: blobs of another number or shape, or no layer in common.
+            UserError: blobs of another number or shape, or no layer in common; layers before the
+                one at fault hold the file's values.
         """
-        weights = read_caffemodel(caffemodel)
-        missing = [name for name in self.params if not weights.get(name, ("", []))[1]]
-        if self.params and len(missing) == len(self.params):
-            raise UserError(f"{caffemodel}: has weights for no layer of {self.path}")
         kinds = {step.layer.name: step.layer.type for step in self.steps}
-        for name, tensors in self.params.items():
-            if name in missing:
+        done = set()
+        for name, (_, blobs) in iterate_caffemodel(caffemodel):
+            if not blobs or name not in self.params:
                 continue
-            blobs = weights[name].blobs
-            if len(blobs) != len(tensors):
-                raise UserError(f"{caffemodel}: layer {name!r} needs {len(tensors)} blobs, has "
-                                f"{len(blobs)}")
-            for k, (tensor, blob) in enumerate(zip(tensors, blobs)):
-                if not same_shape(tuple(tensor.shape), blob.shape, kinds[name]):
-                    raise UserError(f"{caffemodel}: layer {name!r}, blob {k}: needs shape "
-                                    f"{tuple(tensor.shape)}, has {blob.shape}")
-                with torch.no_grad():
-                    tensor.copy_(torch.tensor(blob).reshape(tensor.shape))
+            self._load_layer(f"{caffemodel}: layer {name!r}", kinds[name], self.params[name], blobs)
+            done.update(map(id, self.params[name]))
+        if self.params and not done:
+            raise UserError(f"{caffemodel}: has weights for no layer of {self.path}")
+        missing = [name for name, tensors in self.params.items()
+                   if any(id(tensor) not in done for tensor in tensors)]
         if missing:
             warnings.warn(f"{caffemodel}: lacks {len(missing)} layers of {self.path}, which keep "
                           f"their values: first {missing[0]!r}", stacklevel=2)
+        return done
+
+    def _load_layer(self, where, kind, tensors, blobs):
+        if len(blobs) != len(tensors):
+            raise UserError(f"{where} needs {len(tensors)} blobs, has {len(blobs)}")
+        for k, (tensor, blob) in enumerate(zip(tensors, blobs)):
+            if not same_shape(tuple(tensor.shape), blob.shape, kind):
+                raise UserError(f"{where}, blob {k}: needs shape {tuple(tensor.shape)}, has "
+                                f"{blob.shape}")
+            # Torch's own copies want a writable array, one more of the blob.
+            tensor.detach().numpy()[...] = blob.reshape(tensor.shape)
 
     def forward(self, **inputs):
         """Run the network; see the class."""
-        tensors = self._guarded("input: ", self._input_tensors, inputs)
-        shapes = self.input_shapes | {name: tuple(t.shape) for name, t in tensors.items()}
-        if shapes != self._built_for:
-            self._build(shapes)
-        self.blobs = tensors
+        self.blobs = self.prepare(**inputs)
         self.loss = None
         for step in self.steps:
             self._guarded(_where(step.layer), self._run, step)
         return {name: self.blobs[name] for name in self.output_names if name in self.blobs}
 
+    def prepare(self, **inputs):
+        """Build the layers for these inputs, if they are not already; returns the inputs' tensors.
+        """
+        tensors = self._guarded("input: ", self._input_tensors, inputs)
+        shapes = {name: tuple(tensors[name].shape) if name in tensors else shape
+                  for name, shape in self.input_shapes.items()
+                  if name in tensors or shape is not None}
+        # Parameters that inference mode makes could never learn.
+        with torch.inference_mode(False):
+            if self.steps is None:
+                self._start(shapes)
+            elif shapes != self._built_for:
+                self._build(shapes)
+        return tensors
+
     def _input_tensors(self, inputs):
-        wanted = {name for step in self.steps for name in step.layer.bottom} & set(
-            self.input_shapes)
-        for name in wanted:
-            check(name in inputs, f"{name!r} is missing")
+        wanted = {name for layer in self.layers for name in layer.bottom}
+        for name in self.input_shapes:
+            check(name in inputs or name not in wanted, f"{name!r} is missing")
         for name in inputs:
             check(name in self.input_shapes, f"{name!r} is none of {list(self.input_shapes)}")
         like = next(self.parameters(), torch.empty(0))

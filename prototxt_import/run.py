@@ -108,9 +108,9 @@ def _read_arrays(path):
 
 def _image_input(net):
     found = [(name, shape) for name, shape in net.input_shapes.items()
-             if len(shape) == 4 and shape[1] == 3]
+             if shape is not None and len(shape) == 4 and shape[1] == 3]
     if not found:
-        raise UserError(f"{net.path}: has no input of images with 3 channels")
+        raise UserError(f"{net.path}: has no input of images with 3 channels and a size")
     return found[0]
 
 

@@ -1,6 +1,7 @@
 """CaffeSolver: a solver.prototxt and its network, trained step by step."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,12 @@ class CaffeSolver:
             torch.manual_seed(param.random_seed)
         self.net = _training_net(param, path)
         self.iteration = 0
+        # Made by the first step where the network's sizes come with its inputs.
+        self.optimizer = None
+        if self.net.steps is not None:
+            self._make_optimizer()
+
+    def _make_optimizer(self):
         groups, seen = {}, set()
         for layer, tensors in self.net.params.items():
             for tensor, spec in zip(tensors, self.net.specs[layer]):
@@ -83,7 +90,8 @@ class CaffeSolver:
         self.optimizer = CaffeSGD(
             [{"params": tensors, "lr_mult": lr, "decay_mult": decay}
              for (lr, decay), tensors in groups.items()],
-            param.base_lr, param.momentum, param.weight_decay, param.iter_size)
+            self.param.base_lr, self.param.momentum, self.param.weight_decay,
+            self.param.iter_size)
 
     def _check(self, path):
         param = self.param
@@ -127,6 +135,9 @@ class CaffeSolver:
         """
         if self.param.lr_policy == "poly" and self.iteration >= self.param.max_iter:
             raise UserError(f"{self.net.path}: max_iter {self.param.max_iter} is reached")
+        if self.optimizer is None:
+            self.net.prepare(**inputs)
+            self._make_optimizer()
         self.optimizer.set_rate(self.learning_rate)
         self.optimizer.zero_grad()
         for _ in range(self.param.iter_size):
@@ -161,5 +172,5 @@ def _training_net(param, path):
             return CaffeNet(getattr(param, field), path)
     name = param.train_net if param.HasField("train_net") else param.net
     beside = Path(path).parent / name
-    file = beside if beside.exists() else name
+    file = beside if os.path.exists(beside) else name
     return CaffeNet(read_net(file, training_state(param)), file)

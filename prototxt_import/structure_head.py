@@ -41,7 +41,7 @@ def read_head(parts, middle, features):
 
 def _read_pyramid(parts, features, concat):
     parts.check(concat.inputs[0] is features, concat, f"must begin with {features.name!r}")
-    parts.check(concat.layer.concat_param.axis in (1, -3), concat, "axis must be 1")
+    parts.check(concat.shape[2:] == features.shape[2:], concat, "must join channels: axis 1")
     ends = {unit.end: unit for unit in map(Unit, (
         node for node in parts.graph.nodes if node.kind == "Convolution"))}
     bins, kinds, units = [], set(), []

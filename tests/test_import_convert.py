@@ -148,6 +148,8 @@ def test_training_net_with_data_layers(files, tmp_path):
                         "global_pooling: true")(text)
     again = convert(*write_files(tmp_path, text, weights))
     assert_same_network(again, net)
+    with pytest.raises(UserError, match="the size of input 'data' is not in the file"):
+        convert(*write_files(tmp_path, text.replace("crop_size: 89", ""), weights))
 
 
 def test_damaged_files_end_in_a_network_or_an_error(files, tmp_path):

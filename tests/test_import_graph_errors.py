@@ -134,11 +134,8 @@ def test_shared_parameters_must_fit(tmp_path, first, second, message):
     ('input: "x" input: "x" input_shape { dim: 1 } input_shape { dim: 1 }', "names a blob twice"),
     ('input: "x" input_shape { dim: 1 } input_dim: 1', "input_shape or input_dim, got both"),
     ('input: "x" input_shape { dim: 0 }', "sizes of a blob must be at least 1, got .0,."),
-    ('input: "x"', "the size of 'x' is not in the file: give it as shapes="),
     ('input: "x" input_shape { dim: 65536 dim: 65536 }', "at most 2147483647 elements"),
     (INPUT + INPUT, "'x'. are there twice"),
-    ('layer { name: "d" type: "ImageSegData" top: "data" top: "label" }',
-     "the size of 'data' is not in the file"),
     ('layer { name: "d" type: "Input" top: "a" top: "b" }', "a shape for each of its 2 tops")])
 def test_inputs_are_refused(tmp_path, text, message):
     path = tmp_path / "net.prototxt"
@@ -161,6 +158,17 @@ def test_calls_are_refused(tmp_path):
         _load(tmp_path, phase="test")
     with pytest.raises(UserError, match="shapes name .'q'., inputs are .'x'."):
         _load(tmp_path, shapes={"q": (1,)})
+
+
+def test_sizes_that_no_one_tells_are_refused(tmp_path, capsys):
+    path = tmp_path / "net.prototxt"
+    path.write_text('layer { name: "d" type: "Data" top: "x" top: "t" }' + _layer("ReLU", XY))
+    assert main(["inspect", str(path)]) == 1
+    assert capsys.readouterr().err == f"error: {path}: the sizes of x, t are not in the file\n"
+    net = load_net(path)
+    with pytest.raises(UserError, match="input: 'x' is missing"):
+        net(t=torch.zeros(1))
+    assert net(x=torch.ones(1))["y"].item() == 1
 
 
 def test_labels_beyond_the_classes_are_refused(tmp_path):

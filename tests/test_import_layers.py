@@ -1,16 +1,12 @@
-"""Layers that no golden layer file witnesses: values by hand, gradients numerically, fillers."""
+"""Layers that no golden layer file witnesses: values by hand, gradients numerically."""
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from conftest import golden_files, read_golden
-from google.protobuf import text_format
 
 from prototxt_import import load_net
-from prototxt_import.caffe_pb2 import FillerParameter
-from prototxt_import.fillers import fan, fill
 
 
 def build(tmp_path, layers, shapes, phase="TRAIN"):
@@ -253,8 +249,9 @@ def test_gradcheck(tmp_path, text):
 
 def test_gradcheck_of_every_loss(tmp_path):
     for mode in ("FULL", "VALID", "BATCH_SIZE", "NONE"):
-        net = build(tmp_path, layer("SoftmaxWithLoss", "loss_weight: 0.4 loss_param { ignore_label: "
-                                    f"255 normalization: {mode} }}", "xz"), [(2, 3, 2, 2), (2, 2, 2)])
+        text = layer("SoftmaxWithLoss", "loss_weight: 0.4 loss_param { ignore_label: 255 "
+                                        f"normalization: {mode} }}", "xz")
+        net = build(tmp_path, text, [(2, 3, 2, 2), (2, 2, 2)])
         x = torch.randn(2, 3, 2, 2, dtype=torch.float64, requires_grad=True)
         z = torch.tensor([[[0, 1], [2, 255]], [[255, 2], [1, 0]]])
 
@@ -288,49 +285,3 @@ def test_layers_in_place_overwrite_their_blob(tmp_path):
         "Power", "power_param { scale: 3 }", "x", "x").replace('"l"', '"m"'), [(1, 1)])
     x = torch.tensor([[2.0]], dtype=torch.float64)
     assert net(x=x)["x"].item() == 9 and net.blobs["x"].item() == 9 and x.item() == 2
-
-
-def test_data_layers_become_inputs(tmp_path):
-    path = tmp_path / "net.prototxt"
-    path.write_text('''
-        layer { name: "d" type: "ImageSegData" top: "data" top: "label" include { phase: TRAIN }
-                transform_param { crop_size: 9 } image_data_param { batch_size: 2 } }
-        layer { name: "t" type: "Data" top: "data" include { phase: TEST }
-                transform_param { crop_size: 5 } data_param { batch_size: 3 } }
-        layer { name: "c" type: "Convolution" bottom: "data" top: "c"
-                convolution_param { num_output: 4 kernel_size: 1 } }
-        layer { name: "loss" type: "SoftmaxWithLoss" bottom: "c" bottom: "label" top: "loss"
-                include { phase: TRAIN } }''')
-    net = load_net(path, phase="TRAIN")
-    assert net.input_shapes == {"data": (2, 3, 9, 9), "label": (2, 1, 9, 9)}
-    # Blank scores: every class has probability 1/4.
-    outputs = net(data=np.zeros((1, 3, 4, 4), np.uint8), label=np.zeros((1, 1, 4, 4), np.uint8))
-    assert outputs["loss"].item() == pytest.approx(math.log(4))
-    assert load_net(path).input_shapes == {"data": (3, 3, 5, 5)}
-    assert load_net(path, shapes={"data": (1, 6, 2, 2)}).params["c"][0].shape == (4, 6, 1, 1)
-
-
-@pytest.mark.parametrize(("text", "low", "high", "mean", "std"), [
-    ('value: 3', 3, 3, 3, 0),
-    ('type: "uniform" min: -1 max: 3', -1, 3, 1, 4 / math.sqrt(12)),
-    ('type: "gaussian" mean: 2 std: 0.5', -2, 6, 2, 0.5),
-    # (40, 50, 10): 500 inputs an output, 400 outputs an input.
-    ('type: "xavier"', -math.sqrt(3 / 500), math.sqrt(3 / 500), 0, math.sqrt(1 / 500)),
-    ('type: "xavier" variance_norm: FAN_OUT', -math.sqrt(3 / 400), math.sqrt(3 / 400), 0,
-     math.sqrt(1 / 400)),
-    ('type: "msra"', -1, 1, 0, math.sqrt(2 / 500)),
-    ('type: "msra" variance_norm: AVERAGE', -1, 1, 0, math.sqrt(2 / 450)),
-    ('type: "gaussian" sparse: 10', -8, 8, 0, math.sqrt(10 / 40))])
-def test_filler(text, low, high, mean, std):
-    tensor = torch.empty(40, 50, 10, dtype=torch.float64)
-    fill(tensor, text_format.Parse(text, FillerParameter()))
-    assert low <= tensor.min() and tensor.max() <= high
-    # 20,000 draws: four standard deviations of the mean, and of the spread, whose own is at most
-    # 1.2% (of numbers that are mostly zero).
-    assert tensor.mean().item() == pytest.approx(mean, abs=4 * std / math.sqrt(20000) + 1e-9)
-    assert tensor.std().item() == pytest.approx(std, rel=0.048, abs=1e-9)
-
-
-def test_fan_of_short_blobs():
-    assert fan((), FillerParameter.FAN_IN) == 1
-    assert fan((5,), FillerParameter.FAN_IN) == 1 and fan((5,), FillerParameter.FAN_OUT) == 5

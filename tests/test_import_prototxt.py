@@ -1,11 +1,34 @@
 """Prototxt files: the grammar, errors with file and line, data layers, rules, writing."""
 
+import re
+from pathlib import Path
+
+import numpy as np
 import pytest
+from google.protobuf import descriptor_pb2
 
 from pspnet_repro.errors import UserError
 from prototxt_import import caffe_pb2, read_net, read_solver, write_prototxt
 
 TRAIN = caffe_pb2.NetState(phase=caffe_pb2.TRAIN)
+
+
+def test_generated_code_is_of_this_schema():
+    schema = descriptor_pb2.FileDescriptorProto()
+    caffe_pb2.DESCRIPTOR.CopyToProto(schema)
+    def default(text):
+        # Numbers as the float32 that they are.
+        return float(np.float32(text)) if re.match(r"[\d.]", text) else text
+
+    generated = {(message.name, field.name, str(field.number), default(field.default_value))
+                 for message in schema.message_type for field in message.field}
+    text = (Path(caffe_pb2.__file__).parent / "caffe.proto").read_text()
+    written = set()
+    for name, body in re.findall(r"^message (\w+) \{(.*?)^\}", text, re.S | re.M):
+        written |= {(name, field, number, default(value.strip('"'))) for field, number, value in
+                    re.findall(r"(\w+) = (\d+)(?: \[default = (.*?)\]| \[packed = true\])?;",
+                               re.sub(r"  enum .*?  \}", "", body, flags=re.S))}
+    assert generated == written
 
 
 def _read(tmp_path, text, state=None):

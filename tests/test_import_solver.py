@@ -202,6 +202,8 @@ def test_train_state_chooses_layers(tmp_path):
     ('net: "net.prototxt" lr_policy: "fixed"', "needs base_lr"),
     ('lr_policy: "fixed" base_lr: 1', "needs just one of net, net_param, train_net"),
     ('net: "no.prototxt" lr_policy: "fixed" base_lr: 1', "no.prototxt: no such file"),
+    (f'net: "{"a" * 5000}" lr_policy: "fixed" base_lr: 1', "cannot be read: .*too long"),
+    (r'net: "a\0b" lr_policy: "fixed" base_lr: 1', "cannot be read: embedded null"),
     ('net: "net.prototxt" lr_policy: "step" base_lr: 1 gamma: 1', "'step' needs stepsize"),
     ('net: "net.prototxt" lr_policy: "poly" base_lr: 1 power: 1 max_iter: 0',
      "max_iter must be at least 1, got 0"),

@@ -40,6 +40,14 @@ def test_model_file_gives_the_network_back(tmp_path, name):
     assert content["origin"] == {"from": "here"} and content["kind"] == "pspnet"
 
 
+def test_settings_may_be_short_forms(tmp_path):
+    """As in files from before `settings` named every width."""
+    net = _drawn(PSPNet(**MODEL))
+    short = {**MODEL, "depth": 50, "stride_in": None, "initial_running_var": 0.0}
+    checkpoint.save(tmp_path / "a.pt", {"settings": short, "weights": net.state_dict()})
+    assert checkpoint.load_model(tmp_path / "a.pt").settings == net.settings
+
+
 def test_formats_are_told_by_content(tmp_path):
     net = _drawn(PSPNet(**MODEL))
     checkpoint.save_model(tmp_path / "a.safetensors", net)

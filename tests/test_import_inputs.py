@@ -1,0 +1,82 @@
+"""What networks start from: inputs of data layers, and fillers."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from google.protobuf import text_format
+
+from prototxt_import import load_net, load_solver
+from prototxt_import.caffe_pb2 import FillerParameter
+from prototxt_import.fillers import fan, fill
+
+
+def test_data_layers_become_inputs(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text('''
+        layer { name: "d" type: "ImageSegData" top: "data" top: "label" include { phase: TRAIN }
+                transform_param { crop_size: 9 } image_data_param { batch_size: 2 } }
+        layer { name: "t" type: "Data" top: "data" include { phase: TEST }
+                transform_param { crop_size: 5 } data_param { batch_size: 3 } }
+        layer { name: "c" type: "Convolution" bottom: "data" top: "c"
+                convolution_param { num_output: 4 kernel_size: 1 } }
+        layer { name: "loss" type: "SoftmaxWithLoss" bottom: "c" bottom: "label" top: "loss"
+                include { phase: TRAIN } }''')
+    net = load_net(path, phase="TRAIN")
+    assert net.input_shapes == {"data": (2, 3, 9, 9), "label": (2, 1, 9, 9)}
+    # Blank scores: every class has probability 1/4.
+    outputs = net(data=np.zeros((1, 3, 4, 4), np.uint8), label=np.zeros((1, 1, 4, 4), np.uint8))
+    assert outputs["loss"].item() == pytest.approx(math.log(4))
+    assert load_net(path).input_shapes == {"data": (3, 3, 5, 5)}
+    assert load_net(path, shapes={"data": (1, 6, 2, 2)}).params["c"][0].shape == (4, 6, 1, 1)
+
+
+def test_inputs_without_a_size_make_the_network(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text('''
+        layer { name: "d" type: "Data" top: "x" top: "t" data_param { batch_size: 4 } }
+        layer { name: "c" type: "Convolution" bottom: "x" top: "c"
+                convolution_param { num_output: 4 kernel_size: 1 weight_filler { value: 2 } } }
+        layer { name: "loss" type: "SoftmaxWithLoss" bottom: "c" bottom: "t" top: "loss" }''')
+    net = load_net(path, phase="TRAIN")
+    assert net.params == {}
+    with torch.inference_mode():
+        assert net(x=torch.zeros(2, 3, 5, 5), t=torch.zeros(2, 5, 5))["loss"].item() == (
+            pytest.approx(math.log(4)))
+    assert net.params["c"][0].shape == (4, 3, 1, 1)
+    assert net(x=torch.ones(1, 3, 2, 2), t=torch.zeros(1, 2, 2))["loss"].requires_grad
+    net.loss.backward()
+    assert net.params["c"][0].grad is not None
+    (tmp_path / "s.prototxt").write_text('net: "net.prototxt" base_lr: 1 lr_policy: "fixed"')
+    solver = load_solver(tmp_path / "s.prototxt")
+    solver.step(x=torch.ones(1, 3, 2, 2), t=torch.zeros(1, 2, 2))
+    # The bias of the right class rises by 1 - 1/4.
+    torch.testing.assert_close(solver.net.params["c"][1].detach(),
+                               torch.tensor([0.75, -0.25, -0.25, -0.25]))
+
+
+@pytest.mark.parametrize(("text", "low", "high", "mean", "std"), [
+    ('value: 3', 3, 3, 3, 0),
+    ('type: "uniform" min: -1 max: 3', -1, 3, 1, 4 / math.sqrt(12)),
+    ('type: "gaussian" mean: 2 std: 0.5', -2, 6, 2, 0.5),
+    # (40, 50, 10): 500 inputs an output, 400 outputs an input.
+    ('type: "xavier"', -math.sqrt(3 / 500), math.sqrt(3 / 500), 0, math.sqrt(1 / 500)),
+    ('type: "xavier" variance_norm: FAN_OUT', -math.sqrt(3 / 400), math.sqrt(3 / 400), 0,
+     math.sqrt(1 / 400)),
+    ('type: "msra"', -1, 1, 0, math.sqrt(2 / 500)),
+    ('type: "msra" variance_norm: AVERAGE', -1, 1, 0, math.sqrt(2 / 450)),
+    ('type: "gaussian" sparse: 10', -8, 8, 0, math.sqrt(10 / 40))])
+def test_filler(text, low, high, mean, std):
+    tensor = torch.empty(40, 50, 10, dtype=torch.float64)
+    fill(tensor, text_format.Parse(text, FillerParameter()))
+    assert low <= tensor.min() and tensor.max() <= high
+    # 20,000 draws: four standard deviations of the mean, and of the spread, whose own is at most
+    # 1.2% (of numbers that are mostly zero).
+    assert tensor.mean().item() == pytest.approx(mean, abs=4 * std / math.sqrt(20000) + 1e-9)
+    assert tensor.std().item() == pytest.approx(std, rel=0.048, abs=1e-9)
+
+
+def test_fan_of_short_blobs():
+    assert fan((), FillerParameter.FAN_IN) == 1
+    assert fan((5,), FillerParameter.FAN_IN) == 1 and fan((5,), FillerParameter.FAN_OUT) == 5
