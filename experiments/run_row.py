@@ -91,7 +91,8 @@ def provenance():
             "processor": _processor(), "cores": os.cpu_count()}
 
 
-def run_row(row, profile, folder, runs, seed, checkpoint_seconds=120.0, progress=True):
+def run_row(row, profile, folder, runs, seed, checkpoint_seconds=120.0, progress=True,
+            device="cpu"):
     """Train and test a row unless that was done before; processes of torchrun call this alike.
 
     Processes on several machines must all see the folder `runs`.
@@ -111,22 +112,23 @@ def run_row(row, profile, folder, runs, seed, checkpoint_seconds=120.0, progress
                 return done
 
             if not processes.on_first(finished):
-                _run(row, profile, folder, out, seed, processes, checkpoint_seconds, progress)
+                _run(row, profile, folder, out, seed, processes, checkpoint_seconds, progress,
+                     device)
             return out
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error}") from error
 
 
-def _run(row, profile, folder, out, seed, processes, checkpoint_seconds, progress):
+def _run(row, profile, folder, out, seed, processes, checkpoint_seconds, progress, device):
     settings = row_settings(row, profile, folder, seed)
     val_pairs = read_list(folder / "val.txt")
     about = provenance()
     began = time.monotonic()
     weights = train(settings, read_list(folder / "train.txt"), out,
-                    checkpoint_seconds=checkpoint_seconds, progress=progress)
+                    checkpoint_seconds=checkpoint_seconds, progress=progress, device=device)
     trained = time.monotonic()
     torch.set_num_threads(settings.threads)
-    net = checkpoint.load_model(weights)
+    net = checkpoint.load_model(weights).to(distributed.choose_device(device))
     protocol = Protocol(profile.base_size, settings.crop_size)
     matrix = evaluate(
         net, val_pairs, classes=len(profile.classes), protocol=protocol,
@@ -173,11 +175,12 @@ def main():
     parser.add_argument("--folder", required=True, type=Path)
     parser.add_argument("--runs", required=True, type=Path)
     parser.add_argument("--seed", required=True, type=int)
+    parser.add_argument("--device", required=True)
     args = parser.parse_args()
     _stop_with_parent()
     try:
         run_row(find_row(args.row), PROFILES[args.profile], args.folder, args.runs, args.seed,
-                progress=False)
+                progress=False, device=args.device)
     except (Interrupted, KeyboardInterrupt) as stop:
         print(stop, file=sys.stderr)
         return 130

@@ -40,6 +40,8 @@ def parse_arguments(argv=None):
                         help="runs a row, with seeds 0..N-1 (default 1)")
     parser.add_argument("--jobs", type=int, metavar="N",
                         help="rows at a time (default: the profile's, at most the cores)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
+                        help="cuda: one GPU a process (default cpu)")
     parser.add_argument("--runs", type=Path, default=ROOT / "experiments" / "runs", metavar="DIR",
                         help="folder of the runs (default experiments/runs)")
     parser.add_argument("--cache", type=Path, default=ROOT / "cache", metavar="DIR",
@@ -71,18 +73,18 @@ def _steps(folder):
         return 0
 
 
-def _start(task, profile, data, runs):
+def _start(task, profile, data, runs, device):
     row, seed, folder = task
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(ROOT / "experiments" / "run_row.py"), "--row", row.name,
                "--profile", profile.name, "--folder", str(data), "--runs", str(runs),
-               "--seed", str(seed)]
+               "--seed", str(seed), "--device", device]
     with open(folder / "console.txt", "w", encoding="utf-8") as console:
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=console,
                                 stderr=subprocess.STDOUT)
 
 
-def run_all(tasks, profile, data, runs, jobs, max_iter):
+def run_all(tasks, profile, data, runs, jobs, max_iter, device):
     """Run the tasks, `jobs` at a time, with one progress bar over all their steps.
 
     Args:
@@ -97,7 +99,7 @@ def run_all(tasks, profile, data, runs, jobs, max_iter):
             while waiting or running:
                 while waiting and len(running) < jobs:
                     task = waiting.pop(0)
-                    running[_start(task, profile, data, runs)] = task
+                    running[_start(task, profile, data, runs, device)] = task
                     bar.write(f"{task[0].name}, seed {task[1]}: started")
                 time.sleep(0.5)
                 for process in [p for p in running if p.poll() is not None]:
@@ -143,10 +145,10 @@ def run_rows(args, processes):
               f"{baseline.receptive_field()} pixels of a {crop_size} crop.")
     if processes.size > 1:
         for row, seed, _ in tasks:
-            run_row(row, profile, data, runs, seed, progress=processes.first)
+            run_row(row, profile, data, runs, seed, progress=processes.first, device=args.device)
     elif tasks:
         jobs = args.jobs or min(profile.rows_at_once, os.cpu_count() or 1)
-        run_all(tasks, profile, data, runs, jobs, max_iter)
+        run_all(tasks, profile, data, runs, jobs, max_iter, args.device)
     if processes.first:
         output = args.output or runs
         print("\n".join(write_report(args.table, rows, folders, profile, data, output)))

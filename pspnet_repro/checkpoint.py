@@ -2,15 +2,19 @@
 
 import contextlib
 import fcntl
+import hashlib
 import io
+import json
 import os
 import pickle
 from pathlib import Path
 
+import safetensors.torch
 import torch
 
 from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.pspnet import PSPNet
+from pspnet_repro.resnet import ResNet
 
 
 def write_atomically(path, write):
@@ -82,7 +86,8 @@ def load(path, data=None):
         UserError: the file is missing, truncated, or holds anything else than plain data.
     """
     try:
-        content = torch.load(path if data is None else io.BytesIO(data), map_location="cpu", weights_only=True)
+        content = torch.load(path if data is None else io.BytesIO(data), map_location="cpu",
+                             weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
@@ -94,8 +99,67 @@ def load(path, data=None):
 
 
 def save_model(path, model, **about):
-    """Save a PSPNet's weights with its settings and further plain facts."""
-    save(path, {"settings": model.settings, "weights": model.state_dict(), **about})
+    """Save a PSPNet's or a ResNet's weights with its settings and further plain facts.
+
+    A path that ends in .safetensors gives that format, with the facts as JSON in its metadata; any
+    other the one of `save`.
+    """
+    facts = {"kind": _kind(model), "settings": model.settings, **about}
+    if Path(path).suffix != ".safetensors":
+        save(path, {**facts, "weights": model.state_dict()})
+        return
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    write_bytes(path, safetensors.torch.save(
+        tensors, {name: json.dumps(fact) for name, fact in facts.items()}))
+
+
+def _kind(model):
+    return "backbone" if isinstance(model, ResNet) else "pspnet"
+
+
+def read_model_file(path):
+    """The content of a file of `save_model` in either format, whatever its name.
+
+    Args:
+        path: the file.
+    Returns:
+        A dictionary with "kind" ("pspnet" or "backbone"), "settings", "weights" (name -> tensor)
+        and the facts that were saved with them.
+    Raises:
+        UserError: no such file, or another kind of file.
+    """
+    if Path(path).suffix == ".caffemodel":
+        raise UserError(f"{path}: a caffemodel: make a file of it first, with python -m "
+                        "prototxt_import convert")
+    content = _load_safetensors(path) if _is_safetensors(path) else load(path)
+    missing = [key for key in ("settings", "weights") if key not in content]
+    if missing:
+        raise UserError(f"{path}: not a PSPNet file: lacks {' and '.join(missing)}")
+    weights = content["weights"]
+    if not (isinstance(content["settings"], dict) and isinstance(weights, dict)
+            and all(isinstance(tensor, torch.Tensor) for tensor in weights.values())):
+        raise UserError(f"{path}: not a PSPNet file: settings must be a dictionary, weights one of "
+                        "tensors")
+    return {"kind": "pspnet", **content}
+
+
+def _is_safetensors(path):
+    try:
+        with open(path, "rb") as file:
+            return file.read(9)[8:] == b"{"
+    except OSError:
+        return False  # `load` says why
+
+
+def _load_safetensors(path):
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            content = {name: json.loads(fact) for name, fact in (file.metadata() or {}).items()
+                       if name != "format"}
+            content["weights"] = {name: file.get_tensor(name) for name in file.keys()}
+            return content
+    except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not a readable checkpoint: {first_line(error)}") from error
 
 
 def load_model(path):
@@ -104,18 +168,52 @@ def load_model(path):
     Raises:
         UserError: no such file, no settings in it, or weights that do not fit them.
     """
-    content = load(path)
-    missing = [key for key in ("settings", "weights") if key not in content]
-    if missing:
-        raise UserError(f"{path}: not a PSPNet file: lacks {' and '.join(missing)}")
+    return _load(path, PSPNet)
+
+
+def load_backbone(path):
+    """A ResNet from a file of `save_model`; raises as `load_model`."""
+    return _load(path, ResNet)
+
+
+def _load(path, module):
+    content = read_model_file(path)
+    if content["kind"] != ("backbone" if module is ResNet else "pspnet"):
+        raise UserError(f"{path}: must hold a {module.__name__}, holds one of kind "
+                        f"{content['kind']!r} (a backbone is for train --initial-weights)")
     try:
-        model = PSPNet(**content["settings"])
-        model.load_state_dict(content["weights"])
+        # Without memory first: wrong settings must not exhaust it.
+        with torch.device("meta"):
+            model = module(**content["settings"])
+        differences = shape_differences(model.state_dict(), content["weights"])
+        if differences:
+            raise ValueError("; ".join(differences))
+        model.to_empty(device="cpu").load_state_dict(content["weights"])
     except (TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
         raise UserError(f"{path}: weights and settings do not fit: "
                         f"{' '.join(str(error).split())[:300]}") from error
     check_finite(model, path)
     return model.eval()
+
+
+def shape_differences(wanted, given):
+    """What keeps two dictionaries of tensors from having the same names and shapes, in words."""
+    return ([f"lacks {name}" for name in wanted if name not in given]
+            + [f"has no place for {name}" for name in given if name not in wanted]
+            + [f"{name} must be {tuple(wanted[name].shape)}, got {tuple(given[name].shape)}"
+               for name in wanted if name in given and wanted[name].shape != given[name].shape])
+
+
+def file_sha256(path):
+    """SHA-256 of a file's bytes, in hexadecimal. Raises UserError where it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(2 ** 20):
+                digest.update(block)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
+    return digest.hexdigest()
 
 
 def check_finite(model, where):

@@ -197,6 +197,22 @@ class Processes:
         return outcome["result"]
 
 
+def choose_device(kind):
+    """Where this process computes: "cpu", or for "cuda" the GPU of its number on this machine.
+
+    Raises:
+        UsageError: there is no such GPU.
+    """
+    if kind == "cpu":
+        return torch.device("cpu")
+    number, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= count:
+        raise UsageError(f"device cuda needs a GPU for each process of a machine, got {count} for "
+                         f"process {number}")
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
+
+
 @contextlib.contextmanager
 def join(timeout_seconds=TIMEOUT_SECONDS):
     """The Processes that torchrun started, for the length of a with block.
@@ -217,7 +233,6 @@ def join(timeout_seconds=TIMEOUT_SECONDS):
         return
     backend = "gloo"
     if torch.cuda.is_available() and dist.is_nccl_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "cpu:gloo,cuda:nccl"
     try:
         dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout_seconds))

@@ -1,5 +1,7 @@
 """Our module names and the original's layer names, one to one."""
 
+from pspnet_repro.resnet import MiniBackbone
+
 _UNITS = {"reduce": "1x1_reduce", "spatial": "3x3", "increase": "1x1_increase",
           "project": "1x1_proj"}
 _STEMS = {3: ("conv1_1_3x3_s2", "conv1_2_3x3", "conv1_3_3x3"), 1: ("conv1_7x7_s2",)}
@@ -17,7 +19,7 @@ def caffe_names(model):
         BN.
 
     Source: the released prototxts. A classic stem has no name there; it gets the one of the
-    ImageNet networks, conv1_7x7_s2.
+    ImageNet networks, conv1_7x7_s2. The miniature network's names are those of tests/golden/solver.
     """
     names = {}
 
@@ -26,6 +28,24 @@ def caffe_names(model):
         names[f"{path}.bn"] = f"{layer}/bn"
 
     backbone = model.backbone
+    mini = isinstance(backbone, MiniBackbone)
+    if mini:
+        for part in ("conv1", "conv2", "conv3"):
+            unit(f"backbone.{part}", part)
+    else:
+        _name_resnet(backbone, unit)
+    if model.pyramid.reduce is not None:
+        for k, bins in enumerate(model.pyramid.bins):
+            unit(f"pyramid.reduce.{k}", f"{pyramid_prefix(model)}pool{bins}_conv")
+    unit("head.conv", "conv5_4" if mini else f"conv5_{len(backbone.stage5) + 1}")
+    names["head.score"] = "conv6"
+    if model.auxiliary is not None:
+        unit("auxiliary.conv", "conv_aux" if mini else f"conv4_{len(backbone.stage4) + 1}")
+        names["auxiliary.score"] = "conv6_1"
+    return names
+
+
+def _name_resnet(backbone, unit):
     for k, layer in enumerate(_STEMS[len(backbone.stem)]):
         unit(f"backbone.stem.{k}", layer)
     for stage in (2, 3, 4, 5):
@@ -33,13 +53,10 @@ def caffe_names(model):
             for part, suffix in _UNITS.items():
                 if getattr(block, part) is not None:
                     unit(f"backbone.stage{stage}.{k}.{part}", f"conv{stage}_{k + 1}_{suffix}")
-    last = f"conv5_{len(backbone.stage5)}"
-    if model.pyramid.reduce is not None:
-        for k, bins in enumerate(model.pyramid.bins):
-            unit(f"pyramid.reduce.{k}", f"{last}_pool{bins}_conv")
-    unit("head.conv", f"conv5_{len(backbone.stage5) + 1}")
-    names["head.score"] = "conv6"
-    if model.auxiliary is not None:
-        unit("auxiliary.conv", f"conv4_{len(backbone.stage4) + 1}")
-        names["auxiliary.score"] = "conv6_1"
-    return names
+
+
+def pyramid_prefix(model):
+    """What the names of the pyramid's layers begin with: "conv5_3_" in the released networks."""
+    if isinstance(model.backbone, MiniBackbone):
+        return ""
+    return f"conv5_{len(model.backbone.stage5)}_"

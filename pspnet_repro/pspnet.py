@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from pspnet_repro import ops
-from pspnet_repro.resnet import BLOCKS, ConvBN, MaxPool, ResNet
+from pspnet_repro.resnet import (
+    BLOCKS, ConvBN, MaxPool, MiniBackbone, ResNet, stage_widths)
 
 REDUCTION = 4  # of the head's convolutions against the features that they read
 
@@ -68,26 +69,32 @@ class PSPNet(nn.Module):
         pool: "ave" or "max".
         reduce: 1x1 convolutions after pooling (DR in Table 1).
         aux: the auxiliary branch after stage 4; used in training mode only.
-        stem, stem_width, width, strides, dilations: see ResNet; the head's widths follow.
+        stem, stem_width, strides, dilations: see ResNet.
+        width: factor of the stages' channels (1.0: 64/256 ... 512/2048); sets `widths` (see ResNet)
+            where they are not given.
         stride_in: "1x1" or "3x3"; None is as released: "1x1" at depth 50, else "3x3".
         blocks: four numbers of bottlenecks, for miniature networks.
+        head_width, aux_width: channels before the score convolutions; None: a quarter of the
+            features that the convolution's branch starts from.
+        backbone: "resnet", or "mini": MiniBackbone(stem_width), to which no other argument of the
+            backbone applies.
         dropout: ratio of element-wise dropout before both score convolutions.
         variance, initial_running_var: see SyncBatchNorm2d.
     Raises:
         ValueError: an argument out of range.
 
     Weights start as in the original: convolutions normal with deviation sqrt(2 / fan_in), biases
-    0, BN slope 1. Input is BGR, 0..255, minus the mean. `settings` holds the arguments. Source:
-    paper, section 3, and the released prototxts.
+    0, BN slope 1. Input is BGR, 0..255, minus the mean. `settings` holds the arguments that make
+    this network again, whatever the defaults and short forms (depth, width) that made it; of
+    starting values it says nothing. Source: paper, section 3, and the released prototxts.
     """
 
     def __init__(self, classes, depth=50, bins=(1, 2, 3, 6), pool="ave", reduce=True, aux=True, *,
                  stem="deep", stem_width=64, width=1.0, strides=(1, 2, 1, 1),
                  dilations=(1, 1, 2, 4), stride_in=None, blocks=None, dropout=0.1,
-                 variance="unbiased", initial_running_var=1.0):
+                 variance="unbiased", initial_running_var=1.0, widths=None,
+                 head_width=None, aux_width=None, backbone="resnet"):
         super().__init__()
-        self.settings = {name: value for name, value in locals().items()
-                         if name not in ("self", "__class__")}
         if classes < 1:
             raise ValueError(f"classes must be at least 1, got {classes}")
         blocks = BLOCKS.get(depth) if blocks is None else blocks
@@ -97,17 +104,30 @@ class PSPNet(nn.Module):
             raise ValueError(f'pool must be "ave" or "max", got {pool!r}')
         if any(b < 1 for b in bins):
             raise ValueError(f"bins must be at least 1, got {tuple(bins)}")
+        if backbone not in ("resnet", "mini"):
+            raise ValueError(f'backbone must be "resnet" or "mini", got {backbone!r}')
         bn = {"variance": variance, "initial_running_var": initial_running_var}
         self.classes = classes
-        self.backbone = ResNet(
-            blocks, stem, stem_width, width, strides, dilations,
-            stride_in or ("1x1" if depth == 50 else "3x3"), **bn)
-        middle, features = self.backbone.stage_channels[2:]
+        self.backbone = MiniBackbone(stem_width, **bn) if backbone == "mini" else ResNet(
+            blocks, stem, stem_width, stage_widths(width) if widths is None else widths, strides,
+            dilations, stride_in or ("1x1" if depth == 50 else "3x3"), **bn)
+        middle, features = self.backbone.stage_channels[-2:]
+        head_width = features // REDUCTION if head_width is None else head_width
+        aux_width = middle // REDUCTION if aux_width is None else aux_width
+        if min(head_width, aux_width if aux else 1) < 1:
+            raise ValueError(f"head_width and aux_width must be at least 1, got {head_width} and "
+                             f"{aux_width}")
         self.pyramid = PyramidPooling(features, bins, pool, reduce, **bn)
-        self.head = Classifier(self.pyramid.out_channels, features // REDUCTION, classes, dropout,
-                               **bn)
-        self.auxiliary = (Classifier(middle, middle // REDUCTION, classes, dropout, **bn)
-                          if aux else None)
+        self.head = Classifier(self.pyramid.out_channels, head_width, classes, dropout, **bn)
+        self.auxiliary = Classifier(middle, aux_width, classes, dropout, **bn) if aux else None
+        # Without a pyramid its kind means nothing, without the branch neither does its width.
+        self.settings = {
+            "classes": classes, "bins": tuple(bins), "pool": pool if bins else "ave",
+            "reduce": bool(reduce) if bins else True, "aux": bool(aux), "dropout": dropout,
+            "variance": variance, "head_width": head_width,
+            "aux_width": aux_width if aux else None, "backbone": backbone,
+            **self.backbone.settings}
+        self.settings.pop("pool_padding", None)  # crops of stride * k + 1 pixels need 1
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
@@ -153,13 +173,8 @@ class PSPNet(nn.Module):
 
     def receptive_field(self):
         """Pixels a side that a score sees without the pyramid, along the longest path."""
-        parts = [*self.backbone.stem, self.backbone.pool]
-        for stage in (self.backbone.stage2, self.backbone.stage3, self.backbone.stage4,
-                      self.backbone.stage5):
-            for block in stage:
-                parts += [block.reduce, block.spatial, block.increase]
         size, step = 1, 1
-        for part in [*parts, self.head.conv]:
+        for part in [*self.backbone.longest_path(), self.head.conv]:
             kernel, stride, dilation = ((3, 2, 1) if isinstance(part, MaxPool) else
                                         (part.conv.kernel_size[0], part.conv.stride[0],
                                          part.conv.dilation[0]))

@@ -71,15 +71,16 @@ def cut_losses(path, iteration):
     checkpoint.write_bytes(path, "".join(line + "\n" for line in kept))
 
 
-def save_state(path, settings, model, solver, iteration, processes):
+def save_state(path, settings, model, solver, iteration, processes, device):
     """Save what `restore` needs; to be called by all processes, written by the first."""
-    rng = processes.gather(torch.get_rng_state())
+    rng = processes.gather(torch.get_rng_state() if device.type == "cpu"
+                           else torch.cuda.get_rng_state(device))
     if processes.first:
         checkpoint.save_model(path, model, training=settings.to_json(), solver=solver.state_dict(),
                               rng=rng.flatten(), processes=processes.size, iteration=iteration)
 
 
-def restore(path, settings, model, solver, processes):
+def restore(path, settings, model, solver, processes, device):
     """Load the state that the first process has a file of, into model, solver and dropout.
 
     Returns:
@@ -99,7 +100,11 @@ def restore(path, settings, model, solver, processes):
         model.load_state_dict(state["weights"])
         solver.load_state_dict(state["solver"])
         # A copy: torch crashes on a generator's state that starts within a storage.
-        torch.set_rng_state(state["rng"].view(processes.size, -1)[processes.rank].clone())
+        rng = state["rng"].view(processes.size, -1)[processes.rank].clone()
+        if device.type == "cpu":
+            torch.set_rng_state(rng)
+        else:
+            torch.cuda.set_rng_state(rng, device)
         return int(state["iteration"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: does not fit this training: "

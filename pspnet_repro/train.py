@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.dataset import TrainingSequence, batches
 from pspnet_repro.data.lists import check_classes
 from pspnet_repro.errors import UsageError, UserError, first_line
+from pspnet_repro.initial_weights import load_initial_weights
 from pspnet_repro.loss import guided_loss
 from pspnet_repro.pspnet import PSPNet
 from pspnet_repro.run_folder import (Interrupted, Log, StopRequest, check_same_settings,
@@ -44,6 +46,7 @@ class TrainSettings:
         augmentation: what is drawn for each image.
         seed: of initial weights, order, augmentation and dropout.
         threads: of the computation in each process; sums, and so bits, can depend on it.
+        initial_weights: SHA-256 of the file that the weights start from, set by `train`.
     """
 
     model: dict
@@ -63,6 +66,7 @@ class TrainSettings:
     augmentation: Augmentation = Augmentation()
     seed: int = 0
     threads: int = 2
+    initial_weights: str | None = None
 
     def to_json(self):
         """Plain data, the same after a round trip through JSON."""
@@ -74,7 +78,7 @@ def weights_digest(model):
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -108,7 +112,7 @@ def average_backward(model, solver, batches, settings, processes):
 
 
 def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress=True,
-          timeout_seconds=distributed.TIMEOUT_SECONDS):
+          timeout_seconds=distributed.TIMEOUT_SECONDS, device="cpu", initial_weights=None):
     """Train a PSPNet, resuming where an earlier call in the same folder stopped.
 
     Writes to `output`: settings.json, log.txt, losses.jsonl (one line a step), checkpoint.pt
@@ -128,6 +132,8 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
         checkpoint_seconds: least time between checkpoints.
         progress: show a progress bar.
         timeout_seconds: how long a process waits for another that does not answer.
+        device: "cpu" or "cuda", see distributed.choose_device.
+        initial_weights: a file to start from, see `load_initial_weights`.
     Returns:
         The path of weights.pt.
     Raises:
@@ -136,14 +142,16 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
         Interrupted: a signal came; the state is saved.
     """
     output = Path(output)
+    settings = dataclasses.replace(
+        settings, initial_weights=initial_weights and checkpoint.file_sha256(initial_weights))
     try:
         with distributed.join(timeout_seconds) as processes, contextlib.ExitStack() as held:
             def lock():
                 held.enter_context(checkpoint.lock_folder(output))
 
             processes.on_first(lock)
-            return _train(settings, pairs, output, processes, workers, checkpoint_seconds,
-                          progress and processes.first)
+            return _train(settings, pairs, output, processes, distributed.choose_device(device),
+                          workers, checkpoint_seconds, progress and processes.first, initial_weights)
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error}") from error
 
@@ -188,7 +196,8 @@ def _check_losses(gathered, iteration, sequence, settings):
                 raise UserError(f"loss is {totals[k]} at iteration {iteration}, images {names}")
 
 
-def _train(settings, pairs, output, processes, workers, checkpoint_seconds, progress):
+def _train(settings, pairs, output, processes, device, workers, checkpoint_seconds, progress,
+           initial_weights):
     weights_path, state_path = output / "weights.pt", output / "checkpoint.pt"
     losses_path = output / "losses.jsonl"
     slots = processes.split(settings.batch_size)
@@ -201,11 +210,12 @@ def _train(settings, pairs, output, processes, workers, checkpoint_seconds, prog
 
     if processes.on_first(finished):
         return weights_path
+    origin = load_initial_weights(model, initial_weights) if initial_weights else []
     initial_digest = weights_digest(model)
     processes.check_alike(json.dumps([settings.to_json(), initial_digest]),
                           "settings and initial weights")
-    model.train()
-    start = restore(state_path, settings, model, solver, processes)
+    model.train().to(device)
+    start = restore(state_path, settings, model, solver, processes, device)
 
     def prepare():
         cut_losses(losses_path, start)
@@ -215,12 +225,16 @@ def _train(settings, pairs, output, processes, workers, checkpoint_seconds, prog
     sequence = TrainingSequence(pairs, model.classes, settings.crop_size, settings.augmentation,
                                 settings.seed, settings.zero_is_void)
     passes = settings.iter_size
-    reader = batches(sequence, settings.batch_size, start * passes, settings.max_iter * passes,
-                     workers, slots)
+    reader = ((images.to(device), labels.to(device)) for images, labels in batches(
+        sequence, settings.batch_size, start * passes, settings.max_iter * passes, workers, slots))
     log = Log(output / "log.txt" if processes.first else os.devnull)
     log.info(f"step {start} of {settings.max_iter}, {len(pairs)} images, "
              f"{sum(p.numel() for p in model.parameters())} parameters, processes: "
              f"{processes.size}")
+    for line in origin:
+        log.info(line)
+        if progress and start == 0:
+            print(line, file=sys.stderr)
     bar = tqdm(total=settings.max_iter, initial=start, desc=output.name, unit="step",
                disable=not progress)
     began = saved_at = time.monotonic()
@@ -256,7 +270,8 @@ def _train(settings, pairs, output, processes, workers, checkpoint_seconds, prog
                     if processes.first:
                         losses.flush()
                         os.fsync(losses.fileno())
-                    save_state(state_path, settings, model, solver, iteration + 1, processes)
+                    save_state(state_path, settings, model, solver, iteration + 1, processes,
+                               device)
                     saved_at = time.monotonic()
                 if signal:
                     processes.wait()

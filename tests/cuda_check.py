@@ -64,8 +64,9 @@ def main():
         for source in sorted(CUDA.glob("*.cu")):
             for architecture in ARCHITECTURES:
                 rows = resources(_run([
-                    nvcc, "-O3", "-std=c++20", "-fmad=false", f"-arch={architecture}", "-Xptxas",
-                    "-v", "-c", source, "-o", Path(folder, "kernel.o")]))
+                    nvcc, *cpp_extension.COMMON_NVCC_FLAGS, "-O3", "-std=c++20", "-fmad=false",
+                    f"-arch={architecture}", "-Xptxas", "-v", "-c", source, "-o",
+                    Path(folder, "kernel.o")]))
                 for name, row in zip(_readable([row[0] for row in rows]), rows):
                     spilled += row[3]
                     print(f"{name[:64]:64} {architecture:6} {row[1]:9} {row[2]:6} {row[3]:7}")

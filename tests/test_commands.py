@@ -9,6 +9,7 @@ import torch
 from test_datasets import ade, put  # noqa: F401 (ade is a fixture)
 from test_sliding import photograph, tiny_net
 
+from prototxt_import import export
 from pspnet_repro import checkpoint
 from pspnet_repro.__main__ import main
 from pspnet_repro.commands.predict import output_names
@@ -281,3 +282,16 @@ def test_names_of_benchmarks_are_at_hand(weights, tmp_path, capfd):
                      for kind in ("label", "colour"))
     palette = np.array(known_classes("camvid").palette_rgb)
     assert np.array_equal(colour[..., ::-1], palette[label])
+
+
+def test_predict_takes_original_files(data, tmp_path, capfd):
+    net = tiny_net()
+    original = tmp_path / "deploy.prototxt", tmp_path / "net.caffemodel"
+    export(net, 89, *original)
+    code, _, error = run(capfd, "predict", "--weights", *original, data / "0.png", "-o",
+                         tmp_path / "out", *SIZES)
+    assert code == 0, error
+    label = cv2.imread(str(tmp_path / "out" / "0.label.png"), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(label, labels_by_hand(net, data / "0.png"))
+    code, _, error = run(capfd, "evaluate", "--weights", original[0], "--data", data, *SIZES)
+    assert code == 2 and f"--weights must name a caffemodel after {original[0]}" in error

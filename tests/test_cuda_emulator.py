@@ -12,6 +12,7 @@ import torch
 from cuda_kernels import BUILD, ORDERS, OnCpu
 from cuda_on_cpu.build import build
 
+TESTS = Path(__file__).parent
 COUNT = 64
 
 
@@ -89,10 +90,11 @@ def _sanitized(*command):
         assert Path(found).is_absolute(), f"the compiler has no {name}"
         runtimes.append(str(Path(found).resolve()))
     env = {**os.environ, "LD_PRELOAD": " ".join(runtimes), "PSPNET_SANITIZE": "1",
+           "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
            # Python and torch leave memory to the system at exit.
            "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
            "UBSAN_OPTIONS": "print_stacktrace=1"}
-    return subprocess.run([sys.executable, *command], cwd=Path(__file__).parent, env=env, text=True,
+    return subprocess.run([sys.executable, *command], cwd=TESTS, env=env, text=True,
                           capture_output=True, check=False)
 
 

@@ -22,14 +22,16 @@ from pspnet_repro.evaluation import Protocol
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.run_folder import Interrupted
 from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
-from pspnet_repro.train import TrainSettings, average_backward, train
+from pspnet_repro.train import (TrainSettings, _build, average_backward, train,
+                                weights_digest)
 from pspnet_repro.visualize import write_png
 
 pytestmark = pytest.mark.dist
 # No label is lost at a border, so every process has as many labelled pixels.
 WHOLE = Augmentation(scales=None, rotation=0.0, blur=False)
-# At 0.01 a ReLU near its edge turns in one seed of two, and one process parts from itself in float64.
+# At 0.01 a ReLU near its edge turns in one seed of two: one process parts from itself in float64.
 SLOW = 0.001
+TWO_PASSES = {"iter_size": 2, "max_iter": 6}
 CALM = {**MODEL, "dropout": 0.0, "variance": "biased"}
 
 
@@ -63,6 +65,15 @@ def test_shards_hold_every_item_once(count, size):
     shards = [Processes(rank, size).shard(list(range(count))) for rank in range(size)]
     assert sorted(sum(shards, [])) == list(range(count))
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
+
+
+def test_processes_start_with_the_same_weights_and_dropout_of_their_own(data):  # noqa: F811
+    starts = []
+    for processes in (Processes(), Processes(0, 2), Processes(1, 2)):
+        model, _ = _build(_settings(data), processes)
+        starts.append((weights_digest(model), torch.rand(8).tolist()))
+    assert starts[0] == starts[1]
+    assert starts[2][0] == starts[0][0] and starts[2][1] != starts[0][1]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -203,6 +214,13 @@ def _fail_to_train(rank, data, output, changes):  # noqa: F811
         return type(error).__name__, str(error)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_missing_gpus_are_named(data, tmp_path):  # noqa: F811
+    with pytest.raises(UsageError, match="device cuda needs a GPU for each process of a machine, "
+                                         "got 0 for process 0"):
+        train(_settings(data), read_list(data / "train.txt"), tmp_path, device="cuda")
+
+
 def _fail_to_train_unlike(rank, data, output):  # noqa: F811
     return _fail_to_train(rank, data, output, {"seed": rank})
 
@@ -243,7 +261,7 @@ def test_states_belong_to_a_number_of_processes(two, data, tmp_path, monkeypatch
 
 
 def _train_with_signal(rank, data, output, number):  # noqa: F811
-    """Train; in the third step rank 1 gets a signal. Kind, words and seconds of the end."""
+    """Train; in the third pass rank 1 gets a signal. Kind, words and seconds of the end."""
     forward, calls = PSPNet.forward, []
 
     def forward_with_signal(self, x):
@@ -255,7 +273,7 @@ def _train_with_signal(rank, data, output, number):  # noqa: F811
     began = time.monotonic()
     PSPNet.forward = forward_with_signal
     try:
-        _train_part(rank, data, output, {})
+        _train_part(rank, data, output, TWO_PASSES)
     except (UserError, Interrupted) as stop:
         return type(stop).__name__, str(stop), time.monotonic() - began
     finally:
@@ -265,12 +283,12 @@ def _train_with_signal(rank, data, output, number):  # noqa: F811
 def test_a_signal_to_one_stops_all_and_resumes_to_the_same_bits(two, data,  # noqa: F811
                                                                 tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    two.run(_train_part, data, whole, {})
+    two.run(_train_part, data, whole, TWO_PASSES)
     stops = two.run(_train_with_signal, data, cut, signal.SIGTERM)
     assert [stop[:2] for stop in stops] == [
-        ("Interrupted", "stopped after step 3 of 12; the same command goes on from there")] * 2
-    assert checkpoint.load(cut / "checkpoint.pt")["iteration"] == 3
-    two.run(_train_part, data, cut, {})
+        ("Interrupted", "stopped after step 2 of 6; the same command goes on from there")] * 2
+    assert checkpoint.load(cut / "checkpoint.pt")["iteration"] == 2
+    two.run(_train_part, data, cut, TWO_PASSES)
     ours, wanted = (checkpoint.load(folder / "weights.pt")["weights"] for folder in (cut, whole))
     assert all(torch.equal(ours[name], tensor) for name, tensor in wanted.items())
     assert (cut / "losses.jsonl").read_text() == (whole / "losses.jsonl").read_text()
@@ -283,7 +301,7 @@ def test_a_lost_process_ends_the_others(fragile, data, tmp_path, number):  # noq
     assert kind == "ProcessLost" and words.startswith(
         "another process ended or did not answer in time: "), words
     assert ("Timed out" in words) == (number == signal.SIGSTOP), words
-    assert seconds < 30  # two steps, and 3 seconds of waiting
+    assert seconds < 60  # two steps and 3 seconds of waiting, on a busy machine
     assert "failed: another process" in (tmp_path / "run" / "log.txt").read_text()
     assert fragile.members[0].is_alive()
 

@@ -103,7 +103,7 @@ def test_run_table_prints_ours_beside_the_papers(tiny, tmp_path, monkeypatch, ca
     profile, data, folder = tiny
     monkeypatch.setitem(PROFILES, "mini", profile)
 
-    def run_here(tasks, profile, data, runs, jobs, max_iter):
+    def run_here(tasks, profile, data, runs, jobs, max_iter, device):
         for row, seed, out in tasks:
             assert run_row.run_row(row, profile, data, runs, seed, progress=False) == out
 

@@ -7,6 +7,7 @@ import torch
 
 from pspnet_repro import PSPNet
 from pspnet_repro.names import caffe_names
+from pspnet_repro.resnet import MaxPool, ResNet
 
 MINI = {"width": 0.125, "stem_width": 8, "blocks": (1, 1, 1, 1)}
 # classes, features, pyramid channels of each row of Table 1 at full width.
@@ -154,6 +155,25 @@ def test_settings_rebuild_the_network():
     again.load_state_dict(net.state_dict())
 
 
+@pytest.mark.parametrize("one, other", [
+    ({}, {"depth": 101, "blocks": (3, 4, 6, 3), "stride_in": "1x1"}),
+    ({"width": 0.3}, {"widths": [19, 38, 77, 154]}),
+    ({"bins": (), "pool": "max", "reduce": False}, {"bins": []}),
+    ({"head_width": 512, "aux_width": 256, "initial_running_var": 0.0}, {}),
+    ({"aux": False, "aux_width": 3}, {"aux": False}),
+    ({"strides": (1, 1, 1, 1), "stride_in": "3x3"}, {"strides": (1, 1, 1, 1)}),
+    ({"backbone": "mini", "stem_width": 8, "depth": 101}, {"backbone": "mini", "stem_width": 8}),
+], ids=["depth", "width", "no-pyramid", "heads", "no-aux", "no-stride", "mini"])
+def test_settings_say_the_same_of_the_same_network(one, other):
+    with torch.device("meta"):
+        one, other = PSPNet(3, **one), PSPNet(3, **other)
+        again = PSPNet(**one.settings)
+    assert one.settings == other.settings == again.settings
+    for net in (other, again):
+        assert ([(n, t.shape) for n, t in net.state_dict().items()]
+                == [(n, t.shape) for n, t in one.state_dict().items()])
+
+
 @pytest.mark.parametrize("settings", [
     {"stem": "classic", "dilations": (1, 1, 1, 1), "stride_in": "3x3"},
     {"stem": "deep", "dilations": (1, 1, 1, 1), "stride_in": "1x1"}], ids=["classic", "deep"])
@@ -191,6 +211,11 @@ def test_pyramid_sees_everything():
     ({"classes": 0}, "classes must be at least 1, got 0"),
     ({"pool": "median"}, "pool must be"),
     ({"bins": (0,)}, r"bins must be at least 1, got \(0,\)"),
+    ({"blocks": (1, 1001, 1, 1)}, r"blocks must be at most 1000, got \(1, 1001, 1, 1\)"),
+    ({"widths": (8, 8, 8, 5000)}, "widths must be at most 8 times"),
+    ({"widths": (8, 8, 0, 8)}, r"widths must be 4 numbers of at least 1, got \(8, 8, 0, 8\)"),
+    ({"head_width": 0}, "head_width and aux_width must be at least 1, got 0 and 256"),
+    ({"backbone": "big"}, 'backbone must be "resnet" or "mini"'),
     ({"stem": "round"}, "stem must be"),
     ({"stride_in": "5x5"}, "stride_in must be"),
     ({"blocks": (1, 1, 1)}, r"blocks must be 4 numbers of at least 1, got \(1, 1, 1\)"),
@@ -207,3 +232,12 @@ def test_pspnet_rejects_sizes_that_upsampling_cannot_meet():
     net = PSPNet(3, 50, **MINI).eval()
     with pytest.raises(ValueError, match=r"crop sizes must be 8 \* k \+ 1 pixels, got 90"):
         net(torch.zeros(1, 3, 89, 90))
+
+
+def test_pool_padding():
+    """pool1 by hand: of 5 pixels windows 0-2, 2-4 without padding, 0-1, 1-3, 3-4 with it."""
+    x = torch.tensor([[3.0, 1, 2, 0, 4]]).expand(5, 5)[None, None]
+    assert MaxPool(0)(x)[0, 0, 0].tolist() == [3, 4]
+    assert MaxPool(1)(x)[0, 0, 0].tolist() == [3, 2, 4]
+    with pytest.raises(ValueError, match="pool_padding must be 0 or 1, got 2"):
+        ResNet((1, 1, 1, 1), pool_padding=2)

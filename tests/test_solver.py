@@ -10,44 +10,22 @@ from torch import nn
 
 from pspnet_repro import PSPNet
 from pspnet_repro.loss import guided_loss
-from pspnet_repro.pspnet import Classifier, PyramidPooling
-from pspnet_repro.resnet import ConvBN, MaxPool
+from pspnet_repro.names import caffe_names
 from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
 
 
-class MiniNet(nn.Module):
-    """The miniature network of the golden trajectories, of our parts."""
+def _mini(pool):
+    """The miniature network of the golden trajectories."""
+    return PSPNet(5, pool=pool, dropout=0.0, variance="biased", initial_running_var=0.0,
+                  backbone="mini", stem_width=8, head_width=16, aux_width=8)
 
-    def __init__(self, pool):
-        super().__init__()
-        bn = {"variance": "biased", "initial_running_var": 0.0}
-        self.backbone = nn.ModuleDict({
-            "conv1": ConvBN(3, 8, 3, 2, **bn), "pool1": MaxPool(),
-            "conv2": ConvBN(8, 16, 3, 2, **bn), "conv3": ConvBN(16, 16, 3, 1, 2, relu=False, **bn)})
-        self.pyramid = PyramidPooling(16, (1, 2, 3, 6), pool, True, **bn)
-        self.head = Classifier(32, 16, 5, 0.0, **bn)
-        self.auxiliary = Classifier(16, 8, 5, 0.0, **bn)
 
-    def forward(self, x):
-        parts = self.backbone
-        conv2 = parts["conv2"](parts["pool1"](parts["conv1"](x)))
-        features = torch.relu(conv2 + parts["conv3"](conv2))
-        return self.head(self.pyramid(features)), self.auxiliary(conv2)
-
-    def caffe_tensors(self):
-        """(layer, blob index) -> tensor."""
-        units = {"conv1": self.backbone["conv1"], "conv2": self.backbone["conv2"],
-                 "conv3": self.backbone["conv3"], "conv5_4": self.head.conv,
-                 "conv_aux": self.auxiliary.conv}
-        units |= {f"pool{b}_conv": unit for b, unit in zip((1, 2, 3, 6), self.pyramid.reduce)}
-        tensors = {}
-        for layer, unit in units.items():
-            tensors[layer, 0] = unit.conv.weight
-            for k, name in enumerate(("weight", "bias", "running_mean", "running_var")):
-                tensors[f"{layer}/bn", k] = getattr(unit.bn, name)
-        for layer, score in (("conv6", self.head.score), ("conv6_1", self.auxiliary.score)):
-            tensors[layer, 0], tensors[layer, 1] = score.weight, score.bias
-        return tensors
+def _caffe_tensors(net):
+    """(layer, blob index) -> tensor."""
+    return {(layer, k): getattr(net.get_submodule(path), name)
+            for path, layer in caffe_names(net).items()
+            for k, name in enumerate(("weight", "bias", "running_mean", "running_var"))
+            if getattr(net.get_submodule(path), name, None) is not None}
 
 
 def _field(text, name):
@@ -81,9 +59,9 @@ def _worst_error(tensors, arrays, step):
 def test_training_matches_golden_trajectory(path):
     arrays = read_golden(path)
     text = str(arrays["solver"])
-    net = MiniNet("max" if "pool: MAX kernel_size: 12" in str(arrays["net"]) else "ave")
+    net = _mini("max" if "pool: MAX kernel_size: 12" in str(arrays["net"]) else "ave")
     guidance = "eighth" if "label_shrink" in str(arrays["net"]) else "full"
-    tensors = net.caffe_tensors()
+    tensors = _caffe_tensors(net)
     assert {f"init/{layer}/{k}" for layer, k in tensors} == {n for n in arrays if
                                                              n.startswith("init/")}
     with torch.no_grad():

@@ -42,10 +42,10 @@ def _module(values, variance, dtype, **arguments):
     return module
 
 
-def _step(module, x, dy):
+def _step(module, x, dy, relu=False):
     """Everything a training pass yields, as arrays by name."""
     x = x.detach().requires_grad_()
-    y = module(x)
+    y = module(x, relu)
     y.backward(dy)
     tensors = {"y": y, "dx": x.grad, "dslope": module.weight.grad, "dbias": module.bias.grad,
                "running_mean": module.running_mean, "running_var": module.running_var}
@@ -128,22 +128,24 @@ def _values(channels):
             "running_var": np.zeros(channels)}
 
 
-def _part_step(rank, sizes, variance, dtype, memory_format):
+def _part_step(rank, sizes, variance, dtype, memory_format, relu):
     x, dy, parts = _whole(sizes, 6, 0)
     begin, end = parts[rank]
     x, dy = (t[begin:end].to(dtype).contiguous(memory_format=memory_format) for t in (x, dy))
-    return _step(_module(_values(6), variance, dtype), x, dy)
+    return _step(_module(_values(6), variance, dtype), x, dy, relu)
 
 
+@pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("variance", VARIANCES)
 @pytest.mark.parametrize("sizes", [(2, 3, 1, 4), (0, 3, 0, 2), (1, 0, 0, 0)], ids=str)
-def test_sync_batch_norm_matches_one_process(processes, sizes, variance, dtype, memory_format):
+def test_sync_batch_norm_matches_one_process(processes, sizes, variance, dtype, memory_format,
+                                             relu):
     sizes = sizes[:len(processes.pipes)]
-    ranks = processes.run(_part_step, sizes, variance, dtype, memory_format)
+    ranks = processes.run(_part_step, sizes, variance, dtype, memory_format, relu)
     x, dy, parts = _whole(sizes, 6, 0)
-    wanted = _step(_module(_values(6), variance, dtype), x.to(dtype), dy.to(dtype))
+    wanted = _step(_module(_values(6), variance, dtype), x.to(dtype), dy.to(dtype), relu)
     # Sums in another order: a few units in the last place.
     tolerance = 1e-12 if dtype == torch.float64 else 2e-6
     for (begin, end), got in zip(parts, ranks, strict=True):

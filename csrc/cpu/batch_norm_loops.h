@@ -234,30 +234,55 @@ void plane_backward_reduce(const scalar_t* grad, const scalar_t* input, int64_t 
   *sum_dy_xhat = static_cast<acc_t>(dy_x * norm.invstd[channel]);
 }
 
+// Calls body(c, vectors, lanes) for blocks of whole vectors of channels, eight at a time while there
+// are so many, then for what is left of a vector; the type of `vectors` lets the compiler keep a
+// block in registers.
+template <typename acc_t, typename Body>
+void for_each_block(int64_t channels, const Body& body) {
+  constexpr int64_t kCount = Lanes<acc_t>::kCount;
+  int64_t c = 0;
+  const auto run = [&](auto vectors) {
+    for (; c + vectors * kCount <= channels; c += vectors * kCount) {
+      body(c, vectors, std::integral_constant<int64_t, kCount>());
+    }
+  };
+  run(std::integral_constant<int64_t, 8>());
+  run(std::integral_constant<int64_t, 4>());
+  run(std::integral_constant<int64_t, 2>());
+  run(std::integral_constant<int64_t, 1>());
+  if (c < channels) {
+    body(c, std::integral_constant<int64_t, 1>(), channels - c);
+  }
+}
+
 template <typename scalar_t, typename acc_t, bool kRelu>
 void pixel_backward_reduce(const scalar_t* grad, const scalar_t* input, int64_t channels,
                            int64_t begin, int64_t end, const Norm<acc_t>& norm, acc_t* sum_dy,
                            acc_t* sum_dy_x) {
-  std::fill_n(sum_dy, channels, acc_t(0));
-  std::fill_n(sum_dy_x, channels, acc_t(0));
-  for_each_group(begin, end, [&](int64_t p, auto group) {
-    for_each_chunk<acc_t>(channels, [&](int64_t c, auto lanes) {
-      const Vec<acc_t> centre = load<acc_t>(norm.mean + c, lanes);
-      Vec<acc_t> dy{}, dy_x{}, scale{}, bias{};
-      if constexpr (kRelu) {
-        scale = load<acc_t>(norm.scale + c, lanes);
-        bias = load<acc_t>(norm.bias + c, lanes);
-      }
-      for (int64_t k = 0; k < group; ++k) {
-        const Vec<acc_t> d = load<acc_t>(input + (p + k) * channels + c, lanes) - centre;
+  constexpr int64_t kCount = Lanes<acc_t>::kCount;
+  for_each_block<acc_t>(channels, [&](int64_t c, auto vectors, auto lanes) {
+    constexpr int64_t kVectors = decltype(vectors)::value;
+    Vec<acc_t> mean[kVectors], scale[kVectors], bias[kVectors];
+    Vec<acc_t> dy[kVectors] = {}, dy_x[kVectors] = {};
+    for (int64_t v = 0; v < kVectors; ++v) {
+      mean[v] = load<acc_t>(norm.mean + c + v * kCount, lanes);
+      scale[v] = load<acc_t>(norm.scale + c + v * kCount, lanes);
+      bias[v] = load<acc_t>(norm.bias + c + v * kCount, lanes);
+    }
+    for (int64_t p = begin; p < end; ++p) {
+      for (int64_t v = 0; v < kVectors; ++v) {
+        const int64_t at = p * channels + c + v * kCount;
+        const Vec<acc_t> d = load<acc_t>(input + at, lanes) - mean[v];
         const Vec<acc_t> g = Relu<scalar_t, acc_t, kRelu>::gradient(
-            load<acc_t>(grad + (p + k) * channels + c, lanes), d * scale + bias);
-        dy += g;
-        dy_x += g * d;
+            load<acc_t>(grad + at, lanes), d * scale[v] + bias[v]);
+        dy[v] += g;
+        dy_x[v] += g * d;
       }
-      store<acc_t>(load<acc_t>(sum_dy + c, lanes) + dy, sum_dy + c, lanes);
-      store<acc_t>(load<acc_t>(sum_dy_x + c, lanes) + dy_x, sum_dy_x + c, lanes);
-    });
+    }
+    for (int64_t v = 0; v < kVectors; ++v) {
+      store<acc_t>(dy[v], sum_dy + c + v * kCount, lanes);
+      store<acc_t>(dy_x[v], sum_dy_x + c + v * kCount, lanes);
+    }
   });
 }
 

@@ -56,11 +56,11 @@ __global__ void plane_forward_kernel(Resize resize, int height, const T* input, 
       const InterpTap tap = interp_tap(left + x, resize.in_w, col_ratio);
       const acc_t right = static_cast<acc_t>(tap.lambda1);
       const T* row = source + rows.i0 * resize.image_w;
-      upper[x] = (acc_t(1) - right) * static_cast<acc_t>(row[tap.i0]) +
-                 right * static_cast<acc_t>(row[tap.i1]);
+      upper[x] = (acc_t(1) - right) * widen(row[tap.i0]) +
+                 right * widen(row[tap.i1]);
       row = source + rows.i1 * resize.image_w;
-      lower[x] = (acc_t(1) - right) * static_cast<acc_t>(row[tap.i0]) +
-                 right * static_cast<acc_t>(row[tap.i1]);
+      lower[x] = (acc_t(1) - right) * widen(row[tap.i0]) +
+                 right * widen(row[tap.i1]);
     }
     __syncthreads();
     // Packs are aligned in memory, not in the row: a row's first and last may be partial.
@@ -85,7 +85,7 @@ __global__ void plane_forward_kernel(Resize resize, int height, const T* input, 
       }
 #pragma unroll
       for (int k = 0; k < kPack; ++k) {
-        if (x + k >= 0 && x + k < width) target[x + k] = static_cast<T>(values[k]);
+        if (x + k >= 0 && x + k < width) narrow(values[k], target + x + k);
       }
     }
     __syncthreads();
@@ -152,7 +152,7 @@ __global__ void plane_backward_kernel(Resize resize, int height, const Cover* co
 #pragma unroll 4
         for (int64_t o = rows.first; o < rows.last; ++o) {
           sum += tap_weight<acc_t>(o, y, resize.in_h, row_ratio) *
-                 static_cast<acc_t>(source[o * resize.out_w + x]);
+                 widen(source[o * resize.out_w + x]);
         }
         columns[padded(x - left)] = sum;
       }
@@ -166,7 +166,7 @@ __global__ void plane_backward_kernel(Resize resize, int height, const Cover* co
           sum += tap_weight<acc_t>(o, x, resize.in_w, col_ratio) * columns[padded(o - left)];
         }
         if (right == resize.out_w) {
-          target[y * resize.image_w + x] = static_cast<T>(sum);
+          narrow(sum, target + y * resize.image_w + x);
         } else {
           sums[x] = sum;
         }

@@ -12,6 +12,14 @@ namespace pspnet::cuda {
 using half_t = __half;
 using bfloat16_t = __nv_bfloat16;
 
+// Torch's build forbids these types' own conversions.
+__device__ inline float widen(half_t value) { return __half2float(value); }
+__device__ inline float widen(bfloat16_t value) { return __bfloat162float(value); }
+__device__ inline void narrow(float value, half_t* target) { *target = __float2half_rn(value); }
+__device__ inline void narrow(float value, bfloat16_t* target) {
+  *target = __float2bfloat16_rn(value);
+}
+
 // The block's dynamic shared memory, the only kind used.
 template <typename T>
 __device__ T* shared_memory() {
@@ -43,6 +51,12 @@ struct Accumulate<double> {
 };
 template <typename T>
 using acc_type = typename Accumulate<T>::type;
+
+// Between values as stored and as summed.
+__device__ inline float widen(float value) { return value; }
+__device__ inline double widen(double value) { return value; }
+__device__ inline void narrow(float value, float* target) { *target = value; }
+__device__ inline void narrow(double value, double* target) { *target = value; }
 
 // body(T{}) for the type that `dtype` names.
 template <typename Body>
@@ -116,7 +130,7 @@ __device__ inline void load_pack(const T* source, acc_type<T>* target) {
   const Pack<T, kCount> pack = *reinterpret_cast<const Pack<T, kCount>*>(source);
 #pragma unroll
   for (int k = 0; k < kCount; ++k) {
-    target[k] = static_cast<acc_type<T>>(pack.values[k]);
+    target[k] = widen(pack.values[k]);
   }
 }
 
@@ -125,7 +139,7 @@ __device__ inline void store_pack(const acc_type<T>* source, T* target) {
   Pack<T, kCount> pack;
 #pragma unroll
   for (int k = 0; k < kCount; ++k) {
-    pack.values[k] = static_cast<T>(source[k]);
+    narrow(source[k], &pack.values[k]);
   }
   *reinterpret_cast<Pack<T, kCount>*>(target) = pack;
 }
@@ -133,7 +147,9 @@ __device__ inline void store_pack(const acc_type<T>* source, T* target) {
 // The value of T nearest to `value`, as the sum's type.
 template <typename T>
 __device__ inline acc_type<T> rounded(acc_type<T> value) {
-  return static_cast<acc_type<T>>(static_cast<T>(value));
+  T stored;
+  narrow(value, &stored);
+  return widen(stored);
 }
 
 // merge(a, b) over the lanes of a warp, lower lanes first; the result is lane 0's. `shift` is

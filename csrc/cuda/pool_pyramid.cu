@@ -127,7 +127,7 @@ __global__ void combine_kernel(Image image, Levels levels, CellRanges rows, Cell
     const AxisRange y = level.rows.range(at.row), x = level.cols.range(at.col);
     result.value /= static_cast<acc_t>(y.extent * x.extent);
   }
-  static_cast<T*>(level.output)[index] = static_cast<T>(result.value);
+  narrow(result.value, static_cast<T*>(level.output) + index);
 }
 
 // Rows of cells that a block's shared memory holds.

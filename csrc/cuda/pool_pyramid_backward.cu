@@ -21,7 +21,7 @@ __global__ void shares_kernel(Image image, Levels levels, CellRanges rows, CellR
       for (int j = cols.first[l][at.col]; j < cols.last[l][at.col]; ++j) {
         const int64_t bin = ((at.outer * level.rows.outputs + i) * level.cols.outputs + j) * step +
                             at.channel;
-        sum += static_cast<acc_t>(static_cast<const T*>(level.output)[bin]) /
+        sum += widen(static_cast<const T*>(level.output)[bin]) /
                static_cast<acc_t>(level.rows.range(i).extent * level.cols.range(j).extent);
       }
     }

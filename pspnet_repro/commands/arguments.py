@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from pspnet_repro import checkpoint
+from pspnet_repro import checkpoint, distributed
 from pspnet_repro.data.classes import KNOWN, known_classes, numbered_classes, read_classes
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import MULTI_SCALE, Protocol
@@ -71,6 +71,8 @@ def add_protocol(parser):
     speed = parser.add_argument_group("speed")
     speed.add_argument("--batch-size", type=positive, default=4,
                        help="windows a pass; as many mirror images go along")
+    speed.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
+                       help="cuda: one GPU a process")
     speed.add_argument("--threads", type=processes, default=2, help="threads of the computation")
 
 
@@ -100,12 +102,17 @@ def take_weights(paths):
     return paths[:count], paths[count:]
 
 
-def load_network(paths):
+def load_network(paths, device):
     """The network in eval mode from what --weights names. Raises UserError."""
-    if len(paths) != 1 or paths[0].suffix == ".prototxt":
-        raise UsageError(f"--weights must be one file of weights, got "
-                         f"{' '.join(map(str, paths))}")
-    return checkpoint.load_model(paths[0])
+    if paths[0].suffix != ".prototxt":
+        net = checkpoint.load_model(paths[0])
+    elif len(paths) == 2:
+        # Only here does this package need the importer: for networks in the original's files.
+        from prototxt_import import convert
+        net = convert(*paths).eval()
+    else:
+        raise UsageError(f"--weights must name a caffemodel after {paths[0]}")
+    return net.to(distributed.choose_device(device))
 
 
 def add_names(parser):

@@ -27,7 +27,8 @@ def add(commands):
                     "it stopped; processes of torchrun share the images. A split without labels gives predictions alone, in the form that "
                     "the benchmark's server takes.")
     parser.add_argument("--weights", required=True, nargs="+", type=path, metavar="FILE",
-                        help="weights.pt of a training")
+                        help="weights of a training or of python -m prototxt_import convert; or "
+                             "NET.prototxt W.caffemodel")
     parser.add_argument("--data", required=True, type=filled,
                         help=f"NAME=DIR with NAME of {', '.join(LAYOUTS)}; or a folder with "
                              "val.txt and perhaps classes.txt; or a list file")
@@ -52,7 +53,7 @@ def run(args):
         raise UsageError(f"--weights names more than weights: {' '.join(map(str, rest))}")
     if args.output is not None and args.output.exists() and not args.output.is_dir():
         raise UsageError(f"--output must be a folder, got the file {args.output}")
-    net = load_network(weights)
+    net = load_network(weights, args.device)
     data = open_data(args.data, args.zero_is_void)
     pairs = data.pairs(args.split)
     classes = classes_of(args, net.classes, data)

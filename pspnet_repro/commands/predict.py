@@ -23,7 +23,8 @@ def add(commands):
                     "NAME.overlay.png with a legend of the classes present. Photographs are "
                     "turned upright as their EXIF orientation says.")
     parser.add_argument("--weights", required=True, nargs="+", type=path, metavar="FILE",
-                        help="weights.pt of a training")
+                        help="weights of a training or of python -m prototxt_import convert; or "
+                             "NET.prototxt W.caffemodel")
     parser.add_argument("images", nargs="*", type=path, metavar="IMAGE|DIR",
                         help="image files, and folders of them")
     parser.add_argument("-o", "--output", required=True, type=path, metavar="DIR",
@@ -73,7 +74,7 @@ def run(args):
         raise UsageError("name an image or a folder of images")
     if args.output.exists() and not args.output.is_dir():
         raise UsageError(f"--output must be a folder, got the file {args.output}")
-    net = load_network(weights)
+    net = load_network(weights, args.device)
     classes = classes_of(args, net.classes)
     protocol = protocol_of(args, net)
     files = image_files(images)

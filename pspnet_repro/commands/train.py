@@ -33,6 +33,8 @@ def add(commands):
     net.add_argument("--width", type=float, default=1.0, help="factor of the stages' channels")
     net.add_argument("--blocks", type=numbers, help="four numbers, for miniature networks")
     net.add_argument("--stride-in", choices=("1x1", "3x3"), help="default: as released")
+    net.add_argument("--initial-weights", type=path, metavar="FILE",
+                     help="start from the weights of a PSPNet or of a backbone")
     net.add_argument("--variance", choices=("biased", "unbiased", "torch"), default="unbiased",
                      help="kind of variance in BN")
     solver = parser.add_argument_group("schedule")
@@ -51,6 +53,8 @@ def add(commands):
     parser.add_argument("--threads", type=processes, default=2, help="threads of the computation")
     parser.add_argument("--workers", type=whole(0, 1024), default=0,
                         help="processes that read images")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
+                        help="cuda: one GPU a process")
     parser.add_argument("--timeout", type=positive, default=round(distributed.TIMEOUT_SECONDS),
                         help="seconds to wait for a process that does not answer (torchrun)")
     parser.set_defaults(run=run)
@@ -72,7 +76,8 @@ def run(args):
         aux_weight=args.aux_weight, guidance=args.guidance,
         augmentation=NO_AUGMENTATION if args.no_augmentation else Augmentation(),
         seed=args.seed, threads=args.threads)
-    with distributed.join(args.timeout) as processes:
-        weights = train(settings, pairs, args.output, args.workers)
-    if processes.first:
+    with distributed.join(args.timeout) as joined:
+        weights = train(settings, pairs, args.output, args.workers, device=args.device,
+                        initial_weights=args.initial_weights)
+    if joined.first:
         print(weights)

@@ -114,6 +114,11 @@ namespace pspnet::cuda {
 using half_t = c10::Half;
 using bfloat16_t = c10::BFloat16;
 
+inline float widen(half_t value) { return value; }
+inline float widen(bfloat16_t value) { return value; }
+inline void narrow(float value, half_t* target) { *target = value; }
+inline void narrow(float value, bfloat16_t* target) { *target = value; }
+
 template <typename T>
 T* shared_memory() {
   return static_cast<T*>(cuda_on_cpu::shared_memory_of_block());

@@ -1,0 +1,38 @@
+"""python -m prototxt_import {inspect,convert,export,run}"""
+
+import argparse
+import sys
+import warnings
+
+from pspnet_repro.errors import UsageError, UserError
+from prototxt_import import convert_command, export_command, inspect, run
+
+# Each module adds its subcommand with add_parser(commands).
+COMMANDS = (inspect, convert_command, export_command, run)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m prototxt_import",
+                                     description="Original files in, original files out.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_parser(commands)
+    args = parser.parse_args(argv)
+    warnings.showwarning = _print_warning
+    try:
+        args.run(args)
+    except (UserError, MemoryError) as error:
+        print(f"error: {error or 'not enough memory'}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _print_warning(message, *_):
+    print(f"warning: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""What every layer shares: the result of building one, and the checks of its fields."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from prototxt_import.caffe_pb2 import FillerParameter
+
+MAX_AXES = 32
+
+
+class Param(NamedTuple):
+    """A blob of a layer: its shape, how it starts, and whether gradients can reach it."""
+
+    shape: tuple
+    filler: FillerParameter
+    learned: bool = True
+
+
+class Built(NamedTuple):
+    """A layer for inputs of given shapes.
+
+    `run(bottoms, params)` takes and returns lists of tensors; `tops` are the shapes it returns.
+    """
+
+    tops: list
+    run: Callable
+    params: tuple = ()
+    multiply_adds: int = 0
+
+
+def check(condition, message):
+    """Raise a ValueError, which the network turns into an error that names file and layer."""
+    if not condition:
+        raise ValueError(message)
+
+
+def check_counts(layer, bottoms, tops):
+    """Check the numbers of bottoms and tops; each is a number or (least, most or None)."""
+    for name, rule in (("bottom", bottoms), ("top", tops)):
+        got = len(getattr(layer, name))
+        low, high = (rule, rule) if isinstance(rule, int) else rule
+        wanted = f"at least {low}" if high is None else f"{low} to {high}" if low < high else low
+        check(got >= low and (high is None or got <= high), f"needs {wanted} {name}s, got {got}")
+
+
+def check_image(shape):
+    """(N, C, H, W) of a bottom that must be 4-D."""
+    check(len(shape) == 4, f"its bottom must be 4-D (N, C, H, W), got {shape}")
+    return shape
+
+
+def axis_index(axis, shape, name="axis"):
+    """An axis, counted from the end where negative, as an index of `shape`."""
+    check(-len(shape) <= axis < len(shape), f"{name} must be an axis of {shape}, got {axis}")
+    return axis % len(shape)
+
+
+def constant(value):
+    """A filler that sets every element to `value`."""
+    return FillerParameter(type="constant", value=value)
+
+
+def filler_or(message, field, value):
+    """The filler in a field, or the constant `value` where there is none."""
+    return getattr(message, field) if message.HasField(field) else constant(value)

@@ -1,0 +1,104 @@
+"""The blobs of a caffemodel, each taken once, and BN made of them."""
+
+import numpy as np
+
+from pspnet_repro.errors import UserError
+from prototxt_import.caffemodel import read_caffemodel
+
+EPS = float(np.float32(1e-5))  # of every BN of ours
+_LISTED = 20
+
+
+class Blobs:
+    """Layers with blobs, and what was wrong while they were taken.
+
+    Args:
+        path: of the caffemodel.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        self.layers = {name: layer.blobs for name, layer in read_caffemodel(path).items()
+                       if layer.blobs}
+        self.problems = []
+        self._missing = []
+        self._left = dict.fromkeys(self.layers)
+
+    def take(self, name, shapes, norm=False):
+        """A layer's arrays in these shapes; what is wrong is kept for `check`, its arrays are ones.
+
+        A shape may have ones before it, as in older files; blobs of BN (`norm`) may also be (1, C).
+        """
+        ones = [np.broadcast_to(np.float32(1), shape) for shape in shapes]
+        if name not in self.layers:
+            self._missing.append(name)
+            return ones
+        self._left.pop(name, None)
+        blobs = self.layers[name]
+        if len(blobs) != len(shapes):
+            self.problems.append(f"layer {name!r} must have {len(shapes)} blobs, has {len(blobs)}")
+            return ones
+        arrays = []
+        for k, (blob, shape, one) in enumerate(zip(blobs, shapes, ones)):
+            fits = _fits(blob.shape, tuple(shape), norm)
+            if not fits:
+                self.problems.append(f"layer {name!r}, blob {k} must be {tuple(shape)}, is "
+                                     f"{blob.shape}")
+            elif not np.isfinite(blob).all():
+                self.problems.append(f"layer {name!r}, blob {k} is not finite")
+                fits = False
+            arrays.append(blob.reshape(shape) if fits else one)
+        return arrays
+
+    def drop(self, name):
+        """Count a layer as used; whether it was there and not used yet."""
+        there = name in self._left
+        self._left.pop(name, None)
+        return there
+
+    def check(self, prototxt):
+        """Raise the UserError of everything that was wrong, or is left over."""
+        problems = list(self.problems)
+        if self._left:
+            problems.insert(0, f"has layers that {prototxt} has no place for: "
+                               f"{listed(self._left)}")
+        if self._missing:
+            problems.insert(0, f"lacks layers {listed(self._missing)}")
+        if problems:
+            raise UserError(f"{self.path}: {listed(problems, '; ')}")
+
+
+def listed(words, separator=", "):
+    """Names, or sentences, in one line; the first ones where they are many."""
+    words = [word if word.isprintable() else repr(word) for word in words]
+    more = f" and {len(words) - _LISTED} more" if len(words) > _LISTED else ""
+    return separator.join(words[:_LISTED]) + more
+
+
+def _fits(got, wanted, norm):
+    if norm and len(wanted) == 4:
+        return got in (wanted, wanted[:2])
+    ones = len(got) - len(wanted)
+    return ones >= 0 and tuple(got) == (1,) * ones + wanted
+
+
+def merged_bn(mean, var, weight, bias, *, factor=1.0, eps=EPS, shift=0.0):
+    """The tensors of our BN that does the same to x as a BN of another form does to x + shift.
+
+    weight * (x + shift - mean / factor) / sqrt(var / factor + eps) + bias, all (C,), becomes a
+    running mean of mean / factor - shift and a running variance of var / factor + eps - 1e-5,
+    computed in float64: bits stay where nothing is to be changed.
+
+    Raises:
+        ValueError: the factor is 0, or a variance below 0, which no batch ever had.
+    """
+    if factor == 0:
+        raise ValueError("its scale factor is 0: it never saw a batch")
+    mean = np.asarray(mean, np.float64) / factor - shift
+    var = np.asarray(var, np.float64) / factor
+    if var.min() < 0 or (var + (eps - EPS)).min() < 0:
+        raise ValueError(f"its variances plus eps must be at least 1e-5, the smallest is "
+                         f"{var.min():.9g} + {eps:.9g}")
+    arrays = {"weight": weight, "bias": bias, "running_mean": mean,
+              "running_var": var + (eps - EPS)}
+    return {name: np.asarray(array, np.float32).reshape(-1) for name, array in arrays.items()}

@@ -1,0 +1,51 @@
+"""python -m prototxt_import convert: original files into a file of ours."""
+
+from pathlib import Path
+
+from pspnet_repro import checkpoint
+from pspnet_repro.errors import UsageError
+from prototxt_import.convert import convert_network
+from prototxt_import.torch_resnet import convert_torch_resnet
+
+_SUFFIXES = (".safetensors", ".pt", ".pth")
+
+
+def add_parser(commands):
+    parser = commands.add_parser(
+        "convert", help="a caffemodel into a PSPNet, or an ImageNet network into its backbone")
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE",
+                        help="NET.prototxt W.caffemodel; with --backbone also one file, the state "
+                             "dict of a torchvision ResNet")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT",
+                        help="file for evaluate and predict, or for train --initial-weights: "
+                             ".safetensors, .pt or .pth")
+    parser.add_argument("--backbone", action="store_true",
+                        help="the files are a classification ResNet: leave its classifier out")
+    parser.set_defaults(run=_run)
+
+
+def _run(args):
+    if args.output.suffix not in _SUFFIXES:
+        raise UsageError(f"--output must end in {', '.join(_SUFFIXES)}, got {args.output}")
+    if len(args.files) != 2 and not (args.backbone and len(args.files) == 1):
+        raise UsageError("needs NET.prototxt and W.caffemodel, or --backbone and one file, got "
+                         f"{len(args.files)} files")
+    if len(args.files) == 1:
+        model, rows, crop_size = convert_torch_resnet(*args.files)
+    else:
+        model, rows, crop_size = convert_network(*args.files, whole=not args.backbone)
+    origin = {path.name: checkpoint.file_sha256(path) for path in args.files}
+    checkpoint.save_model(args.output, model, origin=origin, crop_size=crop_size)
+    print(table(rows))
+    for name, value in model.settings.items():
+        print(f"{name}: {value}")
+    print(args.output)
+
+
+def table(rows):
+    """Rows as lines with aligned columns, and their sums."""
+    widths = [max(len(row[k]) for row in rows) for k in (0, 1)]
+    lines = [f"{row.layer:{widths[0]}}  {row.shape:{widths[1]}}  {row.place}" for row in rows]
+    left_out = sum(row.place == "left out" for row in rows)
+    lines.append(f"{len(rows) - left_out} layers filled the network, {left_out} left out")
+    return "\n".join(lines)

@@ -1,0 +1,236 @@
+"""Our networks as the original's messages, layer for layer."""
+
+from pspnet_repro.errors import UserError
+from pspnet_repro.names import caffe_names, pyramid_prefix
+from pspnet_repro.resnet import BLOCKS, MiniBackbone
+from pspnet_repro.solver import parameter_groups
+from prototxt_import.caffe_pb2 import (AVE, CAFFE, CUDNN, MAX, BlobShape, EltwiseParameter,
+                                       NetParameter)
+
+_POOLS = {"ave": AVE, "max": MAX}
+# Which engine counts variances so, where the layer's type does not say it; see convert.convert.
+_FROZEN_ENGINES = {"biased": CAFFE, "torch": CUDNN}
+_ENGINES = {"torch": CUDNN}
+IGNORE_LABEL = 255
+
+
+def describe(model, crop_size, training=None):
+    """The NetParameter of a PSPNet.
+
+    Args:
+        model: a PSPNet.
+        crop_size: pixels a side of the input.
+        training: None for a deploy net, whose BN is frozen; TrainSettings values ("batch_size",
+            "guidance", "aux_weight") for a training net with the auxiliary branch and losses.
+    Raises:
+        UserError: a crop that the network or equal bins do not allow.
+    """
+    return _Description(model, crop_size, training).net
+
+
+class _Description:
+    def __init__(self, model, crop_size, training):
+        self.model, self.crop_size, self.training = model, crop_size, training
+        self.map_size = _map_size(model, crop_size)
+        self.names = caffe_names(model)
+        self.multipliers = {id(parameter): (group["lr_mult"], group["decay_mult"])
+                            for group in parameter_groups(model) for parameter in group["params"]}
+        self.net = NetParameter(input=["data"])
+        self._inputs()
+        backbone = model.backbone
+        middle, features = (self._mini() if isinstance(backbone, MiniBackbone)
+                            else self._resnet(backbone))
+        start = self._pyramid(features) if model.pyramid.bins else features
+        score = self._classifier("head", start)
+        if training is None:
+            self._interp(f"{score}_interp", score, zoom_factor=model.stride)
+        else:
+            aux = None if model.auxiliary is None else self._classifier("auxiliary", middle)
+            self._losses(score, aux)
+
+    def _add(self, name, kind, bottoms, top=None):
+        return self.net.layer.add(name=name, type=kind, bottom=bottoms, top=[top or name])
+
+    def _inputs(self):
+        size = self.crop_size
+        if self.training is None:
+            self.net.input_dim.extend((1, 3, size, size))
+            return
+        self.net.name = "pspnet"
+        self.net.input.append("label")
+        for channels in (3, 1):
+            self.net.input_shape.append(
+                BlobShape(dim=(self.training["batch_size"], channels, size, size)))
+
+    def _learned(self, layer, *parameters):
+        for parameter in parameters:
+            lr_mult, decay_mult = self.multipliers[id(parameter)]
+            layer.param.add(lr_mult=lr_mult, decay_mult=decay_mult)
+
+    def _convolution(self, path, bottom):
+        conv = self.model.get_submodule(path)
+        name = self.names[path]
+        layer = self._add(name, "Convolution", [bottom])
+        self._learned(layer, *conv.parameters())
+        param = layer.convolution_param
+        param.num_output = conv.out_channels
+        # The released files spell out pad 0 in the backbone only.
+        if conv.padding[0] or path.startswith("backbone."):
+            param.pad.append(conv.padding[0])
+        if conv.dilation[0] > 1 and conv.kernel_size[0] > 1:
+            param.dilation.append(conv.dilation[0])
+        param.kernel_size.append(conv.kernel_size[0])
+        param.stride.append(conv.stride[0])
+        param.weight_filler.type = "msra"
+        if conv.bias is None:
+            param.bias_term = False
+        return name
+
+    def _unit(self, path, bottom):
+        """A ConvBN; returns its top."""
+        unit = self.model.get_submodule(path)
+        top = self._convolution(f"{path}.conv", bottom)
+        variance = unit.bn.variance
+        frozen = self.training is None
+        kind = "SyncBN" if variance == "unbiased" and not frozen else "BN"
+        layer = self._add(self.names[f"{path}.bn"], kind, [top], top)
+        self._learned(layer, unit.bn.weight, unit.bn.bias)
+        for _ in ("mean", "variance"):
+            layer.param.add(lr_mult=0, decay_mult=0)
+        if top == "conv5_4" and _is_released_50(self.model):
+            # A slip of the released file without effect: the mean's rate is 0.
+            layer.param[2].decay_mult = 1
+        param = layer.bn_param
+        param.slope_filler.type, param.slope_filler.value = "constant", 1
+        param.bias_filler.type, param.bias_filler.value = "constant", 0
+        param.frozen = frozen
+        param.momentum = 0.95
+        engines = _FROZEN_ENGINES if frozen else _ENGINES
+        if variance in engines:
+            param.engine = engines[variance]
+        if unit.relu:
+            self._relu(top)
+        return top
+
+    def _relu(self, top):
+        self._add(f"{top}/relu", "ReLU", [top], top)
+
+    def _pool1(self, name, bottom):
+        param = self._add(name, "Pooling", [bottom]).pooling_param
+        param.pool, param.kernel_size, param.stride, param.pad = MAX, 3, 2, 1
+        return name
+
+    def _sum(self, name, *bottoms):
+        self._add(name, "Eltwise", bottoms).eltwise_param.operation = EltwiseParameter.SUM
+        self._relu(name)
+        return name
+
+    def _interp(self, name, bottom, **fields):
+        param = self._add(name, "Interp", [bottom]).interp_param
+        for field, value in fields.items():
+            setattr(param, field, value)
+        return name
+
+    def _mini(self):
+        conv2 = self._unit("backbone.conv2",
+                           self._pool1("pool1", self._unit("backbone.conv1", "data")))
+        return conv2, self._sum("res", conv2, self._unit("backbone.conv3", conv2))
+
+    def _resnet(self, backbone):
+        top = "data"
+        for k in range(len(backbone.stem)):
+            top = self._unit(f"backbone.stem.{k}", top)
+        top = self._pool1("pool1_3x3_s2", top)
+        ends = []
+        for stage in (2, 3, 4, 5):
+            for k, block in enumerate(getattr(backbone, f"stage{stage}")):
+                path, bottom = f"backbone.stage{stage}.{k}", top
+                for part in ("reduce", "spatial", "increase"):
+                    top = self._unit(f"{path}.{part}", top)
+                if block.project is not None:
+                    bottom = self._unit(f"{path}.project", bottom)
+                top = self._sum(f"conv{stage}_{k + 1}", bottom, top)
+            ends.append(top)
+        return ends[2:]
+
+    def _pyramid(self, features):
+        pyramid, prefix = self.model.pyramid, pyramid_prefix(self.model)
+        tops = []
+        for k, bins in enumerate(pyramid.bins):
+            level = f"{prefix}pool{bins}"
+            top = level if prefix else f"pool_{bins}"
+            param = self._add(top, "Pooling", [features]).pooling_param
+            param.pool = _POOLS[pyramid.pool]
+            param.kernel_size = param.stride = self.map_size // bins
+            if pyramid.reduce is not None:
+                top = self._unit(f"pyramid.reduce.{k}", top)
+            tops.append(self._interp(f"{level}_interp", top, height=self.map_size,
+                                     width=self.map_size))
+        name = f"{prefix}concat"
+        self._add(name, "Concat", [features, *reversed(tops)])
+        return name
+
+    def _classifier(self, path, bottom):
+        top = self._unit(f"{path}.conv", bottom)
+        ratio = self.model.get_submodule(path).dropout.p
+        if ratio:
+            layer = self._add(f"{top}/dropout", "Dropout", [top], top)
+            layer.dropout_param.dropout_ratio = ratio
+        return self._convolution(f"{path}.score", top)
+
+    def _losses(self, score, aux):
+        scores = {"loss": score} | ({} if aux is None else {"loss_aux": aux})
+        label = "label"
+        if self.training["guidance"] == "eighth":
+            label = self._interp("label_shrink", label, shrink_factor=self.model.stride)
+        else:
+            scores = {loss: self._interp(f"{top}_interp", top, zoom_factor=self.model.stride)
+                      for loss, top in scores.items()}
+        for loss, top in scores.items():
+            layer = self._add(loss, "SoftmaxWithLoss", [top, label])
+            layer.loss_param.ignore_label = IGNORE_LABEL
+            if loss == "loss_aux":
+                layer.loss_weight.append(self.training["aux_weight"])
+
+
+def _is_released_50(model):
+    backbone = model.backbone.settings
+    return backbone.get("blocks") == BLOCKS[50] and backbone["stem"] == "deep"
+
+
+def _map_size(model, crop_size):
+    """Pixels a side of the feature map, which every bin divides."""
+    try:
+        model.check_crop(crop_size)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    size = (crop_size - 1) // model.stride + 1
+    for bins in model.pyramid.bins:
+        if size % bins:
+            raise UserError(f"crop_size {crop_size} gives a map of {size} pixels, which {bins} "
+                            "bins do not divide: the original has no such net")
+    return size
+
+
+def with_splits(net):
+    """A copy of a net with the layers that the original puts where several layers read a blob."""
+    readers, last = {}, {name: ("input", k) for k, name in enumerate(net.input)}
+    for layer in net.layer:
+        for name in layer.bottom:
+            readers.setdefault((name, *last[name]), []).append(layer.name)
+        last |= {name: (layer.name, k) for k, name in enumerate(layer.top)}
+    split = NetParameter()
+    split.CopyFrom(net)
+    del split.layer[:]
+
+    def add(name, layer, index):
+        if len(readers.get((name, layer, index), ())) > 1:
+            split.layer.add(name=f"{name}_{layer}_{index}_split", type="Split")
+
+    for k, name in enumerate(net.input):
+        add(name, "input", k)
+    for layer in net.layer:
+        split.layer.append(layer)
+        for k, name in enumerate(layer.top):
+            add(name, layer.name, k)
+    return split

@@ -1,0 +1,108 @@
+"""A PSPNet as the original's files."""
+
+import contextlib
+import dataclasses
+import os
+from pathlib import Path
+
+from pspnet_repro.checkpoint import check_finite
+from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.names import caffe_names
+from pspnet_repro.train import TrainSettings
+from prototxt_import.caffemodel import write_caffemodel
+from prototxt_import.describe import describe, with_splits
+from prototxt_import.caffe_pb2 import SolverParameter
+from prototxt_import.prototxt import write_prototxt
+from prototxt_import.structure_head import shortest
+
+TRAIN_NET, SOLVER = "train_val.prototxt", "solver.prototxt"
+
+
+def export(model, crop_size, prototxt_path, caffemodel_path, training=None):
+    """Write a PSPNet as a deploy prototxt and a caffemodel that the original program loads.
+
+    Names, types, shapes and layout are the released networks'; a miniature backbone gets those of
+    tests/golden/solver. `convert` gives the same network back, bit for bit.
+
+    Args:
+        model: a PSPNet with float32 parameters.
+        crop_size: pixels a side of the deploy net's input; its feature map must be a multiple of
+            every bin.
+        prototxt_path, caffemodel_path: the files; folders are made.
+        training: a dictionary of TrainSettings values, {} for the paper's: then train_val.prototxt
+            and solver.prototxt are written beside the deploy net. Its inputs are `data` and
+            `label`, without a layer that reads them.
+    Raises:
+        UserError: a crop that does not fit, weights that are not finite or of another dtype, or a
+            file that cannot be written. All files are written, or none.
+    """
+    folder = Path(prototxt_path).parent
+    extra = [] if training is None else [folder / TRAIN_NET, folder / SOLVER]
+    paths = [Path(path) for path in (prototxt_path, caffemodel_path, *extra)]
+    if len({path.absolute() for path in paths}) < len(paths):
+        raise UserError(f"the files must have different names: {', '.join(map(str, paths))}")
+    net = describe(model, crop_size)
+    for name, tensor in model.named_parameters():
+        if str(tensor.dtype) != "torch.float32":
+            raise UserError(f"{name} must be float32, is {tensor.dtype}")
+    if shortest(model.settings["dropout"]) != model.settings["dropout"]:
+        raise UserError(f"dropout {model.settings['dropout']} has more digits than a prototxt's "
+                        "float32 holds")
+    check_finite(model, "the network")
+    if training is not None and model.auxiliary is not None and (
+            model.backbone.settings.get("strides", (1,))[-1] > 1):
+        raise UserError("a training net with an auxiliary branch needs stride 1 in stage 5: both "
+                        "branches are compared with the same labels")
+    values = {field.name: field.default for field in dataclasses.fields(TrainSettings)}
+    values |= training or {}
+    train_net = describe(model, crop_size, values)
+    messages = [net] if training is None else [net, train_net, _solver(values)]
+    writers = [lambda path, message=message: write_prototxt(path, message) for message in messages]
+    writers.insert(1, lambda path: write_caffemodel(path, train_net.name,
+                                                    _layers(model, train_net)))
+    _write_together(dict(zip(paths, writers)))
+
+
+def _layers(model, train_net):
+    """Layer name -> (type, arrays), as the original writes its training net."""
+    names = {layer: model.get_submodule(path) for path, layer in caffe_names(model).items()}
+    layers = {}
+    for layer in with_splits(train_net).layer:
+        module = names.get(layer.name)
+        arrays = [tensor.detach().cpu().numpy() for tensor in module.state_dict().values()
+                  ] if module is not None else []
+        if layer.type in ("BN", "SyncBN"):
+            # The original goes by name; BN is the type that every release of it knows.
+            layer.type = "BN"
+            arrays = [array.reshape(1, -1, 1, 1) for array in arrays]
+        layers[layer.name] = (layer.type, arrays)
+    return layers
+
+
+def _solver(values):
+    names = ("base_lr", "power", "max_iter", "momentum", "weight_decay", "iter_size")
+    return SolverParameter(net=TRAIN_NET, lr_policy="poly", snapshot_prefix="pspnet",
+                           snapshot=max(1, values["max_iter"] // 10),
+                           **{name: values[name] for name in names})
+
+
+def _write_together(writers):
+    """Write every file, {path: function that writes it}, or none."""
+    staged, placed = {}, []
+    try:
+        for path, write in writers.items():
+            if path.is_dir():
+                raise UserError(f"{path}: cannot be written: is a folder")
+            staged[path] = path.with_name(f".{path.name}.new")
+            write(staged[path])
+        for path, new in staged.items():
+            os.replace(new, path)
+            placed.append(path)
+    except OSError as error:
+        for path in placed:
+            path.unlink()
+        raise UserError(f"{path}: cannot be written: {first_line(error)}") from error
+    finally:
+        for new in staged.values():
+            with contextlib.suppress(OSError):
+                new.unlink()

@@ -1,0 +1,54 @@
+"""Caffe's fillers: the first values of parameters."""
+
+import math
+
+import torch
+
+from prototxt_import.caffe_pb2 import FillerParameter
+
+FILLERS = ("constant", "uniform", "gaussian", "xavier", "msra")
+
+
+def fan(shape, variance_norm):
+    """Caffe's n of a blob: inputs of an output (FAN_IN), outputs of an input, or their mean."""
+    count = math.prod(shape)
+    fan_in = count / shape[0] if shape else 1
+    fan_out = count / shape[1] if len(shape) > 1 else count
+    return {FillerParameter.FAN_IN: fan_in, FillerParameter.FAN_OUT: fan_out,
+            FillerParameter.AVERAGE: (fan_in + fan_out) / 2}[variance_norm]
+
+
+def check_filler(filler):
+    """ValueError for a filler of another type, or with values out of range."""
+    if filler.type not in FILLERS:
+        raise ValueError(f"filler must be one of {', '.join(FILLERS)}, got {filler.type!r}")
+    if filler.type == "uniform" and not filler.min <= filler.max:
+        raise ValueError(f"filler's min must be at most its max {filler.max}, got {filler.min}")
+    if filler.type == "gaussian" and not 0 <= filler.std < math.inf:
+        raise ValueError(f"filler's std must be finite and at least 0, got {filler.std}")
+
+
+@torch.no_grad()
+def fill(tensor, filler):
+    """Fill a tensor in place with torch's random numbers.
+
+    constant: value; uniform: min to max; gaussian: mean and std, and if `sparse` is given all but
+    about that many numbers of an output are 0; xavier: uniform within sqrt(3 / n); msra: gaussian
+    with std sqrt(2 / n).
+    """
+    check_filler(filler)
+    if tensor.numel() == 0:
+        return
+    if filler.type == "constant":
+        tensor.fill_(filler.value)
+    elif filler.type == "uniform":
+        tensor.uniform_(filler.min, filler.max)
+    elif filler.type == "gaussian":
+        tensor.normal_(filler.mean, filler.std)
+        if filler.sparse >= 0:
+            tensor *= torch.rand_like(tensor) < filler.sparse / tensor.shape[0]
+    elif filler.type == "xavier":
+        bound = math.sqrt(3 / fan(tensor.shape, filler.variance_norm))
+        tensor.uniform_(-bound, bound)
+    else:
+        tensor.normal_(0, math.sqrt(2 / fan(tensor.shape, filler.variance_norm)))

@@ -1,0 +1,134 @@
+"""A network's layers and what each reads, copies and in-place writes resolved."""
+
+import torch
+
+from pspnet_repro.errors import UserError
+from prototxt_import import caffe_pb2
+from prototxt_import.net import load_net
+
+
+class Node:
+    """A layer, or an input, in the graph.
+
+    Attributes:
+        layer: its LayerParameter.
+        inputs: the nodes it reads, in order.
+        users: the nodes that read it, in the file's order.
+        shape: of its first output, None where it has none.
+        params: shapes of its blobs.
+    """
+
+    def __init__(self, layer, inputs=(), shape=None, params=()):
+        self.layer = layer
+        self.inputs = list(inputs)
+        self.users = []
+        self.shape = shape
+        self.params = list(params)
+        for node in self.inputs:
+            node.users.append(self)
+
+    @property
+    def name(self):
+        return self.layer.name
+
+    @property
+    def kind(self):
+        return self.layer.type
+
+    def __str__(self):
+        return f"layer {self.name!r} ({self.kind})"
+
+
+class Graph:
+    """The nodes of a prototxt's network, in the file's order.
+
+    Args:
+        prototxt: path of a deploy net or of a training net (its phase TRAIN).
+    Raises:
+        UserError: a file that load_net refuses.
+    """
+
+    def __init__(self, prototxt):
+        self.path = prototxt
+        with torch.device("meta"):
+            net = load_net(prototxt, phase="TRAIN")
+        self.nodes = [Node(caffe_pb2.LayerParameter(name=name, type="Input"), shape=shape)
+                      for name, shape in net.input_shapes.items()]
+        makers = {node.name: node for node in self.nodes}
+        for step in net.steps:
+            inputs = [makers[name] for name in step.layer.bottom]
+            if step.layer.type == "Split":
+                makers |= dict.fromkeys(step.layer.top, inputs[0])
+                continue
+            node = Node(step.layer, inputs, *step.built.tops[:1] or [None],
+                        [param.shape for param in step.built.params])
+            self.nodes.append(node)
+            makers |= dict.fromkeys(step.layer.top, node)
+
+    def fail(self, node, rule):
+        """Raise the UserError of a layer that breaks a rule."""
+        raise UserError(f"{self.path}: {node}: {rule}")
+
+    def check(self, condition, node, rule):
+        """Fail unless the condition holds."""
+        if not condition:
+            self.fail(node, rule)
+
+    def window(self, node):
+        """(kernel, stride, padding) of a convolution or a pooling, each the same both ways."""
+        param = node.layer.convolution_param if node.kind == "Convolution" else (
+            node.layer.pooling_param)
+        if node.kind == "Pooling" and param.global_pooling:
+            kernel = node.inputs[0].shape[2:]
+            self.check(kernel[0] == kernel[1], node, f"its window must be square, is {kernel}")
+            return kernel[0], kernel[0], 0
+        return tuple(self._side(node, param, *field) for field in (
+            ("kernel_size", "kernel", 1), ("stride", "stride", 1), ("pad", "pad", 0)))
+
+    def _side(self, node, param, name, short, default):
+        both = [getattr(param, f"{short}_{way}") for way in "hw"
+                if param.HasField(f"{short}_{way}")]
+        plain = getattr(param, name)
+        plain = [plain] if isinstance(plain, int) else list(plain)
+        values = set(both or plain or [default])
+        self.check(len(values) == 1, node, f"{name} must be the same both ways, is "
+                                           f"{sorted(values)}")
+        return values.pop()
+
+    def dilation(self, node):
+        """Dilation of a convolution, the same both ways."""
+        values = set(node.layer.convolution_param.dilation or [1])
+        self.check(len(values) == 1, node, "dilation must be the same both ways")
+        return values.pop()
+
+
+class Unit:
+    """A convolution with what follows it alone: BN, or BatchNorm and Scale; ReLU; Dropout."""
+
+    def __init__(self, conv):
+        self.conv = self.end = conv
+        self.norm = self._next("BN", "SyncBN", "BatchNorm")
+        self.scale = self._next("Scale") if self.norm and self.norm.kind == "BatchNorm" else None
+        self.relu = self._next("ReLU")
+        self.dropout = self._next("Dropout")
+
+    def _next(self, *kinds):
+        users = self.end.users
+        if len(users) != 1 or users[0].kind not in kinds or len(users[0].inputs) != 1:
+            return None
+        self.end = users[0]
+        return self.end
+
+    @property
+    def nodes(self):
+        parts = (self.conv, self.norm, self.scale, self.relu, self.dropout)
+        return [node for node in parts if node is not None]
+
+    @property
+    def source(self):
+        """The node that the convolution reads."""
+        return self.conv.inputs[0]
+
+    @property
+    def channels(self):
+        return self.conv.params[0][0]

@@ -1,0 +1,70 @@
+"""The inputs of a network: their names and the shapes that its file gives them."""
+
+from prototxt_import.base import check
+from prototxt_import.prototxt import is_data_layer
+
+
+def is_input(layer):
+    """Whether a layer's tops come from outside."""
+    return layer.type == "Input" or is_data_layer(layer.type, layer.bottom)
+
+
+def old_inputs(net):
+    """{name: shape} of the fields input, input_shape and input_dim."""
+    names = list(net.input)
+    check(not (net.input_shape and net.input_dim), "must have input_shape or input_dim, got both")
+    if net.input_dim:
+        check(len(net.input_dim) == 4 * len(names),
+              f"{len(names)} inputs need {4 * len(names)} input_dim, got {len(net.input_dim)}")
+        shapes = [tuple(net.input_dim[4 * k:4 * k + 4]) for k in range(len(names))]
+    else:
+        shapes = [tuple(shape.dim) for shape in net.input_shape] or [None] * len(names)
+        check(len(shapes) == len(names),
+              f"{len(names)} inputs need {len(names)} input_shape, got {len(shapes)}")
+    check(len(set(names)) == len(names), f"input names a blob twice: {names}")
+    return dict(zip(names, shapes))
+
+
+def layer_inputs(layer):
+    """{name: shape} of an Input layer or a data layer; a shape is None where the file lacks it."""
+    check(not layer.bottom, f"needs no bottoms, got {len(layer.bottom)}")
+    tops = list(layer.top)
+    check(len(set(tops)) == len(tops), f"names a top twice: {tops}")
+    if layer.type == "Input":
+        shapes = [tuple(shape.dim) for shape in layer.input_param.shape]
+    elif layer.type == "DummyData":
+        shapes = _dummy_shapes(layer.dummy_data_param)
+    else:
+        shapes = _data_shapes(layer)[:len(tops)]
+    if len(shapes) == 1:
+        shapes *= len(tops)
+    check(len(shapes) == len(tops), f"needs a shape for each of its {len(tops)} tops, got "
+                                    f"{len(shapes)}")
+    return dict(zip(tops, shapes))
+
+
+def _dummy_shapes(param):
+    if param.shape:
+        return [tuple(shape.dim) for shape in param.shape]
+    return list(zip(param.num, param.channels, param.height, param.width))
+
+
+def _data_shapes(layer):
+    """Shapes of image, label and image size."""
+    memory, image, transform = (layer.memory_data_param, layer.image_data_param,
+                                layer.transform_param)
+    if layer.HasField("memory_data_param"):
+        size = (memory.height, memory.width)
+        batch, channels = memory.batch_size, memory.channels
+    else:
+        size = ((transform.crop_size,) * 2 if transform.crop_size else
+                (transform.crop_height, transform.crop_width) if transform.crop_height else
+                (image.new_height, image.new_width))
+        batch = layer.data_param.batch_size or image.batch_size
+        channels = 3 if image.is_color and not transform.force_gray else 1
+    batch = batch or 1
+    if not min(size):
+        return [None] * len(layer.top)
+    per_pixel = "Seg" in layer.type or image.label_type == image.PIXEL
+    label = (batch, 1, *size) if per_pixel else (batch,)
+    return [(batch, channels, *size), label, *[(batch, 1, 1, 2)] * (len(layer.top) - 2)]

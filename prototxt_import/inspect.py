@@ -1,0 +1,57 @@
+"""python -m prototxt_import inspect: a network as a table."""
+
+from pathlib import Path
+
+from prototxt_import.caffemodel import read_caffemodel
+from prototxt_import.net import PHASES, load_net
+
+_HEAD = ("layer", "type", "shape", "parameters", "numbers", "multiply-adds", "reads", "writes")
+_RIGHT = ("numbers", "multiply-adds")
+
+
+def add_parser(commands):
+    parser = commands.add_parser("inspect", help="layers, shapes, parameters and multiply-adds")
+    parser.add_argument("prototxt", type=Path, help="a network")
+    parser.add_argument("caffemodel", type=Path, nargs="?", help="weights, to see that they fit")
+    parser.add_argument("--phase", choices=PHASES, default="TEST", help="which layers are in")
+    parser.set_defaults(run=_inspect)
+
+
+def table(net):
+    """Lines of text: a row for every input and layer, and the totals.
+
+    Multiply-adds are those of convolutions and inner products, for the sizes in the file.
+    """
+    rows = [_HEAD]
+    rows += [("", "input", _shape(shape), "", "", "", "", name)
+             for name, shape in net.input_shapes.items()]
+    for step in net.steps:
+        layer, built = step.layer, step.built
+        rows.append((layer.name, layer.type, " ".join(map(_shape, built.tops)),
+                     " ".join(_shape(param.shape) for param in built.params),
+                     _number(sum(p.numel() for p in step.params)), _number(built.multiply_adds),
+                     " ".join(layer.bottom), " ".join(layer.top)))
+    # A shared parameter counts once.
+    rows.append(("total", f"{len(net.steps)} layers", "", "",
+                 _number(sum(p.numel() for p in net.parameters())),
+                 _number(sum(step.built.multiply_adds for step in net.steps)), "", ""))
+    widths = [max(len(row[k]) for row in rows) for k in range(len(_HEAD))]
+    return ["  ".join(cell.rjust(width) if name in _RIGHT else cell.ljust(width)
+                      for name, cell, width in zip(_HEAD, row, widths)).rstrip() for row in rows]
+
+
+def _shape(shape):
+    return "x".join(map(str, shape)) if shape else "1"
+
+
+def _number(value):
+    return f"{value:,}" if value else ""
+
+
+def _inspect(args):
+    net = load_net(args.prototxt, args.caffemodel, args.phase)
+    print(*table(net), sep="\n")
+    if args.caffemodel is not None:
+        unused = [name for name, (_, blobs) in read_caffemodel(args.caffemodel).items()
+                  if blobs and name not in net.params]
+        print(f"weights fit; layers only in {args.caffemodel}: {', '.join(unused) or 'none'}")

@@ -1,0 +1,107 @@
+"""Convolution, Deconvolution and InnerProduct."""
+
+import math
+
+import torch.nn.functional as F
+
+from prototxt_import.base import (Built, Param, axis_index, check, check_counts, check_image,
+                                  constant)
+
+
+def _pair(param, name, short, default, least):
+    """(rows, columns) from the repeated field `name` or the fields `short`_h and `short`_w."""
+    values = list(getattr(param, name))
+    separate = [f"{short}_h", f"{short}_w"] if short else []
+    given = [field for field in separate if param.HasField(field)]
+    if given:
+        check(not values, f"must have {name} or {' and '.join(separate)}, got both")
+        values = [getattr(param, field) if field in given else default for field in separate]
+    check(len(values) <= 2, f"{name} must be given once or twice, got {len(values)} times")
+    values = values or [default]
+    check(None not in values, f"needs {name}, or {' and '.join(separate)}")
+    for value in values:
+        check(least <= value < 2 ** 20, f"{name} must be {least} to {2 ** 20 - 1}, got {value}")
+    return tuple(values * 2 if len(values) == 1 else values)
+
+
+def _geometry(layer, shapes):
+    check_counts(layer, (1, None), (1, None))
+    check(len(layer.bottom) == len(layer.top),
+          f"needs a top for each of its {len(layer.bottom)} bottoms, got {len(layer.top)}")
+    param = layer.convolution_param
+    channels = check_image(shapes[0])[1]
+    check(all(shape == shapes[0] for shape in shapes), f"its bottoms must be alike, got {shapes}")
+    check(param.axis in (1, -3), f"axis must be 1, got {param.axis}")
+    check(param.num_output >= 1, f"num_output must be at least 1, got {param.num_output}")
+    check(param.group >= 1 and channels % param.group == 0 and param.num_output % param.group == 0,
+          f"group must divide {channels} inputs and {param.num_output} outputs, got {param.group}")
+    return (param, channels, _pair(param, "kernel_size", "kernel", None, 1),
+            _pair(param, "stride", "stride", 1, 1), _pair(param, "pad", "pad", 0, 0),
+            _pair(param, "dilation", None, 1, 1))
+
+
+def _blobs(param, shape, outputs):
+    weight_filler = param.weight_filler if param.HasField("weight_filler") else constant(0)
+    params = [Param(shape, weight_filler)]
+    if param.bias_term:
+        bias = param.bias_filler if param.HasField("bias_filler") else constant(0)
+        params.append(Param((outputs,), bias))
+    return params
+
+
+def _bias(params):
+    return params[1] if len(params) > 1 else None
+
+
+def convolution(layer, shapes, train):
+    """Blobs: weight (out, in / group, kh, kw), bias (out)."""
+    param, channels, kernel, stride, pad, dilation = _geometry(layer, shapes)
+    size = []
+    for n, k, s, p, d in zip(shapes[0][2:], kernel, stride, pad, dilation):
+        extent = d * (k - 1) + 1
+        check(n + 2 * p >= extent, f"its kernel covers {extent} pixels, its padded input has "
+                                   f"{n + 2 * p}")
+        size.append((n + 2 * p - extent) // s + 1)
+    weight = (param.num_output, channels // param.group, *kernel)
+    top = (shapes[0][0], param.num_output, *size)
+
+    def run(bottoms, params):
+        return [F.conv2d(x, params[0], _bias(params), stride, pad, dilation, param.group)
+                for x in bottoms]
+
+    return Built([top] * len(shapes), run, _blobs(param, weight, param.num_output),
+                 len(shapes) * math.prod(top) * math.prod(weight[1:]))
+
+
+def deconvolution(layer, shapes, train):
+    """The transposed convolution; blobs: weight (in, out / group, kh, kw), bias (out)."""
+    param, channels, kernel, stride, pad, dilation = _geometry(layer, shapes)
+    size = [s * (n - 1) + d * (k - 1) + 1 - 2 * p
+            for n, k, s, p, d in zip(shapes[0][2:], kernel, stride, pad, dilation)]
+    check(min(size) >= 1, f"its top must have at least one pixel, got {size}")
+    weight = (channels, param.num_output // param.group, *kernel)
+
+    def run(bottoms, params):
+        return [F.conv_transpose2d(x, params[0], _bias(params), stride, pad, 0, param.group,
+                                   dilation) for x in bottoms]
+
+    top = (shapes[0][0], param.num_output, *size)
+    return Built([top] * len(shapes), run, _blobs(param, weight, param.num_output),
+                 len(shapes) * math.prod(shapes[0]) * math.prod(weight[1:]))
+
+
+def inner_product(layer, shapes, train):
+    """Blobs: weight (out, in), or (in, out) with `transpose`, and bias (out)."""
+    check_counts(layer, 1, 1)
+    param = layer.inner_product_param
+    check(param.num_output >= 1, f"num_output must be at least 1, got {param.num_output}")
+    axis = axis_index(param.axis, shapes[0])
+    outer, inputs = shapes[0][:axis], math.prod(shapes[0][axis:])
+    weight = (inputs, param.num_output) if param.transpose else (param.num_output, inputs)
+
+    def run(bottoms, params):
+        matrix = params[0].t() if param.transpose else params[0]
+        return [F.linear(bottoms[0].flatten(axis), matrix, _bias(params))]
+
+    return Built([(*outer, param.num_output)], run, _blobs(param, weight, param.num_output),
+                 math.prod(outer) * math.prod(weight))

@@ -1,0 +1,127 @@
+"""BN, SyncBN, BatchNorm, Scale and Bias."""
+
+import torch
+from torch.func import functional_call
+
+from pspnet_repro.sync_bn import SyncBatchNorm2d, torch_momentum
+from prototxt_import.base import (Built, Param, axis_index, check, check_counts, check_image,
+                                  constant, filler_or)
+
+
+def _normalize(module, x, weight, bias, mean, var):
+    """A SyncBatchNorm2d on blobs of any shape; in training it updates mean and var in place."""
+    names = ("weight", "bias", "running_mean", "running_var")
+    tensors = {name: t.view(-1) for name, t in zip(names, (weight, bias, mean, var))}
+    return functional_call(module, tensors, (x,))
+
+
+def _check_eps(eps):
+    check(eps > 0, f"eps must be above 0, got {eps}")
+
+
+def _bn(layer, shapes, train, variance):
+    check_counts(layer, 1, 1)
+    channels = check_image(shapes[0])[1]
+    param = layer.bn_param
+    check(0 <= param.momentum <= 1, f"momentum must be 0 to 1, got {param.momentum}")
+    _check_eps(param.eps)
+    shape = (1, channels, 1, 1)
+    # Running values start at 0, as in the original; a frozen variance at 1.
+    params = [Param(shape, filler_or(param, "slope_filler", 0), not param.frozen),
+              Param(shape, filler_or(param, "bias_filler", 0), not param.frozen),
+              Param(shape, constant(0), False),
+              Param(shape, constant(1 if param.frozen else 0), False)]
+    module = SyncBatchNorm2d(channels, param.eps, torch_momentum(param.momentum), variance)
+    module.train(train and not param.frozen)
+
+    def run(bottoms, params):
+        return [_normalize(module, bottoms[0], *params)]
+
+    return Built([shapes[0]], run, params)
+
+
+def bn(layer, shapes, train):
+    """Blobs: slope, bias, running mean, running variance, each (1, C, 1, 1); biased variance."""
+    return _bn(layer, shapes, train, "biased")
+
+
+def sync_bn(layer, shapes, train):
+    """BN with the corrected variance, in one process."""
+    return _bn(layer, shapes, train, "unbiased")
+
+
+def batch_norm(layer, shapes, train):
+    """Blobs: sums of means (C) and of variances (C), and their weight (1).
+
+    In training the batch normalizes with its biased variance, and each sum s becomes
+    s * moving_average_fraction + new, with the unbiased variance.
+    """
+    check_counts(layer, 1, 1)
+    shape = check_image(shapes[0])
+    param = layer.batch_norm_param
+    _check_eps(param.eps)
+    use_global = param.use_global_stats if param.HasField("use_global_stats") else not train
+    update = not param.HasField("update_global_stats") or param.update_global_stats
+    module = SyncBatchNorm2d(shape[1], param.eps, 1.0, "torch").train(not use_global)
+
+    def run(bottoms, params):
+        x, (mean, var, factor) = bottoms[0], params
+        one, zero = torch.ones_like(mean), torch.zeros_like(mean)
+        if use_global:
+            scale = torch.where(factor == 0, 0, 1 / factor)
+            return [_normalize(module, x, one, zero, mean * scale, var * scale)]
+        new = [torch.zeros_like(mean), torch.zeros_like(var)]
+        output = _normalize(module, x, one, zero, *new)
+        if update:
+            with torch.no_grad():
+                for total, value in zip((mean, var, factor), (*new, 1)):
+                    total.mul_(param.moving_average_fraction).add_(value)
+        return [output]
+
+    params = [Param((shape[1],), constant(0), False), Param((shape[1],), constant(0), False),
+              Param((1,), constant(0), False)]
+    return Built([shape], run, params)
+
+
+def _operand(layer, shapes, param, value):
+    """(parameters, shape that broadcasts) of what a Scale or Bias layer applies to its bottom."""
+    check_counts(layer, (1, 2), 1)
+    shape = shapes[0]
+    axis = 0 if len(shapes) == 2 and not shapes[1] else axis_index(param.axis, shape)
+    if len(shapes) == 2:
+        own = shapes[1]
+    else:
+        check(param.num_axes >= -1, f"num_axes must be at least -1, got {param.num_axes}")
+        end = len(shape) if param.num_axes == -1 else axis + param.num_axes
+        check(end <= len(shape), f"num_axes must fit into {shape} from axis {axis}, got "
+                                 f"{param.num_axes}")
+        own = shape[axis:end]
+    check(shape[axis:axis + len(own)] == own,
+          f"its second bottom must have the sizes of {shape} from axis {axis}, got {own}")
+    wide = (1,) * axis + own + (1,) * (len(shape) - axis - len(own))
+    return ([] if len(shapes) == 2 else [Param(own, filler_or(param, "filler", value))]), own, wide
+
+
+def scale(layer, shapes, train):
+    """Bottom times a blob, or times a second bottom, from `axis` on; then a bias if asked for."""
+    param = layer.scale_param
+    params, own, wide = _operand(layer, shapes, param, 1)
+    if param.bias_term:
+        params.append(Param(own, filler_or(param, "bias_filler", 0)))
+
+    def run(bottoms, blobs):
+        factor, *bias = [*bottoms[1:], *blobs]
+        output = bottoms[0] * factor.reshape(wide)
+        return [output + bias[0].reshape(wide) if bias else output]
+
+    return Built([shapes[0]], run, params)
+
+
+def bias(layer, shapes, train):
+    """Bottom plus a blob, or plus a second bottom, from `axis` on."""
+    params, _, wide = _operand(layer, shapes, layer.bias_param, 0)
+
+    def run(bottoms, blobs):
+        return [bottoms[0] + [*bottoms[1:], *blobs][0].reshape(wide)]
+
+    return Built([shapes[0]], run, params)

@@ -1,0 +1,111 @@
+"""Pooling, SPP and Interp, on the operators of pspnet_repro."""
+
+import torch
+
+from pspnet_repro import checks, ops
+from prototxt_import.base import Built, check, check_counts, check_image
+from prototxt_import.caffe_pb2 import AVE, MAX
+
+_MODES = {MAX: "max", AVE: "ave"}
+MAX_PYRAMID_HEIGHT = 12
+
+
+def _mode(pool):
+    check(pool in _MODES, "pool must be MAX or AVE, got STOCHASTIC")
+    return _MODES[pool]
+
+
+def _pair(param, name, short, least):
+    """(rows, columns) from the field `name`, or the fields `short`_h and `short`_w."""
+    separate = [f"{short}_h", f"{short}_w"]
+    given = [param.HasField(field) for field in separate]
+    if any(given):
+        check(all(given), f"needs both {separate[0]} and {separate[1]}")
+        check(not param.HasField(name), f"must have {name} or {' and '.join(separate)}, got both")
+        values = tuple(getattr(param, field) for field in separate)
+    else:
+        values = (getattr(param, name),) * 2
+    for value in values:
+        check(least <= value < 2 ** 20, f"{name} must be {least} to {2 ** 20 - 1}, got {value}")
+    return values
+
+
+def pooling(layer, shapes, train):
+    """MAX or AVE; a second top of MAX gets the index of the maximum in its plane."""
+    param = layer.pooling_param
+    mode = _mode(param.pool)
+    check_counts(layer, 1, (1, 2 if mode == "max" else 1))
+    n, c, *size = check_image(shapes[0])
+    stride, pad = _pair(param, "stride", "stride", 1), _pair(param, "pad", "pad", 0)
+    if param.global_pooling:
+        check(not any(param.HasField(f) for f in ("kernel_size", "kernel_h", "kernel_w")),
+              "global_pooling must stand without a kernel size")
+        check(stride == (1, 1) and pad == (0, 0), "global_pooling must stand with stride 1, pad 0")
+        kernel = tuple(size)
+    else:
+        kernel = _pair(param, "kernel_size", "kernel", 1)
+    top = (n, c, *checks.window_output_sizes(size, kernel, stride, pad))
+
+    def run(bottoms, params):
+        if len(layer.top) == 2:
+            check(not ops.USE_REFERENCE, "indices of maxima need the compiled operators")
+            pooled, index = torch.ops.pspnet.window_max_pool2d(bottoms[0], kernel, stride, pad)
+            return [pooled, index.to(pooled.dtype)]
+        return [ops.window_pool2d(bottoms[0], kernel, stride, pad, mode)]
+
+    return Built([top] * len(layer.top), run)
+
+
+def spp(layer, shapes, train):
+    """Level l has 2^l bins a side; several levels are flattened and concatenated."""
+    check_counts(layer, 1, 1)
+    param = layer.spp_param
+    mode = _mode(param.pool)
+    n, c, *size = check_image(shapes[0])
+    levels = param.pyramid_height
+    check(1 <= levels <= MAX_PYRAMID_HEIGHT,
+          f"pyramid_height must be 1 to {MAX_PYRAMID_HEIGHT}, got {levels}")
+    check(min(size) >= 1, f"its bottom must have at least one pixel, got {shapes[0]}")
+    windows, tops = [], []
+    for bins in (2 ** level for level in range(levels)):
+        kernel = [-(-side // bins) for side in size]
+        pad = [(k * bins - side + 1) // 2 for k, side in zip(kernel, size)]
+        windows.append((kernel, pad))
+        tops.append((n, c, *checks.window_output_sizes(size, kernel, kernel, pad)))
+
+    def run(bottoms, params):
+        pooled = [ops.window_pool2d(bottoms[0], kernel, kernel, pad, mode)
+                  for kernel, pad in windows]
+        return pooled if levels == 1 else [torch.cat([p.flatten(1) for p in pooled], 1)]
+
+    if levels > 1:
+        tops = [(n, c * sum(height * width for _, _, height, width in tops))]
+    return Built(tops, run)
+
+
+def interp(layer, shapes, train):
+    """Bilinear, corner onto corner; which size counts depends on the fields that are there."""
+    check_counts(layer, 1, 1)
+    param = layer.interp_param
+    n, c, *size = check_image(shapes[0])
+    has = {name: param.HasField(name)
+           for name in ("shrink_factor", "zoom_factor", "height", "width")}
+    for name in has:
+        least = 1 if has[name] else 0
+        check(getattr(param, name) >= least, f"{name} must be at least 1, got "
+                                             f"{getattr(param, name)}")
+    effective = [side + param.pad_beg + param.pad_end for side in size]
+    if has["shrink_factor"] != has["zoom_factor"] or not (has["height"] and has["width"]):
+        check(has["shrink_factor"] or has["zoom_factor"],
+              "needs shrink_factor, zoom_factor, or height and width")
+        # A factor that is not given is 1.
+        shrunk = [(side - 1) // param.shrink_factor + 1 for side in effective]
+        out = [side + (side - 1) * (param.zoom_factor - 1) for side in shrunk]
+    else:
+        out = [param.height, param.width]
+    checks.interp(size, out, param.pad_beg, param.pad_end)
+
+    def run(bottoms, params):
+        return [ops.interp2d(bottoms[0], out, param.pad_beg, param.pad_end)]
+
+    return Built([(n, c, *out)], run)

@@ -1,0 +1,100 @@
+"""Layers that move numbers without changing them."""
+
+import math
+
+import torch
+
+from prototxt_import.base import Built, axis_index, check, check_counts
+
+
+def _axis(param, old, shape):
+    """The axis in the field `axis`, or in the older unsigned field."""
+    if param.HasField(old):
+        check(not param.HasField("axis"), f"must have axis or {old}, got both")
+        return axis_index(getattr(param, old), shape, old)
+    return axis_index(param.axis, shape)
+
+
+def concat(layer, shapes, train):
+    check_counts(layer, (1, None), 1)
+    axis = _axis(layer.concat_param, "concat_dim", shapes[0])
+    first = shapes[0]
+    for shape in shapes:
+        check(len(shape) == len(first) and all(
+            a == b for k, (a, b) in enumerate(zip(shape, first)) if k != axis),
+            f"its bottoms must be alike but for axis {axis}, got {shapes}")
+    top = (*first[:axis], sum(shape[axis] for shape in shapes), *first[axis + 1:])
+    return Built([top], lambda bottoms, params: [torch.cat(bottoms, axis)])
+
+
+def slice(layer, shapes, train):
+    """Cut at the slice points, or into equal parts where there are none."""
+    check_counts(layer, 1, (1, None))
+    param, shape, tops = layer.slice_param, shapes[0], len(layer.top)
+    axis = _axis(param, "slice_dim", shape)
+    points = list(param.slice_point)
+    if points:
+        check(len(points) == tops - 1, f"{tops} tops need {tops - 1} slice points, got "
+                                       f"{len(points)}")
+        edges = [0, *points, shape[axis]]
+        check(all(a < b for a, b in zip(edges, edges[1:])),
+              f"slice_point must rise within 0 to {shape[axis]}, got {points}")
+        sizes = [b - a for a, b in zip(edges, edges[1:])]
+    else:
+        check(shape[axis] % tops == 0, f"{tops} tops must divide axis {axis} of {shape}")
+        sizes = [shape[axis] // tops] * tops
+    return Built([(*shape[:axis], size, *shape[axis + 1:]) for size in sizes],
+                 lambda bottoms, params: list(torch.split(bottoms[0], sizes, axis)))
+
+
+def split(layer, shapes, train):
+    check_counts(layer, 1, (1, None))
+    return Built([shapes[0]] * len(layer.top),
+                 lambda bottoms, params: [bottoms[0]] * len(layer.top))
+
+
+def silence(layer, shapes, train):
+    check_counts(layer, (1, None), 0)
+    return Built([], lambda bottoms, params: [])
+
+
+def _reshaped(top):
+    return Built([top], lambda bottoms, params: [bottoms[0].reshape(top)])
+
+
+def flatten(layer, shapes, train):
+    """Axes `axis` to `end_axis` become one."""
+    check_counts(layer, 1, 1)
+    param, shape = layer.flatten_param, shapes[0]
+    start, end = axis_index(param.axis, shape), axis_index(param.end_axis, shape, "end_axis")
+    check(start <= end, f"axis must be at most end_axis {end}, got {start}")
+    return _reshaped((*shape[:start], math.prod(shape[start:end + 1]), *shape[end + 1:]))
+
+
+def reshape(layer, shapes, train):
+    """Replace axes: 0 copies the bottom's size, one -1 takes what is left."""
+    check_counts(layer, 1, 1)
+    param, shape = layer.reshape_param, shapes[0]
+    axes = len(shape)
+    start = param.axis if param.axis >= 0 else axes + param.axis + 1
+    check(0 <= start <= axes, f"axis must be an axis of {shape}, got {param.axis}")
+    check(param.num_axes >= -1, f"num_axes must be at least -1, got {param.num_axes}")
+    end = axes if param.num_axes == -1 else start + param.num_axes
+    check(end <= axes, f"num_axes must fit into {shape} from axis {start}, got {param.num_axes}")
+    new = list(param.shape.dim)
+    for k, size in enumerate(new):
+        check(size >= -1, f"dim must be at least -1, got {size}")
+        if size == 0:
+            check(start + k < axes, f"dim 0 must copy an axis of {shape}, got axis {start + k}")
+            new[k] = shape[start + k]
+    check(new.count(-1) <= 1, f"dim must be -1 at most once, got {list(param.shape.dim)}")
+    count = math.prod(shape)
+    if -1 in new:
+        rest = math.prod(size for size in new if size != -1) * math.prod(shape[:start])
+        rest *= math.prod(shape[end:])
+        check(rest > 0 and count % rest == 0,
+              f"{list(param.shape.dim)} must divide the {count} elements of {shape}")
+        new[new.index(-1)] = count // rest
+    top = (*shape[:start], *new, *shape[end:])
+    check(math.prod(top) == count, f"{top} must have the {count} elements of {shape}")
+    return _reshaped(top)

@@ -1,0 +1,277 @@
+"""CaffeNet: a torch module built from a prototxt."""
+
+import math
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from pspnet_repro.errors import UserError, first_line
+from prototxt_import import caffe_pb2
+from prototxt_import.base import MAX_AXES, Built, check
+from prototxt_import.caffemodel import read_caffemodel
+from prototxt_import.fillers import check_filler, fill
+from prototxt_import.inputs import is_input, layer_inputs, old_inputs
+from prototxt_import.layers import DEFAULT_LOSS_WEIGHTS, LAYERS
+from prototxt_import.parameters import check_fits, check_size, same_shape, share
+from prototxt_import.prototxt import read_net
+
+# Elements of one blob: Caffe's own limit.
+MAX_BLOB = 2 ** 31 - 1
+PHASES = {"TRAIN": caffe_pb2.TRAIN, "TEST": caffe_pb2.TEST}
+
+
+class Step(NamedTuple):
+    """A layer in its place: what it is, what it was built to, and its parameters."""
+
+    layer: caffe_pb2.LayerParameter
+    built: Built
+    params: list
+
+
+def load_net(prototxt, caffemodel=None, phase="TEST", shapes=None):
+    """Build a network from a prototxt.
+
+    Args:
+        prototxt: path of the file.
+        caffemodel: path of a binary caffemodel with its weights; None: the fillers'.
+        phase: "TEST" or "TRAIN".
+        shapes: {input: shape} instead of those in the file; data layers whose file does not say
+            the size need them.
+    Returns:
+        A CaffeNet.
+    Raises:
+        UserError: a file that cannot be read or means nothing; file and line or layer are named.
+    """
+    if phase not in PHASES:
+        raise UserError(f'phase must be "TEST" or "TRAIN", got {phase!r}')
+    param = read_net(prototxt, caffe_pb2.NetState(phase=PHASES[phase]))
+    net = CaffeNet(param, prototxt, shapes)
+    if caffemodel is not None:
+        net.load_weights(caffemodel)
+    return net
+
+
+class CaffeNet(nn.Module):
+    """A network of Caffe's layers.
+
+    `net(**inputs)` runs it and returns the blobs that no layer consumes, by name. Inputs are
+    tensors or arrays of any size that the parameters fit. After a pass `blobs` holds every blob
+    (a layer in place overwrites) and `loss` the sum of the weighted losses; autograd goes through
+    all of it. `params[layer][i]` are the parameters in Caffe's order and shapes; statistics are
+    among them and change with every pass in training, gradients never reach them.
+
+    Args:
+        param: a NetParameter of layers that are all in the net's state.
+        path: the file it came from, for messages.
+        shapes: {input: shape} instead of those in `param`.
+    Raises:
+        UserError: the layers do not make a network; the layer is named.
+    """
+
+    def __init__(self, param, path, shapes=None):
+        super().__init__()
+        self.path = path
+        self.name = param.name
+        self.training_phase = param.state.phase == caffe_pb2.TRAIN
+        self.layers = list(param.layer)
+        self.blobs = {}
+        self.params = {}
+        # {layer: [ParamSpec]}, one for every blob; shared blobs have their owner's.
+        self.specs = {}
+        self.loss = None
+        self._shared = {}
+        self._guarded("input: ", self._find_inputs, param, shapes or {})
+        self.steps = []
+        self._build(self.input_shapes)
+
+    def _guarded(self, where, function, *args):
+        """Call; what goes wrong becomes an error that names the file and `where`."""
+        try:
+            return function(*args)
+        except (ValueError, RuntimeError, IndexError, OverflowError) as error:
+            raise UserError(f"{self.path}: {where}{first_line(error)}") from error
+
+    def _find_inputs(self, param, shapes):
+        found = old_inputs(param)
+        for layer in self.layers:
+            if is_input(layer):
+                more = self._guarded(_where(layer), layer_inputs, layer)
+                check(not more.keys() & found, f"{sorted(more.keys() & found)} are there twice")
+                found |= more
+        unknown = shapes.keys() - found
+        check(not unknown, f"shapes name {sorted(unknown)}, inputs are {list(found)}")
+        found |= {name: tuple(shape) for name, shape in shapes.items()}
+        for name, shape in found.items():
+            check(shape is not None, f"the size of {name!r} is not in the file: give it as "
+                                     f"shapes={{{name!r}: (N, C, H, W)}}")
+            _check_shape(shape)
+        check(found, "the network has none")
+        self.input_shapes = found
+
+    def _build(self, input_shapes):
+        """(Re)build every layer for these inputs; the first time, make the parameters."""
+        shapes = dict(input_shapes)
+        unused = dict.fromkeys(shapes)
+        steps = []
+        for layer in self.layers:
+            if is_input(layer):
+                continue
+            built = self._guarded(_where(layer), self._build_layer, layer, shapes)
+            steps.append((layer, built))
+            for name in layer.bottom:
+                unused.pop(name, None)
+            unused |= dict.fromkeys(layer.top)
+        if self.steps:
+            for step, (layer, built) in zip(self.steps, steps):
+                self._guarded(_where(layer), check_fits, step.params, built)
+            params = [step.params for step in self.steps]
+        else:
+            total = 0
+            for layer, built in steps:
+                # Before any of them is made.
+                total = self._guarded(_where(layer), check_size, built, total)
+            params = [self._guarded(_where(layer), self._make, layer, built)
+                      for layer, built in steps]
+        self.steps = [Step(*step, tensors) for step, tensors in zip(steps, params)]
+        self.output_names = list(unused)
+        self.shapes = shapes
+        self._built_for = input_shapes
+
+    def _build_layer(self, layer, shapes):
+        check(layer.type in LAYERS, f"type {layer.type!r} is not supported")
+        for name in layer.bottom:
+            if name not in shapes:
+                later = [other.name for other in self.layers if name in other.top]
+                raise ValueError(f"bottom {name!r} is made by no layer" + (
+                    f" before it, only by {later[0]!r}: a cycle, or layers out of order"
+                    if later else ""))
+        for k, name in enumerate(layer.top):
+            in_place = k < len(layer.bottom) and layer.bottom[k] == name
+            check(in_place or name not in shapes and name not in layer.top[:k],
+                  f"top {name!r} is there already")
+        check(len(layer.propagate_down) in (0, len(layer.bottom)),
+              f"propagate_down must be given for each bottom or none, got "
+              f"{len(layer.propagate_down)} times")
+        check(len(layer.loss_weight) in (0, max(1, len(layer.top))),
+              f"loss_weight must be given for each top or none, got {len(layer.loss_weight)} times")
+        train = layer.phase == caffe_pb2.TRAIN if layer.HasField("phase") else self.training_phase
+        built = LAYERS[layer.type](layer, [shapes[name] for name in layer.bottom], train)
+        for name, shape in zip(layer.top, built.tops):
+            _check_shape(shape)
+            shapes[name] = shape
+        check(len(layer.param) <= len(built.params),
+              f"has {len(built.params)} parameters, its param fields {len(layer.param)}")
+        for param in built.params:
+            check_filler(param.filler)
+        return built
+
+    def _make(self, layer, built):
+        """The parameters of a layer, filled; shared ones are their owner's."""
+        if not built.params:
+            return []
+        check(layer.name not in self.params, "another layer with parameters has this name")
+        tensors, specs = [], []
+        for k, param in enumerate(built.params):
+            spec = layer.param[k] if k < len(layer.param) else caffe_pb2.ParamSpec()
+            shared = self._shared.get(spec.name) if spec.name else None
+            if shared is not None:
+                tensor, spec = share(k, param, spec, *shared)
+            else:
+                tensor = nn.Parameter(torch.empty(param.shape),
+                                      requires_grad=param.learned and spec.lr_mult != 0)
+                fill(tensor, param.filler)
+                # A dot is not allowed in a parameter's name; with % the names stay distinct.
+                key = layer.name.replace("%", "%25").replace(".", "%2E")
+                self.register_parameter(f"{key}/{k}", tensor)
+                if spec.name:
+                    self._shared[spec.name] = (tensor, spec)
+            tensors.append(tensor)
+            specs.append(spec)
+        self.params[layer.name], self.specs[layer.name] = tensors, specs
+        return tensors
+
+    def load_weights(self, caffemodel):
+        """Copy the blobs of a caffemodel into layers of the same names.
+
+        Layers of the file that the network lacks are left alone, as in Caffe; layers of the
+        network that the file lacks keep their values, which is warned of.
+
+        Raises:
+            UserError: blobs of another number or shape, or no layer in common.
+        """
+        weights = read_caffemodel(caffemodel)
+        missing = [name for name in self.params if not weights.get(name, ("", []))[1]]
+        if self.params and len(missing) == len(self.params):
+            raise UserError(f"{caffemodel}: has weights for no layer of {self.path}")
+        kinds = {step.layer.name: step.layer.type for step in self.steps}
+        for name, tensors in self.params.items():
+            if name in missing:
+                continue
+            blobs = weights[name].blobs
+            if len(blobs) != len(tensors):
+                raise UserError(f"{caffemodel}: layer {name!r} needs {len(tensors)} blobs, has "
+                                f"{len(blobs)}")
+            for k, (tensor, blob) in enumerate(zip(tensors, blobs)):
+                if not same_shape(tuple(tensor.shape), blob.shape, kinds[name]):
+                    raise UserError(f"{caffemodel}: layer {name!r}, blob {k}: needs shape "
+                                    f"{tuple(tensor.shape)}, has {blob.shape}")
+                with torch.no_grad():
+                    tensor.copy_(torch.tensor(blob).reshape(tensor.shape))
+        if missing:
+            warnings.warn(f"{caffemodel}: lacks {len(missing)} layers of {self.path}, which keep "
+                          f"their values: first {missing[0]!r}", stacklevel=2)
+
+    def forward(self, **inputs):
+        """Run the network; see the class."""
+        tensors = self._guarded("input: ", self._input_tensors, inputs)
+        shapes = self.input_shapes | {name: tuple(t.shape) for name, t in tensors.items()}
+        if shapes != self._built_for:
+            self._build(shapes)
+        self.blobs = tensors
+        self.loss = None
+        for step in self.steps:
+            self._guarded(_where(step.layer), self._run, step)
+        return {name: self.blobs[name] for name in self.output_names if name in self.blobs}
+
+    def _input_tensors(self, inputs):
+        wanted = {name for step in self.steps for name in step.layer.bottom} & set(
+            self.input_shapes)
+        for name in wanted:
+            check(name in inputs, f"{name!r} is missing")
+        for name in inputs:
+            check(name in self.input_shapes, f"{name!r} is none of {list(self.input_shapes)}")
+        like = next(self.parameters(), torch.empty(0))
+        tensors = {}
+        for name, value in inputs.items():
+            tensor = torch.as_tensor(value, device=like.device)
+            keep = like.numel() == 0 and tensor.is_floating_point()
+            tensors[name] = tensor if keep else tensor.to(like.dtype)
+        return tensors
+
+    def _run(self, step):
+        layer, built, params = step
+        bottoms = [self.blobs[name] for name in layer.bottom]
+        if layer.propagate_down:
+            bottoms = [x if down else x.detach() for x, down in zip(bottoms, layer.propagate_down)]
+        blobs = [p if p.shape == param.shape else p.view(param.shape)
+                 for p, param in zip(params, built.params)]
+        tops = built.run(bottoms, blobs)
+        self.blobs |= zip(layer.top, tops)
+        weights = list(layer.loss_weight) or [DEFAULT_LOSS_WEIGHTS.get(layer.type, 0.0)]
+        for weight, top in zip(weights, tops):
+            if weight:
+                term = weight * top.sum()
+                self.loss = term if self.loss is None else self.loss + term
+
+
+def _where(layer):
+    return f"layer {layer.name!r} ({layer.type}): "
+
+
+def _check_shape(shape):
+    check(len(shape) <= MAX_AXES, f"a blob must have at most {MAX_AXES} axes, got {len(shape)}")
+    check(all(size >= 1 for size in shape), f"sizes of a blob must be at least 1, got {shape}")
+    check(math.prod(shape) <= MAX_BLOB,
+          f"a blob must have at most {MAX_BLOB} elements, got {shape}")

@@ -1,0 +1,48 @@
+"""Parameters of a network: how many there may be, and which shapes fit each other."""
+
+import math
+
+from prototxt_import.base import check
+
+# Bytes of all parameters of a network together.
+MAX_PARAMETER_BYTES = 2 ** 30
+
+
+def check_size(built, before):
+    """Bytes of the parameters of a layer and of those before it; ValueError beyond the limit."""
+    total = before + 4 * sum(math.prod(param.shape) for param in built.params)
+    check(total <= MAX_PARAMETER_BYTES, f"parameters up to this layer must be at most "
+                                        f"{MAX_PARAMETER_BYTES} bytes, got {total}")
+    return total
+
+
+def check_fits(tensors, built):
+    """ValueError where parameters that are there already are not those that `built` needs."""
+    for k, (tensor, param) in enumerate(zip(tensors, built.params)):
+        check(tensor.numel() == math.prod(param.shape),
+              f"these inputs need blob {k} to be {param.shape}, it is {tuple(tensor.shape)}")
+
+
+def share(k, param, spec, tensor, owner):
+    """The owner's tensor and spec for a parameter of the same name; ValueError if they differ."""
+    same = (tensor.numel() == math.prod(param.shape) if spec.share_mode == spec.PERMISSIVE
+            else tensor.shape == param.shape)
+    check(same, f"blob {k} shares {spec.name!r} of shape {tuple(tensor.shape)}, needs "
+                f"{param.shape}")
+    for field in ("lr_mult", "decay_mult"):
+        check(not spec.HasField(field) or not owner.HasField(field)
+              or getattr(spec, field) == getattr(owner, field),
+              f"blob {k} shares {spec.name!r}, whose {field} is {getattr(owner, field)}, got "
+              f"{getattr(spec, field)}")
+        if spec.HasField(field):
+            setattr(owner, field, getattr(spec, field))
+    return tensor, owner
+
+
+def same_shape(wanted, got, kind):
+    """Whether a file's blob has the wanted shape, or the older spelling of it: ones before it, and
+    for BN (1, C) or (C)."""
+    if kind in ("BN", "SyncBN"):
+        return math.prod(got) == math.prod(wanted) == max(got, default=1)
+    axes = max(len(wanted), len(got))
+    return ((1,) * (axes - len(wanted)) + wanted) == ((1,) * (axes - len(got)) + tuple(got))

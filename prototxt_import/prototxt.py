@@ -1,0 +1,196 @@
+"""Prototxt files: read with errors that name file and line, and written."""
+
+from google.protobuf import descriptor_pb2, text_format
+from google.protobuf.descriptor import FieldDescriptor
+
+from pspnet_repro.checkpoint import write_bytes
+from prototxt_import import caffe_pb2
+from prototxt_import.grammar import Token, error_at, parse
+from prototxt_import.rules import included
+
+
+def _repeated_fields():
+    """(message, field) of the schema's repeated fields: descriptors tell it by another name in
+    every other release of protobuf, their own schema does not change."""
+    schema = descriptor_pb2.FileDescriptorProto()
+    caffe_pb2.DESCRIPTOR.CopyToProto(schema)
+    return {(message.name, field.name) for message in schema.message_type
+            for field in message.field if field.label == field.LABEL_REPEATED}
+
+
+_REPEATED = _repeated_fields()
+_BOOLS = {"true": True, "True": True, "t": True, "1": True,
+          "false": False, "False": False, "f": False, "0": False}
+_INTEGERS = {FieldDescriptor.CPPTYPE_INT32: (-2 ** 31, 2 ** 31 - 1),
+             FieldDescriptor.CPPTYPE_UINT32: (0, 2 ** 32 - 1),
+             FieldDescriptor.CPPTYPE_INT64: (-2 ** 63, 2 ** 63 - 1)}
+
+
+def read_net(path, state=None):
+    """Read a network's prototxt.
+
+    Layers that read data (a type ending in "Data", no bottom) may hold any field; elsewhere an
+    unknown field is an error.
+
+    Args:
+        path: the file.
+        state: a NetState, merged into the file's own. With one, layers that their include and
+            exclude rules leave out are dropped before their fields are looked at.
+    Returns:
+        A NetParameter.
+    Raises:
+        UserError: no such file, not a text, wrong syntax, an unknown field or value; file and line
+            are named.
+    """
+    net = caffe_pb2.NetParameter()
+    if state is not None:
+        net.state.CopyFrom(state)
+    _fill(net, parse(path), path, state)
+    return net
+
+
+def read_solver(path):
+    """Read a solver's prototxt as a SolverParameter; errors as in `read_net`.
+
+    Of a network inside, layers that are not in it in training are dropped; test_net_param is
+    ignored.
+    """
+    solver = caffe_pb2.SolverParameter()
+    _fill(solver, parse(path), path, None)
+    return solver
+
+
+def training_state(solver):
+    """The NetState of a solver's training network."""
+    state = caffe_pb2.NetState(phase=caffe_pb2.TRAIN)
+    state.MergeFrom(solver.train_state)
+    return state
+
+
+def write_prototxt(path, message):
+    """Write a NetParameter or SolverParameter as text, atomically."""
+    write_bytes(path, text_format.MessageToString(message))
+
+
+def is_data_layer(kind, bottoms):
+    """Whether a layer of this type with these bottoms reads data from outside the network."""
+    return kind.endswith("Data") and not bottoms
+
+
+def _text_of(fields, name):
+    """The first string called `name` among fields, or ""."""
+    return next((f.value.text for f in fields if f.name == name and isinstance(f.value, Token)),
+                "")
+
+
+def _fill(message, fields, path, state, where="", lenient=False):
+    """Put parsed fields into a message; `where` names the layer they are in."""
+    known = message.DESCRIPTOR.fields_by_name
+    # What decides which layers are in comes before the layers.
+    for field in sorted(fields, key=lambda f: f.name in ("layer", "net_param", "train_net_param")):
+        target = known.get(field.name)
+        if target is None:
+            if lenient:
+                continue
+            raise error_at(path, field.line, where + _unknown(message, field.name))
+        try:
+            _set(message, target, field, path, state, where, lenient)
+        except ValueError as error:
+            if not lenient:
+                raise error_at(path, field.line, f"{where}{field.name} {error}") from error
+
+
+def _unknown(message, name):
+    kind = message.DESCRIPTOR.name
+    if kind == "NetParameter" and name == "layers":
+        return ("'layers' is the first format of Caffe, which is not supported: upgrade it with "
+                "Caffe's upgrade_net_proto_text")
+    return f"unknown field {name!r} of {kind}"
+
+
+def _set(message, target, field, path, state, where, lenient):
+    if target.message_type is None:
+        if not isinstance(field.value, Token):
+            raise ValueError("must be a value, got braces")
+        value = _convert(target, field.value)
+    elif isinstance(field.value, Token):
+        raise ValueError(f"must be braces, got {field.value.text!r}")
+    repeated = (message.DESCRIPTOR.name, target.name) in _REPEATED
+    if not repeated and target.name != "state" and message.HasField(target.name):
+        raise ValueError("is given twice")
+    if target.message_type is None:
+        if repeated:
+            getattr(message, target.name).append(value)
+        else:
+            setattr(message, target.name, value)
+    elif target.message_type.name == "LayerParameter":
+        _add_layer(message, field.value, path, state)
+    elif target.name == "state":
+        own = caffe_pb2.NetState()
+        _fill(own, field.value, path, state)
+        own.MergeFrom(message.state)
+        message.state.CopyFrom(own)
+    elif target.name in ("net_param", "train_net_param"):
+        net = getattr(message, target.name)
+        net.state.CopyFrom(training_state(message))
+        _fill(net, field.value, path, net.state)
+    elif target.name != "test_net_param":
+        inner = getattr(message, target.name)
+        inner = inner.add() if repeated else inner
+        if not repeated:
+            inner.SetInParent()
+        _fill(inner, field.value, path, state, where, lenient)
+
+
+def _add_layer(net, fields, path, state):
+    name, kind = _text_of(fields, "name"), _text_of(fields, "type")
+    where = f"layer {name!r} ({kind}): "
+    if state is not None:
+        rules = [f for f in fields if f.name in ("include", "exclude")]
+        layer = caffe_pb2.LayerParameter(name=name)
+        _fill(layer, rules, path, state, where)
+        if not included(layer, net.state, path):
+            return
+    lenient = is_data_layer(kind, [f for f in fields if f.name == "bottom"])
+    _fill(net.layer.add(), fields, path, state, where, lenient)
+
+
+def _convert(target, token):
+    """A token as a value of the field `target`; ValueError says why it is none."""
+    kind = target.cpp_type
+    text = token.text
+    if kind == FieldDescriptor.CPPTYPE_STRING:
+        if token.kind != "string":
+            raise ValueError(f"must be text in quotes, got {text}")
+        return text
+    if token.kind == "string":
+        raise ValueError(f"must not be in quotes, got {text!r}")
+    if kind == FieldDescriptor.CPPTYPE_BOOL:
+        if text not in _BOOLS:
+            raise ValueError(f"must be true or false, got {text}")
+        return _BOOLS[text]
+    if kind == FieldDescriptor.CPPTYPE_ENUM:
+        values = target.enum_type.values_by_name
+        if text in values:
+            return values[text].number
+        numbers = [v.number for v in values.values() if str(v.number) == text]
+        if not numbers:
+            raise ValueError(f"must be one of {', '.join(values)}, got {text}")
+        return numbers[0]
+    if kind == FieldDescriptor.CPPTYPE_FLOAT:
+        return _float(text)
+    low, high = _INTEGERS[kind]
+    try:
+        value = int(text, 16 if "x" in text.lower() else 10)
+    except ValueError as error:
+        raise ValueError(f"must be a whole number, got {text[:40]}") from error
+    if not low <= value <= high:
+        raise ValueError(f"must be {low} to {high}, got {text[:40]}")
+    return value
+
+
+def _float(text):
+    try:
+        return float(text.rstrip("fF") if text.lower() not in ("inf", "-inf") else text)
+    except ValueError as error:
+        raise ValueError(f"must be a number, got {text[:40]}") from error

@@ -1,0 +1,131 @@
+"""python -m prototxt_import run: an image through a network, and a comparison with the original."""
+
+import argparse
+import io
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pspnet_repro.checkpoint import write_bytes
+from pspnet_repro.data.lists import MEAN_BGR, read_image
+from pspnet_repro.errors import UsageError, UserError, first_line
+from pspnet_repro.evaluation.imresize import imresize
+from prototxt_import.compare import deviations, recorded_items
+from prototxt_import.net import load_net
+
+
+def add_parser(commands):
+    parser = commands.add_parser("run", help="send an image through a network, write its blobs")
+    parser.add_argument("prototxt", type=Path, help="a network")
+    parser.add_argument("caffemodel", type=Path, help="its weights")
+    parser.add_argument("image", type=Path, nargs="?",
+                        help="a picture, resized to the network's input; without one, the input in "
+                             "the file of --compare")
+    parser.add_argument("-o", "--output", type=Path, help=".npz file to write blobs to")
+    parser.add_argument("--blobs", help="which blobs, with commas; default: the network's outputs")
+    parser.add_argument("--mean", type=_mean, default=tuple(map(float, MEAN_BGR)),
+                        metavar="B,G,R", help="to be taken from the image "
+                                              "(default: 103.939,116.779,123.68)")
+    parser.add_argument("--compare", type=Path, metavar="GOLDEN",
+                        help=".npz file of the original's values: name the first blob that "
+                             "deviates")
+    parser.add_argument("--tolerance", type=float, default=2e-4,
+                        help="largest error over the blob's largest value (default: %(default)s)")
+    parser.set_defaults(run=_run)
+
+
+def _mean(text):
+    try:
+        blue, green, red = map(float, text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be three numbers, got {text!r}") from error
+    return blue, green, red
+
+
+def _run(args):
+    if args.output is None and args.compare is None:
+        raise UsageError("needs --output, --compare or both")
+    if args.blobs and args.output is None:
+        raise UsageError("--blobs needs --output")
+    arrays = None if args.compare is None else _read_arrays(args.compare)
+    net = load_net(args.prototxt, args.caffemodel)
+    name, shape = _image_input(net)
+    with torch.inference_mode():
+        outputs = net(**{name: _input(args, shape, arrays)})
+    if args.output is not None:
+        names = args.blobs.split(",") if args.blobs else list(outputs)
+        unknown = [blob for blob in names if blob not in net.blobs]
+        if unknown:
+            raise UsageError(f"--blobs: {', '.join(unknown)} not in {args.prototxt}")
+        buffer = io.BytesIO()
+        np.savez(buffer, **{blob: net.blobs[blob].numpy() for blob in names})
+        write_bytes(args.output, buffer.getvalue())
+        for blob in names:
+            print(f"{blob}  {'x'.join(map(str, net.blobs[blob].shape))}")
+    if arrays is not None:
+        print(compare(net, arrays, args.tolerance, args.compare))
+
+
+def compare(net, arrays, tolerance, path):
+    """A sentence that says how well the last pass agrees with recorded values.
+
+    Raises:
+        UserError: a blob deviates by more than `tolerance`, or nothing was recorded of this
+            network. The first such blob in the network's order is named, with its layer.
+    """
+    worst, count = None, 0
+    for item, prefix in recorded_items(arrays).items():
+        if any(item >= len(blob) for blob in net.blobs.values() if blob.ndim):
+            raise UserError(f"{path}: holds image {item}, which the pass has not")
+        for found in deviations(net.blobs, arrays, item, prefix):
+            if not found.error <= tolerance:
+                layer = [step.layer for step in net.steps if found.blob in step.layer.top]
+                made = f"made by layer {layer[-1].name!r} ({layer[-1].type})" if layer else "input"
+                raise UserError(f"{path}: image {item}: the first blob that deviates is "
+                                f"{found.blob!r}, {made}: by {found.error:.2g} of its largest "
+                                f"value")
+            count += 1
+            worst = found if worst is None or found.error > worst.error else worst
+    if worst is None:
+        raise UserError(f"{path}: no recorded values of this network's blobs")
+    return (f"all {count} recorded blobs agree within {tolerance:g} of their largest values; "
+            f"worst: {worst.blob}, {worst.error:.2g}")
+
+
+def _read_arrays(path):
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (OSError, ValueError, EOFError, LookupError, TypeError, AttributeError, MemoryError,
+            NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path}: not an .npz file of arrays: {first_line(error)}") from error
+
+
+def _image_input(net):
+    found = [(name, shape) for name, shape in net.input_shapes.items()
+             if len(shape) == 4 and shape[1] == 3]
+    if not found:
+        raise UserError(f"{net.path}: has no input of images with 3 channels")
+    return found[0]
+
+
+def _input(args, shape, arrays):
+    """The (N, 3, H, W) input: the picture, or what the compared file holds."""
+    if args.image is not None:
+        image = read_image(args.image)
+        if image.shape[:2] != shape[2:]:
+            image = imresize(image, shape[2:])
+    elif arrays is None:
+        raise UsageError("needs an image")
+    elif "data" in arrays:
+        return arrays["data"]
+    elif "image_bgr" in arrays:
+        image = arrays["image_bgr"]
+    else:
+        raise UserError(f"{args.compare}: holds no data and no image_bgr: name an image")
+    return (image.astype(np.float32) - np.float32(args.mean)).transpose(2, 0, 1)[None]

@@ -1,0 +1,323 @@
+"""ImageNet networks into backbones: Caffe's with BatchNorm and Scale, torchvision's."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pspnet_repro import PSPNet, checkpoint
+from pspnet_repro.data.lists import MEAN_BGR
+from pspnet_repro.errors import UserError
+from pspnet_repro.initial_weights import load_initial_weights
+from pspnet_repro.resnet import ResNet
+from prototxt_import import (
+    convert, convert_backbone, load_net, torch_resnet, write_caffemodel)
+from prototxt_import.__main__ import main
+from prototxt_import.torch_resnet import convert_torch_resnet
+
+WIDTHS, BLOCKS = (4, 6, 8, 10), (1, 2, 1, 1)
+MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # RGB
+
+
+class Classifier:
+    """The text and drawn weights of a small classification ResNet with BatchNorm and Scale."""
+
+    def __init__(self, norm="eps: 1e-3", bias="true", scale="bias_term: true", deep=False,
+                 stride_in="3x3"):
+        self.random = np.random.default_rng(0)
+        self.norm, self.bias, self.scale, self.stride_in = norm, bias, scale, stride_in
+        self.text, self.weights, self.count = "", {}, 0
+        self.add('name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 '
+                 'dim: 97 dim: 97 } }')
+        stem = (((6, 3, 2), (6, 3, 1), (12, 3, 1)) if deep else ((12, 7, 2),))
+        top, channels = "data", 3
+        for width, kernel, stride in stem:
+            top, channels = self.unit(top, channels, width, kernel, stride), width
+        self.add(f'name: "p" type: "Pooling" bottom: "{top}" top: "p" pooling_param {{ pool: MAX '
+                 f'kernel_size: 3 stride: 2 pad: {int(deep)} }}')
+        top = "p"
+        for stage, (width, blocks) in enumerate(zip(WIDTHS, BLOCKS)):
+            for k in range(blocks):
+                top = self.block(top, channels, width, 2 if stage and not k else 1, not k)
+                channels = 4 * width
+        self.features = top
+        self.add(f'name: "q" type: "Pooling" bottom: "{top}" top: "q" pooling_param {{ pool: AVE '
+                 'global_pooling: true }')
+        self.add('name: "fc" type: "InnerProduct" bottom: "q" top: "fc" inner_product_param { '
+                 'num_output: 5 }')
+        self.weights["fc"] = ("InnerProduct", [self.draw(5, 40), self.draw(5)])
+
+    def draw(self, *shape):
+        return self.random.normal(0, 1, shape).astype(np.float32)
+
+    def add(self, text):
+        self.text += f"layer {{ {text} }}\n"
+
+    def unit(self, bottom, channels, width, kernel, stride=1, relu=True):
+        self.count += 1
+        top = f"u{self.count}"
+        self.add(f'name: "{top}" type: "Convolution" bottom: "{bottom}" top: "{top}" '
+                 f'convolution_param {{ num_output: {width} kernel_h: {kernel} kernel_w: {kernel} '
+                 f'pad: {kernel // 2} stride: {stride} bias_term: {self.bias} }}')
+        blobs = [self.draw(width, channels, kernel, kernel) / kernel] + (
+            [self.draw(width)] if self.bias == "true" else [])
+        self.weights[top] = ("Convolution", blobs)
+        self.add(f'name: "{top}n" type: "BatchNorm" bottom: "{top}" top: "{top}" batch_norm_param '
+                 f'{{ use_global_stats: true {self.norm} }}')
+        factor = np.float32(999.98)
+        self.weights[f"{top}n"] = ("BatchNorm", [
+            factor * self.draw(width), factor * (1 + self.draw(width) ** 2), np.array([factor])])
+        if self.scale is not None:
+            self.add(f'name: "{top}s" type: "Scale" bottom: "{top}" top: "{top}" scale_param {{ '
+                     f'{self.scale} }}')
+            self.weights[f"{top}s"] = ("Scale", [self.draw(width) for _ in range(
+                2 if "bias_term: true" in self.scale else 1)])
+        if relu:
+            self.add(f'name: "{top}r" type: "ReLU" bottom: "{top}" top: "{top}"')
+        return top
+
+    def block(self, bottom, channels, width, stride, project):
+        first, second = (stride, 1) if self.stride_in == "1x1" else (1, stride)
+        top = self.unit(bottom, channels, width, 1, first)
+        top = self.unit(top, width, width, 3, second)
+        top = self.unit(top, width, 4 * width, 1, relu=False)
+        if project:
+            bottom = self.unit(bottom, channels, 4 * width, 1, stride, relu=False)
+        self.add(f'name: "{top}e" type: "Eltwise" bottom: "{top}" bottom: "{bottom}" top: "{top}e"')
+        self.add(f'name: "{top}o" type: "ReLU" bottom: "{top}e" top: "{top}o"')
+        return f"{top}o"
+
+    def write(self, folder):
+        (folder / "net.prototxt").write_text(self.text)
+        write_caffemodel(folder / "w.caffemodel", "classifier", self.weights)
+        return folder / "net.prototxt", folder / "w.caffemodel"
+
+
+@pytest.mark.parametrize("form", [
+    {}, {"norm": ""}, {"bias": "false"}, {"scale": None}, {"scale": "axis: 1"}, {"deep": True},
+    {"stride_in": "1x1", "norm": "eps: 2e-5"}], ids=lambda form: ",".join(form) or "all")
+def test_backbone_of_a_classifier_computes_its_features(tmp_path, form):
+    net = Classifier(**form)
+    paths = net.write(tmp_path)
+    backbone = convert_backbone(*paths)
+    deep = form.get("deep", False)
+    assert backbone.settings == {
+        "blocks": BLOCKS, "stem": "deep" if deep else "classic", "stem_width": 6 if deep else 12,
+        "widths": WIDTHS, "strides": (1, 2, 2, 2), "dilations": (1, 1, 1, 1),
+        "stride_in": form.get("stride_in", "3x3"), "pool_padding": int(deep)}
+    x = torch.randn(2, 3, 97, 97)
+    original = load_net(*paths)
+    with torch.inference_mode():
+        original(data=x)
+        features = backbone(x)[1]
+    wanted = original.blobs[net.features]
+    torch.testing.assert_close(features, wanted, rtol=0, atol=1e-5 * wanted.abs().max().item())
+
+
+def _change(net, what):
+    if what == "factor":
+        net.weights["u2n"][1][2][:] = 0
+    elif what == "variance":
+        net.weights["u3n"][1][1][1] = -1
+    elif what == "fc":
+        net.weights["fc8"] = net.weights.pop("fc")
+    elif what == "branch":
+        net.add('name: "early" type: "Convolution" bottom: "p" top: "early" convolution_param { '
+                'num_output: 1 kernel_size: 1 }')
+    return net
+
+
+@pytest.mark.parametrize("what, words", [
+    ("factor", "layer 'u2n': its scale factor is 0"),
+    ("variance", "layer 'u3n': its variances plus eps must be at least 1e-5"),
+    ("fc", "has layers that .*net.prototxt has no place for: fc8$"),
+    ("branch", r"layer 'early' \(Convolution\): has no place in a ResNet"),
+])
+def test_convert_backbone_rejects(tmp_path, what, words):
+    with pytest.raises(UserError, match=words):
+        convert_backbone(*_change(Classifier(), what).write(tmp_path))
+
+
+def test_convert_backbone_rejects_other_blocks(tmp_path):
+    class Basic(Classifier):
+        def block(self, bottom, channels, width, stride, project):
+            top = self.unit(bottom, channels, width, 3, stride)
+            top = self.unit(top, width, 4 * width, 3, relu=False)
+            bottom = self.unit(bottom, channels, 4 * width, 1, stride, relu=False)
+            self.add(f'name: "{top}e" type: "Eltwise" bottom: "{top}" bottom: "{bottom}" '
+                     f'top: "{top}e"')
+            self.add(f'name: "{top}o" type: "ReLU" bottom: "{top}e" top: "{top}o"')
+            return f"{top}o"
+
+    with pytest.raises(UserError, match=r"layer 'u3e' \(Eltwise\): must join three convolutions "
+                                        "with their input, .*; it joins 2 and 1$"):
+        convert_backbone(*Basic().write(tmp_path))
+
+
+def test_convert_backbone_rejects_an_eps_that_variances_cannot_take_up(tmp_path):
+    net = Classifier(norm="eps: 1e-8")
+    net.weights["u1n"][1][1][:] = 0
+    with pytest.raises(UserError, match="layer 'u1n': its variances plus eps must be at least"):
+        convert_backbone(*net.write(tmp_path))
+
+
+def test_convert_rejects_a_classifier_as_pspnet(tmp_path):
+    with pytest.raises(UserError, match=r"layer 'p' \(Pooling\): must be MAX 3x3 stride 2 padding"):
+        convert(*Classifier().write(tmp_path))
+    with pytest.raises(UserError, match=r"must be read by one convolution, is read by 0"):
+        convert(*Classifier(deep=True).write(tmp_path))
+
+
+def test_backbone_command_and_training_weights(tmp_path, capsys):
+    net = Classifier(deep=True)
+    out = tmp_path / "b.safetensors"
+    assert main(["convert", "--backbone", *map(str, net.write(tmp_path)), "-o", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert any(line.split() == ["fc", "InnerProduct", "left", "out"] for line in said.splitlines())
+    assert "u1s " in said and "pool_padding: 1" in said
+    pspnet = PSPNet(3, stem_width=6, widths=WIDTHS, blocks=BLOCKS, stride_in="3x3")
+    report = load_initial_weights(pspnet, out)
+    backbone = checkpoint.load_backbone(out)
+    for name, tensor in backbone.state_dict().items():
+        assert torch.equal(pspnet.backbone.state_dict()[name], tensor)
+    assert report[2:] == [
+        "note: the file's network has strides (1, 2, 2, 2), this one (1, 2, 1, 1)",
+        "note: the file's network has dilations (1, 1, 1, 1), this one (1, 1, 2, 4)"]
+
+
+def torch_state(deep=False, seed=0):
+    """A state dict with torchvision's names, of a small ResNet with drawn weights."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+
+    def unit(conv, bn, out, channels, kernel):
+        shape = (out, channels, kernel, kernel)
+        state[f"{conv}.weight"] = torch.randn(shape, generator=generator) / kernel
+        for name in ("weight", "bias", "running_mean"):
+            state[f"{bn}.{name}"] = torch.randn(out, generator=generator)
+        state[f"{bn}.running_var"] = torch.rand(out, generator=generator) + 0.5
+        state[f"{bn}.num_batches_tracked"] = torch.tensor(7)
+
+    stem = ((6, 3, 3), (6, 6, 3), (12, 6, 3)) if deep else ((12, 3, 7),)
+    for k, (out, channels, kernel) in enumerate(stem):
+        unit(f"conv{k + 1}", f"bn{k + 1}", out, channels, kernel)
+    channels = 12
+    for stage, (width, blocks) in enumerate(zip(WIDTHS, BLOCKS)):
+        for k in range(blocks):
+            name = f"layer{stage + 1}.{k}"
+            unit(f"{name}.conv1", f"{name}.bn1", width, channels, 1)
+            unit(f"{name}.conv2", f"{name}.bn2", width, width, 3)
+            unit(f"{name}.conv3", f"{name}.bn3", 4 * width, width, 1)
+            if k == 0:
+                unit(f"{name}.downsample.0", f"{name}.downsample.1", 4 * width, channels, 1)
+            channels = 4 * width
+    state["fc.weight"], state["fc.bias"] = torch.zeros(5, channels), torch.zeros(5)
+    return state
+
+
+def torch_features(state, rgb, stem_only=False):
+    """What torchvision's ResNet computes of (N, 3, H, W) uint8 RGB, in float64."""
+    state = {name: tensor.double() for name, tensor in state.items()}
+
+    def unit(x, conv, bn, stride=1):
+        weight = state[f"{conv}.weight"]
+        x = F.conv2d(x, weight, None, stride, weight.shape[-1] // 2)
+        return F.batch_norm(x, *(state[f"{bn}.{name}"] for name in (
+            "running_mean", "running_var", "weight", "bias")))
+
+    mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, DEVIATION))
+    x = (rgb.double() / 255 - mean) / deviation
+    for k in range(3 if "conv3.weight" in state else 1):
+        x = unit(x, f"conv{k + 1}", f"bn{k + 1}", 2 if k == 0 else 1).relu()
+        if stem_only:
+            return x
+    x = F.max_pool2d(x, 3, 2, 1)
+    for stage, blocks in enumerate(BLOCKS):
+        for k in range(blocks):
+            name, stride = f"layer{stage + 1}.{k}", 2 if stage and not k else 1
+            y = unit(x, f"{name}.conv1", f"{name}.bn1").relu()
+            y = unit(y, f"{name}.conv2", f"{name}.bn2", stride).relu()
+            y = unit(y, f"{name}.conv3", f"{name}.bn3")
+            x = (y + (x if k else unit(x, f"{name}.downsample.0", f"{name}.downsample.1",
+                                       stride))).relu()
+    return x
+
+
+def _ours(rgb, mean=MEAN_BGR):
+    return (rgb.flip(1).float() - torch.tensor(np.array(mean, np.float32)).view(3, 1, 1))
+
+
+@pytest.fixture(scope="module")
+def photograph():
+    """Smooth colours, as photographs have, not around their mean."""
+    small = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(3)) * 255
+    return F.interpolate(small, (97, 97), mode="bilinear").round().to(torch.uint8)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_torch_resnet_first_convolution_takes_over_the_input(tmp_path, photograph, deep):
+    state = torch_state(deep)
+    torch.save(state, tmp_path / "r.pth")
+    backbone = convert_torch_resnet(tmp_path / "r.pth").model
+    wanted = torch_features(state, photograph, stem_only=True)
+    with torch.inference_mode():
+        got = backbone.stem[0](_ours(photograph)).double()
+    scale = wanted.abs().max().item()
+    margin = 1 if deep else 2
+    inner = (..., slice(margin, -margin), slice(margin, -margin))
+    torch.testing.assert_close(got[inner], wanted[inner], rtol=0, atol=1e-5 * scale)
+    # At the border a part of the window sees the other mean: at most half a level of 255, measured
+    # 0.35 percent.
+    assert (got - wanted).abs().max() <= 1e-2 * scale
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_torch_resnet_features(tmp_path, photograph, deep, monkeypatch):
+    state = torch_state(deep)
+    torch.save(state, tmp_path / "r.pth")
+    wanted = torch_features(state, photograph)
+    with torch.inference_mode():
+        near = convert_torch_resnet(tmp_path / "r.pth").model(_ours(photograph))[1].double()
+    # Borders reach everything in so small a picture: measured 0.1 to 0.45 percent.
+    assert (near - wanted).abs().max() <= 1e-2 * wanted.abs().max()
+    # With torchvision's mean as ours nothing is left over, and borders agree as well.
+    mean = 255 * MEAN[::-1]
+    monkeypatch.setattr(torch_resnet, "MEAN_BGR", mean)
+    with torch.inference_mode():
+        same = convert_torch_resnet(tmp_path / "r.pth").model(_ours(photograph, mean))[1].double()
+    torch.testing.assert_close(same, wanted, rtol=0, atol=1e-5 * wanted.abs().max().item())
+
+
+def test_torch_resnet_settings_and_report(tmp_path, capsys):
+    state = torch_state()
+    torch.save(state, tmp_path / "r.pth", _use_new_zipfile_serialization=False)
+    out = tmp_path / "b.pth"
+    assert main(["convert", "--backbone", str(tmp_path / "r.pth"), "-o", str(out)]) == 0
+    backbone = checkpoint.load_backbone(out)
+    assert backbone.settings == ResNet(
+        BLOCKS, "classic", 12, WIDTHS, (1, 2, 2, 2), (1, 1, 1, 1), "3x3").settings
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
+    assert rows["layer2.1.conv2"] == ["6x6x3x3", "stage3.1.spatial.conv"]
+    assert rows["layer4.0.downsample.1"] == ["40", "stage5.0.project.bn"]
+    assert rows["fc.weight"] == ["5x40", "left", "out"]
+    assert torch.equal(backbone.stage3[1].spatial.conv.weight, state["layer2.1.conv2.weight"])
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda s: s.pop("layer1.0.conv3.weight"), "not a ResNet of bottlenecks: lacks layer1.0.conv3"),
+    (lambda s: s.pop("layer2.1.bn2.bias"), "lacks layer2.1.bn2.bias$"),
+    (lambda s: s.update({"extra.weight": torch.zeros(1)}), "has no place for extra.weight$"),
+    (lambda s: s.update({"layer3.0.conv2.weight": torch.zeros(8, 4, 3, 3)}),
+     r"layer3.0.conv2.weight must be \(8, 8, 3, 3\), got \(8, 4, 3, 3\)$"),
+    (lambda s: s["layer3.0.bn2.bias"].fill_(float("nan")),
+     "stage4.0.spatial.bn.bias is not finite"),
+    (lambda s: s.update({"conv1.weight": torch.zeros(600, 3, 7, 7)}),
+     "r.pth: stem_width must be 1 to 512, got 600"),
+    (lambda s: s.update({"epoch": 3}), "must be a state dict of tensors alone"),
+])
+def test_convert_torch_resnet_rejects(tmp_path, change, words):
+    state = torch_state()
+    change(state)
+    torch.save(state, tmp_path / "r.pth")
+    with pytest.raises(UserError, match=words):
+        convert_torch_resnet(tmp_path / "r.pth")

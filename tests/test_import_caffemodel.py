@@ -1,0 +1,195 @@
+"""Caffemodel files: every way to store a blob, damaged files, size and time, writing."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pspnet_repro.errors import UserError
+from prototxt_import import read_caffemodel, write_caffemodel
+from prototxt_import.caffe_pb2 import (BlobShape, WeightsBlob, WeightsBlobUnpacked, WeightsFile,
+                                       WeightsLayer)
+
+VALUES = np.arange(6, dtype=np.float32).reshape(2, 3) / 7
+
+
+def _file(tmp_path, *blobs, kind="Convolution", name="a"):
+    """A caffemodel of one layer, from blobs serialized or as messages."""
+    layer = WeightsLayer(name=name, type=kind)
+    for blob in blobs:
+        layer.blobs.add().MergeFromString(blob if isinstance(blob, bytes)
+                                          else blob.SerializeToString())
+    path = tmp_path / "w.caffemodel"
+    path.write_bytes(WeightsFile(name="n", layer=[layer.SerializeToString()]).SerializeToString())
+    return path
+
+
+def _read_one(path):
+    (kind, (blob,)), = read_caffemodel(path).values()
+    assert blob.dtype == np.float32
+    return blob
+
+
+SHAPE = BlobShape(dim=[2, 3])
+STORED = {
+    "packed": WeightsBlob(shape=SHAPE, data=[VALUES.tobytes()]),
+    "pieces": WeightsBlob(shape=SHAPE, data=[VALUES.tobytes()[:8], VALUES.tobytes()[8:]]),
+    "double": WeightsBlob(shape=SHAPE, double_data=[VALUES.astype(np.float64).tobytes()]),
+    "unpacked": WeightsBlobUnpacked(data=VALUES.flatten()).SerializeToString()
+                + WeightsBlob(shape=SHAPE).SerializeToString(),
+    "unpacked double": WeightsBlobUnpacked(double_data=VALUES.flatten()).SerializeToString()
+                       + WeightsBlob(shape=SHAPE).SerializeToString(),
+    "half packed": WeightsBlob(data=[VALUES.tobytes()[:8]]).SerializeToString()
+                   + WeightsBlobUnpacked(data=VALUES.flatten()[2:]).SerializeToString()
+                   + WeightsBlob(shape=SHAPE).SerializeToString()}
+
+
+@pytest.mark.parametrize("blob", STORED.values(), ids=STORED)
+def test_blob_is_read_however_it_is_stored(tmp_path, blob):
+    np.testing.assert_array_equal(_read_one(_file(tmp_path, blob)), VALUES, strict=True)
+
+
+def test_legacy_shape_is_read(tmp_path):
+    blob = WeightsBlob(num=1, channels=1, height=2, width=3, data=[VALUES.tobytes()])
+    np.testing.assert_array_equal(_read_one(_file(tmp_path, blob)), VALUES[None, None], strict=True)
+
+
+def test_blob_without_shape_is_one_number(tmp_path):
+    assert _read_one(_file(tmp_path, WeightsBlob(data=[VALUES[:1, :1].tobytes()]))).shape == ()
+
+
+def test_packed_blob_is_a_view(tmp_path):
+    assert not _read_one(_file(tmp_path, STORED["packed"])).flags.owndata
+
+
+@pytest.mark.parametrize("kind", ["ConvolutionData", "BNData", "HoleConvolutionData", "", "é"])
+def test_types_are_kept_as_they_are(tmp_path, kind):
+    assert read_caffemodel(_file(tmp_path, STORED["packed"], kind=kind))["a"].type == kind
+
+
+@pytest.mark.parametrize(("blob", "message"), [
+    (WeightsBlob(shape=SHAPE, data=[VALUES.tobytes()[:-4]]), r"5 numbers for shape \(2, 3\)"),
+    (WeightsBlob(shape=SHAPE, data=[VALUES.tobytes() + b"\0" * 4]), r"7 numbers for shape"),
+    (WeightsBlob(shape=SHAPE, data=[VALUES.tobytes()[:-1]]), "Error parsing message"),
+    (WeightsBlob(shape=SHAPE), r"0 numbers for shape \(2, 3\)"),
+    (STORED["packed"].SerializeToString()
+     + WeightsBlobUnpacked(data=[1.0]).SerializeToString(), "7 numbers for shape"),
+    (WeightsBlob(shape=BlobShape(dim=[2, -3]), data=[VALUES.tobytes()]), r"got \(2, -3\)"),
+    (WeightsBlob(shape=BlobShape(dim=[2 ** 62, 2 ** 62])), "0 numbers for shape"),
+    (WeightsBlob(shape=BlobShape(dim=[1] * 40)), "at most 32 sizes")])
+def test_blob_that_does_not_fill_its_shape_is_refused(tmp_path, blob, message):
+    with pytest.raises(UserError, match=f"w.caffemodel: layer 'a', blob 0: .*{message}"):
+        read_caffemodel(_file(tmp_path, blob))
+
+
+def test_nan_is_warned_of(tmp_path):
+    blob = WeightsBlob(shape=BlobShape(dim=[1]), data=[np.float32([np.nan]).tobytes()])
+    with pytest.warns(UserWarning, match="NaN in the blobs of 1 layers, first in 'a'"):
+        weights = read_caffemodel(_file(tmp_path, blob))
+    assert np.isnan(weights["a"].blobs[0]).all()
+
+
+LAYER = WeightsLayer(name="a", type="X", blobs=[STORED["packed"]]).SerializeToString()
+WHOLE = WeightsFile(layer=[LAYER, WeightsLayer(name="b").SerializeToString()]).SerializeToString()
+# Field 100, a length of 2^40 - 1.
+GIGANTIC = b"\xa2\x06" + b"\xff" * 5 + b"\x1f"
+
+
+@pytest.mark.parametrize(("data", "message"), [
+    (b"", "the file is empty"),
+    (WHOLE[:-3], "cut short"),
+    (WHOLE[:40], "cut short: byte 3 promises .* bytes, 37 are left"),
+    (b"\x0a" + GIGANTIC, "cut short"),
+    (GIGANTIC + b"\0" * 9, "byte 8 promises 1099511627775 bytes, 9 are left"),
+    (b"\xff" * 30, "not a caffemodel, or damaged"),
+    (b"\x0a\x01n", "holds no layers"),
+    (b"\x89HDF\r\n\x1a\n rest", "HDF5 weights are not supported"),
+    (b'name: "net"\nlayer { name: "a" }\n', "not a caffemodel: it is a text"),
+    (WeightsFile(name="n").SerializeToString() + b"\x12\x03abc", "first format .V1 'layers'."),
+    (b"\xa2\x06\x02\x0a\xff" + b"\0" * 300, "damaged after layer None"),
+    (WHOLE + WeightsFile(layer=[LAYER]).SerializeToString(), "layer 'a' is there twice")],
+    ids=["empty", "end", "cut", "long name", "gigantic", "ones", "no layers", "hdf5", "text", "v1",
+         "damaged layer", "twice"])
+def test_damaged_file_is_refused(tmp_path, data, message):
+    path = tmp_path / "w.caffemodel"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=message) as raised:
+        read_caffemodel(path)
+    assert str(raised.value).startswith(str(path)) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_bytes_are_refused(tmp_path, seed):
+    path = tmp_path / "w.caffemodel"
+    path.write_bytes(np.random.default_rng(seed).bytes(3000))
+    with pytest.raises(UserError, match="w.caffemodel: "):
+        read_caffemodel(path)
+
+
+def test_missing_file_and_folder_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        read_caffemodel(tmp_path / "none")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_caffemodel(tmp_path)
+
+
+def test_written_file_reads_back(tmp_path):
+    layers = {"a": ("Convolution", [VALUES, np.float32(3)]), "relu": ("ReLU", []),
+              "b": ("BN", [np.zeros((1, 2, 1, 1)), np.ones((0, 2))])}
+    path = tmp_path / "w.caffemodel"
+    write_caffemodel(path, "net", layers)
+    again = read_caffemodel(path)
+    assert list(again) == list(layers)
+    for name, (kind, blobs) in layers.items():
+        assert again[name].type == kind
+        for blob, wanted in zip(again[name].blobs, blobs, strict=True):
+            np.testing.assert_array_equal(blob, np.asarray(wanted, np.float32), strict=True)
+    assert WeightsFile.FromString(path.read_bytes()).name == "net"
+
+
+def test_failed_write_leaves_nothing(tmp_path):
+    def layers():
+        yield "a", ("Convolution", [VALUES])
+        raise OSError(28, "No space left on device")
+
+    class Full(dict):
+        def items(self):
+            return layers()
+
+    with pytest.raises(UserError, match="cannot be written: .*No space left"):
+        write_caffemodel(tmp_path / "w.caffemodel", "net", Full())
+    assert list(tmp_path.iterdir()) == []
+
+
+READ = """
+import json, resource, sys, time
+from prototxt_import import read_caffemodel
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+start = time.perf_counter()
+weights = read_caffemodel(sys.argv[1])
+seconds = time.perf_counter() - start
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps({"seconds": seconds, "bytes": (after - before) * 1024, "layers": len(weights)}))
+"""
+
+
+def test_large_file_is_read_in_little_time_and_memory(tmp_path):
+    """187 MB, the size of PSPNet50, the largest blob last as there."""
+    layers = {f"conv{k}": ("Convolution", [np.full((512, 512, 3, 3), k, np.float32)])
+              for k in range(12)}
+    layers["conv5_4"] = ("Convolution", [np.ones((512, 4096, 3, 3), np.float32)])
+    path = tmp_path / "w.caffemodel"
+    write_caffemodel(path, "large", layers)
+    size = path.stat().st_size
+    assert size > 185e6
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", READ, str(path)], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(root)}, timeout=120, check=True)
+    result = json.loads(done.stdout)
+    assert result["layers"] == 13
+    assert result["bytes"] <= 2 * size
+    assert result["seconds"] <= 2
