@@ -151,6 +151,9 @@ def test_evaluate_refuses_counts_of_another_test(data, weights, tmp_path, capfd)
     assert run(capfd, *command, *SIZES)[0] == 0
     code, _, error = run(capfd, *command, *SIZES, "--no-flip")
     assert code == 1 and "counts.jsonl: holds a test with protocol = " in error
+    # Images that are done would go without.
+    code, _, error = run(capfd, *command, *SIZES, "--save-predictions")
+    assert code == 1 and "holds a test with predictions = False, not True" in error
     net = tiny_net()
     with torch.no_grad():
         net.head.score.bias += 1

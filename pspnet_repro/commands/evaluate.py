@@ -13,7 +13,6 @@ from pspnet_repro.commands.arguments import (add_names, add_protocol, classes_of
                                              load_network, path, protocol_of, take_weights)
 from pspnet_repro.data.datasets import LAYOUTS, open_data
 from pspnet_repro.errors import UsageError
-from pspnet_repro.evaluation import Protocol
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.record import CountsFile
 from pspnet_repro.figures import confusion_figure
@@ -61,42 +60,42 @@ def run(args):
     protocol = protocol_of(args, net, data.layout)
     scales = "-multi-scale" if args.multi_scale else ""
     output = args.output or weights[-1].parent / f"evaluation-{data.name}-{args.split}{scales}"
+    predictions = (output / "predictions" if args.save_predictions or pairs[0].label is None
+                   else None)
     about = {"weights_sha256": weights_digest(net), "data": data.name, "split": args.split,
              "list_sha256": data.digest(args.split), "zero_is_void": args.zero_is_void,
-             "protocol": dataclasses.asdict(protocol)}
-    with distributed.join() as processes:
-        matrix, failed = _test(args, net, data, pairs, about, output, processes)
+             "protocol": dataclasses.asdict(protocol), "predictions": predictions is not None}
+    with distributed.join() as processes, CountsFile(output, about, net.classes,
+                                                     processes) as record:
+        matrix, failed = _test(args, net, data, pairs, protocol, predictions, record, processes)
     if not processes.first:
         return 1 if failed else 0
     if pairs[0].label is not None:
         _write_results(matrix, classes, about, len(pairs), failed, output)
     else:
-        print(f"{len(pairs) - failed} predictions are in {output / 'predictions'}")
+        print(f"{len(pairs) - failed} predictions are in {predictions}")
     if failed:
         print(f"{failed} of {len(pairs)} images could not be used", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _test(args, net, data, pairs, about, output, processes):
+def _test(args, net, data, pairs, protocol, predictions, record, processes):
     """(ConfusionMatrix, number of images that could not be used), of all processes."""
     written = np.frombuffer(data.written, np.uint8)
     failed = 0
 
     def save_prediction(_, pair, predicted):
-        name = data.submission(pair, args.split)
-        write_png(output / "predictions" / name, written[predicted])
+        write_png(predictions / data.submission(pair, args.split), written[predicted])
 
     def report(error):
         nonlocal failed
         failed += 1
         tqdm.write(f"error: {error}", file=sys.stderr)
 
-    save = args.save_predictions or pairs[0].label is None
-    with CountsFile(output, about, net.classes, processes) as record:
-        matrix = evaluate(
-            net, pairs, classes=net.classes, protocol=Protocol(**about["protocol"]),
-            batch_size=args.batch_size, record=record, on_error=report,
-            on_prediction=save_prediction if save else None, processes=processes)
+    matrix = evaluate(
+        net, pairs, classes=net.classes, protocol=protocol, batch_size=args.batch_size,
+        record=record, on_error=report, processes=processes,
+        on_prediction=save_prediction if predictions is not None else None)
     return matrix, sum(int(count) for (count,) in processes.gather_numbers([failed]))
 
 
