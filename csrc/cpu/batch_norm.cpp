@@ -30,8 +30,8 @@ std::tuple<at::Tensor, at::Tensor> statistics(const at::Tensor& input_) {
         acc_t* s = sqdev.mutable_data_ptr<acc_t>();
         if (layout.channels_last) {
           int64_t count = 0;
-          mean.zero_();
-          sqdev.zero_();
+          std::fill_n(m, layout.channels, acc_t(0));
+          std::fill_n(s, layout.channels, acc_t(0));
           reduce_pixels<acc_t>(
               input.size(0) * layout.pixels, layout.channels,
               [&](int64_t begin, int64_t end, acc_t* chunk_mean, acc_t* chunk_sqdev) {
@@ -58,19 +58,35 @@ std::tuple<at::Tensor, at::Tensor> statistics(const at::Tensor& input_) {
   return {mean, sqdev};
 }
 
-// The per-channel tensors, checked and kept alive, and their addresses.
+// The per-channel tensors, checked and kept alive.
 struct NormTensors {
-  NormTensors(const at::Tensor& mean_, const at::Tensor& invstd_, const at::Tensor& weight,
+  NormTensors(const at::Tensor& mean_, const at::Tensor& invstd_, const at::Tensor& weight_,
               const at::Tensor& bias_, const at::Tensor& input)
       : mean(per_channel(mean_, "mean", input)), invstd(per_channel(invstd_, "invstd", input)),
-        scale(at::mul(invstd, per_channel(weight, "weight", input))),
-        bias(per_channel(bias_, "bias", input)) {}
-  template <typename acc_t>
-  Norm<acc_t> pointers() const {
-    return {mean.const_data_ptr<acc_t>(), invstd.const_data_ptr<acc_t>(),
-            scale.const_data_ptr<acc_t>(), bias.const_data_ptr<acc_t>()};
+        weight(per_channel(weight_, "weight", input)), bias(per_channel(bias_, "bias", input)) {}
+  at::Tensor mean, invstd, weight, bias;
+};
+
+template <typename acc_t>
+Buffer<acc_t> products(const at::Tensor& a, const at::Tensor& b) {
+  Buffer<acc_t> result = make_buffer<acc_t>(a.numel());
+  const acc_t* x = a.const_data_ptr<acc_t>();
+  const acc_t* y = b.const_data_ptr<acc_t>();
+  for (int64_t c = 0; c < a.numel(); ++c) {
+    result[c] = x[c] * y[c];
   }
-  at::Tensor mean, invstd, scale, bias;
+  return result;
+}
+
+// What loops read of NormTensors, with the products that they share.
+template <typename acc_t>
+struct NormArrays {
+  explicit NormArrays(const NormTensors& t)
+      : scale(products<acc_t>(t.invstd, t.weight)),
+        norm{t.mean.const_data_ptr<acc_t>(), t.invstd.const_data_ptr<acc_t>(), scale.get(),
+             t.bias.const_data_ptr<acc_t>()} {}
+  Buffer<acc_t> scale;
+  Norm<acc_t> norm;
 };
 
 // body(true or false as a constant), for loops that the compiler makes apart.
@@ -96,7 +112,8 @@ at::Tensor normalize(const at::Tensor& input_, const at::Tensor& mean, const at:
         using acc_t = at::opmath_type<scalar_t>;
         const scalar_t* x = input.const_data_ptr<scalar_t>();
         scalar_t* y = output.mutable_data_ptr<scalar_t>();
-        const Norm<acc_t> n = norm.pointers<acc_t>();
+        const NormArrays<acc_t> arrays(norm);
+        const Norm<acc_t>& n = arrays.norm;
         with_relu(relu, [&](auto behind) {
           for_each_vector<acc_t>(
               input, format,
@@ -125,7 +142,8 @@ std::tuple<at::Tensor, at::Tensor> backward_reduce(
         const Layout layout = layout_of(input, format);
         const scalar_t* x = input.const_data_ptr<scalar_t>();
         const scalar_t* g = grad_output.const_data_ptr<scalar_t>();
-        const Norm<acc_t> n = norm.pointers<acc_t>();
+        const NormArrays<acc_t> arrays(norm);
+        const Norm<acc_t>& n = arrays.norm;
         acc_t* dy = sum_dy.mutable_data_ptr<acc_t>();
         acc_t* dyx = sum_dy_xhat.mutable_data_ptr<acc_t>();
         with_relu(relu, [&](auto behind) {
@@ -136,8 +154,8 @@ std::tuple<at::Tensor, at::Tensor> backward_reduce(
             });
             return;
           }
-          sum_dy.zero_();
-          sum_dy_xhat.zero_();
+          std::fill_n(dy, layout.channels, acc_t(0));
+          std::fill_n(dyx, layout.channels, acc_t(0));
           reduce_pixels<acc_t>(
               input.size(0) * layout.pixels, layout.channels,
               [&](int64_t begin, int64_t end, acc_t* chunk_dy, acc_t* chunk_dy_x) {
@@ -166,8 +184,7 @@ at::Tensor backward_elementwise(const at::Tensor& grad_output_, const at::Tensor
   const at::Tensor grad_output = grad_output_.contiguous(format);
   const NormTensors norm(mean, invstd, weight, bias, input);
   const at::Tensor mean_dy = per_channel(mean_dy_, "mean_dy", input);
-  const at::Tensor slope =
-      at::mul(norm.invstd, per_channel(mean_dy_xhat_, "mean_dy_xhat", input));
+  const at::Tensor mean_dy_xhat = per_channel(mean_dy_xhat_, "mean_dy_xhat", input);
   at::Tensor grad_input = at::empty_like(input, input.options(), format);
   advise_huge_pages(grad_input);
   AT_DISPATCH_FLOATING_TYPES_AND2(
@@ -176,7 +193,8 @@ at::Tensor backward_elementwise(const at::Tensor& grad_output_, const at::Tensor
         const scalar_t* x = input.const_data_ptr<scalar_t>();
         const scalar_t* g = grad_output.const_data_ptr<scalar_t>();
         scalar_t* dx = grad_input.mutable_data_ptr<scalar_t>();
-        const Norm<acc_t> n = norm.pointers<acc_t>();
+        const NormArrays<acc_t> arrays(norm);
+        const Norm<acc_t>& n = arrays.norm;
         const auto element = [=](int64_t i, auto lanes, auto behind, Vec<acc_t> m, Vec<acc_t> w,
                                  Vec<acc_t> offset, Vec<acc_t> xhat_slope, Vec<acc_t> b) {
           const Vec<acc_t> d = load<acc_t>(x + i, lanes) - m;
@@ -185,7 +203,8 @@ at::Tensor backward_elementwise(const at::Tensor& grad_output_, const at::Tensor
           store<acc_t>(((dy - offset) - d * xhat_slope) * w, dx + i, lanes);
         };
         const acc_t* offset = mean_dy.const_data_ptr<acc_t>();
-        const acc_t* xhat_slope = slope.const_data_ptr<acc_t>();
+        const Buffer<acc_t> slope = products<acc_t>(norm.invstd, mean_dy_xhat);
+        const acc_t* xhat_slope = slope.get();
         if (relu) {
           for_each_vector<acc_t>(
               input, format,
