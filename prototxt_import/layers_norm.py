@@ -3,6 +3,7 @@
 import torch
 from torch.func import functional_call
 
+from pspnet_repro.distributed import LOCAL
 from pspnet_repro.sync_bn import SyncBatchNorm2d, torch_momentum
 from prototxt_import.base import (Built, Param, axis_index, check, check_counts, check_image,
                                   constant, filler_or)
@@ -19,7 +20,7 @@ def _check_eps(eps):
     check(eps > 0, f"eps must be above 0, got {eps}")
 
 
-def _bn(layer, shapes, train, variance):
+def _bn(layer, shapes, train, variance, group):
     check_counts(layer, 1, 1)
     channels = check_image(shapes[0])[1]
     param = layer.bn_param
@@ -31,7 +32,8 @@ def _bn(layer, shapes, train, variance):
               Param(shape, filler_or(param, "bias_filler", 0), not param.frozen),
               Param(shape, constant(0), False),
               Param(shape, constant(1 if param.frozen else 0), False)]
-    module = SyncBatchNorm2d(channels, param.eps, torch_momentum(param.momentum), variance)
+    module = SyncBatchNorm2d(channels, param.eps, torch_momentum(param.momentum), variance,
+                             group)
     module.train(train and not param.frozen)
 
     def run(bottoms, params):
@@ -42,12 +44,12 @@ def _bn(layer, shapes, train, variance):
 
 def bn(layer, shapes, train):
     """Blobs: slope, bias, running mean, running variance, each (1, C, 1, 1); biased variance."""
-    return _bn(layer, shapes, train, "biased")
+    return _bn(layer, shapes, train, "biased", LOCAL)
 
 
 def sync_bn(layer, shapes, train):
-    """BN with the corrected variance, in one process."""
-    return _bn(layer, shapes, train, "unbiased")
+    """BN with the corrected variance, over all processes of torch.distributed."""
+    return _bn(layer, shapes, train, "unbiased", None)
 
 
 def batch_norm(layer, shapes, train):
@@ -62,7 +64,8 @@ def batch_norm(layer, shapes, train):
     _check_eps(param.eps)
     use_global = param.use_global_stats if param.HasField("use_global_stats") else not train
     update = not param.HasField("update_global_stats") or param.update_global_stats
-    module = SyncBatchNorm2d(shape[1], param.eps, 1.0, "torch").train(not use_global)
+    module = SyncBatchNorm2d(shape[1], param.eps, 1.0, "torch", LOCAL)
+    module.train(not use_global)
 
     def run(bottoms, params):
         x, (mean, var, factor) = bottoms[0], params

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from pspnet_repro.errors import UsageError, UserError, first_line
 
 TIMEOUT_SECONDS = 600.0
+LOCAL = "local"  # as a group: this process alone, whatever others there are
 _PATIENCE = datetime.timedelta(days=7)
 
 
@@ -46,11 +47,14 @@ def say(text):
 
 
 def group_size(group=None):
-    """Number of processes in a group: None is all of them, or this one where it is alone.
+    """Number of processes in a group: None is all of them, or this one where it is alone; LOCAL
+    is this one.
 
     Raises:
         ValueError: this process is not in the group.
     """
+    if group is LOCAL:
+        return 1
     if not (dist.is_available() and dist.is_initialized()):
         if group is not None:
             raise ValueError("process_group must be None while torch.distributed is not "

@@ -127,8 +127,8 @@ class SyncBatchNorm2d(nn.Module):
         momentum: weight of the new value (Caffe's 0.95 is 0.05 here, see `torch_momentum`).
         variance: "biased", "unbiased" or "torch".
         process_group: the processes that share statistics; None is all of them, or this one while
-            torch.distributed is not initialized (as in torch.nn.SyncBatchNorm). For statistics of
-            one process among several, give it a group of its own.
+            torch.distributed is not initialized (as in torch.nn.SyncBatchNorm); distributed.LOCAL
+            is this one alone.
         initial_running_var: start of the running variance. 1 by default, so that a network that
             was never trained gives finite numbers in eval mode; the original starts at 0, and so
             does our trainer.
@@ -211,7 +211,8 @@ class SyncBatchNorm2d(nn.Module):
 
     @classmethod
     def convert_to_torch(cls, module):
-        """Replace every SyncBatchNorm2d in a module by an nn.SyncBatchNorm.
+        """Replace every SyncBatchNorm2d in a module by an nn.SyncBatchNorm (local ones by an
+        nn.BatchNorm2d).
 
         Parameters, buffers and process groups are taken over. In eval mode outputs stay what they
         were, though weight and bias get gradients; training counts the variance as "torch".
@@ -222,6 +223,8 @@ class SyncBatchNorm2d(nn.Module):
             The module, or the layer that replaces it.
         """
         def make(layer, _name):
+            if layer.process_group is distributed.LOCAL:
+                return nn.BatchNorm2d(layer.channels, layer.eps, layer.momentum)
             return nn.SyncBatchNorm(layer.channels, layer.eps, layer.momentum,
                                     process_group=layer.process_group)
 

@@ -10,6 +10,7 @@ from conftest import golden_files, read_golden
 from processes import Processes
 from torch import nn
 
+from pspnet_repro import distributed
 from pspnet_repro.sync_bn import SyncBatchNorm2d, torch_momentum
 
 pytestmark = pytest.mark.dist
@@ -207,6 +208,9 @@ def _groups(rank):
         other(x)
     module.eval()
     _count_collectives(counted, lambda: module(x))
+    local = SyncBatchNorm2d(3, momentum=1.0, process_group=distributed.LOCAL)
+    _count_collectives(counted, lambda: local(x))
+    torch.testing.assert_close(local.running_mean, x.mean((0, 2, 3)))
     everybody = SyncBatchNorm2d(3).eval()
     _count_collectives(counted, lambda: everybody(x))
     return counted
@@ -287,6 +291,8 @@ def test_conversion_of_a_layer_itself():
     ours = SyncBatchNorm2d.convert_from(nn.BatchNorm2d(3), variance="biased")
     assert isinstance(ours, SyncBatchNorm2d) and ours.variance == "biased"
     assert isinstance(SyncBatchNorm2d.convert_to_torch(ours), nn.SyncBatchNorm)
+    local = SyncBatchNorm2d(3, process_group=distributed.LOCAL)
+    assert type(SyncBatchNorm2d.convert_to_torch(local)) is nn.BatchNorm2d
 
 
 def test_state_dicts_go_both_ways():
