@@ -1,6 +1,5 @@
 """Memory and time that testing one street photograph takes beside the network."""
 
-import resource
 import sys
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from pspnet_repro.evaluation import MULTI_SCALE, predict_probabilities
+from pspnet_repro.memory import peak_bytes
 
 CLASSES = 19
 
@@ -24,18 +24,13 @@ class NoNetwork:
         return x.new_zeros(len(x), CLASSES, (x.shape[2] - 1) // 8 + 1, (x.shape[3] - 1) // 8 + 1)
 
 
-def peak():
-    """GiB that this process held at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20
-
-
 def main():
     torch.set_num_threads(2)
-    before, began = peak(), time.perf_counter()
+    before, began = peak_bytes(), time.perf_counter()
     predict_probabilities(NoNetwork(), np.zeros((1024, 2048, 3), np.uint8), classes=CLASSES,
                           base_size=2048, crop_size=713, scales=MULTI_SCALE)
     print(f"1024x2048, {CLASSES} classes, {len(MULTI_SCALE)} scales, 2 threads: "
-          f"{peak() - before:.2f} GiB, {time.perf_counter() - began:.1f} s")
+          f"{(peak_bytes() - before) / 2 ** 30:.2f} GiB, {time.perf_counter() - began:.1f} s")
 
 
 if __name__ == "__main__":

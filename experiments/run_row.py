@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import platform
-import resource
 import signal
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from pspnet_repro.data.lists import list_digest, read_list
 from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation import Protocol
 from pspnet_repro.evaluation.evaluate import evaluate
+from pspnet_repro.memory import peak_bytes
 from pspnet_repro.run_folder import Interrupted
 from pspnet_repro.train import TrainSettings, train
 from pspnet_repro.visualize import write_png
@@ -151,7 +151,7 @@ def _run(row, profile, folder, out, seed, processes, checkpoint_seconds, progres
         "processes": processes.size,
         "train_seconds_of_last_sitting": round(trained - began, 1),
         "test_seconds": round(time.monotonic() - trained, 1),
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_memory_mib": peak_bytes() // 2 ** 20,
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "provenance": about,
     }

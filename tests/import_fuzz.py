@@ -7,7 +7,6 @@ many became a network, how many an error, what went wrong otherwise, and the mos
 import json
 import random
 import re
-import resource
 import signal
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 
 from pspnet_repro.errors import UserError
+from pspnet_repro.memory import peak_bytes
 from prototxt_import import load_net, load_solver
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -123,7 +123,7 @@ def main(first, last):
                 result["wrong"].append(f"seed {seed}, {kind}: {type(error).__name__}: {error}")
             finally:
                 signal.alarm(0)
-    result["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    result["peak_bytes"] = peak_bytes()
     print(json.dumps(result))
 
 

@@ -166,17 +166,17 @@ def test_failed_write_leaves_nothing(tmp_path):
 
 
 MEASURE = """
-import json, resource, sys, time
+import json, sys, time
 from prototxt_import import load_net, read_caffemodel
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+from pspnet_repro.memory import peak_bytes
+before = peak_bytes()
 start = time.process_time()
 if sys.argv[1] == "read":
     layers = read_caffemodel(sys.argv[2])
 else:
     layers = load_net(sys.argv[3], sys.argv[2]).params
 seconds = time.process_time() - start
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"seconds": seconds, "bytes": (after - before) * 1024, "layers": len(layers)}))
+print(json.dumps({"seconds": seconds, "bytes": peak_bytes() - before, "layers": len(layers)}))
 """
 
 
