@@ -23,29 +23,34 @@ def shifted_interpolation(bins, size, dtype, device):
     return torch.cat([padded[:, tap:tap + size] for tap in range(TAPS)])
 
 
-def tap_products(level, weight):
-    """Every tap of a kernel applied to a small map: (N, C, b, b), (O, C, 3, 3) -> (N, 3b, O, 3b).
+def tap_matrix(weight):
+    """A kernel as `tap_products` reads it: (O, C, 3, 3) -> (C, 9 * O)."""
+    return weight.transpose(0, 1).flatten(1)
+
+
+def tap_products(level, matrix):
+    """Every tap of a kernel applied to a small map: (N, C, b, b), (C, 9 * O) -> (N, 3b, 3b, O).
 
     Row (i, p), column (j, q) is the sum over c of weight[:, c, i, j] * level[:, c, p, q].
     """
-    products = torch.einsum("ncpq,ocij->nipojq", level, weight)
-    return products.flatten(4, 5).flatten(1, 2)
+    products = (level.permute(0, 2, 3, 1) @ matrix).unflatten(3, (-1, TAPS, TAPS))
+    return products.permute(0, 4, 1, 5, 2, 3).flatten(3, 4).flatten(1, 2)
 
 
 def upsampled_conv2d(products, rows, columns):
     """What convolutions of upsampled maps add up to, from the products of their taps.
 
     Args:
-        products: for each level (N, 3b, O, 3b) of `tap_products`.
+        products: for each level (N, 3b, 3b, O) of `tap_products`.
         rows: (sum of 3b, H), `shifted_interpolation` of all levels, one below the other.
         columns: for each level (3b, W).
     Returns:
-        (N, O, H, W).
+        (N, O, H, W), channels last.
     """
-    # Rows of all levels in one product, over all channels and columns at once.
-    wide = torch.cat([taps @ matrix for taps, matrix in zip(products, columns)], 1)
+    # Rows of all levels in one product, over all columns and channels at once.
+    wide = torch.cat([matrix.T @ taps for taps, matrix in zip(products, columns)], 1)
     output = rows.T @ wide.flatten(2)
-    return output.unflatten(2, wide.shape[2:]).transpose(1, 2)
+    return output.unflatten(2, wide.shape[2:]).permute(0, 3, 1, 2)
 
 
 def pyramid_conv2d(x, levels, weight):
@@ -69,7 +74,7 @@ def pyramid_conv2d(x, levels, weight):
     output = F.conv2d(x, own, padding=TAPS // 2)
     with torch.autocast(x.device.type, enabled=False):
         wide = torch.promote_types(weight.dtype, torch.float32)
-        products = [tap_products(level.to(wide), part.to(wide))
+        products = [tap_products(level.to(wide), tap_matrix(part.to(wide)))
                     for level, part in zip(reversed(levels), parts)]
         rows, columns = ([shifted_interpolation(level.shape[2], size, wide, x.device)
                           for level in reversed(levels)] for size in x.shape[2:])

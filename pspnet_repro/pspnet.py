@@ -3,8 +3,9 @@
 import torch
 from torch import nn
 
-from pspnet_repro import ops
+from pspnet_repro import checks, ops
 from pspnet_repro.factorized import pyramid_conv2d
+from pspnet_repro.inference import FusedPSPNet
 from pspnet_repro.resnet import (
     BLOCKS, ConvBN, MaxPool, MiniBackbone, ResNet, stage_widths)
 
@@ -156,13 +157,7 @@ class PSPNet(nn.Module):
 
     def check_crop(self, *sizes):
         """Raise ValueError unless each size in pixels is stride * k + 1 and holds all bins."""
-        for size in sizes:
-            if size < 1 or (size - 1) % self.stride:
-                raise ValueError(f"crop sizes must be {self.stride} * k + 1 pixels, got {size}")
-            features = (size - 1) // self.stride + 1
-            if max(self.pyramid.bins, default=0) > features:
-                raise ValueError(f"bins must be at most the {features} pixels of a crop of "
-                                 f"{size}'s feature map, got {max(self.pyramid.bins)}")
+        checks.crop(sizes, self.stride, self.pyramid.bins)
 
     def logits(self, x):
         """Scores before the last interpolation.
@@ -188,6 +183,21 @@ class PSPNet(nn.Module):
             return self.logits(x)
         self.check_crop(*x.shape[2:])
         return ops.interp2d(self.logits(x), x.shape[2:])
+
+    def for_inference(self):
+        """A copy for testing: BN folded, ReLU and additions fused, on the same device.
+
+        Same `logits`, `forward`, `check_crop`, `classes` and `stride`; results differ by rounding
+        (largest error over largest logit at most 1e-4 in float32). The head is factorized whatever
+        `head` says. Later changes of this network do not reach the copy.
+
+        Raises:
+            ValueError: in training mode.
+        """
+        if self.training:
+            raise ValueError("for_inference needs the network in eval mode, whose batch "
+                             "normalization is fixed: call .eval()")
+        return FusedPSPNet(self)
 
     def receptive_field(self):
         """Pixels a side that a score sees without the pyramid, along the longest path."""
