@@ -14,7 +14,6 @@ from pspnet_repro.resnet import MiniBackbone
 
 # oneDNN chooses the layout of a kernel by the map that it will see: the one of a 473 crop.
 _TYPICAL_SIZE = (60, 60)
-_interpolation = functools.lru_cache(maxsize=256)(shifted_interpolation)
 
 
 def onednn_fuses(weight):
@@ -88,7 +87,7 @@ class FusedConv(nn.Module):
 
 
 class FusedResidual(nn.Module):
-    """ReLU of the sum of a branch of ConvBNs and the input, or its projection; uses the input up."""
+    """ReLU of a branch of ConvBNs plus the input or its projection; uses the input up."""
 
     def __init__(self, branch, project=None):
         super().__init__()
@@ -127,21 +126,26 @@ def _blocks(backbone):
 class FusedHead(nn.Module):
     """The pyramid's levels and conv5_4 with its kernel split among them, see factorized.py."""
 
-    def __init__(self, pyramid, unit):
+    def __init__(self, pyramid, unit, features):
         super().__init__()
         self.bins, self.pool = pyramid.bins, pyramid.pool
         self.reduce = (None if pyramid.reduce is None
                        else nn.ModuleList(map(FusedConv.of, pyramid.reduce)))
         weight, bias = folded(unit)
         levels = len(self.bins)
-        reduced = pyramid.reduce[0].conv.out_channels if levels and self.reduce else None
-        features = (weight.shape[1] // (levels + 1) if reduced is None
-                    else weight.shape[1] - levels * reduced)
-        own, *parts = weight.split([features, *[reduced or features] * levels], 1)
+        reduced = (weight.shape[1] - features) // max(levels, 1)
+        own, *parts = weight.split([features, *[reduced] * levels], 1)
         self.own = FusedConv(unit.conv, own, bias, unit.relu)
         wide = torch.promote_types(weight.dtype, torch.float32)
         # The concatenation's order is from the last level to the first.
-        self.matrices = [tap_matrix(part.to(wide)).contiguous() for part in reversed(parts)]
+        self.taps = [tap_matrix(part.to(wide)).contiguous() for part in reversed(parts)]
+        self.interpolation = functools.lru_cache(maxsize=64)(self._interpolation)
+
+    def _interpolation(self, height, width):
+        """(rows, columns) as upsampled_conv2d takes them."""
+        about = self.taps[0].dtype, self.taps[0].device
+        return (torch.cat([shifted_interpolation(b, height, *about) for b in self.bins]),
+                [shifted_interpolation(b, width, *about) for b in self.bins])
 
     def forward(self, x):
         if not self.bins:
@@ -149,12 +153,10 @@ class FusedHead(nn.Module):
         levels = ops.pyramid_pool2d(x, self.bins, self.pool)
         if self.reduce is not None:
             levels = [reduce(level) for reduce, level in zip(self.reduce, levels)]
-        wide = self.matrices[0].dtype
-        products = [tap_products(level.to(wide), matrix)
-                    for level, matrix in zip(levels, self.matrices)]
-        rows, columns = ([_interpolation(b, size, wide, x.device) for b in self.bins]
-                         for size in x.shape[2:])
-        return self.own.add_to(upsampled_conv2d(products, torch.cat(rows), columns).to(x.dtype), x)
+        products = [tap_products(level.to(taps.dtype), taps)
+                    for level, taps in zip(levels, self.taps)]
+        shares = upsampled_conv2d(products, *self.interpolation(*x.shape[2:]))
+        return self.own.add_to(shares.to(x.dtype), x)
 
 
 class FusedPSPNet(nn.Module):
@@ -164,7 +166,7 @@ class FusedPSPNet(nn.Module):
         super().__init__()
         self.classes, self.stride = net.classes, net.stride
         self.stem, self.blocks = _stem(net.backbone), _blocks(net.backbone)
-        self.head = FusedHead(net.pyramid, net.head.conv)
+        self.head = FusedHead(net.pyramid, net.head.conv, net.backbone.stage_channels[-1])
         score = net.head.score
         self.score = FusedConv(score, score.weight.detach().clone(), score.bias.detach().clone(),
                                relu=False)

@@ -114,6 +114,13 @@ def test_pyramid_conv2d_any_strides():
     assert error(pyramid_conv2d(*strided, weight.mT.contiguous().mT), wanted) <= 1e-6
 
 
+def test_pyramid_conv2d_of_no_images():
+    """A process without images, whose batch normalization counts with the others."""
+    x, *levels, weight = [t.detach() for t in arguments((1, 2), (9, 8))]
+    output = pyramid_conv2d(x[:0], [level[:0] for level in levels], weight)
+    assert output.shape == (0, 16, 9, 8)
+
+
 @pytest.mark.slow
 def test_pyramid_conv2d_compiles():
     graphs = []
