@@ -41,8 +41,9 @@ table: build  ## train and test the rows of Table 1 on the embedded scenes
 # Without these, glibc gives freed memory back in the middle of either side's runs.
 bench: export MALLOC_TRIM_THRESHOLD_ = 4000000000
 bench: export MALLOC_MMAP_THRESHOLD_ = 4000000000
-bench: build  ## time the operators against torch's own
+bench: build  ## time the operators against torch's own, and whole networks against a plain port
 	$(PY) experiments/bench_ops.py
+	$(PY) experiments/bench_net.py
 
 clean:  ## remove what was built; the virtual environment and results stay
 	rm -rf build pspnet_repro/_C*.so

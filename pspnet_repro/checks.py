@@ -1,4 +1,4 @@
-"""Argument checks of the operators: the rules and words of csrc/checks.h."""
+"""Argument checks: of the operators by the rules and in the words of csrc/checks.h; of crops."""
 
 import torch
 
@@ -95,3 +95,14 @@ def scores(canvas, logits, mirrored, tops, lefts, out_size):
 def mode(mode):
     if mode not in ("ave", "max"):
         raise ValueError(f'mode must be "ave" or "max", got {mode!r}')
+
+
+def crop(sizes, stride, bins):
+    """Raise ValueError unless each size in pixels is stride * k + 1 and holds all bins."""
+    for size in sizes:
+        if size < 1 or (size - 1) % stride:
+            raise ValueError(f"crop sizes must be {stride} * k + 1 pixels, got {size}")
+        features = (size - 1) // stride + 1
+        if max(bins, default=0) > features:
+            raise ValueError(f"bins must be at most the {features} pixels of a crop of {size}'s "
+                             f"feature map, got {max(bins)}")

@@ -3,7 +3,9 @@
 import torch
 from torch import nn
 
-from pspnet_repro import ops
+from pspnet_repro import checks, ops
+from pspnet_repro.factorized import pyramid_conv2d
+from pspnet_repro.inference import FusedPSPNet
 from pspnet_repro.resnet import (
     BLOCKS, ConvBN, MaxPool, MiniBackbone, ResNet, stage_widths)
 
@@ -36,14 +38,18 @@ class PyramidPooling(nn.Module):
                        if reduce else None)
         self.out_channels = channels + reduced * len(self.bins)
 
-    def forward(self, x):
+    def levels(self, x):
+        """(N, C, b, b) for each b of `bins`: pooled, and reduced where that is asked for."""
         if not self.bins:
-            return x
+            return []
         levels = ops.pyramid_pool2d(x, self.bins, self.pool)
-        if self.reduce is not None:
-            levels = [reduce(level) for reduce, level in zip(self.reduce, levels)]
-        upsampled = [ops.interp2d(level, x.shape[2:]) for level in levels]
-        return torch.cat([x, *reversed(upsampled)], 1)
+        if self.reduce is None:
+            return list(levels)
+        return [reduce(level) for reduce, level in zip(self.reduce, levels)]
+
+    def forward(self, x):
+        upsampled = [ops.interp2d(level, x.shape[2:]) for level in self.levels(x)]
+        return torch.cat([x, *reversed(upsampled)], 1) if upsampled else x
 
 
 class Classifier(nn.Module):
@@ -55,8 +61,11 @@ class Classifier(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.score = nn.Conv2d(channels, classes, 1)
 
-    def forward(self, x):
-        return self.score(self.dropout(self.conv(x)))
+    def forward(self, x, levels=()):
+        """Scores of x or, with levels of a pyramid, of x beside their upsampled maps."""
+        x = (self.conv.normalize(pyramid_conv2d(x, levels, self.conv.conv.weight)) if levels
+             else self.conv(x))
+        return self.score(self.dropout(x))
 
 
 class PSPNet(nn.Module):
@@ -80,6 +89,9 @@ class PSPNet(nn.Module):
             backbone applies.
         dropout: ratio of element-wise dropout before both score convolutions.
         variance, initial_running_var: see SyncBatchNorm2d.
+        head: "factorized" computes conv5_4 on the pyramid without upsampled maps (see
+            factorized.py); "literal" in the original's order of operations. The same function of
+            the same parameters; results differ by rounding.
     Raises:
         ValueError: an argument out of range.
 
@@ -93,7 +105,7 @@ class PSPNet(nn.Module):
                  stem="deep", stem_width=64, width=1.0, strides=(1, 2, 1, 1),
                  dilations=(1, 1, 2, 4), stride_in=None, blocks=None, dropout=0.1,
                  variance="unbiased", initial_running_var=1.0, widths=None,
-                 head_width=None, aux_width=None, backbone="resnet"):
+                 head_width=None, aux_width=None, backbone="resnet", head="factorized"):
         super().__init__()
         if classes < 1:
             raise ValueError(f"classes must be at least 1, got {classes}")
@@ -106,8 +118,11 @@ class PSPNet(nn.Module):
             raise ValueError(f"bins must be at least 1, got {tuple(bins)}")
         if backbone not in ("resnet", "mini"):
             raise ValueError(f'backbone must be "resnet" or "mini", got {backbone!r}')
+        if head not in ("factorized", "literal"):
+            raise ValueError(f'head must be "factorized" or "literal", got {head!r}')
         bn = {"variance": variance, "initial_running_var": initial_running_var}
         self.classes = classes
+        self.factorized = head == "factorized"
         self.backbone = MiniBackbone(stem_width, **bn) if backbone == "mini" else ResNet(
             blocks, stem, stem_width, stage_widths(width) if widths is None else widths, strides,
             dilations, stride_in or ("1x1" if depth == 50 else "3x3"), **bn)
@@ -126,6 +141,7 @@ class PSPNet(nn.Module):
             "reduce": bool(reduce) if bins else True, "aux": bool(aux), "dropout": dropout,
             "variance": variance, "head_width": head_width,
             "aux_width": aux_width if aux else None, "backbone": backbone,
+            "head": head if bins else "factorized",
             **self.backbone.settings}
         self.settings.pop("pool_padding", None)  # crops of stride * k + 1 pixels need 1
         for module in self.modules():
@@ -141,13 +157,7 @@ class PSPNet(nn.Module):
 
     def check_crop(self, *sizes):
         """Raise ValueError unless each size in pixels is stride * k + 1 and holds all bins."""
-        for size in sizes:
-            if size < 1 or (size - 1) % self.stride:
-                raise ValueError(f"crop sizes must be {self.stride} * k + 1 pixels, got {size}")
-            features = (size - 1) // self.stride + 1
-            if max(self.pyramid.bins, default=0) > features:
-                raise ValueError(f"bins must be at most the {features} pixels of a crop of "
-                                 f"{size}'s feature map, got {max(self.pyramid.bins)}")
+        checks.crop(sizes, self.stride, self.pyramid.bins)
 
     def logits(self, x):
         """Scores before the last interpolation.
@@ -159,7 +169,10 @@ class PSPNet(nn.Module):
             the latter None without an auxiliary branch.
         """
         stage4, stage5 = self.backbone(x)
-        logits = self.head(self.pyramid(stage5))
+        if self.factorized:
+            logits = self.head(stage5, self.pyramid.levels(stage5))
+        else:
+            logits = self.head(self.pyramid(stage5))
         if not self.training:
             return logits
         return logits, None if self.auxiliary is None else self.auxiliary(stage4)
@@ -170,6 +183,21 @@ class PSPNet(nn.Module):
             return self.logits(x)
         self.check_crop(*x.shape[2:])
         return ops.interp2d(self.logits(x), x.shape[2:])
+
+    def for_inference(self):
+        """A copy for testing: BN folded, ReLU and additions fused, on the same device.
+
+        Same `logits`, `forward`, `check_crop`, `classes` and `stride`; results differ by rounding
+        (largest error over largest logit at most 1e-4 in float32). The head is factorized whatever
+        `head` says. Later changes of this network do not reach the copy.
+
+        Raises:
+            ValueError: in training mode.
+        """
+        if self.training:
+            raise ValueError("for_inference needs the network in eval mode, whose batch "
+                             "normalization is fixed: call .eval()")
+        return FusedPSPNet(self)
 
     def receptive_field(self):
         """Pixels a side that a score sees without the pyramid, along the longest path."""

@@ -44,7 +44,10 @@ class ConvBN(nn.Module):
         self.relu = relu
 
     def forward(self, x):
-        x = self.conv(x)
+        return self.normalize(self.conv(x))
+
+    def normalize(self, x):
+        """BN and ReLU of the convolution's output."""
         if isinstance(self.bn, SyncBatchNorm2d):
             return self.bn(x, self.relu)
         # A layer that convert_to_torch put there.

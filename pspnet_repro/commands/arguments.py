@@ -73,6 +73,8 @@ def add_protocol(parser):
                        help="windows a pass; as many mirror images go along")
     speed.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
                        help="cuda: one GPU a process")
+    speed.add_argument("--no-fusion", action="store_true",
+                       help="the network layer by layer, as it is trained: slower, other rounding")
     speed.add_argument("--threads", type=processes, default=2, help="threads of the computation")
 
 
@@ -113,6 +115,11 @@ def load_network(paths, device):
     else:
         raise UsageError(f"--weights must name a caffemodel after {paths[0]}")
     return net.to(distributed.choose_device(device))
+
+
+def network_for_testing(args, net):
+    """The network itself with --no-fusion, otherwise its fused copy; give up `net` for memory."""
+    return net if args.no_fusion else net.for_inference()
 
 
 def add_names(parser):

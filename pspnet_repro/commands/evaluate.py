@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from pspnet_repro import checkpoint, distributed
 from pspnet_repro.commands.arguments import (add_names, add_protocol, classes_of, filled,
-                                             load_network, path, protocol_of, take_weights)
+                                             load_network, network_for_testing, path, protocol_of,
+                                             take_weights)
 from pspnet_repro.data.datasets import LAYOUTS, open_data
 from pspnet_repro.errors import UsageError
 from pspnet_repro.evaluation.evaluate import evaluate
@@ -65,6 +66,7 @@ def run(args):
     about = {"weights_sha256": weights_digest(net), "data": data.name, "split": args.split,
              "list_sha256": data.digest(args.split), "zero_is_void": args.zero_is_void,
              "protocol": dataclasses.asdict(protocol), "predictions": predictions is not None}
+    net = network_for_testing(args, net)
     with distributed.join() as processes, CountsFile(output, about, net.classes,
                                                      processes) as record:
         matrix, failed = _test(args, net, data, pairs, protocol, predictions, record, processes)

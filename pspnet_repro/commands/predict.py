@@ -9,7 +9,8 @@ import torch
 from tqdm import tqdm
 
 from pspnet_repro.commands.arguments import (add_names, add_protocol, classes_of, load_network,
-                                             path, protocol_of, take_weights)
+                                             network_for_testing, path, protocol_of,
+                                             take_weights)
 from pspnet_repro.data.lists import has_alpha, read_image
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import predict_stream
@@ -74,7 +75,7 @@ def run(args):
         raise UsageError("name an image or a folder of images")
     if args.output.exists() and not args.output.is_dir():
         raise UsageError(f"--output must be a folder, got the file {args.output}")
-    net = load_network(weights, args.device)
+    net = network_for_testing(args, load_network(weights, args.device))
     classes = classes_of(args, net.classes)
     protocol = protocol_of(args, net)
     files = image_files(images)

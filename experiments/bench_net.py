@@ -1,0 +1,257 @@
+"""Times whole networks: testing and training, ours against a plain port and the literal head.
+
+Medians of interleaved runs in one process, so that what else the machine does meets all alike.
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch._subclasses import FakeTensorMode
+from tqdm import tqdm
+
+from experiments.run_row import provenance
+from pspnet_repro import PSPNet
+from pspnet_repro.checkpoint import write_bytes
+from pspnet_repro.count import multiply_adds
+from pspnet_repro.sync_bn import SyncBatchNorm2d
+
+GOAL = 0.65  # of the plain port's time, one crop for testing
+
+
+class PlainPort(nn.Module):
+    """PSPNet as it is usually written: torch's own layers, one after the other."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net  # for its convolutions, and for BN as nn.BatchNorm2d
+
+    @staticmethod
+    def unit(part, x, relu=True):
+        x = part.bn(part.conv(x))
+        return F.relu(x, inplace=True) if relu else x
+
+    def block(self, block, x):
+        y = self.unit(block.increase, self.unit(block.spatial, self.unit(block.reduce, x)), False)
+        y += x if block.project is None else self.unit(block.project, x, False)
+        return F.relu(y, inplace=True)
+
+    def logits(self, x):
+        backbone, pyramid, head = self.net.backbone, self.net.pyramid, self.net.head
+        for part in backbone.stem:
+            x = self.unit(part, x)
+        x = F.max_pool2d(x, 3, 2, 1)
+        for stage in (backbone.stage2, backbone.stage3, backbone.stage4, backbone.stage5):
+            for block in stage:
+                x = self.block(block, x)
+        maps = [x]
+        for bins, part in zip(pyramid.bins, pyramid.reduce):
+            level = self.unit(part, F.adaptive_avg_pool2d(x, bins))
+            maps.insert(1, F.interpolate(level, x.shape[2:], mode="bilinear", align_corners=True))
+        return head.score(self.unit(head.conv, torch.cat(maps, 1)))
+
+
+def drawn(net):
+    """The network in eval mode with random statistics, so that folding has something to fold."""
+    torch.manual_seed(0)
+    for module in net.modules():
+        if isinstance(module, SyncBatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 1.5)
+    return net.eval()
+
+
+def plain_port(net):
+    """A plain port with the weights of `net`."""
+    copy = PSPNet(**net.settings).eval()
+    copy.load_state_dict(net.state_dict())
+    SyncBatchNorm2d.convert_to_torch(copy)
+    for part in copy.modules():
+        for name, layer in list(part.named_children()):
+            if isinstance(layer, nn.SyncBatchNorm):
+                plain = nn.BatchNorm2d(layer.num_features, layer.eps).eval()
+                plain.load_state_dict(layer.state_dict())
+                setattr(part, name, plain)
+    return PlainPort(copy)
+
+
+def interleaved(functions, runs, what):
+    """{name: seconds of each run}, one run of each function after the other."""
+    times = {name: [] for name in functions}
+    for k in tqdm(range(runs + 1), desc=what, leave=False):
+        for name, function in functions.items():
+            began = time.perf_counter()
+            function()
+            if k:  # the first warms up
+                times[name].append(time.perf_counter() - began)
+    return times
+
+
+def figures(times, base):
+    """Median and quartiles of the times, and of the ratios to `base` of the same round."""
+    rows = {}
+    for name, values in times.items():
+        ratios = [a / b for a, b in zip(values, times[base], strict=True)]
+        rows[name] = {"seconds": statistics.median(values), "quartiles": _quartiles(values),
+                      "ratio": statistics.median(ratios), "ratio_quartiles": _quartiles(ratios)}
+    return rows
+
+
+def _quartiles(values):
+    values = sorted(values)
+    return [values[len(values) // 4], values[-1 - len(values) // 4]]
+
+
+@torch.inference_mode()
+def testing(args):
+    """One crop: the plain port in both memory formats, ours unfused and fused."""
+    net = drawn(PSPNet(args.classes, args.depth))
+    x = torch.randn(1, 3, args.crop, args.crop) * 60
+    last = x.to(memory_format=torch.channels_last)
+    port, port_last = (plain_port(net) for _ in range(2))
+    port_last.to(memory_format=torch.channels_last)
+    fused = net.for_inference()
+    logits, wanted = fused.logits(x), port.logits(x)
+    error = ((logits - wanted).abs().max() / wanted.abs().max()).item()
+    agreement = (logits.argmax(1) == wanted.argmax(1)).double().mean().item()
+    times = interleaved({"plain port": lambda: port.logits(x),
+                         "plain port, channels last": lambda: port_last.logits(last),
+                         "ours, unfused": lambda: net.logits(x),
+                         "ours, for_inference": lambda: fused.logits(x)}, args.runs, "testing")
+    base = min(list(times)[:2], key=lambda name: statistics.median(times[name]))
+    return {"base": base, "rows": figures(times, base), "largest_error": error,
+            "same_argmax": agreement}
+
+
+def _head_settings(args, reduce):
+    return {head: {"classes": args.classes, "depth": args.depth, "reduce": reduce, "head": head}
+            for head in ("literal", "factorized")}
+
+
+def _trainer(settings, crop):
+    net = PSPNet(**settings).train()
+    x = torch.randn(1, 3, crop, crop) * 60
+
+    def step():
+        net.zero_grad()
+        logits, aux_logits = net(x)
+        (logits.square().mean() + 0.4 * aux_logits.square().mean()).backward()
+    return step
+
+
+def _tester(settings, crop):
+    net = drawn(PSPNet(**settings))
+    x = torch.randn(1, 3, crop, crop) * 60
+
+    def test():
+        with torch.inference_mode():
+            net.logits(x)
+    return test
+
+
+def _peak(make, settings, crop, threads, pipe):
+    torch.set_num_threads(threads)
+    make(settings, crop)()
+    pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def peak_mib(*arguments):
+    """Peak memory of a new process that does it once."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_peak, args=(*arguments, theirs))
+    process.start()
+    theirs.close()
+    peak = ours.recv()
+    process.join()
+    return peak
+
+
+def heads(args):
+    """A training step and a test, literal against factorized: time, memory, multiply-adds."""
+    found = {}
+    for reduce in (True, False):
+        settings = _head_settings(args, reduce)
+        for what, make in (("training step", _trainer), ("test", _tester)):
+            label = f"{what}, {'with' if reduce else 'without'} reduction"
+            rows = figures(interleaved({head: make(given, args.crop) for head, given
+                                        in settings.items()}, args.runs, label), "literal")
+            for head, given in settings.items():
+                rows[head]["peak_mib"] = peak_mib(make, given, args.crop, args.threads)
+                rows[head]["gmac"] = gmac(given, args.crop, what == "training step")
+            found[label] = {"base": "literal", "rows": rows}
+    return found
+
+
+def gmac(settings, crop, training=False):
+    """10^9 multiply-adds of a forward pass, counted from shapes."""
+    with FakeTensorMode():
+        net = PSPNet(**settings).train(training)
+        return sum(multiply_adds(net.logits, torch.empty(1, 3, crop, crop)).values()) / 1e9
+
+
+def table(results):
+    """All figures as lines of a Markdown table."""
+    lines = ["| what | seconds | quartiles | ratio | quartiles | peak MiB | GMAC forward |",
+             "|---|---:|---:|---:|---:|---:|---:|"]
+    for label, result in results.items():
+        for name, row in result["rows"].items():
+            seconds, ratios = row["quartiles"], row["ratio_quartiles"]
+            mark = " (= 1)" if name == result["base"] else ""
+            lines.append(
+                f"| {label}: {name}{mark} | {row['seconds']:.3f} | {seconds[0]:.3f} .. "
+                f"{seconds[1]:.3f} | {row['ratio']:.2f} | {ratios[0]:.2f} .. {ratios[1]:.2f} | "
+                + " | ".join(f"{row[key]:.0f}" if key in row else "" for key in
+                             ("peak_mib", "gmac")) + " |")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=9, help="of each function, interleaved")
+    parser.add_argument("--crop", type=int, default=473)
+    parser.add_argument("--classes", type=int, default=150)
+    parser.add_argument("--depth", type=int, default=50)
+    parser.add_argument("--only", choices=("testing", "heads"))
+    parser.add_argument("--output", type=Path, default=ROOT / "experiments" / "runs" / "bench_net",
+                        help="folder of results.json and table.md")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    results = {}
+    if args.only != "heads":
+        results["one crop"] = testing(args)
+    if args.only != "testing":
+        results |= heads(args)
+    about = (f"PSPNet{args.depth}, {args.classes} classes, crop {args.crop}, batch 1, float32, "
+             f"{args.threads} threads, medians of {args.runs} interleaved runs; "
+             f"torch {torch.__version__}, {provenance()['processor']}")
+    if "one crop" in results:
+        crop = results["one crop"]
+        ratio = crop["rows"]["ours, for_inference"]["ratio"]
+        about += (f". for_inference against the port: {ratio:.2f} of its time (goal {GOAL}), "
+                  f"largest error {crop['largest_error']:.1e} of the largest logit, same argmax on "
+                  f"{100 * crop['same_argmax']:.3f}% of the map")
+    text = f"{about}\n\n{table(results)}\n"
+    print(text)
+    write_bytes(args.output / "table.md", text)
+    write_bytes(args.output / "results.json", json.dumps(
+        {"settings": {**vars(args), "output": None}, "provenance": provenance(),
+         "results": results}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

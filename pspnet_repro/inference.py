@@ -1,0 +1,202 @@
+"""A copy of a PSPNet for testing: BN folded, ReLU and additions fused, channels last."""
+
+import copy
+import functools
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pspnet_repro import checks, ops
+from pspnet_repro.factorized import (shifted_interpolation, tap_matrix, tap_products,
+                                     upsampled_conv2d)
+from pspnet_repro.resnet import MiniBackbone
+
+# oneDNN chooses the layout of a kernel by the map that it will see: the one of a 473 crop.
+_TYPICAL_SIZE = (60, 60)
+
+
+def onednn_fuses(weight):
+    """Whether torch's oneDNN operators take this weight: they fuse ReLU and additions."""
+    return (weight.device.type == "cpu" and weight.dtype == torch.float32
+            and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+            and hasattr(torch.ops.mkldnn, "_convolution_pointwise_"))
+
+
+def folded(unit):
+    """Weight and bias of one convolution that does what a ConvBN in eval mode does.
+
+    weight * s and bias - mean * s with s = slope / sqrt(var + eps), in float64, then rounded to the
+    convolution's dtype.
+    """
+    bn, weight = unit.bn, unit.conv.weight.detach()
+    scale = bn.weight.detach().double() / (bn.running_var.double() + bn.eps).sqrt()
+    bias = bn.bias.detach().double() - bn.running_mean.double() * scale
+    return ((weight.double() * scale.view(-1, 1, 1, 1)).to(weight.dtype), bias.to(weight.dtype))
+
+
+class FusedConv(nn.Module):
+    """Convolution with bias, perhaps ReLU, perhaps added to another tensor, in one pass.
+
+    Maps are channels last: of the layouts of torch and oneDNN it measured fastest
+    (experiments/bench_net.py). Without oneDNN's operators the same in torch's own.
+
+    Args:
+        conv: nn.Conv2d of the stride, padding and dilation.
+        weight, bias: in place of its own.
+        relu: of the sum.
+    """
+
+    def __init__(self, conv, weight, bias, relu):
+        super().__init__()
+        self.relu = relu
+        self.geometry = list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
+        # A parameter, so that the network tells its device.
+        self.bias = nn.Parameter(bias, requires_grad=False)
+        self.onednn = onednn_fuses(weight)
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        if self.onednn:
+            weight = torch.ops.mkldnn._reorder_convolution_weight(
+                weight, *self.geometry, [1, weight.shape[1], *_TYPICAL_SIZE])
+        self.weight = weight  # no buffer: oneDNN's layout can neither be saved nor moved
+
+    @classmethod
+    def of(cls, unit):
+        """Of a ConvBN."""
+        return cls(unit.conv, *folded(unit), unit.relu)
+
+    def _plain(self, x):
+        padding, stride, dilation, groups = self.geometry
+        return F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
+
+    def forward(self, x):
+        if self.onednn:
+            return torch.ops.mkldnn._convolution_pointwise(
+                x, self.weight, self.bias, *self.geometry, "relu" if self.relu else "none", [], "")
+        x = self._plain(x)
+        return x.relu_() if self.relu else x
+
+    def add_to(self, other, x):
+        """relu(other + conv(x)), in the place of `other`."""
+        if self.onednn:
+            return torch.ops.mkldnn._convolution_pointwise_.binary(
+                other, x, self.weight, self.bias, *self.geometry, "add", 1.0,
+                "relu" if self.relu else None, [], None)
+        other += self._plain(x)
+        return other.relu_() if self.relu else other
+
+
+class FusedResidual(nn.Module):
+    """ReLU of a branch of ConvBNs plus the input or its projection; uses the input up."""
+
+    def __init__(self, branch, project=None):
+        super().__init__()
+        *first, last = branch
+        self.first = nn.Sequential(*map(FusedConv.of, first))
+        self.last = FusedConv(last.conv, *folded(last), relu=True)
+        self.project = None if project is None else FusedConv.of(project)
+
+    def forward(self, x):
+        shortcut = x if self.project is None else self.project(x)
+        last = self.first(x)
+        return self.last.add_to(shortcut.clone() if shortcut is last else shortcut, last)
+
+
+def _stem(backbone):
+    """The convolutions before pool1 and that, as they are: a copy, in the network's layout.
+
+    Neither folded nor channels last: everything after the stem amplifies its rounding, so it keeps
+    the unfused network's bits. Of PSPNet50 with seeded weights (tests/test_inference.py) 0.006% of
+    the pixels have another argmax than unfused, and 0.014% if the stem is folded too.
+    """
+    first = [backbone.conv1] if isinstance(backbone, MiniBackbone) else backbone.stem
+    return nn.Sequential(*copy.deepcopy(first), backbone.pool).requires_grad_(False)
+
+
+def _blocks(backbone):
+    """All after pool1, fused."""
+    if isinstance(backbone, MiniBackbone):
+        return nn.Sequential(FusedConv.of(backbone.conv2), FusedResidual([backbone.conv3]))
+    blocks = [block for stage in (backbone.stage2, backbone.stage3, backbone.stage4,
+                                  backbone.stage5) for block in stage]
+    return nn.Sequential(*(FusedResidual([block.reduce, block.spatial, block.increase],
+                                         block.project) for block in blocks))
+
+
+class FusedHead(nn.Module):
+    """The pyramid's levels and conv5_4 with its kernel split among them, see factorized.py."""
+
+    def __init__(self, pyramid, unit, features):
+        super().__init__()
+        self.bins, self.pool = pyramid.bins, pyramid.pool
+        self.reduce = (None if pyramid.reduce is None
+                       else nn.ModuleList(map(FusedConv.of, pyramid.reduce)))
+        weight, bias = folded(unit)
+        levels = len(self.bins)
+        reduced = (weight.shape[1] - features) // max(levels, 1)
+        own, *parts = weight.split([features, *[reduced] * levels], 1)
+        self.own = FusedConv(unit.conv, own, bias, unit.relu)
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        # The concatenation's order is from the last level to the first.
+        self.taps = [tap_matrix(part.to(wide)).contiguous() for part in reversed(parts)]
+        self.interpolation = functools.lru_cache(maxsize=64)(self._interpolation)
+
+    def _interpolation(self, height, width):
+        """(rows, columns) as upsampled_conv2d takes them."""
+        about = self.taps[0].dtype, self.taps[0].device
+        return (torch.cat([shifted_interpolation(b, height, *about) for b in self.bins]),
+                [shifted_interpolation(b, width, *about) for b in self.bins])
+
+    def forward(self, x):
+        if not self.bins:
+            return self.own(x)
+        levels = ops.pyramid_pool2d(x, self.bins, self.pool)
+        if self.reduce is not None:
+            levels = [reduce(level) for reduce, level in zip(self.reduce, levels)]
+        products = [tap_products(level.to(taps.dtype), taps)
+                    for level, taps in zip(levels, self.taps)]
+        shares = upsampled_conv2d(products, *self.interpolation(*x.shape[2:]))
+        return self.own.add_to(shares.to(x.dtype), x)
+
+
+class FusedPSPNet(nn.Module):
+    """What PSPNet.for_inference returns; see there."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.classes, self.stride = net.classes, net.stride
+        self.stem, self.blocks = _stem(net.backbone), _blocks(net.backbone)
+        self.head = FusedHead(net.pyramid, net.head.conv, net.backbone.stage_channels[-1])
+        score = net.head.score
+        self.score = FusedConv(score, score.weight.detach().clone(), score.bias.detach().clone(),
+                               relu=False)
+        super().train(False)
+
+    def check_crop(self, *sizes):
+        """As PSPNet.check_crop."""
+        checks.crop(sizes, self.stride, self.head.bins)
+
+    def train(self, mode=True):
+        """Does nothing in eval mode. Raises ValueError: for training there is the PSPNet."""
+        if mode:
+            raise ValueError("a network of for_inference cannot be trained: its batch "
+                             "normalization is folded; train the PSPNet that it was made of")
+        return self
+
+    def _apply(self, *_args, **_kwargs):
+        raise ValueError("a network of for_inference stays on its device and in its dtype: move "
+                         "the PSPNet, then call for_inference")
+
+    def logits(self, x):
+        """As PSPNet.logits in eval mode. Raises ValueError where `x` asks for a gradient."""
+        if x.requires_grad and torch.is_grad_enabled():
+            raise ValueError("a network of for_inference has no gradients: call it under "
+                             "torch.no_grad(), or take the PSPNet that it was made of")
+        with torch.no_grad():
+            x = self.stem(x.contiguous()).contiguous(memory_format=torch.channels_last)
+            return self.score(self.head(self.blocks(x))).contiguous()
+
+    def forward(self, x):
+        """Scores (N, classes, H, W), H and W stride * k + 1."""
+        self.check_crop(*x.shape[2:])
+        return ops.interp2d(self.logits(x), x.shape[2:])
