@@ -6,6 +6,10 @@ from typing import NamedTuple
 from prototxt_import.caffe_pb2 import FillerParameter
 
 MAX_AXES = 32
+# Elements of one blob: Caffe's own limit.
+MAX_BLOB = 2 ** 31 - 1
+# The largest float32.
+FLOAT_MAX = 3.4028234663852886e38
 
 
 class Param(NamedTuple):

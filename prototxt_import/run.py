@@ -13,8 +13,10 @@ from pspnet_repro.checkpoint import write_bytes
 from pspnet_repro.data.lists import MEAN_BGR, read_image
 from pspnet_repro.errors import UsageError, UserError, first_line
 from pspnet_repro.evaluation.imresize import imresize
+from prototxt_import.base import FLOAT_MAX
 from prototxt_import.compare import deviations, recorded_items
 from prototxt_import.net import load_net
+from prototxt_import.outputs import check_outputs
 
 
 def add_parser(commands):
@@ -39,10 +41,13 @@ def add_parser(commands):
 
 def _mean(text):
     try:
-        blue, green, red = map(float, text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be three numbers, got {text!r}") from error
-    return blue, green, red
+        mean = tuple(map(float, text.split(",")))
+    except ValueError:
+        mean = ()
+    # Finite as the float32 that is subtracted.
+    if len(mean) != 3 or not all(abs(value) <= FLOAT_MAX for value in mean):
+        raise argparse.ArgumentTypeError(f"must be three finite numbers, got {text!r}")
+    return mean
 
 
 def _run(args):
@@ -50,6 +55,9 @@ def _run(args):
         raise UsageError("needs --output, --compare or both")
     if args.blobs and args.output is None:
         raise UsageError("--blobs needs --output")
+    if args.output is not None:
+        check_outputs([args.output], [path for path in (args.prototxt, args.caffemodel, args.image,
+                                                        args.compare) if path is not None])
     arrays = None if args.compare is None else _read_arrays(args.compare)
     net = load_net(args.prototxt, args.caffemodel)
     name, shape = _image_input(net)

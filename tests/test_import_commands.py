@@ -113,6 +113,10 @@ def test_run_does_not_pass_nan(files, capsys):
     (["a.png"], 2, "needs --output, --compare or both"),
     (["a.png", "--compare", "g.npz", "--blobs", "sum"], 2, "--blobs needs --output"),
     (["a.png", "-o", "o.npz", "--blobs", "sum,odd"], 2, "--blobs: odd not in"),
+    (["a.png", "-o", ""], 2, "--output must name a file, got '.'"),
+    (["a.png", "-o", "/"], 2, "--output must name a file, got '/'"),
+    (["a.png", "-o", "./a.png"], 2, "--output a.png is also read"),
+    (["a.png", "-o", "g.npz", "--compare", "g.npz"], 2, "--output g.npz is also read"),
     (["none.png", "-o", "o.npz"], 1, "none.png: no such image"),
     (["w.caffemodel", "-o", "o.npz"], 1, "w.caffemodel: not an image"),
     (["a.png", "--compare", "none.npz"], 1, "none.npz: no such file"),
@@ -130,7 +134,8 @@ def test_run_refuses(files, capsys, monkeypatch, args, code, message):
     assert message in said[-1] and said[-1].startswith("error: ")
 
 
-@pytest.mark.parametrize("args", [["--mean", "1,2"], ["--tolerance", "x"]])
+@pytest.mark.parametrize("args", [
+    ["--mean", "1,2"], ["--mean", "nan,inf,0"], ["--mean", "0,1e39,0"], ["--mean", "1,2,"], ["--tolerance", "x"]])
 def test_run_refuses_arguments(files, capsys, args):
     with pytest.raises(SystemExit, match="2"):
         _run(files[0], "a.png", *args)
