@@ -1,5 +1,6 @@
 """What every layer shares: the result of building one, and the checks of its fields."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -36,6 +37,13 @@ def check(condition, message):
     """Raise a ValueError, which the network turns into an error that names file and layer."""
     if not condition:
         raise ValueError(message)
+
+
+def check_finite_fields(message, fields, where=""):
+    """Check that fields of a message are finite as float32."""
+    for name in fields:
+        value = getattr(message, name)
+        check(math.isfinite(value), f"{where}{name} must be finite as float32, got {value}")
 
 
 def check_counts(layer, bottoms, tops):
