@@ -1,11 +1,16 @@
 """What every layer shares: the result of building one, and the checks of its fields."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 from prototxt_import.caffe_pb2 import FillerParameter
 
 MAX_AXES = 32
+# Elements of one blob: Caffe's own limit.
+MAX_BLOB = 2 ** 31 - 1
+# The largest float32.
+FLOAT_MAX = 3.4028234663852886e38
 
 
 class Param(NamedTuple):
@@ -32,6 +37,13 @@ def check(condition, message):
     """Raise a ValueError, which the network turns into an error that names file and layer."""
     if not condition:
         raise ValueError(message)
+
+
+def check_finite_fields(message, fields, where=""):
+    """Check that fields of a message are finite as float32."""
+    for name in fields:
+        value = getattr(message, name)
+        check(math.isfinite(value), f"{where}{name} must be finite as float32, got {value}")
 
 
 def check_counts(layer, bottoms, tops):

@@ -15,7 +15,7 @@ class Deviation(NamedTuple):
 
 def recorded_items(arrays):
     """{index of an item in the batch: prefix of its arrays}: {0: ""} for a single image."""
-    items = {int(found[1]): found[0] for found in (re.match(r"(\d+)/", name) for name in arrays)
+    items = {int(found[1]): found[0] for found in (re.match(r"(\d{1,9})/", name) for name in arrays)
              if found}
     return items or {0: ""}
 
@@ -37,7 +37,9 @@ def deviations(blobs, arrays, item=0, prefix=""):
         sample = arrays.get(f"{prefix}sample/{name}")
         if sample is None:
             continue
-        ours = blob[item].detach().cpu().numpy().reshape(-1)
+        # Differences and absolute values of integers would wrap around.
+        sample = sample.astype(np.result_type(sample, np.float32))
+        ours = (blob[item] if blob.ndim else blob).detach().cpu().numpy().reshape(-1)
         at = np.linspace(0, ours.size - 1, sample.size).astype(np.int64)
         mean = float(arrays[f"{prefix}mean_abs/{name}"])
         largest = max(np.abs(ours).max(), np.abs(sample).max(), 1e-30)

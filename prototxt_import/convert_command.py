@@ -5,6 +5,7 @@ from pathlib import Path
 from pspnet_repro import checkpoint
 from pspnet_repro.errors import UsageError
 from prototxt_import.convert import convert_network
+from prototxt_import.outputs import check_outputs
 from prototxt_import.torch_resnet import convert_torch_resnet
 
 _SUFFIXES = (".safetensors", ".pt", ".pth")
@@ -30,6 +31,7 @@ def _run(args):
     if len(args.files) != 2 and not (args.backbone and len(args.files) == 1):
         raise UsageError("needs NET.prototxt and W.caffemodel, or --backbone and one file, got "
                          f"{len(args.files)} files")
+    check_outputs([args.output], args.files)
     if len(args.files) == 1:
         model, rows, crop_size = convert_torch_resnet(*args.files)
     else:

@@ -4,6 +4,7 @@ from pspnet_repro.errors import UserError
 from pspnet_repro.names import caffe_names, pyramid_prefix
 from pspnet_repro.resnet import BLOCKS, MiniBackbone
 from pspnet_repro.solver import parameter_groups
+from prototxt_import.base import MAX_BLOB
 from prototxt_import.caffe_pb2 import (AVE, CAFFE, CUDNN, MAX, BlobShape, EltwiseParameter,
                                        NetParameter)
 
@@ -31,7 +32,7 @@ def describe(model, crop_size, training=None):
 class _Description:
     def __init__(self, model, crop_size, training):
         self.model, self.crop_size, self.training = model, crop_size, training
-        self.map_size = _map_size(model, crop_size)
+        self.map_size = map_size(model, crop_size)
         self.names = caffe_names(model)
         self.multipliers = {id(parameter): (group["lr_mult"], group["decay_mult"])
                             for group in parameter_groups(model) for parameter in group["params"]}
@@ -198,12 +199,15 @@ def _is_released_50(model):
     return backbone.get("blocks") == BLOCKS[50] and backbone["stem"] == "deep"
 
 
-def _map_size(model, crop_size):
+def map_size(model, crop_size):
     """Pixels a side of the feature map, which every bin divides."""
     try:
         model.check_crop(crop_size)
     except ValueError as error:
         raise UserError(str(error)) from error
+    if max(3, model.settings["classes"]) * crop_size ** 2 > MAX_BLOB:
+        raise UserError(f"crop_size {crop_size} gives an input or scores of more than {MAX_BLOB} "
+                        "elements: the original has no such blob")
     size = (crop_size - 1) // model.stride + 1
     for bins in model.pyramid.bins:
         if size % bins:

@@ -3,7 +3,10 @@
 from pathlib import Path
 
 from pspnet_repro import checkpoint
+from pspnet_repro.errors import UsageError, UserError
+from prototxt_import.describe import map_size
 from prototxt_import.export import SOLVER, TRAIN_NET, export
+from prototxt_import.outputs import check_outputs
 
 _CROP_SIZE = 473
 
@@ -24,13 +27,20 @@ def add_parser(commands):
 
 
 def _run(args):
+    folder = args.output[0].parent
+    outputs = [*args.output, *((folder / TRAIN_NET, folder / SOLVER) if args.train else ())]
+    check_outputs(outputs, [args.weights])
     model = checkpoint.load_model(args.weights)
     content = checkpoint.read_model_file(args.weights)
     training = content.get("training", {})
-    crop_size = args.crop_size or training.get("crop_size", content.get("crop_size", _CROP_SIZE))
+    crop_size = args.crop_size
+    if crop_size is None:
+        crop_size = training.get("crop_size", content.get("crop_size", _CROP_SIZE))
+    else:
+        try:
+            map_size(model, crop_size)
+        except UserError as error:
+            raise UsageError(f"--crop-size: {error}") from error
     export(model, crop_size, *args.output, training=training if args.train else None)
-    for path in args.output:
+    for path in outputs:
         print(path)
-    if args.train:
-        for name in (TRAIN_NET, SOLVER):
-            print(args.output[0].parent / name)

@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from prototxt_import.base import FLOAT_MAX, check_finite_fields
 from prototxt_import.caffe_pb2 import FillerParameter
 
 FILLERS = ("constant", "uniform", "gaussian", "xavier", "msra")
@@ -22,10 +23,12 @@ def check_filler(filler):
     """ValueError for a filler of another type, or with values out of range."""
     if filler.type not in FILLERS:
         raise ValueError(f"filler must be one of {', '.join(FILLERS)}, got {filler.type!r}")
-    if filler.type == "uniform" and not filler.min <= filler.max:
-        raise ValueError(f"filler's min must be at most its max {filler.max}, got {filler.min}")
-    if filler.type == "gaussian" and not 0 <= filler.std < math.inf:
-        raise ValueError(f"filler's std must be finite and at least 0, got {filler.std}")
+    check_finite_fields(filler, ("value", "min", "max", "mean", "std"), "filler's ")
+    if filler.type == "uniform" and not 0 <= filler.max - filler.min <= FLOAT_MAX:
+        raise ValueError("filler's min must be at most its max, their difference a float32, got "
+                         f"min {filler.min}, max {filler.max}")
+    if filler.type == "gaussian" and not filler.std >= 0:
+        raise ValueError(f"filler's std must be at least 0, got {filler.std}")
 
 
 @torch.no_grad()

@@ -48,7 +48,8 @@ def _read_text(path):
     if len(data) > MAX_BYTES:
         raise UserError(f"{path}: a prototxt must be at most {MAX_BYTES} bytes")
     try:
-        text = data.decode()
+        # Editors of some systems put a mark of UTF-8 before the first name.
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a prototxt: byte {error.start} is no text (is it a "
                         "caffemodel?)") from error

@@ -3,7 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from prototxt_import.base import Built, Param, check, check_counts, filler_or
+from prototxt_import.base import (
+    Built, Param, check, check_counts, check_finite_fields, filler_or)
 from prototxt_import.caffe_pb2 import EltwiseParameter
 
 
@@ -14,6 +15,7 @@ def _pointwise(layer, shapes, function):
 
 def relu(layer, shapes, train):
     """x where x > 0, else negative_slope * x."""
+    check_finite_fields(layer.relu_param, ("negative_slope",))
     slope = layer.relu_param.negative_slope
     return _pointwise(layer, shapes, lambda x: F.leaky_relu(x, slope) if slope else torch.relu(x))
 
@@ -29,6 +31,7 @@ def tanh(layer, shapes, train):
 def power(layer, shapes, train):
     """(shift + scale * x)^power."""
     param = layer.power_param
+    check_finite_fields(param, ("power", "scale", "shift"))
 
     def function(x):
         base = x * param.scale + param.shift

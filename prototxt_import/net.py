@@ -9,7 +9,7 @@ from torch import nn
 
 from pspnet_repro.errors import UserError, first_line
 from prototxt_import import caffe_pb2
-from prototxt_import.base import MAX_AXES, Built, check
+from prototxt_import.base import MAX_AXES, MAX_BLOB, Built, check
 from prototxt_import.caffemodel import iterate_caffemodel
 from prototxt_import.fillers import check_filler, fill
 from prototxt_import.inputs import is_input, layer_inputs, old_inputs
@@ -17,8 +17,6 @@ from prototxt_import.layers import DEFAULT_LOSS_WEIGHTS, LAYERS
 from prototxt_import.parameters import check_fits, check_size, same_shape, share
 from prototxt_import.prototxt import read_net
 
-# Elements of one blob: Caffe's own limit.
-MAX_BLOB = 2 ** 31 - 1
 PHASES = {"TRAIN": caffe_pb2.TRAIN, "TEST": caffe_pb2.TEST}
 
 

@@ -2,8 +2,6 @@
 
 import argparse
 import io
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +9,14 @@ import torch
 
 from pspnet_repro.checkpoint import write_bytes
 from pspnet_repro.data.lists import MEAN_BGR, read_image
-from pspnet_repro.errors import UsageError, UserError, first_line
+from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation.imresize import imresize
+from prototxt_import.base import FLOAT_MAX
 from prototxt_import.compare import deviations, recorded_items
+from prototxt_import.memory import check_blobs
 from prototxt_import.net import load_net
+from prototxt_import.outputs import check_outputs
+from prototxt_import.recorded import read_recorded
 
 
 def add_parser(commands):
@@ -39,10 +41,13 @@ def add_parser(commands):
 
 def _mean(text):
     try:
-        blue, green, red = map(float, text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be three numbers, got {text!r}") from error
-    return blue, green, red
+        mean = tuple(map(float, text.split(",")))
+    except ValueError:
+        mean = ()
+    # Finite as the float32 that is subtracted.
+    if len(mean) != 3 or not all(abs(value) <= FLOAT_MAX for value in mean):
+        raise argparse.ArgumentTypeError(f"must be three finite numbers, got {text!r}")
+    return mean
 
 
 def _run(args):
@@ -50,11 +55,20 @@ def _run(args):
         raise UsageError("needs --output, --compare or both")
     if args.blobs and args.output is None:
         raise UsageError("--blobs needs --output")
-    arrays = None if args.compare is None else _read_arrays(args.compare)
+    if args.output is not None:
+        check_outputs([args.output], [path for path in (args.prototxt, args.caffemodel, args.image,
+                                                        args.compare) if path is not None])
+    arrays = None if args.compare is None else read_recorded(args.compare)
     net = load_net(args.prototxt, args.caffemodel)
     name, shape = _image_input(net)
+    if net.steps is not None:
+        # Before the image is resized.
+        check_blobs(net)
+    image = _input(args, shape, arrays)
+    net.prepare(**{name: image})
+    check_blobs(net)
     with torch.inference_mode():
-        outputs = net(**{name: _input(args, shape, arrays)})
+        outputs = net(**{name: image})
     if args.output is not None:
         names = args.blobs.split(",") if args.blobs else list(outputs)
         unknown = [blob for blob in names if blob not in net.blobs]
@@ -95,17 +109,6 @@ def compare(net, arrays, tolerance, path):
             f"worst: {worst.blob}, {worst.error:.2g}")
 
 
-def _read_arrays(path):
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except (OSError, ValueError, EOFError, LookupError, TypeError, AttributeError, MemoryError,
-            NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: not an .npz file of arrays: {first_line(error)}") from error
-
-
 def _image_input(net):
     found = [(name, shape) for name, shape in net.input_shapes.items()
              if shape is not None and len(shape) == 4 and shape[1] == 3]
@@ -123,7 +126,7 @@ def _input(args, shape, arrays):
     elif arrays is None:
         raise UsageError("needs an image")
     elif "data" in arrays:
-        return arrays["data"]
+        return arrays["data"].astype(np.float32)
     elif "image_bgr" in arrays:
         image = arrays["image_bgr"]
     else:

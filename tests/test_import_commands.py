@@ -108,11 +108,93 @@ def test_run_does_not_pass_nan(files, capsys):
     assert "deviates is 'twin', made by layer 'twin/relu' (ReLU)" in capsys.readouterr().err
 
 
+BIG = """layer {{ name: "{0}" type: "Interp" bottom: "data" top: "{0}"
+         interp_param {{ height: {1} width: {1} }} }}"""
+
+
+@pytest.mark.parametrize(("layers", "message"), [
+    ([("a", 12000)], "layer 'a' (Interp): a blob must be at most 1073741824 bytes, 'a' of shape "
+                     "(1, 3, 12000, 12000) needs 1728000000"),
+    ([(name, 9000) for name in "abcdef"],
+     "layer 'e' (Interp): blobs up to this layer must be at most 4294967296 bytes, got 4860000"),
+    ([("a", 9)], None)])
+def test_run_limits_the_memory_of_blobs(files, capsys, layers, message):
+    folder, _ = files
+    path = folder / "net.prototxt"
+    path.write_text(NET + "".join(BIG.format(*layer) for layer in layers))
+    code = _run(folder, folder / "a.png", "-o", folder / "o.npz")
+    said = capsys.readouterr().err
+    if message is None:
+        assert code == 0 and said == ""
+        return
+    assert code == 1 and said.startswith(f"error: {path}: {message}") and said.count("\n") == 1
+
+
+def test_run_limits_the_recorded_input(files, capsys):
+    folder, _ = files
+    path = folder / "net.prototxt"
+    path.write_text(NET.replace("kernel_size: 1 ", "kernel_size: 1 pad: 8000 "))
+    np.savez(folder / "g.npz", data=np.zeros((2, 3, 40, 5), np.float32))
+    assert _run(folder, "--compare", folder / "g.npz") == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {path}: layer 'sum' (Convolution): a blob must be at most "
+                           "1073741824 bytes, 'sum' of shape (2, 1, 16040, 16005)")
+
+
+RECORD = np.zeros(2, [("a", "f4"), ("b", "i4")])
+
+
+@pytest.mark.parametrize(("name", "value", "rule"), [
+    ("mean_abs/sum", None, "is missing: each sample needs its mean"),
+    ("mean_abs/sum", np.ones(2), "must be a single number, has shape (2,)"),
+    ("mean_abs/sum", "high", "must be real numbers, is <U4"),
+    ("sample/sum", np.zeros(0), "must be of shape (n), none empty, has shape (0,)"),
+    ("sample/sum", np.ones((2, 2)), "must be of shape (n), none empty, has shape (2, 2)"),
+    ("sample/sum", np.array(["a"]), "must be real numbers, is <U1"),
+    ("sample/sum", np.array(["2017-07-21"], "M8[D]"), "must be real numbers, is datetime64"),
+    ("sample/sum", RECORD, "must be real numbers, is [('a'"),
+    ("sample/sum", np.ones(3, complex), "must be real numbers, is complex128"),
+    ("7/sample/sum", np.ones(3), "'7/mean_abs/sum' is missing"),
+    ("data", np.array(["a"]), "must be real numbers"), ("data", RECORD, "must be real numbers"),
+    ("data", np.zeros((1, 3, 4, 5), "M8[s]"), "must be real numbers"),
+    ("data", np.zeros((1, 4, 4, 5)), "must be of shape (N, 3, H, W)"),
+    ("data", np.zeros((0, 3, 4, 5)), "must be of shape (N, 3, H, W)"),
+    ("image_bgr", np.zeros(3), "must be of shape (H, W, 3), none empty, has shape (3,)"),
+    ("image_bgr", np.zeros((4, 5)), "must be of shape (H, W, 3)"),
+    ("image_bgr", np.zeros((4, 5, 4)), "must be of shape (H, W, 3)"),
+    ("image_bgr", np.array("picture"), "must be real numbers"),
+    ("sample/sum", np.array([{}], object), "not an .npz file of arrays without Python objects")])
+def test_run_checks_what_was_recorded(files, capsys, name, value, rule):
+    folder, _ = files
+    arrays = _golden(folder)
+    arrays[name] = value
+    if value is None:
+        del arrays[name]
+    np.savez(folder / "g.npz", **arrays)
+    capsys.readouterr()
+    assert _run(folder, "--compare", folder / "g.npz") == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {folder / 'g.npz'}: ") and said.count("\n") == 1
+    assert name.split("/")[-1] in said and rule in said and "allow_pickle" not in said
+
+
+def test_run_takes_recorded_integers(files, capsys):
+    folder, _ = files
+    np.savez(folder / "g.npz", data=np.full((1, 3, 4, 5), -128, np.int16), **{
+        "sample/data": np.full(4, -128, np.int8), "mean_abs/data": np.uint8(128)})
+    assert _run(folder, "--compare", folder / "g.npz") == 0
+    assert "all 1 recorded blobs agree" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("args", "code", "message"), [
     (["-o", "o.npz"], 2, "needs an image"),
     (["a.png"], 2, "needs --output, --compare or both"),
     (["a.png", "--compare", "g.npz", "--blobs", "sum"], 2, "--blobs needs --output"),
     (["a.png", "-o", "o.npz", "--blobs", "sum,odd"], 2, "--blobs: odd not in"),
+    (["a.png", "-o", ""], 2, "--output must name a file, got '.'"),
+    (["a.png", "-o", "/"], 2, "--output must name a file, got '/'"),
+    (["a.png", "-o", "./a.png"], 2, "--output a.png is also read"),
+    (["a.png", "-o", "g.npz", "--compare", "g.npz"], 2, "--output g.npz is also read"),
     (["none.png", "-o", "o.npz"], 1, "none.png: no such image"),
     (["w.caffemodel", "-o", "o.npz"], 1, "w.caffemodel: not an image"),
     (["a.png", "--compare", "none.npz"], 1, "none.npz: no such file"),
@@ -130,7 +212,9 @@ def test_run_refuses(files, capsys, monkeypatch, args, code, message):
     assert message in said[-1] and said[-1].startswith("error: ")
 
 
-@pytest.mark.parametrize("args", [["--mean", "1,2"], ["--tolerance", "x"]])
+@pytest.mark.parametrize("args", [
+    ["--mean", "1,2"], ["--mean", "nan,inf,0"], ["--mean", "0,1e39,0"], ["--mean", "1,2,"],
+    ["--tolerance", "x"]])
 def test_run_refuses_arguments(files, capsys, args):
     with pytest.raises(SystemExit, match="2"):
         _run(files[0], "a.png", *args)

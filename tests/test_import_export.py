@@ -203,9 +203,52 @@ def test_export_command(tmp_path, capsys):
     capsys.readouterr()
     assert main(["export", str(again), "-o", *names]) == 0
     assert list(read_net(names[0]).input_dim) == [1, 3, 89, 89]
-    assert main(["export", str(again), "-o", *names, "--crop-size", "97"]) == 1
+    assert main(["export", str(again), "-o", *names, "--crop-size", "97"]) == 2
     error = capsys.readouterr().err
     assert "2 bins do not divide" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("crop_size", [
+    -7, -1, 0, 1, 9, 88, 26777, 100000000, 100000001, 10 ** 30 + 1])
+def test_export_command_refuses_a_crop(tmp_path, capsys, crop_size):
+    weights, names = tmp_path / "net.pt", [str(tmp_path / name) for name in FILES[2:]]
+    checkpoint.save_model(weights, PSPNet(3, **MINI), crop_size=89)
+    assert main(["export", str(weights), "-o", *names, "--crop-size", str(crop_size)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: --crop-size: ") and said.count("\n") == 1
+    assert str(crop_size) in said and [path.name for path in tmp_path.iterdir()] == ["net.pt"]
+
+
+@pytest.mark.parametrize("outputs, why", [
+    (["q.prototxt", "net.pt"], "is also read"), (["link.pt", "w"], "is also read"),
+    (["q.prototxt", "hard.pt"], "is also read"), (["../{}/net.pt", "w"], "is also read"),
+    (["a", "a"], "is written twice"), (["a", "./b/../a"], "is written twice"),
+    (["a", "solver.prototxt"], "is written twice"),
+    (["train_val.prototxt", "w"], "is written twice"), (["", "w"], "must name a file, got '.'"),
+    (["a", "/"], "must name a file, got '/'")])
+def test_export_command_keeps_its_input(tmp_path, capsys, monkeypatch, outputs, why):
+    monkeypatch.chdir(tmp_path)
+    checkpoint.save_model(tmp_path / "net.pt", PSPNet(3, **MINI), crop_size=89)
+    (tmp_path / "link.pt").symlink_to("net.pt")
+    (tmp_path / "hard.pt").hardlink_to(tmp_path / "net.pt")
+    (tmp_path / "b").mkdir()
+    before = (tmp_path / "net.pt").read_bytes()
+    outputs = [name.format(tmp_path.name) for name in outputs]
+    assert main(["export", "net.pt", "-o", *outputs, "--train"]) == 2
+    said = capsys.readouterr().err
+    assert why in said and said.count("\n") == 1
+    assert (tmp_path / "net.pt").read_bytes() == before
+    assert not (tmp_path / "solver.prototxt").exists()
+
+
+def test_convert_command_keeps_its_input(tmp_path, capsys):
+    prototxt, caffemodel = _export(PSPNet(3, **MINI), tmp_path)
+    weights = caffemodel.rename(tmp_path / "w.pt")
+    before = weights.read_bytes()
+    assert main(["convert", str(prototxt), str(weights), "-o", str(weights)]) == 2
+    said = capsys.readouterr().err
+    assert f"{weights} is also read" in said and said.count("\n") == 1
+    assert weights.read_bytes() == before
 
 
 def test_exported_file_is_of_the_original_layout(tmp_path):

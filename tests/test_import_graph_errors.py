@@ -23,6 +23,7 @@ def _load(tmp_path, *layers, **kwargs):
 
 
 XY = 'bottom: "x" top: "y"'
+FILLED = " inner_product_param { num_output: 2 weight_filler { %s } }"
 REFUSED = [
     ("LRN", XY, "type 'LRN' is not supported"),
     ("ReLU", 'bottom: "z" top: "y"', "bottom 'z' is made by no layer$"),
@@ -83,6 +84,24 @@ REFUSED = [
      "parameters up to this layer must be at most 1073741824 bytes, got 2320000000"),
     ("Reshape", XY + " reshape_param { shape { %s } }" % ("dim: -1" + " dim: 1" * 40),
      "at most 32 axes"),
+    ("InnerProduct", XY + FILLED % 'type: "uniform" min: -3e38 max: 3e38',
+     "their difference a float32, got min -3"),
+    ("InnerProduct", XY + FILLED % 'type: "uniform" min: 1 max: 0',
+     "min must be at most its max"),
+    ("InnerProduct", XY + FILLED % 'type: "uniform" min: nan',
+     "filler's min must be finite as float32, got nan"),
+    ("InnerProduct", XY + FILLED % 'value: nan',
+     "filler's value must be finite as float32, got nan"),
+    ("InnerProduct", XY + FILLED % 'value: 1e39',
+     "filler's value must be finite as float32, got inf"),
+    ("InnerProduct", XY + FILLED % 'type: "gaussian" mean: nan',
+     "filler's mean must be finite as float32, got nan"),
+    ("InnerProduct", XY + FILLED % 'type: "gaussian" std: -1',
+     "filler's std must be at least 0, got -1"),
+    ("ReLU", XY + " relu_param { negative_slope: nan }", "negative_slope must be finite as"),
+    ("Power", XY + " power_param { power: nan }", "power must be finite as float32, got nan"),
+    ("Power", XY + " power_param { scale: inf }", "scale must be finite as float32, got inf"),
+    ("Power", XY + " power_param { shift: nan }", "shift must be finite as float32, got nan"),
     ("Interp", XY + " interp_param { zoom_factor: 100000 }", "at most 2147483647 elements"),
 ]
 

@@ -52,6 +52,12 @@ def test_grammar(tmp_path):
     assert list(layer.propagate_down) == [True, False]
 
 
+def test_mark_of_utf8_is_skipped(tmp_path):
+    assert _read(tmp_path, '\ufeffname: "n"').name == "n"
+    with pytest.raises(UserError, match="net.prototxt:1: "):
+        _read(tmp_path, 'name: "n" \ufeffinput: "x"')
+
+
 @pytest.mark.parametrize("name", ["pspnet50_ADE20K_473", "pspnet101_VOC2012_473",
                                   "pspnet101_cityscapes_713"])
 def test_released_prototxt_reads_and_writes(shared, tmp_path, name):
