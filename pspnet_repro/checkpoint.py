@@ -86,12 +86,17 @@ def load(path, data=None):
         UserError: the file is missing, truncated, or holds anything else than plain data.
     """
     try:
-        content = torch.load(path if data is None else io.BytesIO(data), map_location="cpu",
-                             weights_only=True)
+        # An open file: torch would choose a format by the path's suffix.
+        with open(path, "rb") if data is None else io.BytesIO(data) as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
-            OverflowError, MemoryError, pickle.UnpicklingError) as error:
+    except (EOFError, pickle.UnpicklingError) as error:
+        # In our own words: torch advises to unpickle whatever the file holds.
+        raise UserError(f"{path}: not a readable checkpoint: not a file of plain tensors; files "
+                        "that need unpickling of code are not loaded") from error
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError,
+            OverflowError, MemoryError) as error:
         raise UserError(f"{path}: not a readable checkpoint: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a checkpoint: holds a {type(content).__name__}")
