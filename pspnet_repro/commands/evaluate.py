@@ -68,7 +68,7 @@ def run(args):
              "protocol": dataclasses.asdict(protocol), "predictions": predictions is not None}
     net = network_for_testing(args, net)
     with distributed.join() as processes, CountsFile(output, about, net.classes,
-                                                     processes) as record:
+                                                     len(pairs), processes) as record:
         matrix, failed = _test(args, net, data, pairs, protocol, predictions, record, processes)
     if not processes.first:
         return 1 if failed else 0
