@@ -4,13 +4,19 @@ import os
 import subprocess
 import sys
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
 import prototxt_import.__main__ as imports
 import pspnet_repro.__main__ as commands
 from pspnet_repro import checkpoint
+from pspnet_repro.data.classes import read_classes
+from pspnet_repro.data.datasets import open_data
 from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.evaluation import ConfusionMatrix
+from pspnet_repro.figures import confusion_figure
 
 NOT_PLAIN = "not a file of plain tensors; files that need unpickling of code are not loaded"
 
@@ -72,3 +78,27 @@ def test_output_that_cannot_be_written(full):
                                stderr=subprocess.PIPE, check=False)
     assert ended.returncode == 1
     assert ended.stderr == ("error: [Errno 28] No space left on device\n" if full else "")
+
+
+def test_colours_of_many_digits_are_refused(tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_text(f"1 2 3 sea\n1 {'9' * 5000} 3 land\n")
+    with pytest.raises(UserError, match="classes.txt, line 2: must be RED GREEN BLUE NAME"):
+        read_classes(path)
+
+
+@pytest.mark.parametrize("name", [r"$\frac$", "$$", "a" * 5000, r"\$_^{"])
+def test_any_name_of_a_class_can_be_drawn(tmp_path, name):
+    matrix = ConfusionMatrix(2)
+    matrix.update(np.array([0, 1]), np.array([0, 1]))
+    confusion_figure(matrix, (name, "sea"), tmp_path / "confusion.png")
+    picture = cv2.imread(str(tmp_path / "confusion.png"))
+    assert max(picture.shape) < 1000 and picture.min() < 100
+
+
+@pytest.mark.parametrize("line, wanted", [
+    ("../d/i0.png", "d/i0.png"), ("a/../../../i0.jpg", "a/i0.png"), ("a/i0.png", "a/i0.png")])
+def test_predictions_stay_in_their_folder(tmp_path, line, wanted):
+    (tmp_path / "val.txt").write_text(f"{line}\n")
+    data = open_data(str(tmp_path))
+    assert data.submission(data.pairs("val")[0], "val").as_posix() == wanted
