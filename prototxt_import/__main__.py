@@ -4,7 +4,7 @@ import argparse
 import sys
 import warnings
 
-from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.errors import UserError, report
 from prototxt_import import convert_command, export_command, inspect, run
 
 # Each module adds its subcommand with add_parser(commands).
@@ -21,9 +21,9 @@ def main(argv=None):
     warnings.showwarning = _print_warning
     try:
         args.run(args)
-    except (UserError, MemoryError) as error:
-        print(f"error: {error or 'not enough memory'}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+        sys.stdout.flush()
+    except (UserError, MemoryError, OSError) as error:
+        return report(error)
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130

@@ -7,7 +7,7 @@ import cv2
 
 from pspnet_repro import distributed
 from pspnet_repro.commands import check_data, evaluate, predict, train
-from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.errors import UsageError, UserError, report
 from pspnet_repro.run_folder import Interrupted
 
 
@@ -20,13 +20,14 @@ def main(argv=None):
     # Our own messages name the file.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        return args.run(args) or 0
+        code = args.run(args) or 0
+        sys.stdout.flush()
+        return code
     except (UsageError, distributed.FailedElsewhere) as error:
         distributed.say(f"error: {error}")
         return 2 if isinstance(error, UsageError) else 1
-    except (UserError, MemoryError) as error:
-        print(f"error: {error or 'not enough memory'}", file=sys.stderr)
-        return 1
+    except (UserError, MemoryError, OSError) as error:
+        return report(error)
     except (Interrupted, KeyboardInterrupt) as stop:
         distributed.say(f"\n{stop}" if str(stop) else "\nstopped")
         return 130

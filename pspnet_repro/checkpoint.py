@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import io
 import json
+import math
 import os
 import pickle
 from pathlib import Path
@@ -86,12 +87,17 @@ def load(path, data=None):
         UserError: the file is missing, truncated, or holds anything else than plain data.
     """
     try:
-        content = torch.load(path if data is None else io.BytesIO(data), map_location="cpu",
-                             weights_only=True)
+        # An open file: torch would choose a format by the path's suffix.
+        with open(path, "rb") if data is None else io.BytesIO(data) as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
-            OverflowError, MemoryError, pickle.UnpicklingError) as error:
+    except (EOFError, pickle.UnpicklingError) as error:
+        # In our own words: torch advises to unpickle whatever the file holds.
+        raise UserError(f"{path}: not a readable checkpoint: not a file of plain tensors; files "
+                        "that need unpickling of code are not loaded") from error
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError,
+            OverflowError, MemoryError) as error:
         raise UserError(f"{path}: not a readable checkpoint: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a checkpoint: holds a {type(content).__name__}")
@@ -135,12 +141,60 @@ def read_model_file(path):
     missing = [key for key in ("settings", "weights") if key not in content]
     if missing:
         raise UserError(f"{path}: not a PSPNet file: lacks {' and '.join(missing)}")
-    weights = content["weights"]
-    if not (isinstance(content["settings"], dict) and isinstance(weights, dict)
-            and all(isinstance(tensor, torch.Tensor) for tensor in weights.values())):
+    content = {"kind": "pspnet", **content}
+    if not isinstance(content["kind"], str):
+        raise UserError(f"{path}: kind: must be text, got a {type(content['kind']).__name__}")
+    check_weights(content["weights"], path)
+    _check_settings(content["settings"], path)
+    return content
+
+
+def check_weights(weights, path):
+    """Raise UserError unless what a file holds as weights are dense floating tensors by name."""
+    if not isinstance(weights, dict):
         raise UserError(f"{path}: not a PSPNet file: settings must be a dictionary, weights one of "
                         "tensors")
-    return {"kind": "pspnet", **content}
+    for name, tensor in weights.items():
+        if not isinstance(name, str):
+            raise UserError(f"{path}: weights: names must be text, got {str(name)[:40]!r}")
+        if not isinstance(tensor, torch.Tensor):
+            raise UserError(f"{path}: {name}: must be a tensor, got a {type(tensor).__name__}")
+        if (tensor.dtype not in _FLOATS or tensor.layout != torch.strided or tensor.is_nested
+                or tensor.device.type != "cpu"):
+            nested = "nested " if tensor.is_nested else ""
+            raise UserError(f"{path}: {name}: must be a dense floating tensor, got a {nested}"
+                            f"{tensor.layout} one of {tensor.dtype} on {tensor.device}")
+
+
+def _check_settings(settings, path):
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: not a PSPNet file: settings must be a dictionary, weights one of "
+                        "tensors")
+    for name, value in settings.items():
+        # Names that are missing here the network's class refuses.
+        rule, is_right = _RULES.get(name, ("plain", lambda _: True))
+        if value is not None and not is_right(value):
+            raise UserError(f"{path}: settings, {name}: must be {rule}, got "
+                            f"{' '.join(str(value).split())[:80]!r}")
+        if not isinstance(name, str):
+            raise UserError(f"{path}: settings: names must be text, got {str(name)[:40]!r}")
+
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_WHOLE = "a whole number", lambda value: type(value) is int
+_NUMBER = "a finite number", lambda value: type(value) in (int, float) and abs(value) < math.inf
+_SWITCH = "true or false", lambda value: type(value) is bool
+_WORD = "text", lambda value: type(value) is str
+_LIST = "a list of whole numbers", lambda value: (type(value) in (list, tuple)
+                                                  and all(type(item) is int for item in value))
+# The arguments of PSPNet and of ResNet.
+_RULES = {
+    **dict.fromkeys(("classes", "depth", "stem_width", "head_width", "aux_width",
+                     "pool_padding"), _WHOLE),
+    **dict.fromkeys(("width", "dropout", "initial_running_var"), _NUMBER),
+    **dict.fromkeys(("reduce", "aux"), _SWITCH),
+    **dict.fromkeys(("pool", "stem", "stride_in", "variance", "backbone", "head"), _WORD),
+    **dict.fromkeys(("bins", "strides", "dilations", "blocks", "widths"), _LIST)}
 
 
 def _is_safetensors(path):

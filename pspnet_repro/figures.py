@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from pspnet_repro.checkpoint import write_bytes
 
+MAX_NAME = 40  # characters
 
 def confusion_figure(matrix, names, path):
     """Draw a ConfusionMatrix, each row a share of its class's labelled pixels, into a PNG file."""
@@ -16,8 +17,10 @@ def confusion_figure(matrix, names, path):
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
     picture = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
-    axes.set_xticks(range(len(names)), names, rotation=90)
-    axes.set_yticks(range(len(names)), names)
+    names = [name if len(name) <= MAX_NAME else f"{name[:MAX_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
+             for name in names]
+    axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.tick_params(labelsize=8 if few else 5.5)
     axes.set_xlabel("predicted", fontsize=max(10, side))
     axes.set_ylabel("label", fontsize=max(10, side))

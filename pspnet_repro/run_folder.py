@@ -1,12 +1,13 @@
 """The files of a training beside its weights: log, losses and the state to resume from."""
 
+import json
 import signal
 import time
 
 import torch
 
 from pspnet_repro import checkpoint
-from pspnet_repro.errors import UserError
+from pspnet_repro.errors import UserError, first_line
 
 
 class Interrupted(Exception):
@@ -44,7 +45,11 @@ def check_same_settings(settings, content, path):
     saved = content.get("training")
     if not isinstance(saved, dict):
         raise UserError(f"{path}: not a file of a training: lacks its settings")
-    ours, saved = _flat(settings.to_json()), _flat(saved)
+    try:
+        ours, saved = (_flat(json.loads(json.dumps(given))) for given in
+                       (settings.to_json(), saved))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: training: must be plain settings: {first_line(error)}") from error
     for key in sorted(set(ours) | set(saved)):
         if ours.get(key) != saved.get(key):
             raise UserError(f"{path}: holds a training with {key} = {saved.get(key)!r}, not "
@@ -97,15 +102,45 @@ def restore(path, settings, model, solver, processes, device):
         if state.get("processes", 1) != processes.size:
             raise ValueError(f"it was saved by {state.get('processes', 1)} processes, not "
                              f"{processes.size}")
+        _check_state(state, settings)
+        checkpoint.check_weights(state["weights"], path)
         model.load_state_dict(state["weights"])
-        solver.load_state_dict(state["solver"])
+        _load_solver(solver, state["solver"])
         # A copy: torch crashes on a generator's state that starts within a storage.
         rng = state["rng"].view(processes.size, -1)[processes.rank].clone()
         if device.type == "cpu":
             torch.set_rng_state(rng)
         else:
             torch.cuda.set_rng_state(rng, device)
-        return int(state["iteration"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        return state["iteration"]
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise UserError(f"{path}: does not fit this training: "
                         f"{' '.join(str(error).split())}") from error
+
+
+def _check_state(state, settings):
+    iteration, rng = state["iteration"], state["rng"]
+    if type(iteration) is not int or not 0 <= iteration <= settings.max_iter:
+        raise ValueError(f"iteration must be a whole number from 0 to {settings.max_iter}, got "
+                         f"{str(iteration)[:40]!r}")
+    if not isinstance(rng, torch.Tensor) or rng.dtype != torch.uint8 or rng.dim() != 1:
+        raise ValueError(f"rng must be a tensor of bytes, got a {type(rng).__name__}")
+    if not isinstance(state["solver"], dict):
+        raise ValueError(f"solver must be a dictionary, got a {type(state['solver']).__name__}")
+
+
+def _load_solver(solver, state):
+    """load_state_dict of a state that must be of this training."""
+    def options():
+        return [{key: value for key, value in group.items() if key not in ("params", "lr")}
+                for group in solver.param_groups]
+
+    wanted = options()
+    solver.load_state_dict(state)
+    if options() != wanted:
+        raise ValueError("solver: its groups are not this training's")
+    for parameter, entries in solver.state.items():
+        buffer = entries["momentum_buffer"]
+        if not isinstance(buffer, torch.Tensor) or buffer.shape != parameter.shape:
+            raise ValueError(f"solver: momentum_buffer must be a tensor of shape "
+                             f"{tuple(parameter.shape)}")

@@ -68,7 +68,7 @@ def run(args):
              "protocol": dataclasses.asdict(protocol), "predictions": predictions is not None}
     net = network_for_testing(args, net)
     with distributed.join() as processes, CountsFile(output, about, net.classes,
-                                                     processes) as record:
+                                                     len(pairs), processes) as record:
         matrix, failed = _test(args, net, data, pairs, protocol, predictions, record, processes)
     if not processes.first:
         return 1 if failed else 0
@@ -102,16 +102,16 @@ def _test(args, net, data, pairs, protocol, predictions, record, processes):
 
 
 def _write_results(matrix, classes, about, images, failed, output):
-    """Print the figures and write result.json and confusion.png."""
-    width = max(map(len, classes.names))
-    for k, (name, iou) in enumerate(zip(classes.names, matrix.iou)):
-        print(f"class {k:3d}  {name:{width}}  IoU {100 * iou:6.2f}")
-    print(f"mean IoU {100 * matrix.mean_iou:.2f}  pixel accuracy "
-          f"{100 * matrix.pixel_accuracy:.2f}")
+    """Write result.json and confusion.png and print the figures."""
     figures = {"mean_iou": matrix.mean_iou, "pixel_accuracy": matrix.pixel_accuracy,
                "classes": classes.names, "iou": matrix.iou.tolist(),
                "confusion": matrix.counts.tolist(), "images": images - failed,
                "failed": failed, **about}
     checkpoint.write_bytes(output / "result.json", json.dumps(figures, indent=1))
     confusion_figure(matrix, classes.names, output / "confusion.png")
+    width = max(map(len, classes.names))
+    for k, (name, iou) in enumerate(zip(classes.names, matrix.iou)):
+        print(f"class {k:3d}  {name:{width}}  IoU {100 * iou:6.2f}")
+    print(f"mean IoU {100 * matrix.mean_iou:.2f}  pixel accuracy "
+          f"{100 * matrix.pixel_accuracy:.2f}")
     print(f"written to {output}: result.json, confusion.png")

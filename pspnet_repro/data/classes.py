@@ -35,7 +35,7 @@ def read_classes(path):
         if not line.strip():
             continue
         words = line.split(maxsplit=3)
-        if len(words) < 4 or not all(w.isascii() and w.isdigit() and int(w) < 256
+        if len(words) < 4 or not all(w.isascii() and w.isdigit() and len(w) < 4 and int(w) < 256
                                      for w in words[:3]):
             raise UserError(f"{path}, line {number}: must be RED GREEN BLUE NAME, each colour "
                             f"0..255, got {line.strip()[:80]!r}")

@@ -176,8 +176,8 @@ class DataSet:
         if self.layout is not None:
             return Path(self.layout.submission(pair, split))
         path = pair.image
-        return Path(path.relative_to(self.root) if path.is_relative_to(self.root)
-                    else path.name).with_suffix(".png")
+        inside = path.relative_to(self.root) if path.is_relative_to(self.root) else Path(path.name)
+        return Path(*(part for part in inside.parts if part != "..")).with_suffix(".png")
 
     @property
     def written(self):

@@ -2,6 +2,9 @@
 
 import hashlib
 import io
+import stat
+import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,8 +93,17 @@ def list_digest(path):
 _FORMATS = ((b"\x89PNG", b"IEND"), (b"\xff\xd8\xff", b"\xff\xd9"))
 
 
+MAX_BYTES = 2 ** 30
+
+
 def _read(path, what):
     try:
+        found = path.stat()
+        # Before reading: a pipe or a device may never end.
+        if not stat.S_ISREG(found.st_mode):
+            raise UserError(f"{path}: cannot be read: not a regular file")
+        if found.st_size > MAX_BYTES:
+            raise UserError(f"{path}: must have at most {MAX_BYTES} bytes, got {found.st_size}")
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such {what}") from error
@@ -102,6 +114,25 @@ def _read(path, what):
         if data.startswith(start) and end not in data:
             raise UserError(f"{path}: not an image that OpenCV can read: its end is missing")
     return data
+
+
+def _is_whole_png(data):
+    """Whether the pixel data of a PNG file with one channel reaches its last row."""
+    width, height, bits, *_, interlaced = struct.unpack(">IIBBBBB", data[16:29])
+    # (first column, column step, first row, row step) of the passes.
+    passes = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2),
+              (0, 1, 1, 2)) if interlaced else ((0, 1, 0, 1),)
+    sizes = [(len(range(x, width, dx)), len(range(y, height, dy))) for x, dx, y, dy in passes]
+    wanted = sum(rows * (-(-columns * bits // 8) + 1) for columns, rows in sizes if columns)
+    decompress = zlib.decompressobj()
+    place = 8
+    while place + 8 <= len(data) and wanted > 0:
+        length, kind = struct.unpack(">I4s", data[place:place + 8])
+        if kind == b"IDAT":
+            chunk = decompress.unconsumed_tail + data[place + 8:place + 8 + length]
+            wanted -= len(decompress.decompress(chunk, wanted))
+        place += length + 12
+    return wanted <= 0
 
 
 def _decode(path, data, flags):
@@ -150,8 +181,13 @@ def read_label_file(path):
         if data[25:26] == b"\x03":
             # OpenCV would look the colours up.
             try:
-                return np.array(Image.open(io.BytesIO(data)))
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                label = np.array(Image.open(io.BytesIO(data)))
+                # Pillow fills the missing rest with zeros.
+                if not _is_whole_png(data):
+                    raise ValueError("its pixel data is cut short")
+                return label
+            except (OSError, SyntaxError, ValueError, struct.error, zlib.error,
+                    Image.DecompressionBombError) as error:
                 raise UserError(f"{path}: not an image that can be read: "
                                 f"{first_line(error)}") from error
         if data[24:25] not in (b"\x08", b"\x10"):

@@ -23,6 +23,7 @@ class CountsFile:
             see it.
         about: plain data: weights, data and settings.
         classes: number of classes.
+        images: number of images in the list.
         processes: that test together; all of them call this.
     Attributes:
         done: {number in the list: (classes, classes) int64} when this was made.
@@ -31,8 +32,9 @@ class CountsFile:
             processes are at work in the folder.
     """
 
-    def __init__(self, folder, about, classes, processes=Processes()):
+    def __init__(self, folder, about, classes, images, processes=Processes()):
         self.classes = classes
+        self._images = images
         self._about = json.loads(json.dumps(about))
         self._lock = None
         merged = folder / "counts.jsonl"
@@ -69,8 +71,8 @@ class CountsFile:
                 if number == 1:
                     self._compare(path, content)
                 else:
-                    entries[int(content["image"])] = self._dense(content)
-            except (ValueError, TypeError, LookupError, AttributeError) as error:
+                    entries[self._image(content)] = self._dense(content)
+            except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
                 raise UserError(f"{path}, line {number}: not a record of a test: "
                                 f"{first_line(error)}") from error
         return entries
@@ -82,9 +84,24 @@ class CountsFile:
                                 f"{self._about.get(key)!r}; choose another folder or remove this "
                                 f"file")
 
+    def _image(self, content):
+        number = content["image"]
+        if type(number) is not int or not 0 <= number < self._images:
+            raise ValueError(f"image must be a whole number from 0 to {self._images - 1}, got "
+                             f"{str(number)[:40]}")
+        return number
+
     def _dense(self, content):
+        cells, values = content["cells"], content["counts"]
+        for name, numbers, low, high in (("cells", cells, 0, self.classes ** 2 - 1),
+                                         ("counts", values, 1, 2 ** 53 - 1)):
+            if type(numbers) is not list or not all(type(n) is int and low <= n <= high
+                                                    for n in numbers):
+                raise ValueError(f"{name} must be a list of whole numbers from {low} to {high}")
+        if len(cells) != len(values) or len(set(cells)) != len(cells):
+            raise ValueError("cells must name each cell once, with as many counts")
         counts = np.zeros(self.classes ** 2, np.int64)
-        counts[content["cells"]] = content["counts"]
+        counts[cells] = values
         return counts.reshape(self.classes, self.classes)
 
     def append(self, number, counts):

@@ -1,0 +1,101 @@
+"""Image and label files that are cut short, endless or no files."""
+
+import io
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pspnet_repro.data.lists import read_image, read_label_file
+from pspnet_repro.errors import UserError
+
+LABEL = np.random.default_rng(0).integers(0, 16, (40, 31)).astype(np.uint8)
+
+
+def _palette_png(bits):
+    picture = Image.fromarray(LABEL & 2 ** bits - 1, "P")
+    picture.putpalette(bytes(768))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", bits=bits)
+    return buffer.getvalue()
+
+
+def _chunk(kind, content):
+    return (struct.pack(">I", len(content)) + kind + content
+            + struct.pack(">I", zlib.crc32(kind + content)))
+
+
+def _with_pixels(png, change):
+    """The PNG file with its compressed pixel data changed, in chunks that are right."""
+    place = 8
+    result, pixels = png[:8], b""
+    while place < len(png):
+        length, kind = struct.unpack(">I4s", png[place:place + 8])
+        content = png[place + 8:place + 8 + length]
+        if kind == b"IDAT":
+            pixels += content
+        else:
+            if kind == b"IEND":
+                changed = change(pixels)
+                half = len(changed) // 2
+                result += _chunk(b"IDAT", changed[:half]) + _chunk(b"IDAT", changed[half:])
+            result += _chunk(kind, content)
+        place += length + 12
+    return result
+
+
+def _fewer_rows(pixels):
+    rows = zlib.decompress(pixels)
+    return zlib.compress(rows[:len(rows) // 2])
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8])
+def test_palette_label_is_whole_or_refused(tmp_path, bits):
+    path = tmp_path / "label.png"
+    path.write_bytes(_with_pixels(_palette_png(bits), lambda pixels: pixels))
+    assert np.array_equal(read_label_file(path), LABEL & 2 ** bits - 1)
+    for change in (lambda pixels: pixels[:len(pixels) // 2], lambda pixels: pixels[:-40],
+                   lambda pixels: b"", _fewer_rows):
+        path.write_bytes(_with_pixels(_palette_png(bits), change))
+        with pytest.raises(UserError, match="label.png: not an image that can be read: "):
+            read_label_file(path)
+
+
+def test_interlaced_palette_label_is_whole_or_refused(tmp_path):
+    png = _palette_png(8)
+    passes = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2),
+              (0, 1, 1, 2))
+    raw = b"".join(b"\0" + row.tobytes() for x, dx, y, dy in passes for row in LABEL[y::dy, x::dx])
+    png = png[:8] + _chunk(b"IHDR", png[16:28] + b"\1") + png[33:]
+    path = tmp_path / "label.png"
+    path.write_bytes(_with_pixels(png, lambda _: zlib.compress(raw)))
+    assert np.array_equal(read_label_file(path), LABEL)
+    path.write_bytes(_with_pixels(png, lambda _: zlib.compress(raw[:-1])))
+    with pytest.raises(UserError, match="label.png: not an image that can be read: "):
+        read_label_file(path)
+
+
+def test_what_is_no_regular_file_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    (tmp_path / "folder.png").mkdir()
+    for name in ("pipe.png", "zero.png", "folder.png"):
+        for read in (read_image, read_label_file):
+            with pytest.raises(UserError, match=f"{name}: cannot be read: not a regular file"):
+                read(tmp_path / name)
+
+
+def test_huge_files_are_not_read(tmp_path):
+    path = tmp_path / "huge.png"
+    with open(path, "wb") as file:
+        file.truncate(2 ** 30 + 1)
+    with pytest.raises(UserError, match="huge.png: must have at most 1073741824 bytes, got 107"):
+        read_image(path)
+
+
+def test_names_too_long_are_named(tmp_path):
+    with pytest.raises(UserError, match="aaa.png: cannot be read: .*too long"):
+        read_image(tmp_path / f"{'a' * 300}.png")

@@ -1,0 +1,104 @@
+"""Mistakes that commands and files meet: one line that names them, never a traceback."""
+
+import os
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import prototxt_import.__main__ as imports
+import pspnet_repro.__main__ as commands
+from pspnet_repro import checkpoint
+from pspnet_repro.data.classes import read_classes
+from pspnet_repro.data.datasets import open_data
+from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.evaluation import ConfusionMatrix
+from pspnet_repro.figures import confusion_figure
+
+NOT_PLAIN = "not a file of plain tensors; files that need unpickling of code are not loaded"
+
+
+class Stranger:
+    """What a pickle may hold, and a file of weights may not."""
+
+
+@pytest.mark.parametrize("name", ["x.pt", "x.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"some text\n", bytes(range(7, 200)), "pickle"])
+def test_damaged_weights_are_named(tmp_path, name, content):
+    path = tmp_path / name
+    if content == "pickle":
+        torch.save({"weights": Stranger()}, tmp_path / "any.pt")
+        (tmp_path / "any.pt").rename(path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{name}: not a readable checkpoint: ") as caught:
+        checkpoint.load_model(path)
+    assert "weights_only" not in str(caught.value) and "\n" not in str(caught.value)
+    if content in (b"", "pickle"):
+        assert str(caught.value).endswith(NOT_PLAIN)
+
+
+def test_weights_of_one_format_may_be_named_as_the_other(tmp_path):
+    checkpoint.save(tmp_path / "x.pt", {"settings": {}, "weights": {"a": torch.ones(2)}})
+    (tmp_path / "x.pt").rename(tmp_path / "x.safetensors")
+    content = checkpoint.read_model_file(tmp_path / "x.safetensors")
+    assert content["weights"]["a"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("main, place, words", [
+    (commands.main, "pspnet_repro.commands.check_data.run", ["check-data", "--data", "x"]),
+    (imports.main, "prototxt_import.run._run", ["run", "a", "b"])])
+@pytest.mark.parametrize("error, code, said", [
+    (MemoryError(), 1, "error: not enough memory\n"), (UserError("why"), 1, "error: why\n"),
+    (UsageError("how"), 2, "error: how\n"),
+    (OSError(36, "File name too long", "a"), 1, "error: [Errno 36] File name too long: 'a'\n"),
+    (BrokenPipeError(), 1, "")])
+def test_commands_end_with_one_line(monkeypatch, capsys, main, place, words, error, code, said):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(place, fail)
+    assert main(words) == code
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_output_that_cannot_be_written(full):
+    """A full disk is told, a reader that has gone is not; neither leaves a traceback."""
+    code = ("import sys, pspnet_repro.__main__ as m\n"
+            "m.check_data.run = lambda args: print('x' * 10)\n"
+            "sys.exit(m.main(['check-data', '--data', 'x']))\n")
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open("/dev/full", "wb") if full else os.fdopen(writing, "wb") as output:
+        ended = subprocess.run([sys.executable, "-c", code], stdout=output, text=True,
+                               stderr=subprocess.PIPE, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == ("error: [Errno 28] No space left on device\n" if full else "")
+
+
+def test_colours_of_many_digits_are_refused(tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_text(f"1 2 3 sea\n1 {'9' * 5000} 3 land\n")
+    with pytest.raises(UserError, match="classes.txt, line 2: must be RED GREEN BLUE NAME"):
+        read_classes(path)
+
+
+@pytest.mark.parametrize("name", [r"$\frac$", "$$", "a" * 5000, r"\$_^{"])
+def test_any_name_of_a_class_can_be_drawn(tmp_path, name):
+    matrix = ConfusionMatrix(2)
+    matrix.update(np.array([0, 1]), np.array([0, 1]))
+    confusion_figure(matrix, (name, "sea"), tmp_path / "confusion.png")
+    picture = cv2.imread(str(tmp_path / "confusion.png"))
+    assert max(picture.shape) < 1000 and picture.min() < 100
+
+
+@pytest.mark.parametrize("line, wanted", [
+    ("../d/i0.png", "d/i0.png"), ("a/../../../i0.jpg", "a/i0.png"), ("a/i0.png", "a/i0.png")])
+def test_predictions_stay_in_their_folder(tmp_path, line, wanted):
+    (tmp_path / "val.txt").write_text(f"{line}\n")
+    data = open_data(str(tmp_path))
+    assert data.submission(data.pairs("val")[0], "val").as_posix() == wanted
