@@ -119,14 +119,14 @@ def restore(path, settings, model, solver, processes, device):
 
 
 def _check_state(state, settings):
-    iteration, rng = state["iteration"], state["rng"]
+    solver, iteration, rng = state["solver"], state["iteration"], state["rng"]
     if type(iteration) is not int or not 0 <= iteration <= settings.max_iter:
         raise ValueError(f"iteration must be a whole number from 0 to {settings.max_iter}, got "
                          f"{str(iteration)[:40]!r}")
     if not isinstance(rng, torch.Tensor) or rng.dtype != torch.uint8 or rng.dim() != 1:
         raise ValueError(f"rng must be a tensor of bytes, got a {type(rng).__name__}")
-    if not isinstance(state["solver"], dict):
-        raise ValueError(f"solver must be a dictionary, got a {type(state['solver']).__name__}")
+    if not isinstance(solver, dict):
+        raise ValueError(f"solver must be a dictionary, got a {type(solver).__name__}")
 
 
 def _load_solver(solver, state):

@@ -26,7 +26,7 @@ KEY = "head.score.bias"
     (KEY, torch.ones(4, dtype=torch.complex64), f"{KEY}: must be a dense floating .*complex64"),
     (KEY, torch.ones(4, dtype=torch.int64), f"{KEY}: must be a dense floating tensor, .*int64"),
     (KEY, torch.ones(4).to(torch.float8_e5m2), f"{KEY}: must be a dense floating .*float8"),
-    (KEY, torch.quantize_per_tensor(torch.ones(4), 1.0, 0, torch.quint8), f"{KEY}: must be a dense"),
+    (KEY, torch.quantize_per_tensor(torch.ones(4), 1.0, 0, torch.quint8), f"{KEY}: must be a de"),
 ])
 def test_weights_must_be_dense_floating_tensors(tmp_path, name, value, words):
     net = PSPNet(**MODEL)
