@@ -1,5 +1,6 @@
 // Index arithmetic of pooling, interpolation and windows, included by the C++ and the CUDA compiler
-// alike, so that both devices visit the same pixels. Compile without contraction to fused multiply-add.
+// alike, so that both devices visit the same pixels. Compile without contraction to fused
+// multiply-add.
 #pragma once
 
 #include <cstdint>

@@ -101,8 +101,8 @@ def main():
     for name, what, ours, theirs in tqdm(list(cases()), leave=False):
         results.append({"name": name, "what": what, "goal": GOALS[name],
                         **measure(ours, theirs, args.runs)})
-    print(f"forward + backward (scores: forward), float32, {args.threads} threads, medians of {args.runs} "
-          f"interleaved runs; torch {torch.__version__}, {platform.machine()}")
+    print(f"forward + backward (scores: forward), float32, {args.threads} threads, medians of "
+          f"{args.runs} interleaved runs; torch {torch.__version__}, {platform.machine()}")
     print(f"{'ours ms':>9} {'torch ms':>9} {'ratio':>6} {'quartiles':>12} {'goal':>5}")
     for r in results:
         low, high = r["ratio_quartiles"]

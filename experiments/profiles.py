@@ -73,8 +73,8 @@ PROFILES = {profile.name: profile for profile in (
         train={"crop_size": 185, "batch_size": 8, "max_iter": 1000, "threads": 1},
         base_size=480, rows_at_once=2,
         differs="367 street photographs, 11 classes; half-width ResNet50 from random weights "
-                "(the paper starts from ImageNet), so that classes of few pixels are not learned and no "
-                "ordering of the rows follows; crop 185, 1000 iterations of batch 8"),
+                "(the paper starts from ImageNet), so that classes of few pixels are not learned and "
+                "no ordering of the rows follows; crop 185, 1000 iterations of batch 8"),
     Profile(
         name="paper", data="ade20k", folder=_given, classes=ADE20K.names,
         palette_rgb=ADE20K.palette_rgb, contextual=(), model={},

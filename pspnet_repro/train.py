@@ -151,7 +151,8 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
 
             processes.on_first(lock)
             return _train(settings, pairs, output, processes, distributed.choose_device(device),
-                          workers, checkpoint_seconds, progress and processes.first, initial_weights)
+                          workers, checkpoint_seconds, progress and processes.first,
+                          initial_weights)
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error}") from error
 

@@ -50,7 +50,8 @@ def _readable(names):
 def find_path():
     """Where nvcc may be: PATH, then the CUDA toolkit that torch sees."""
     home = cpp_extension.CUDA_HOME
-    return os.pathsep.join([os.environ.get("PATH", ""), *([str(Path(home, "bin"))] if home else [])])
+    folders = [os.environ.get("PATH", ""), *([str(Path(home, "bin"))] if home else [])]
+    return os.pathsep.join(folders)
 
 
 def main():

@@ -69,7 +69,7 @@ class OnCpu:
 
 
 class OnCard:
-    """The same on the first CUDA device, twice, with equal bits; arguments and results are CPU's."""
+    """The same on the first CUDA device, twice, with equal bits; tensors come from the CPU."""
 
     def call(self, name, *arguments):
         operator = getattr(torch.ops.pspnet, name)

@@ -273,7 +273,8 @@ def test_scores_kernel_matches_reference(kernels, place, mirror):
     logits, mirrored = maps(len(tops), classes, *size)
     mirrored = mirrored if mirror else None
     start = torch.rand(classes, *canvas)
-    actual, wanted = kernels.add("scores", start, logits, mirrored, tops, lefts, list(window)), start
+    actual = kernels.add("scores", start, logits, mirrored, tops, lefts, list(window))
+    wanted = start
     reference.scores(wanted, logits.double(), mirrored.double() if mirror else None, tops, lefts,
                      window)
     # As in test_scores.py: float32 places logits of 20 to 2e-6.

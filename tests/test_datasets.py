@@ -153,7 +153,8 @@ def test_list_data(tmp_path):
 
 def test_read_list_without_labels(tmp_path):
     (tmp_path / "list.txt").write_text("a.jpg\nb.jpg c.png\n")
-    with pytest.raises(UserError, match="line 2: must name an image, as the lines before it, got 2"):
+    with pytest.raises(UserError, match="line 2: must name an image, as the lines before it, "
+                                         "got 2"):
         read_list(tmp_path / "list.txt", unlabelled=True)
     with pytest.raises(UserError, match="line 1: must name an image and a label, got 1"):
         read_list(tmp_path / "list.txt")

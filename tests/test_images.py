@@ -79,7 +79,8 @@ def test_other_formats(tmp_path, kind):
 
 
 def test_what_is_no_image_is_named(tmp_path):
-    for name, data in (("text.jpg", b"no image"), ("empty.jpg", b""), ("float.tiff", _float_tiff())):
+    for name, data in (("text.jpg", b"no image"), ("empty.jpg", b""),
+                       ("float.tiff", _float_tiff())):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(UserError, match=f"{name}: not an image that OpenCV can read"):
             read_image(tmp_path / name)

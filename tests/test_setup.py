@@ -42,7 +42,8 @@ def test_decide_cuda_refuses(environ, torch_cuda, nvcc, why):
 
 
 @pytest.mark.parametrize("torch_cuda", ["13.0", None])
-def test_extension_has_kernels_where_torch_and_nvcc_agree(monkeypatch, tmp_path, capsys, torch_cuda):
+def test_extension_has_kernels_where_torch_and_nvcc_agree(monkeypatch, tmp_path, capsys,
+                                                          torch_cuda):
     monkeypatch.chdir(ROOT)
     monkeypatch.delenv("USE_CUDA", raising=False)
     monkeypatch.delenv("FORCE_CUDA", raising=False)

@@ -63,7 +63,8 @@ at::Tensor interp2d_backward(const at::Tensor& grad_output_, at::IntArrayRef in_
   }
   const DeviceGuard guard(grad_output.device());
   const Stream stream = current_stream();
-  const at::Tensor covers = at::empty({resize.in_h + resize.in_w}, grad_output.options().dtype(at::kLong));
+  const at::Tensor covers = at::empty({resize.in_h + resize.in_w},
+                                      grad_output.options().dtype(at::kLong));
   launch_interp_covers(resize, covers_in(covers), stream);
   PSPNET_CHECK_LAUNCH();
   launch_interp_backward(dtype_of(grad_output), resize, covers_in(covers),

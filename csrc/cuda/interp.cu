@@ -1,5 +1,5 @@
-// Bilinear interpolation. Forward in the original's order (rows stretched, then blended), so float32
-// gives its bits; backward gathers, along columns first and then along rows.
+// Bilinear interpolation. Forward in the original's order (rows stretched, then blended), so
+// float32 gives its bits; backward gathers, along columns first and then along rows.
 #include "launch.h"
 
 namespace pspnet::cuda {

@@ -1,5 +1,5 @@
-// What kernels are made of: the launch macro, grid arithmetic, 16-byte packs, reductions. Under nvcc
-// a launch is <<<>>>; in tests/cuda_on_cpu the same source runs on the CPU.
+// What kernels are made of: the launch macro, grid arithmetic, 16-byte packs, reductions. Under
+// nvcc a launch is <<<>>>; in tests/cuda_on_cpu the same source runs on the CPU.
 #pragma once
 
 #if defined(__CUDACC__)

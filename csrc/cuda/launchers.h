@@ -62,7 +62,8 @@ struct Cells {
   PSPNET_HOST_DEVICE int32_t size() const { return edges[count]; }
 };
 
-// Ranges of uint8 for each level: of cells for each bin (forward), of bins for each cell (backward).
+// Ranges of uint8 for each level: of cells for each bin (forward), of bins for each cell
+// (backward).
 struct CellRanges {
   uint8_t first[kMaxCellLevels][kMaxCells];
   uint8_t last[kMaxCellLevels][kMaxCells];

@@ -25,8 +25,8 @@ def add(commands):
     parser = commands.add_parser(
         "evaluate", help="mean IoU and pixel accuracy of trained weights on a data set",
         description="Tests weights as the authors' scripts do. An interrupted test goes on where "
-                    "it stopped; processes of torchrun share the images. A split without labels gives predictions alone, in the form that "
-                    "the benchmark's server takes.")
+                    "it stopped; processes of torchrun share the images. A split without labels "
+                    "gives predictions alone, in the form that the benchmark's server takes.")
     parser.add_argument("--weights", required=True, nargs="+", type=path, metavar="FILE",
                         help="weights of a training or of python -m prototxt_import convert; or "
                              "NET.prototxt W.caffemodel")

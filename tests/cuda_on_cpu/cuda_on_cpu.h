@@ -1,6 +1,6 @@
 // Runs CUDA kernels on the CPU: what csrc/cuda/launch.h includes where nvcc is not the compiler.
-// Blocks run one after the other, each thread of a block as a fibre with a stack of its own. A fibre
-// runs until it waits: for its block at __syncthreads, for its warp at a shuffle. Waiting together
+// Blocks run one after the other, each thread of a block as a fibre with a stack of its own. A
+// fibre runs until it waits: for its block at __syncthreads, for its warp at a shuffle. Waiting together
 // in different places, or when others have left, is an error, as is shared memory beyond what the
 // launch asked for (the address sanitizer sees it).
 #pragma once
