@@ -15,9 +15,9 @@ from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
 
 
 def _mini(pool):
-    """The miniature network of the golden trajectories."""
+    """The miniature network of the golden trajectories, in the original's order of operations."""
     return PSPNet(5, pool=pool, dropout=0.0, variance="biased", initial_running_var=0.0,
-                  backbone="mini", stem_width=8, head_width=16, aux_width=8)
+                  backbone="mini", stem_width=8, head_width=16, aux_width=8, head="literal")
 
 
 def _caffe_tensors(net):
