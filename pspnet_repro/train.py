@@ -43,6 +43,8 @@ class TrainSettings:
         base_lr, power, momentum, weight_decay: the solver's (paper, 5.1).
         aux_weight: of the auxiliary branch's loss.
         guidance: "eighth" or "full", see loss.guided_loss.
+        rate_in_momentum, decay_bn: the original's solver (true, false) or a port's, see CaffeSGD
+            and parameter_groups.
         augmentation: what is drawn for each image.
         seed: of initial weights, order, augmentation and dropout.
         threads: of the computation in each process; sums, and so bits, can depend on it.
@@ -63,6 +65,8 @@ class TrainSettings:
     weight_decay: float = 1e-4
     aux_weight: float = 0.4
     guidance: str = "eighth"
+    rate_in_momentum: bool = True
+    decay_bn: bool = False
     augmentation: Augmentation = Augmentation()
     seed: int = 0
     threads: int = 2
@@ -171,8 +175,9 @@ def _build(settings, processes):
         model = PSPNet(**{"initial_running_var": 0.0, **settings.model})
         check_classes(model.classes)
         model.check_crop(settings.crop_size)
-        solver = CaffeSGD(parameter_groups(model), settings.base_lr, settings.momentum,
-                          settings.weight_decay, settings.iter_size)
+        solver = CaffeSGD(parameter_groups(model, settings.decay_bn), settings.base_lr,
+                          settings.momentum, settings.weight_decay, settings.iter_size,
+                          settings.rate_in_momentum)
     except (TypeError, ValueError, OverflowError, RuntimeError, MemoryError) as error:
         raise UsageError(first_line(error)) from error
     if not processes.first:
