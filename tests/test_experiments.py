@@ -186,7 +186,7 @@ def test_run_table_prints_what_the_report_says(tiny, trained, monkeypatch, capsy
     (("--backbone", "50=nowhere.pt"), 1, "error: nowhere.pt: cannot be read"),
     (("--profile", "camvid"), 2, "error: --data must name the data set's folder"),
     (("--profile", "camvid", "--data", "nowhere"), 1, "error: nowhere"),
-    (("--seeds", "0"), 2, "error: --seeds and --jobs must be at least 1"),
+    (("--seeds", "0"), 2, "argument --seeds: must be 1 to 2147483647, got 0"),
 ])
 def test_run_table_reports_mistakes(words, code, said):
     run = subprocess.run([sys.executable, str(ROOT / "experiments" / "run_table.py"), *words],
