@@ -6,7 +6,6 @@ import itertools
 from html import escape
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -15,15 +14,19 @@ from experiments.report.charts import chart_svg
 from pspnet_repro.checkpoint import write_bytes
 
 STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
-TILE = 360  # pixels, the widest picture
 
 
 def _anchor(text):
     return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
 
 
+def _breakable(text):
+    """Names of rows, such as ResNet50+DA+AL, may go on in a new line after each part."""
+    return escape(text).replace("+", "+<wbr>")
+
+
 def _table_html(table):
-    heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in table.heads)
+    heads = "".join(f'<th scope="col">{_breakable(head)}</th>' for head in table.heads)
     lines = []
     for number, (head, *cells) in enumerate(table.rows):
         shades = table.shades[number] if table.shades else [None] * len(cells)
@@ -32,8 +35,7 @@ def _table_html(table):
             f'<td class="shade" style="--share:{100 * shade:.0f}%">{escape(cell)}</td>'
             for cell, shade in zip(cells, shades, strict=True))
         mark = ' class="reported"' if number in table.reported else ""
-        head = escape(head).replace("+", "+<wbr>")
-        lines.append(f'<tr{mark}><th scope="row">{head}</th>{cells}</tr>')
+        lines.append(f'<tr{mark}><th scope="row">{_breakable(head)}</th>{cells}</tr>')
     caption = escape(table.caption)
     box = (f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}"><table>'
            f'<caption>{caption}</caption><thead><tr>{heads}</tr></thead><tbody>'
@@ -42,15 +44,12 @@ def _table_html(table):
 
 
 def _chart_html(chart):
-    return f'<figure class="chart">{chart_svg(chart)}</figure>'
+    return (f'<figure class="chart">{chart_svg(chart)}<figcaption>{escape(chart.alt)}</figcaption>'
+            "</figure>")
 
 
 def _picture_html(pixels, title, photograph):
     height, width = pixels.shape[:2]
-    if width > TILE:
-        height, width = round(height * TILE / width), TILE
-        kind = cv2.INTER_AREA if photograph else cv2.INTER_NEAREST
-        pixels = cv2.resize(pixels, (width, height), interpolation=kind)
     buffer, picture = io.BytesIO(), Image.fromarray(pixels)
     if photograph:
         picture.save(buffer, "JPEG", quality=85)

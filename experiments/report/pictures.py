@@ -1,5 +1,6 @@
 """The validation images on which the full row gains and loses most, as in Figure 6."""
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -12,6 +13,7 @@ from pspnet_repro.evaluation.metrics import ConfusionMatrix
 from pspnet_repro.visualize import UNLABELLED_RGB, colourize
 
 PICTURES = 4
+WIDTH = 360  # pixels, of the widest picture
 SIDES = ("baseline", "PSPNet")
 
 
@@ -65,7 +67,15 @@ class _Pictures:
             f"{self.name(number)}: pixel accuracy {base:.1f} to {full:.1f} ({full - base:+.1f})",
             ("image", "truth", *(f"{side} {accuracy:.1f}"
                                  for side, accuracy in zip(SIDES, accuracies))),
-            (image[:, :, ::-1], *(colourize(m, palette) for m in maps)), tuple(legend))
+            (_shrunk(image[:, :, ::-1], cv2.INTER_AREA),
+             *(colourize(_shrunk(m, cv2.INTER_NEAREST), palette) for m in maps)), tuple(legend))
+
+
+def _shrunk(pixels, interpolation):
+    height, width = pixels.shape[:2]
+    if width <= WIDTH:
+        return pixels
+    return cv2.resize(pixels, (WIDTH, round(height * WIDTH / width)), interpolation=interpolation)
 
 
 def extremes(gains):

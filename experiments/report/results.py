@@ -10,9 +10,11 @@ from pspnet_repro.errors import UserError, first_line
 
 PAPER = json.loads((Path(__file__).parents[1] / "paper.json").read_text(encoding="utf-8"))
 METRICS = {"mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy"}
-_ABOUT = ("settings", "test", "initial_sha256", "train_seconds_of_last_sitting", "test_seconds",
+# What provenance needs, besides the figures.
+_ABOUT = ("test", "initial_sha256", "train_seconds_of_last_sitting", "test_seconds",
           "peak_memory_mib", "finished")
-_PROVENANCE = ("commit", "python", "torch", "processor", "cores")
+_PARTS = {"provenance": ("commit", "python", "torch", "processor", "cores"),
+          "settings": ("max_iter", "batch_size")}
 
 
 def read_result(folder, profile):
@@ -29,11 +31,10 @@ def read_result(folder, profile):
         result = json.loads(path.read_text(encoding="utf-8"))
         figures = np.array([*(result[name] for name in METRICS), *result["iou"].values()], float)
         classes = tuple(result["iou"])
-        for name in _ABOUT:
-            result[name]
-        for name in _PROVENANCE:
-            result["provenance"][name]
-        if type(result["seed"]) is not int or not (figures >= 0).all() or figures.max() > 1:
+        missing = [*(name for name in _ABOUT if name not in result),
+                   *(name for part, names in _PARTS.items() for name in names
+                     if name not in result[part])]
+        if missing or type(result["seed"]) is not int or not ((figures >= 0) & (figures <= 1)).all():
             raise ValueError
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: damaged; remove its folder to run the row again") from error

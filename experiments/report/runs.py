@@ -1,8 +1,8 @@
 """Curves, per-class figures and provenance of the runs."""
 
-from experiments.report.charts import curves_figure, gains_figure, thinned
+from experiments.report.charts import DRAWN_CLASSES, curves_figure, gains_figure, thinned
 from experiments.report.document import Chart, Heading, Table, Text
-from experiments.report.results import read_curve
+from experiments.report.results import number_text, read_curve
 from experiments.rows import BASELINE, FULL
 
 
@@ -52,10 +52,10 @@ def class_blocks(names, results, profile):
         gains = {c: full.minus(base) for c, base, full in
                  zip(profile.classes, spreads[BASELINE], spreads[FULL], strict=True)}
         heads.append("PSPNet - baseline")
-        columns.append([(f"{gain.mean:+.1f}", None) for gain in gains.values()])
+        columns.append([(number_text(gain.mean, "+"), None) for gain in gains.values()])
     for name, label in rows.items():
         heads.append(label)
-        columns.append([(f"{s.mean:.1f}", s.mean / 100) for s in spreads[name]])
+        columns.append([(number_text(s.mean), s.mean / 100) for s in spreads[name]])
     cells = list(zip(*columns, strict=True))
     blocks = [Heading(2, "IoU of each class"), Table(
         "IoU of each class in percent" + (", mean over seeds" if results.seeds > 1 else ""),
@@ -63,8 +63,9 @@ def class_blocks(names, results, profile):
         tuple((c, *(text for text, _ in line)) for c, line in zip(profile.classes, cells)),
         shades=tuple(tuple(share for _, share in line) for line in cells))]
     if gains:
-        blocks.append(Chart("report-classes", "Difference in IoU of PSPNet over the baseline, "
-                            "class by class", lambda: gains_figure(gains)))
+        which = "every class" if len(gains) <= 2 * DRAWN_CLASSES else "the classes that differ most"
+        blocks.append(Chart("report-classes", "Difference in IoU of PSPNet to the baseline in "
+                            f"{which}", lambda: gains_figure(gains)))
     return blocks
 
 
