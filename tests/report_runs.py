@@ -12,13 +12,14 @@ from pspnet_repro.evaluation.metrics import ConfusionMatrix
 from pspnet_repro.visualize import write_png
 
 MINI = PROFILES["mini"]
+MACHINE = {"commit": "c" * 40, "python": "3.11", "torch": "2.10", "numpy": "2", "opencv": "5",
+           "system": "Linux", "processor": "a processor", "cores": 2}
 ABOUT = {
     "settings": {"max_iter": 600, "batch_size": 8, "initial_weights": None},
     "test": {"base_size": 184}, "initial_sha256": "ab" * 32, "processes": 1,
-    "train_seconds_of_last_sitting": 80.2, "test_seconds": 4.0, "peak_memory_mib": 447,
-    "finished": "2026-01-02T03:04:05+00:00",
-    "provenance": {"commit": "c" * 40, "python": "3.11", "torch": "2.10", "numpy": "2",
-                   "opencv": "5", "system": "Linux", "processor": "two cores", "cores": 2}}
+    "train_seconds_of_last_sitting": 80.2, "train_peak_memory_mib": 447, "test_seconds": 4.0,
+    "peak_memory_mib": 321, "finished": "2026-01-02T03:04:05+00:00", "provenance": MACHINE,
+    "train_provenance": {**MACHINE, "commit": "d" * 40 + "+changes"}}
 
 
 def result(seed, mean_iou, pixel_accuracy=0.5, profile=MINI, **other):

@@ -99,8 +99,8 @@ def test_page_and_markdown_say_the_same(report):
     page = Page((output / "report.html").read_text(encoding="utf-8"))
     text = " ".join(" ".join(page.text).split())
     markdown = (output / "report.md").read_text(encoding="utf-8")
-    for words in (MINI.differs, "Fidelity: what each deviation costs", "cccccccccc",
-                  "Figure 5, in percent", "One beyond it is a hint"):
+    for words in (MINI.differs, "Fidelity: what each deviation costs", "Figure 5, in percent",
+                  "dddddddddd+changes; test: cccccccccc", "One beyond it is a hint"):
         assert words in text and words in markdown
     assert "\n".join(lines[2:6]) in markdown
     for name in re.findall(r"\]\((.*?)\)", markdown):
@@ -117,7 +117,8 @@ def test_printed_tables_are_those_asked_for(folders, data, tmp_path, report):
     lines = write_report({"2": tuple(rows)}, few, MINI, data, tmp_path)
     shown = [line for line in lines if line.startswith("| ResNet50 (")]
     assert sum("| - | 37." in line or "| - | 36." in line for line in shown) == 3
-    assert "Pictures need the rows baseline and b1236-ave-dr" in (tmp_path / "report.md").read_text()
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "Pictures need the rows baseline and b1236-ave-dr" in text
 
 
 def test_same_results_give_the_same_bytes(folders, data, report, tmp_path):

@@ -67,7 +67,7 @@ def write_report(tables, folders, profile, data, output):
         tables: {number of a table, or "fidelity": the Rows asked for, in order}.
         folders: {row name: folders of its tests, one a seed}; rows without are shown as "-".
         profile: Profile.
-        data: the data set's folder, with val.txt.
+        data: folder of the data set.
         output: folder.
     Returns:
         The tables as lines of Markdown.

@@ -7,7 +7,8 @@ from tqdm import tqdm
 from experiments.report.document import Gallery, Heading, Strip, Text
 from experiments.rows import BASELINE, FULL
 from experiments.run_row import prediction_name
-from pspnet_repro.data.lists import read_label, read_list, read_pair
+from experiments.runs import labelled_pairs
+from pspnet_repro.data.lists import read_label, read_pair
 from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation.metrics import ConfusionMatrix
 from pspnet_repro.visualize import UNLABELLED_RGB, colourize
@@ -22,7 +23,7 @@ class _Pictures:
 
     def __init__(self, folders, profile, data):
         self._folders, self._profile = folders, profile
-        self._pairs = read_list(data / "val.txt")
+        self._pairs = labelled_pairs(profile, data, "val")
 
     def __len__(self):
         return len(self._pairs)
@@ -96,7 +97,7 @@ def picture_blocks(results, profile, data, progress=True):
     Args:
         results: Results.
         profile: Profile.
-        data: folder with val.txt.
+        data: folder of the data set.
         progress: show a progress bar.
     Raises:
         UserError: an image, label or prediction cannot be read.

@@ -11,10 +11,11 @@ from pspnet_repro.errors import UserError, first_line
 PAPER = json.loads((Path(__file__).parents[1] / "paper.json").read_text(encoding="utf-8"))
 METRICS = {"mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy"}
 # What provenance needs, besides the figures.
-_ABOUT = ("test", "initial_sha256", "train_seconds_of_last_sitting", "test_seconds",
-          "peak_memory_mib", "finished")
-_PARTS = {"provenance": ("commit", "python", "torch", "processor", "cores"),
-          "settings": ("max_iter", "batch_size")}
+_MACHINE = ("commit", "python", "torch", "processor", "cores")
+_ABOUT = ("test", "initial_sha256", "processes", "train_seconds_of_last_sitting",
+          "train_peak_memory_mib", "test_seconds", "peak_memory_mib", "finished")
+_PARTS = {"provenance": _MACHINE, "train_provenance": _MACHINE,
+          "settings": ("max_iter", "batch_size", "initial_weights")}
 
 
 def read_result(folder, profile):
@@ -34,7 +35,8 @@ def read_result(folder, profile):
         missing = [*(name for name in _ABOUT if name not in result),
                    *(name for part, names in _PARTS.items() for name in names
                      if name not in result[part])]
-        if missing or type(result["seed"]) is not int or not ((figures >= 0) & (figures <= 1)).all():
+        in_range = ((figures >= 0) & (figures <= 1)).all()
+        if missing or type(result["seed"]) is not int or not in_range:
             raise ValueError
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: damaged; remove its folder to run the row again") from error

@@ -69,24 +69,41 @@ def class_blocks(names, results, profile):
     return blocks
 
 
+def _either(trained, tested):
+    """What training and test have in common, or both."""
+    return trained if trained == tested else f"{trained}; test: {tested}"
+
+
+def _commit(about):
+    return about["commit"][:10] + about["commit"][40:]  # what follows the digest: +changes
+
+
+def _versions(about):
+    return f"Python {about['python']}, torch {about['torch']}"
+
+
+def _machine(about):
+    return f"{about['processor']}, {about['cores']} cores"
+
+
 def _run_cells(result, folder):
-    about, settings = result["provenance"], result["settings"]
-    given = settings.get("initial_weights")
-    return (result["finished"], about["commit"][:10] + about["commit"][40:],
-            f"Python {about['python']}, torch {about['torch']}",
-            f"{about['processor']}, {about['cores']} cores, {result.get('processes', 1)} processes",
+    settings, abouts = result["settings"], (result["train_provenance"], result["provenance"])
+    given = settings["initial_weights"]
+    return (result["finished"],
+            *(_either(*map(told, abouts)) for told in (_commit, _versions, _machine)),
+            str(result["processes"]),
             f"{result['initial_sha256'][:12]} ({'file ' + given[:12] if given else 'random'})",
             str(settings["max_iter"]), str(settings["batch_size"]),
             f"{result['train_seconds_of_last_sitting']:.0f}", f"{result['test_seconds']:.0f}",
-            str(result["peak_memory_mib"]), folder.parent.name.rpartition("-")[2],
-            folder.name.rpartition("-")[2])
+            str(result["train_peak_memory_mib"]), str(result["peak_memory_mib"]),
+            folder.parent.name.rpartition("-")[2], folder.name.rpartition("-")[2])
 
 
 def provenance_blocks(names, results):
     """Where every run comes from."""
-    heads = ("Run", "finished", "commit", "versions", "machine", "initial weights (SHA-256)",
-             "steps", "batch", "training (s)", "test (s)", "memory (MiB)", "training's digest",
-             "test's digest")
+    heads = ("Run", "finished", "commit", "versions", "machine", "processes",
+             "initial weights (SHA-256)", "steps", "batch", "training (s)", "test (s)",
+             "training (MiB)", "test (MiB)", "training's digest", "test's digest")
     rows = tuple((f"{name}, seed {result['seed']}", *_run_cells(result, folder))
                  for name in names if name in results
                  for result, folder in zip(results.runs[name], results.folders[name], strict=True))
