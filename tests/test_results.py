@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.profiles import PROFILES
-from experiments.report import class_means
+from experiments.report.results import class_means
 from experiments.rows import BASELINE, FULL, TABLES
 from pspnet_repro.data import scenes
 
