@@ -123,7 +123,7 @@ def plan_lines(trainings, costs, at_once, unit="memory"):
                                         at_once)) for name in ("seconds", "idle_seconds"))
     peaks = sorted(found.peak_bytes for found in costs.values())
     return [*lines, f"In all: {len(costs)} of {len(trainings)} trainings to do, {busy} with "
-            f"{at_once} at a time ({idle} if no other program ran), up to "
+            f"{at_once} at a time (at most {idle} if no other program ran), up to "
             f"{sum(peaks[-at_once:]) / 2 ** 30:.2f} GiB of {unit}."]
 
 
