@@ -94,18 +94,21 @@ def measured_size(key, crop_size, batch_size):
 
 
 def _seconds(function, device):
-    """Median time of a call, the first one left out."""
+    """Median time of a call and of the processor's work in it, the first call left out."""
     times, began = [], time.perf_counter()
     function()
-    while not times or time.perf_counter() - began < SECONDS and len(times) < 5:
-        if device == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
+    while len(times) < 2 or time.perf_counter() - began < SECONDS and len(times) < 9:
+        _wait(device)
+        start, busy = time.perf_counter(), time.process_time()
         function()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times))
+        _wait(device)
+        times.append((time.perf_counter() - start, time.process_time() - busy))
+    return np.median(times, 0).tolist()
+
+
+def _wait(device):
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def _peak(device):
@@ -152,14 +155,12 @@ def measure(job):
         sum(output.square().mean() for output in outputs if output is not None).backward()
         solver.step()
 
-    busy, began = time.process_time(), time.perf_counter()
-    seconds = _seconds(step, device)
-    busy, passed = time.process_time() - busy, time.perf_counter() - began
+    seconds, busy = _seconds(step, device)
     activations = max(_peak(device) - before - 2 * work.weight_bytes, 0)
     return {"step_rate": seconds / work.multiply_adds,
             "window_rate": _window_rate(net, key, job, crop), "reading_seconds": reading,
             "processor_share": (1.0 if device == "cuda"
-                                else min(1.0, busy / passed / settings["threads"])),
+                                else min(1.0, busy / seconds / settings["threads"])),
             "base_bytes": before - work.weight_bytes,
             "kept_factor": activations / work.kept_bytes, "crop_size": crop, "batch_size": batch}
 
@@ -168,7 +169,7 @@ def _window_rate(net, key, job, crop):
     base_size = round(job["base_size"] * crop / job["settings"]["crop_size"])
     fused = net.eval().for_inference()
     image = np.random.default_rng(0).integers(0, 256, (crop, crop, 3), np.uint8)
-    seconds = _seconds(lambda: predict_probabilities(
+    seconds, _ = _seconds(lambda: predict_probabilities(
         fused, image, classes=net.classes, base_size=base_size, crop_size=crop), job["device"])
     windows = windows_an_image(Protocol(base_size, crop), crop, crop)
     return seconds / windows / window_work(key, crop)

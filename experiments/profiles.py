@@ -86,5 +86,6 @@ PROFILES = {profile.name: profile for profile in (
         name="paper", data="ade20k", folder=_given, classes=ADE20K.names,
         palette_rgb=ADE20K.palette_rgb, contextual=(), model={},
         train={"crop_size": 473, "batch_size": 16, "max_iter": 150_000}, base_size=512,
-        zero_is_void=True, estimate=True, differs="random initial weights (the paper starts from ImageNet)"),
+        zero_is_void=True, estimate=True, differs="random initial weights for depths without --backbone (the paper starts from "
+                "ImageNet); blocks of the 269-layer network as published for such a ResNet"),
 )}

@@ -165,6 +165,18 @@ def test_run_table_prints_what_the_report_says(tiny, trained, monkeypatch, capsy
     assert "0 of 2 trainings to do" in capsys.readouterr().out
 
 
+def test_run_table_names_the_folder_of_a_damaged_result(tiny, trained, monkeypatch, capsys,
+                                                        tmp_path):
+    profile, data, _ = tiny
+    monkeypatch.setitem(PROFILES, "mini", profile)
+    shutil.copytree(trained[0].parent, tmp_path / "mini" / trained[0].parent.name)
+    damaged, = (tmp_path / "mini").glob(f"*/{trained[0].name}/result.json")
+    damaged.write_text(damaged.read_text()[:100])
+    assert run_table.main(["--rows", FULL, "--data", str(data), "--runs", str(tmp_path)]) == 1
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and said[0].startswith(f"error: {damaged}: ")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("words, code, said", [
     (("--table", "9"), 2, "invalid choice"),
