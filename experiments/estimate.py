@@ -27,6 +27,7 @@ from pspnet_repro import PSPNet
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.dataset import TrainingSequence
 from pspnet_repro.data.lists import Pair
+from pspnet_repro.distributed import choose_device
 from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.evaluation import Protocol, predict_probabilities
 from pspnet_repro.memory import peak_bytes
@@ -144,7 +145,7 @@ def measure(job):
     key = network_key(settings["model"])
     crop, batch = measured_size(key, settings["crop_size"], settings["batch_size"])
     work = step_work(key, crop, batch)
-    net = PSPNet(**settings["model"]).train().to(device)
+    net = PSPNet(**settings["model"]).train().to(choose_device(device))
     solver = CaffeSGD(parameter_groups(net), 1e-3, 0.9, 1e-4)
     images = torch.randn(batch, 3, crop, crop, device=device) * 50
     before = _peak(device)

@@ -81,11 +81,13 @@ PROFILES = {profile.name: profile for profile in (
         train={"crop_size": 185, "batch_size": 8, "max_iter": 1000, "threads": 1},
         base_size=480, rows_at_once=2,
         differs="367 street photographs, 11 classes; half-width ResNet50 with a 7x7 stem, meant to "
-                "start from open_nsfw's weights (--backbone); crop 185, 1000 iterations of batch 8"),
+                "start from open_nsfw's weights (--backbone); crop 185, 1000 iterations of batch "
+                "8"),
     Profile(
         name="paper", data="ade20k", folder=_given, classes=ADE20K.names,
         palette_rgb=ADE20K.palette_rgb, contextual=(), model={},
         train={"crop_size": 473, "batch_size": 16, "max_iter": 150_000}, base_size=512,
-        zero_is_void=True, estimate=True, differs="random initial weights for depths without --backbone (the paper starts from "
+        zero_is_void=True, estimate=True,
+        differs="random initial weights for depths without --backbone (the paper starts from "
                 "ImageNet); blocks of the 269-layer network as published for such a ResNet"),
 )}

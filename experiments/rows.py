@@ -8,7 +8,9 @@ from pspnet_repro.evaluation.protocol import MULTI_SCALE
 
 @dataclass(frozen=True)
 class Row:
-    """One network, trained and tested in one way; rows of equal `model` and `train` share a training.
+    """One network, trained and tested in one way.
+
+    Rows of equal `model` and `train` share a training.
 
     Attributes:
         name: what `--rows` takes, and the key in paper.json; the same name in two tables is the

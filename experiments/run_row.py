@@ -143,7 +143,8 @@ def _train(row, profile, data, out, seed, backbones, processes, **how):
     if processes.first and not facts.exists():
         checkpoint.write_bytes(facts, json.dumps({
             "train_seconds_of_last_sitting": round(time.monotonic() - began, 1),
-            "train_peak_memory_mib": _peak_mib(how["device"]), "train_provenance": about}, indent=1))
+            "train_peak_memory_mib": _peak_mib(how["device"]),
+            "train_provenance": about}, indent=1))
     return weights
 
 

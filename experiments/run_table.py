@@ -5,7 +5,6 @@ torchrun all processes work at one.
 """
 
 import argparse
-import itertools
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+import torch
 from tqdm import tqdm
 
 from experiments.forecast import (cost, how_lines, longest_first, measure_networks, plan_lines,
@@ -143,18 +143,20 @@ def run_tables(args, processes):
     runs, backbones = args.runs / profile.name, dict(args.backbone)
     data = Path(processes.on_first(lambda: str(profile.folder(args.data, args.cache))))
     trainings, folders = make_plan(tables, profile, data, runs, args.seeds, backbones)
-    left = processes.on_first(lambda: [bool(training.missing()) for training in trainings])
-    to_do = list(itertools.compress(trainings, left))
+    tests = tests_of(trainings, profile, data)
+    # In an order that all processes share: the first one's files decide.
+    order = processes.on_first(lambda: [trainings.index(training) for training in longest_first(
+        [training for training in trainings if training.missing()], tests)])
+    to_do = [trainings[number] for number in order]
     if processes.first:
-        baseline = PSPNet(len(profile.classes), bins=(),
-                          **{**profile.model, **profile.depths[50]})
+        with torch.device("meta"):
+            baseline = PSPNet(len(profile.classes), bins=(),
+                              **{**profile.model, **profile.depths[50]})
         print(f"Table {', '.join(tables)}, profile {profile.name}: {len(to_do)} of "
               f"{len(trainings)} trainings to do. Without the pyramid the network sees "
               f"{baseline.receptive_field()} pixels of a {profile.train['crop_size']} crop.",
               flush=True)
     jobs = 1 if processes.size > 1 else args.jobs or min(profile.rows_at_once, os.cpu_count() or 1)
-    tests = tests_of(trainings, profile, data)
-    to_do = longest_first(to_do, tests)
     if args.dry_run or to_do and profile.estimate:
         processes.on_first(lambda: _print_plan(trainings, to_do, tests, args, profile, data,
                                                processes, jobs))

@@ -199,9 +199,10 @@ def test_run_table_under_torchrun_rejects_jobs():
 
 
 @pytest.mark.slow
-def test_run_table_reports_a_failed_row(tmp_path):
+def test_run_table_reports_a_failed_row(tiny, tmp_path):
+    _, data, _ = tiny
+    shutil.copytree(data, tmp_path, dirs_exist_ok=True)
     (tmp_path / "train.txt").write_text("gone.png gone_label.png\n")
-    (tmp_path / "val.txt").write_text("gone.png gone_label.png\n")
     run = subprocess.run(
         [sys.executable, str(ROOT / "experiments" / "run_table.py"), "--rows", BASELINE, "--data",
          str(tmp_path), "--runs", str(tmp_path / "runs")], capture_output=True, text=True,

@@ -164,6 +164,10 @@ def test_run_table_works_at_a_training_over_the_processes(tmp_path):
     script = tmp_path / "short_table.py"
     script.write_text(_SHORT_TABLE.format(root=str(ROOT)))
     words = (script, "--rows", BASELINE, "--data", folder, "--runs", tmp_path / "runs")
+    code, out, said = _finish(_torchrun(*words, "--dry-run"))
+    assert code == 0 and not (tmp_path / "runs").exists(), said
+    assert out.count("GiB of memory in each process.") == 1
+    assert out.count("What processes tell each other is not in it.") == 1
     code, out, said = _finish(_torchrun(*words))
     assert code == 0, said
     assert out.count("1 of 1 trainings to do") == 1 and out.count("| ResNet50-Baseline |") == 1
