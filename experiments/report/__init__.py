@@ -10,7 +10,8 @@ from experiments.report.page import write_page
 from experiments.report.pictures import picture_blocks
 from experiments.report.results import METRICS, PAPER, Results
 from experiments.report.runs import class_blocks, curve_blocks, provenance_blocks
-from experiments.report.tables import depth_blocks, orderings, row_label, table_blocks
+from experiments.report.tables import (depth_blocks, orderings, row_label, summary_blocks,
+                                       table_blocks)
 from pspnet_repro.checkpoint import write_bytes
 
 FIDELITY = "fidelity"
@@ -49,10 +50,10 @@ def _results_text(tables, results, profile):
                 {"lower": o.lower, "higher": o.higher, "metric": o.metric, "paper": o.paper,
                  "ours": spread(o.ours), "holds": o.holds}
                 for o in orderings(number, results)]}
-        elif rows and rows[0].name in results:
+        else:
             told[number]["costs"] = {
                 row.name: {metric: spread(cost[metric]) for metric in METRICS}
-                for group in costs(rows, results).values() for row, cost in group}
+                for group in costs(results).values() for row, cost in group if cost["mean_iou"]}
     runs = ",\n".join(
         f" {json.dumps(name)}: [\n" + ",\n".join(f"  {json.dumps(run)}" for run in runs) + "\n ]"
         for name, runs in results.runs.items())
@@ -76,11 +77,12 @@ def write_report(tables, folders, profile, data, output):
     """
     output, results = Path(output), Results(folders, profile)
     blocks, names = _opening(results, profile), {}
+    blocks += summary_blocks([number for number in tables if number in PAPER], results)
     for number, rows in tables.items():
-        labels = {row.name: row_label(number, row.name, row.label) for row in rows}
+        labels = {row.name: row_label(number, row) for row in rows}
         names = names | labels | names  # a row keeps its first place and label
         if number == FIDELITY:
-            blocks += fidelity_blocks(rows, results)
+            blocks += fidelity_blocks(results)
             blocks += curve_blocks("fidelity", labels, results)
             continue
         blocks += table_blocks(number, results, profile)

@@ -44,7 +44,9 @@ def curve_blocks(table, names, results):
 
 def class_blocks(names, results, profile):
     """IoU of each class in each row, and what the full row gains over the baseline."""
-    rows = {name: label for name, label in names.items() if name in results}
+    labels = list(names.values())
+    rows = {name: label if labels.count(label) == 1 else f"{label} ({name})"
+            for name, label in names.items() if name in results}
     spreads = {name: [results.spread(name, c) for c in profile.classes] for name in rows}
     heads, columns = ["Class"], []
     gains = {}
