@@ -89,13 +89,12 @@ def test_orderings_that_hold_and_fail(tmp_path):
     assert first.ours.values == {0: pytest.approx(5), 1: pytest.approx(-1)}
     assert not found["pixel_accuracy", "no-aux", "aux-0.3"].holds
     text, failed, *_ = table_blocks("2", results, MINI)[2:]
-    assert ("mean IoU: 3 of 3, 2 of them in every seed; pixel accuracy: 2 of 3, 2 of them in every "
-            "seed. Those that fail:" in text.text)
+    assert ("mean IoU: 3 of 3 (2 in every seed); pixel accuracy: 2 of 3 (2 in every seed). Those "
+            "that fail:" in text.text)
     assert failed.rows == (("ResNet50 (without AL) < ResNet50 (with α = 0.3)", "pixel accuracy",
                             "+0.80", "-10.00 ± 0.00", "0 of 2"),)
     summary, = summary_blocks(["1", "2", "5"], results)
-    assert summary.rows == (("Table 2", "3 of 3, 2 of them in every seed",
-                             "2 of 3, 2 of them in every seed"),)
+    assert summary.rows == (("Table 2", "3 of 3 (2 in every seed)", "2 of 3 (2 in every seed)"),)
 
 
 def test_equal_figures_of_ours_do_not_hold_and_of_the_paper_are_no_ordering(tmp_path):

@@ -117,7 +117,7 @@ def _counts(found, metric):
     text = f"{sum(o.holds for o in group)} of {len(group)}"
     if max(len(o.ours.values) for o in group) > 1:
         every = sum(o.seeds == len(o.ours.values) for o in group)
-        text += f", {every} of them in every seed"
+        text += f" ({every} in every seed)"
     return text
 
 
@@ -129,7 +129,7 @@ def summary_blocks(numbers, results):
     if not rows:
         return []
     means = " (means over the seeds)" if results.seeds > 1 else ""
-    return [Table("The paper's orderings (pairs of rows of a table) that hold in our figures" + means,
+    return [Table(f"The paper's orderings (pairs of rows) that hold in our figures{means}",
                   ("Table", *(f"in {words}" for words in METRICS.values())), rows)]
 
 
