@@ -135,7 +135,7 @@ def test_costs_are_paired_by_seed_in_two_groups(tmp_path):
     assert by_biased["mean_iou"].mean == pytest.approx(0) and within_spread(by_biased["mean_iou"])
     words = " ".join(b.text for b in fidelity_blocks(results) if hasattr(b, "text"))
     assert ("The largest cost is that of “no mirror image”: -2.00 ± 1.00 points of mean IoU. "
-            "0 of 1 differences in mean IoU are within their own spread over the seeds: no cost is "
+            "0 of 1 changes in mean IoU are within their own spread over the seeds: no effect is "
             "shown for them. Beyond it: no mirror image (-2.00 ± 1.00)." in words)
     table = next(b for b in fidelity_blocks(results) if hasattr(b, "rows"))
     assert table.rows[0] == ("the authors' program", "60.00 ± 10.00", "-", "83.33 ± 5.77", "-",

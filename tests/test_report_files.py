@@ -112,6 +112,7 @@ def test_page_and_markdown_say_the_same(report):
 def test_printed_tables_are_those_asked_for(folders, data, tmp_path, report):
     heads = [line for line in report[1] if line.startswith("Table") and ", " in line]
     assert [head[:7] for head in heads] == ["Table 1", "Table 2", "Table 3", "Table 4", "Table 5"]
+    assert "The same network, tested otherwise: figures in percent" in report[1]
     rows = [row for row in TABLES["2"] if row.name in ("no-aux", "aux-0.6")]
     few = {row.name: folders[row.name] for row in rows}
     lines = write_report({"2": tuple(rows)}, few, MINI, data, tmp_path)

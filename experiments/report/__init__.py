@@ -18,12 +18,12 @@ FIDELITY = "fidelity"
 
 
 def _opening(results, profile):
-    runs = [run for runs in results.runs.values() for run in runs]
-    trained = {folder.parent for folders in results.folders.values() for folder in folders}
-    seeds = sorted({run["seed"] for run in runs})
-    text = (f"{len(results.runs)} rows, {len(runs)} tests of {len(trained)} trainings, "
-            f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}. Figures in "
-            "percent; differences in points of it. ")
+    tests = {folder for folders in results.folders.values() for folder in folders}
+    trainings = {folder.parent for folder in tests}
+    seeds = sorted({run["seed"] for runs in results.runs.values() for run in runs})
+    text = (f"Rows: {len(results.runs)}; tests: {len(tests)}; trainings: {len(trainings)}; seeds: "
+            f"{', '.join(map(str, seeds)) or 'none'}. Figures in percent; differences in points of "
+            "it. ")
     if len(seeds) > 1:
         text += "± is the sample deviation over the seeds. "
     blocks = [Heading(1, f"PSPNet's tables, profile {profile.name}"), Text(text.strip())]
@@ -76,28 +76,24 @@ def write_report(tables, folders, profile, data, output):
         UserError: a file of a run or of the data cannot be read, or the report not be written.
     """
     output, results = Path(output), Results(folders, profile)
-    blocks, names = _opening(results, profile), {}
-    blocks += summary_blocks([number for number in tables if number in PAPER], results)
+    summary = summary_blocks([number for number in tables if number in PAPER], results)
+    told, names = [], {}
     for number, rows in tables.items():
         labels = {row.name: row_label(number, row) for row in rows}
         names = names | labels | names  # a row keeps its first place and label
         if number == FIDELITY:
-            blocks += fidelity_blocks(results)
-            blocks += curve_blocks("fidelity", labels, results)
+            told += fidelity_blocks(results) + curve_blocks("fidelity", labels, results)
             continue
-        blocks += table_blocks(number, results, profile)
-        blocks += curve_blocks(f"Table {number}", labels, results)
+        told += table_blocks(number, results, profile)
+        told += curve_blocks(f"Table {number}", labels, results)
         if number == "3":
-            blocks += depth_blocks(results, profile)
+            told += depth_blocks(results, profile)
+    blocks = [*_opening(results, profile), *summary, *told]
     if profile.palette_rgb:
         blocks += picture_blocks(results, profile, Path(data))
-    blocks += class_blocks(names, results, profile)
-    blocks += provenance_blocks(names, results)
+    blocks += class_blocks(names, results, profile) + provenance_blocks(names, results)
     write_bytes(output / "report.json", _results_text(tables, results, profile))
     write_markdown(blocks, output / "report.md")
     write_page(blocks, output / "report.html")
-    lines = []
-    for block in blocks:
-        if isinstance(block, Table) and block.caption.startswith(("Table", "Figure")):
-            lines += [block.caption, "", *table_lines(block), ""]
-    return lines
+    shown = [block for block in told + summary if isinstance(block, Table) and not block.folded]
+    return [line for table in shown for line in (table.caption, "", *table_lines(table), "")]

@@ -109,7 +109,7 @@ def costs_figure(groups):
     axes.set_ylim(len(lines) - 0.4, -0.9)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("difference in mean IoU (points)")
+    axes.set_xlabel("change in mean IoU (points)")
     return figure
 
 

@@ -44,8 +44,8 @@ def _sentence(group):
     if cost.deviation is None:
         return text + " One seed was run, so that nothing is known of the spread."
     outside = [f"{row.label} ({cost.text('+')})" for row, cost in group if not within_spread(cost)]
-    text += (f" {len(group) - len(outside)} of {len(group)} differences in mean IoU are within "
-             "their own spread over the seeds: no cost is shown for them.")
+    text += (f" {len(group) - len(outside)} of {len(group)} changes in mean IoU are within "
+             "their own spread over the seeds: no effect is shown for them.")
     return text + (f" Beyond it: {'; '.join(outside)}." if outside else "")
 
 
@@ -67,13 +67,13 @@ def fidelity_blocks(results):
              f"{2 ** (seeds - 1)} would show the same sign in all {seeds} seeds."
              if seeds > 1 else "")
     blocks = [Heading(2, "Fidelity: what each deviation costs"),
-              Text("Each row deviates from the authors' program in one thing. Cost: the row minus "
+              Text("Each row deviates from the authors' program in one thing. Change: the row minus "
                    f"{FIRST.label}, seed by seed, in points; mean ± sample deviation over "
-                   "the seeds. Negative: the deviation makes the result worse. A difference no "
-                   f"larger than its deviation is called within the spread.{doubt}")]
+                   "the seeds. A negative change is what the deviation costs. A change no larger "
+                   f"than its deviation is called within the spread.{doubt}")]
     if FIRST.name not in results:
         return [*blocks, Text(f"{FIRST.label} was not run, so that no cost is known.")]
-    heads = ("Row", *(word for words in METRICS.values() for word in (words, f"cost in {words}")),
+    heads = ("Row", *(word for words in METRICS.values() for word in (words, f"change in {words}")),
              "within the spread")
     drawn = {}
     for name, group in costs(results).items():
@@ -86,6 +86,6 @@ def fidelity_blocks(results):
             drawn[name] = [(row.label, cost) for row, cost in known]
     if drawn:
         blocks.append(Chart(
-            "report-fidelity", "Cost of each deviation in points of mean IoU, with its spread",
+            "report-fidelity", "Change by each deviation in points of mean IoU, with its spread",
             lambda: costs_figure(drawn)))
     return blocks

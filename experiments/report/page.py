@@ -37,7 +37,7 @@ def _table_html(table):
         mark = ' class="reported"' if number in table.reported else ""
         lines.append(f'<tr{mark}><th scope="row">{_breakable(head)}</th>{cells}</tr>')
     caption = escape(table.caption)
-    names = min(26, max(len(head) for head, *_ in (table.heads, *table.rows)))
+    names = min(28, 2 + max(len(head) for head, *_ in (table.heads, *table.rows)))
     box = (f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}">'
            f'<table style="--names:{names}ch"><caption><span>{caption}</span></caption>'
            f"<thead><tr>{heads}</tr></thead><tbody>"

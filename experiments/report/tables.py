@@ -3,8 +3,8 @@
 import itertools
 from dataclasses import dataclass
 
-from experiments.report.document import Chart, Heading, Table, Text
 from experiments.report.charts import depth_figure, dots_figure
+from experiments.report.document import Chart, Heading, Table, Text
 from experiments.report.results import METRICS, PAPER, Spread, number_text
 from experiments.rows import BASELINE, FULL
 
@@ -180,7 +180,7 @@ def table_blocks(number, results, profile):
         blocks += _lead_blocks(results)
     done = [name for name, entry in PAPER[number].items()
             if name in results and not entry.get("reported")]
-    if done:
+    if len(done) > 1:
         blocks.append(Chart(
             f"report-table{number}",
             f"Mean IoU of the rows of Table {number}, ours and the paper's, each on its own axis",
