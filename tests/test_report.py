@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from report_runs import MINI, renamed, result, write_run
 
-from experiments.report.charts import thinned
+from experiments.report.charts import curves_figure, thinned
 from experiments.report.fidelity import RETESTED, RETRAINED, costs, fidelity_blocks, within_spread
 from experiments.report.markdown import table_lines
 from experiments.report.pictures import extremes
@@ -185,9 +185,17 @@ def test_thinned_curves_keep_their_mean():
     np.testing.assert_array_equal(thinned(values[:5]), values[:5])
 
 
+def test_losses_that_are_no_numbers_are_drawn():
+    curve = (np.arange(40.0), np.full(40, np.nan))
+    figure = curves_figure({"diverged": [curve], "good": [(np.arange(40.0), np.ones(40))]}, {})
+    assert figure.axes[0].get_ylim() == (0, pytest.approx(1.1))
+    assert curves_figure({"diverged": [curve]}, {}).axes[0].get_ylim() == (0, pytest.approx(1.1))
+
+
 @pytest.mark.parametrize("change", [
     {"mean_iou": 1.5}, {"mean_iou": "much"}, {"mean_iou": float("nan")}, {"seed": "0"},
-    {"iou": []}, {"provenance": {}}, {"settings": None}])
+    {"iou": []}, {"provenance": {}}, {"settings": None}, {"seed": 10 ** 400, "mean_iou": 10 ** 400},
+    {"test_seconds": "4"}, {"train_provenance": {"commit": None}}])
 def test_damaged_result_is_reported(tmp_path, change):
     path = tmp_path / "result.json"
     path.write_text(json.dumps({**result(0, 0.5), **change}))
@@ -216,7 +224,8 @@ def test_curves_drop_a_last_line_that_was_cut_off(tmp_path):
 
 @pytest.mark.parametrize("text, said", [
     ('{"iteration": 0}\n', "line 1: must hold the numbers iteration and loss"),
-    ('{"iteration": 0, "loss": 1}\nnothing\n', "line 2: must hold"), (None, "cannot be read")])
+    ('{"iteration": 0, "loss": 1}\nnothing\n', "line 2: must hold"), (None, "cannot be read"),
+    ("", "must hold at least one line"), ('{"iteration": 0, "loss": [1]}\n', "line 1: must hold")])
 def test_damaged_curves_are_reported(tmp_path, text, said):
     path = tmp_path / "losses.jsonl"
     if text is not None:

@@ -3,6 +3,7 @@
 import io
 import re
 import textwrap
+from html import escape
 
 import matplotlib
 import numpy as np
@@ -44,8 +45,8 @@ def chart_svg(chart):
     text = _save(chart, "svg", transparent=True).decode()
     text = text[text.index("<svg"):].replace(INK, "currentColor")
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{chart.name}-", text)
-    alt = chart.alt.replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"<svg ([^>]*)>", rf'<svg role="img" \1><title>{alt}</title>', text, count=1)
+    text = text.replace(">", f"><title>{escape(chart.alt)}</title>", 1)
+    return text.replace("<svg", '<svg role="img"', 1)
 
 
 def _figure(height, columns=1, rows=1, **sharing):
@@ -65,10 +66,9 @@ def _dots(axes, spreads, colour):
     axes.grid(False, axis="y")
 
 
-def _names_above(axes, names, x=0.0):
-    for place, name in enumerate(names):
-        axes.annotate(name, (x, place - 0.22), xycoords=("axes fraction", "data"), fontsize=9,
-                      va="bottom", annotation_clip=False)
+def _name_above(axes, place, name):
+    axes.annotate(name, (0, place - 0.22), xycoords=("axes fraction", "data"), fontsize=9,
+                  va="bottom", annotation_clip=False)
 
 
 def dots_figure(names, ours, paper):
@@ -82,7 +82,8 @@ def dots_figure(names, ours, paper):
     figure, ((left, right),) = _figure(0.42 * len(names) + 0.7, 2, sharey=True)
     _dots(left, ours, COLOURS[0])
     _dots(right, paper, COLOURS[1])
-    _names_above(left, names)
+    for place, name in enumerate(names):
+        _name_above(left, place, name)
     left.set_title("ours")
     right.set_title("paper")
     for axes in (left, right):
@@ -104,8 +105,7 @@ def costs_figure(groups):
             continue
         axes.errorbar(spread.mean, place, xerr=spread.deviation, fmt="o", color=COLOURS[0],
                       capsize=3, markersize=5)
-        axes.annotate(label, (0, place - 0.22), xycoords=("axes fraction", "data"), fontsize=9,
-                      va="bottom")
+        _name_above(axes, place, label)
     axes.set_ylim(len(lines) - 0.4, -0.9)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
@@ -166,8 +166,9 @@ def curves_figure(losses, scores):
                 axes.fill_between(x, values.min(0), values.max(0), alpha=0.12, linewidth=0,
                                   color=look["color"])
         # The first losses are so large that nothing could be told of the others.
-        late = [line.get_ydata()[len(line.get_ydata()) // 20:].max() for line in axes.lines]
-        axes.set_ylim(0, 1.1 * max(late))
+        late = np.concatenate([line.get_ydata()[len(line.get_ydata()) // 20:]
+                               for line in axes.lines])
+        axes.set_ylim(0, 1.1 * max(late[np.isfinite(late)], default=1))
         axes.set_ylabel(words)
     panel[-1, 0].set_xlabel("iteration")
     figure.legend(*panel[0, 0].get_legend_handles_labels(), loc="outside lower center",

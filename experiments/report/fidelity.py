@@ -67,8 +67,8 @@ def fidelity_blocks(results):
              f"{2 ** (seeds - 1)} would show the same sign in all {seeds} seeds."
              if seeds > 1 else "")
     blocks = [Heading(2, "Fidelity: what each deviation costs"),
-              Text("Each row deviates from the authors' program in one thing. Change: the row minus "
-                   f"{FIRST.label}, seed by seed, in points; mean ± sample deviation over "
+              Text("Each row deviates from the authors' program in one thing. Change: the row "
+                   f"minus {FIRST.label}, seed by seed, in points; mean ± sample deviation over "
                    "the seeds. A negative change is what the deviation costs. A change no larger "
                    f"than its deviation is called within the spread.{doubt}")]
     if FIRST.name not in results:
