@@ -311,7 +311,8 @@ class _SoftmaxLoss(torch.autograd.Function):
         p, labels, counted = ctx.saved_tensors
         one = torch.ones_like(labels, dtype=p.dtype)
         difference = p.scatter_add(1, labels[:, None], -one[:, None])
-        return (difference * counted[:, None]).mul_(grad / ctx.normalizer), None, None, None
+        difference = difference.where(counted[:, None], 0)
+        return difference.mul_(grad / ctx.normalizer), None, None, None
 
 
 def softmax_loss(scores, labels, ignored, normalizer):
