@@ -97,31 +97,37 @@ class Halves {
   std::vector<char> so_[5];
 };
 
-// A matrix op(x) in memory of rows.
-struct Matrix {
-  const float* data;
-  int64_t row_stride, column_stride;
-  float at(int64_t i, int64_t j) const { return data[i * row_stride + j * column_stride]; }
-};
+// Tiles of the result, each computed by one thread; rows of a tile are packed a part at a time.
+constexpr int64_t kTileRows = 384, kTileColumns = 384, kPartRows = 96;
+static_assert(kPartRows % kRows == 0 && kTileColumns % kColumns == 0);
 
-// Tiles of the result, each computed by one thread.
-constexpr int64_t kTileRows = 96, kTileColumns = 256;
-static_assert(kTileRows % kRows == 0 && kTileColumns % kColumns == 0);
-
-// packed[panel][term][lane] = x(lane, term) of panels of kLanes lanes; idle lanes get 0.
-template <int64_t kLanes, typename Get>
-void pack(int64_t lanes, int64_t terms, const Get& get, float* packed) {
-  for (int64_t panel = 0; panel < lanes; panel += kLanes) {
-    for (int64_t k = 0; k < terms; ++k) {
-      for (int64_t l = 0; l < kLanes; ++l) {
-        *packed++ = panel + l < lanes ? get(panel + l, k) : 0.f;
+// packed[panel][term][lane] = x[lane * lane_stride + term * term_stride] for panels of kLanes
+// lanes; idle lanes get 0.
+template <int64_t kLanes>
+void pack(const float* x, int64_t lanes, int64_t lane_stride, int64_t terms, int64_t term_stride,
+          float* packed) {
+  for (int64_t panel = 0; panel < lanes; panel += kLanes, packed += kLanes * terms) {
+    const float* from = x + panel * lane_stride;
+    const int64_t filled = std::min(kLanes, lanes - panel);
+    if (filled < kLanes) {
+      std::fill_n(packed, kLanes * terms, 0.f);
+    }
+    if (lane_stride == 1) {
+      for (int64_t k = 0; k < terms; ++k) {
+        std::copy_n(from + k * term_stride, filled, packed + k * kLanes);
+      }
+    } else {
+      for (int64_t l = 0; l < filled; ++l) {
+        for (int64_t k = 0; k < terms; ++k) {
+          packed[k * kLanes + l] = from[l * lane_stride + k * term_stride];
+        }
       }
     }
   }
 }
 
-// sums += a * b for one panel of kRows rows and one of kColumns columns.
-void multiply_panels(int64_t terms, const float* a, const float* b, Floats (*sums)[2]) {
+// sums = a * b for one panel of kRows rows and one of kColumns columns.
+void multiply_panels(int64_t terms, const float* a, const float* b, float* sums) {
   Floats registers[kRows][2] = {};
   for (int64_t k = 0; k < terms; ++k) {
     Floats left, right;
@@ -161,6 +167,34 @@ void multiply_in_halves(int64_t terms, const float* a, const float* b, float* su
   }
 }
 
+// c += a * b for packed rows from `row` and columns from `column`.
+void multiply_packed(int64_t terms, const float* a, const float* b, const Halves& halves,
+                     int64_t row, int64_t rows, int64_t column, int64_t columns, float* c,
+                     int64_t c_stride) {
+  for (int64_t s = 0; s < columns; s += kColumns) {
+    for (int64_t r = 0; r < rows; r += kRows) {
+      const float* panel_a = a + r * terms;
+      const float* panel_b = b + s * terms;
+      const int64_t high = std::min(kRows, rows - r), wide = std::min(kColumns, columns - s);
+      alignas(64) float sums[kRows * kColumns];
+      multiply_panels(terms, panel_a, panel_b, sums);
+      for (int64_t i = 0; i < high; i += 2) {
+        for (int64_t l = 0; l < wide; l += 8) {
+          if (halves.at(row + r + i, (column + s + l) / 8)) {
+            multiply_in_halves(terms, panel_a + i, panel_b + l, sums + i * kColumns + l);
+          }
+        }
+      }
+      for (int64_t i = 0; i < high; ++i) {
+        float* target = c + (r + i) * c_stride + s;
+        for (int64_t l = 0; l < wide; ++l) {
+          target[l] += sums[i * kColumns + l];
+        }
+      }
+    }
+  }
+}
+
 void check_matrix(const at::Tensor& tensor, const char* name) {
   TORCH_CHECK(tensor.dim() == 2, name, " must be 2-D, got ", tensor.dim(), "-D");
   TORCH_CHECK(tensor.scalar_type() == at::kFloat, name, " must be float32, got ",
@@ -184,48 +218,29 @@ at::Tensor gemm(const at::Tensor& a, const at::Tensor& b, const std::optional<at
               ", got ", a.size(1));
   const int64_t m = a.size(0), n = b.size(1), terms = a.size(1);
   at::Tensor result = start_of(sum, {m, n}, a);
-  const Matrix left{a.const_data_ptr<float>(), a.stride(0), a.stride(1)};
-  const Matrix right{b.const_data_ptr<float>(), b.stride(0), b.stride(1)};
+  const float* left = a.const_data_ptr<float>();
+  const float* right = b.const_data_ptr<float>();
   float* c = result.mutable_data_ptr<float>();
   const Halves halves(m, n);
   const int64_t down = (m + kTileRows - 1) / kTileRows;
   const int64_t across = (n + kTileColumns - 1) / kTileColumns;
   at::parallel_for(0, down * across, 1, [&](int64_t begin, int64_t end) {
-    Buffer<float> packed_a = make_buffer<float>(kTileRows * kBlock);
+    Buffer<float> packed_a = make_buffer<float>(kPartRows * kBlock);
     Buffer<float> packed_b = make_buffer<float>(kTileColumns * kBlock);
     for (int64_t tile = begin; tile < end; ++tile) {
-      const int64_t i = tile % down * kTileRows, j = tile / down * kTileColumns;
-      const int64_t rows = std::min(kTileRows, m - i), columns = std::min(kTileColumns, n - j);
+      const int64_t j = tile / down * kTileColumns, columns = std::min(kTileColumns, n - j);
+      const int64_t first = tile % down * kTileRows, last = std::min(first + kTileRows, m);
       int64_t count = 0;
       for (int64_t k = 0; k < terms; k += count) {
         count = next_block(terms - k);
-        pack<kRows>(rows, count, [&](int64_t r, int64_t t) { return left.at(i + r, k + t); },
-                    packed_a.get());
-        pack<kColumns>(columns, count, [&](int64_t s, int64_t t) { return right.at(k + t, j + s); },
-                       packed_b.get());
-        for (int64_t s = 0; s < columns; s += kColumns) {
-          for (int64_t r = 0; r < rows; r += kRows) {
-            const float* panel_a = packed_a.get() + r * count;
-            const float* panel_b = packed_b.get() + s * count;
-            const int64_t high = std::min(kRows, rows - r), wide = std::min(kColumns, columns - s);
-            Floats vectors[kRows][2];
-            multiply_panels(count, panel_a, panel_b, vectors);
-            float sums[kRows * kColumns];
-            std::memcpy(sums, vectors, sizeof(sums));
-            for (int64_t k = 0; k < high; k += 2) {
-              for (int64_t l = 0; l < wide; l += 8) {
-                if (halves.at(i + r + k, (j + s + l) / 8)) {
-                  multiply_in_halves(count, panel_a + k, panel_b + l, sums + k * kColumns + l);
-                }
-              }
-            }
-            for (int64_t k = 0; k < high; ++k) {
-              float* target = c + (i + r + k) * n + j + s;
-              for (int64_t l = 0; l < wide; ++l) {
-                target[l] += sums[k * kColumns + l];
-              }
-            }
-          }
+        pack<kColumns>(right + k * b.stride(0) + j * b.stride(1), columns, b.stride(1), count,
+                       b.stride(0), packed_b.get());
+        for (int64_t i = first; i < last; i += kPartRows) {
+          const int64_t rows = std::min(kPartRows, last - i);
+          pack<kRows>(left + i * a.stride(0) + k * a.stride(1), rows, a.stride(0), count,
+                      a.stride(1), packed_a.get());
+          multiply_packed(count, packed_a.get(), packed_b.get(), halves, i, rows, j, columns,
+                          c + i * n + j, n);
         }
       }
     }
