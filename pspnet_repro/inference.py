@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pspnet_repro import checks, ops
+from pspnet_repro import checks, ops, winograd
 from pspnet_repro.factorized import (shifted_interpolation, tap_matrix, tap_products,
                                      upsampled_conv2d)
 from pspnet_repro.resnet import MiniBackbone
@@ -58,6 +58,7 @@ class FusedConv(nn.Module):
         # A parameter, so that the network tells its device.
         self.bias = nn.Parameter(bias, requires_grad=False)
         self.onednn = onednn_fuses(weight)
+        self.winograd = self.onednn and winograd.fits(weight, *self.geometry)
         weight = weight.contiguous(memory_format=torch.channels_last)
         if self.onednn:
             weight = torch.ops.mkldnn._reorder_convolution_weight(
@@ -69,11 +70,21 @@ class FusedConv(nn.Module):
         """Of a ConvBN."""
         return cls(unit.conv, *folded(unit, dtype), unit.relu)
 
+    @functools.cached_property
+    def _fast(self):
+        """The same by winograd.py, made when a map is first large enough for it."""
+        return winograd.WinogradConv(self.weight.to_dense(), self.bias, self.geometry[2][0])
+
+    def _pays(self, x):
+        return self.winograd and winograd.pays(x, self.geometry[2][0])
+
     def _plain(self, x):
         padding, stride, dilation, groups = self.geometry
         return F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
 
     def forward(self, x):
+        if self._pays(x):
+            return self._fast(x, self.relu)
         if self.onednn:
             return torch.ops.mkldnn._convolution_pointwise(
                 x, self.weight, self.bias, *self.geometry, "relu" if self.relu else "none", [], "")
@@ -82,6 +93,8 @@ class FusedConv(nn.Module):
 
     def add_to(self, other, x):
         """relu(other + conv(x)), in the place of `other`."""
+        if self._pays(x):
+            return self._fast.add_to(other, x, self.relu)
         if self.onednn:
             return torch.ops.mkldnn._convolution_pointwise_.binary(
                 other, x, self.weight, self.bias, *self.geometry, "add", 1.0,
