@@ -6,6 +6,7 @@ from pathlib import Path
 from experiments.rows import TABLES, Row
 from experiments.runs import row_protocol, row_settings, test_folder, training_folder
 from pspnet_repro.errors import UsageError
+from pspnet_repro.train import TrainSettings
 
 REPORTED = "5"  # a table of reported figures alone
 
@@ -20,7 +21,7 @@ class Training:
         folder: where it lives.
         tests: {folder of a test: the Row that it is done for}; rows can share a test.
         rows: names of all rows served.
-        steps: of the training.
+        settings: TrainSettings.
     """
 
     row: Row
@@ -28,7 +29,11 @@ class Training:
     folder: Path
     tests: dict
     rows: tuple
-    steps: int
+    settings: TrainSettings
+
+    @property
+    def steps(self):
+        return self.settings.max_iter
 
     @property
     def name(self):
@@ -105,5 +110,5 @@ def make_plan(tables, profile, data, runs, seeds, backbones):
             entry[2].setdefault(test, row)
             entry[3].append(row.name)
     return [Training(row, seed, folder, tests, tuple(names),
-                     row_settings(row, profile, data, seed, backbones).max_iter)
+                     row_settings(row, profile, data, seed, backbones))
             for folder, (row, seed, tests, names) in trainings.items()], folders

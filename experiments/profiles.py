@@ -30,6 +30,8 @@ class Profile:
         base_size: long side in pixels, less 1, at which the network is tested.
         differs: what differs from the paper's setting, in words.
         zero_is_void: see data.lists.read_label.
+        rows_at_once: trainings at a time.
+        estimate: say before the start how long it will take.
     """
 
     name: str
@@ -44,7 +46,8 @@ class Profile:
     differs: str
     depths: dict = field(default_factory=lambda: {d: {"depth": d} for d in BLOCKS})
     zero_is_void: bool = False
-    rows_at_once: int = field(default=1)
+    rows_at_once: int = 1
+    estimate: bool = False
 
 
 def _given(data, _cache):
@@ -83,5 +86,5 @@ PROFILES = {profile.name: profile for profile in (
         name="paper", data="ade20k", folder=_given, classes=ADE20K.names,
         palette_rgb=ADE20K.palette_rgb, contextual=(), model={},
         train={"crop_size": 473, "batch_size": 16, "max_iter": 150_000}, base_size=512,
-        zero_is_void=True, differs="random initial weights (the paper starts from ImageNet)"),
+        zero_is_void=True, estimate=True, differs="random initial weights (the paper starts from ImageNet)"),
 )}
