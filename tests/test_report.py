@@ -133,11 +133,13 @@ def test_costs_are_paired_by_seed_in_two_groups(tmp_path):
     assert cost.mean == pytest.approx(-2) and cost.deviation == pytest.approx(1)
     assert not within_spread(cost)
     assert by_biased["mean_iou"].mean == pytest.approx(0) and within_spread(by_biased["mean_iou"])
-    words = " ".join(b.text for b in fidelity_blocks(results) if hasattr(b, "text"))
+    blocks = fidelity_blocks(results, PROFILES["mini"])
+    words = " ".join(b.text for b in blocks if hasattr(b, "text"))
+    assert "Every scene is as large as the crop" in words
     assert ("The largest cost is that of “no mirror image”: -2.00 ± 1.00 points of mean IoU. "
             "0 of 1 changes in mean IoU are within their own spread over the seeds: no effect is "
             "shown for them. Beyond it: no mirror image (-2.00 ± 1.00)." in words)
-    table = next(b for b in fidelity_blocks(results) if hasattr(b, "rows"))
+    table = next(b for b in blocks if hasattr(b, "rows"))
     assert table.rows[0] == ("the authors' program", "60.00 ± 10.00", "-", "83.33 ± 5.77", "-",
                              "-")
     assert table.rows[1] == ("logits grow by half-pixel centres", *"-----")
@@ -154,7 +156,8 @@ def test_costs_keep_the_order_of_the_rows(tmp_path):
 
 
 def test_costs_without_the_first_row_are_not_claimed(tmp_path):
-    blocks = fidelity_blocks(_results(tmp_path, {"test-no-flip": [(0.5, 0.5)]}))
+    blocks = fidelity_blocks(_results(tmp_path, {"test-no-flip": [(0.5, 0.5)]}),
+                             PROFILES["camvid"])
     assert blocks[-1].text == "the authors' program was not run, so that no cost is known."
 
 

@@ -82,7 +82,7 @@ def write_report(tables, folders, profile, data, output):
         labels = {row.name: row_label(number, row) for row in rows}
         names = names | labels | names  # a row keeps its first place and label
         if number == FIDELITY:
-            told += fidelity_blocks(results) + curve_blocks("fidelity", labels, results)
+            told += fidelity_blocks(results, profile) + curve_blocks("fidelity", labels, results)
             continue
         told += table_blocks(number, results, profile)
         told += curve_blocks(f"Table {number}", labels, results)

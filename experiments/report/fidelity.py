@@ -60,7 +60,7 @@ def _line(row, cost, results):
     return (*cells, " and ".join(within) or "no")
 
 
-def fidelity_blocks(results):
+def fidelity_blocks(results, profile):
     """The table `fidelity` as parts of a report."""
     seeds = results.seeds
     doubt = (f" One beyond it is a hint, no proof: of rows without any effect one in "
@@ -71,6 +71,8 @@ def fidelity_blocks(results):
                    f"minus {FIRST.label}, seed by seed, in points; mean ± sample deviation over "
                    "the seeds. A negative change is what the deviation costs. A change no larger "
                    f"than its deviation is called within the spread.{doubt}")]
+    if profile.fidelity_note:
+        blocks.append(Text(profile.fidelity_note))
     if FIRST.name not in results:
         return [*blocks, Text(f"{FIRST.label} was not run, so that no cost is known.")]
     heads = ("Row", *(word for words in METRICS.values() for word in (words, f"change in {words}")),
