@@ -133,7 +133,7 @@ def test_costs_are_paired_by_seed_in_two_groups(tmp_path):
     assert cost.mean == pytest.approx(-2) and cost.deviation == pytest.approx(1)
     assert not within_spread(cost)
     assert by_biased["mean_iou"].mean == pytest.approx(0) and within_spread(by_biased["mean_iou"])
-    blocks = fidelity_blocks(results, PROFILES["mini"])
+    blocks = fidelity_blocks(results, MINI)
     words = " ".join(b.text for b in blocks if hasattr(b, "text"))
     assert "Every scene is as large as the crop" in words
     assert ("The largest cost is that of “no mirror image”: -2.00 ± 1.00 points of mean IoU. "
@@ -157,7 +157,7 @@ def test_costs_keep_the_order_of_the_rows(tmp_path):
 
 def test_costs_without_the_first_row_are_not_claimed(tmp_path):
     blocks = fidelity_blocks(_results(tmp_path, {"test-no-flip": [(0.5, 0.5)]}),
-                             PROFILES["camvid"])
+                             MINI)
     assert blocks[-1].text == "the authors' program was not run, so that no cost is known."
 
 
