@@ -41,7 +41,25 @@ PSPNET_TORCH_LIBRARY(PSPNET_LIBRARY, m) {
         "Tensor invstd, Tensor weight, Tensor bias, Tensor mean_dy, Tensor mean_dy_xhat, "
         "bool relu) -> Tensor");
 
+  // The arithmetic of the original's CPU program, float32 on the CPU only: matrix products, sums of
+  // each row or column times alpha, y += alpha * x, and the C library's functions. Results start
+  // from `sum`, or 0.
+  m.def("original_gemm(Tensor a, Tensor b, Tensor? sum=None) -> Tensor");
+  m.def("original_sum_rows(Tensor a, float alpha=1, Tensor? sum=None) -> Tensor");
+  m.def("original_sum_columns(Tensor a, float alpha=1, Tensor? sum=None) -> Tensor");
+  m.def("original_axpy(Tensor(y!) y, Tensor x, float alpha) -> ()");
+  m.def("original_exp(Tensor input) -> Tensor");
+  m.def("original_log(Tensor input) -> Tensor");
+  m.def("original_pow(Tensor input, float exponent) -> Tensor");
+
   // Adds the class probabilities of a batch of windows to a canvas (classes, H, W).
   m.def("scores(Tensor(a!) canvas, Tensor logits, Tensor? mirrored, SymInt[] tops, "
         "SymInt[] lefts, SymInt[2] out_size) -> ()");
+
+  // Around the products of Winograd's 3x3 convolution, CPU only: 6x6 pixels of each of `count`
+  // tiles times a matrix from both sides, and its results back onto an image.
+  m.def("winograd_tiles(Tensor input, Tensor matrix, SymInt dilation, SymInt first, SymInt count) "
+        "-> Tensor");
+  m.def("winograd_pixels(Tensor(a!) output, Tensor products, Tensor matrix, Tensor bias, "
+        "SymInt dilation, SymInt first, bool add, bool relu) -> ()");
 }

@@ -2,8 +2,7 @@
 
 import math
 
-import torch.nn.functional as F
-
+from prototxt_import import original
 from prototxt_import.base import (Built, Param, axis_index, check, check_counts, check_image,
                                   filler_or)
 
@@ -64,8 +63,8 @@ def convolution(layer, shapes, train):
     top = (shapes[0][0], param.num_output, *size)
 
     def run(bottoms, params):
-        return [F.conv2d(x, params[0], _bias(params), stride, pad, dilation, param.group)
-                for x in bottoms]
+        return [original.convolution(x, params[0], _bias(params), stride, pad, dilation,
+                                     param.group, size) for x in bottoms]
 
     return Built([top] * len(shapes), run, _blobs(param, weight, param.num_output),
                  len(shapes) * math.prod(top) * math.prod(weight[1:]))
@@ -80,8 +79,8 @@ def deconvolution(layer, shapes, train):
     weight = (channels, param.num_output // param.group, *kernel)
 
     def run(bottoms, params):
-        return [F.conv_transpose2d(x, params[0], _bias(params), stride, pad, 0, param.group,
-                                   dilation) for x in bottoms]
+        return [original.deconvolution(x, params[0], _bias(params), stride, pad, dilation,
+                                       param.group, size) for x in bottoms]
 
     top = (shapes[0][0], param.num_output, *size)
     return Built([top] * len(shapes), run, _blobs(param, weight, param.num_output),
@@ -98,8 +97,8 @@ def inner_product(layer, shapes, train):
     weight = (inputs, param.num_output) if param.transpose else (param.num_output, inputs)
 
     def run(bottoms, params):
-        matrix = params[0].t() if param.transpose else params[0]
-        return [F.linear(bottoms[0].flatten(axis), matrix, _bias(params))]
+        return [original.inner_product(bottoms[0].flatten(axis), params[0], _bias(params),
+                                       param.transpose)]
 
     return Built([(*outer, param.num_output)], run, _blobs(param, weight, param.num_output),
                  math.prod(outer) * math.prod(weight))

@@ -5,6 +5,7 @@ from torch.func import functional_call
 
 from pspnet_repro.distributed import LOCAL
 from pspnet_repro.sync_bn import SyncBatchNorm2d, torch_momentum
+from prototxt_import import original
 from prototxt_import.base import (Built, Param, axis_index, check, check_counts, check_image,
                                   constant, filler_or)
 
@@ -20,7 +21,7 @@ def _check_eps(eps):
     check(eps > 0, f"eps must be above 0, got {eps}")
 
 
-def _bn(layer, shapes, train, variance, group):
+def _bn(layer, shapes, train, variance, group, exact):
     check_counts(layer, 1, 1)
     channels = check_image(shapes[0])[1]
     param = layer.bn_param
@@ -37,6 +38,9 @@ def _bn(layer, shapes, train, variance, group):
     module.train(train and not param.frozen)
 
     def run(bottoms, params):
+        if exact and original.is_exact(*bottoms, *params):
+            return [original.batch_norm(*bottoms, *params, param.eps, module.training,
+                                        param.momentum)]
         return [_normalize(module, bottoms[0], *params)]
 
     return Built([shapes[0]], run, params)
@@ -44,12 +48,12 @@ def _bn(layer, shapes, train, variance, group):
 
 def bn(layer, shapes, train):
     """Blobs: slope, bias, running mean, running variance, each (1, C, 1, 1); biased variance."""
-    return _bn(layer, shapes, train, "biased", LOCAL)
+    return _bn(layer, shapes, train, "biased", LOCAL, exact=True)
 
 
 def sync_bn(layer, shapes, train):
     """BN with the corrected variance, over all processes of torch.distributed."""
-    return _bn(layer, shapes, train, "unbiased", None)
+    return _bn(layer, shapes, train, "unbiased", None, exact=False)
 
 
 def batch_norm(layer, shapes, train):

@@ -3,6 +3,7 @@
 import torch
 
 from pspnet_repro import checks, ops
+from prototxt_import import original
 from prototxt_import.base import Built, check, check_counts, check_image
 from prototxt_import.caffe_pb2 import AVE, MAX
 
@@ -74,8 +75,8 @@ def spp(layer, shapes, train):
         tops.append((n, c, *checks.window_output_sizes(size, kernel, kernel, pad)))
 
     def run(bottoms, params):
-        pooled = [ops.window_pool2d(bottoms[0], kernel, kernel, pad, mode)
-                  for kernel, pad in windows]
+        pooled = [ops.window_pool2d(x, kernel, kernel, pad, mode)
+                  for x, (kernel, pad) in zip(original.split(bottoms[0], levels), windows)]
         return pooled if levels == 1 else [torch.cat([p.flatten(1) for p in pooled], 1)]
 
     if levels > 1:

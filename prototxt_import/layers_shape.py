@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from prototxt_import import original
 from prototxt_import.base import Built, axis_index, check, check_counts
 
 
@@ -50,7 +51,7 @@ def slice(layer, shapes, train):
 def split(layer, shapes, train):
     check_counts(layer, 1, (1, None))
     return Built([shapes[0]] * len(layer.top),
-                 lambda bottoms, params: [bottoms[0]] * len(layer.top))
+                 lambda bottoms, params: list(original.split(bottoms[0], len(layer.top))))
 
 
 def silence(layer, shapes, train):

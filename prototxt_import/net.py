@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pspnet_repro.errors import UserError, first_line
-from prototxt_import import caffe_pb2
+from prototxt_import import caffe_pb2, original
 from prototxt_import.base import MAX_AXES, MAX_BLOB, Built, check
 from prototxt_import.caffemodel import iterate_caffemodel
 from prototxt_import.fillers import check_filler, fill
@@ -26,6 +26,8 @@ class Step(NamedTuple):
     layer: caffe_pb2.LayerParameter
     built: Built
     params: list
+    # Uses of each top by layers, and by the loss.
+    uses: tuple
 
 
 def load_net(prototxt, caffemodel=None, phase="TEST", shapes=None):
@@ -142,10 +144,26 @@ class CaffeNet(nn.Module):
                 total = self._guarded(_where(layer), check_size, built, total)
             params = [self._guarded(_where(layer), self._make, layer, built)
                       for layer, built in steps]
-        self.steps = [Step(*step, tensors) for step, tensors in zip(steps, params)]
+        uses = self._count_uses([layer for layer, _ in steps])
+        self.steps = [Step(*step, *rest) for step, *rest in zip(steps, params, uses)]
         self.output_names = list(unused)
         self.shapes = shapes
         self._built_for = input_shapes
+
+    def _count_uses(self, layers):
+        """For each layer, how often each of its tops is read before another layer overwrites it;
+        a loss weight reads too."""
+        uses, maker = [], {}
+        for k, layer in enumerate(layers):
+            for name in layer.bottom:
+                if name in maker:
+                    step, top = maker[name]
+                    uses[step][top] += 1
+            weights = _loss_weights(layer)
+            uses.append([int(top < len(weights) and weights[top] != 0)
+                         for top in range(max(1, len(layer.top)))])
+            maker |= {name: (k, top) for top, name in enumerate(layer.top)}
+        return uses
 
     def _build_layer(self, layer, shapes):
         check(layer.type in LAYERS, f"type {layer.type!r} is not supported")
@@ -241,8 +259,10 @@ class CaffeNet(nn.Module):
         """Run the network; see the class."""
         self.blobs = self.prepare(**inputs)
         self.loss = None
+        # {blob: its copies for the layers that read it}, where several do.
+        copies = {}
         for step in self.steps:
-            self._guarded(_where(step.layer), self._run, step)
+            self._guarded(_where(step.layer), self._run, step, copies)
         return {name: self.blobs[name] for name in self.output_names if name in self.blobs}
 
     def prepare(self, **inputs):
@@ -274,20 +294,31 @@ class CaffeNet(nn.Module):
             tensors[name] = tensor if keep else tensor.to(like.dtype)
         return tensors
 
-    def _run(self, step):
-        layer, built, params = step
-        bottoms = [self.blobs[name] for name in layer.bottom]
+    def _run(self, step, copies):
+        layer, built, params, uses = step
+        bottoms = [copies[name].pop(0) if name in copies else self.blobs[name]
+                   for name in layer.bottom]
         if layer.propagate_down:
             bottoms = [x if down else x.detach() for x, down in zip(bottoms, layer.propagate_down)]
         blobs = [p if p.shape == param.shape else p.view(param.shape)
                  for p, param in zip(params, built.params)]
         tops = built.run(bottoms, blobs)
         self.blobs |= zip(layer.top, tops)
-        weights = list(layer.loss_weight) or [DEFAULT_LOSS_WEIGHTS.get(layer.type, 0.0)]
-        for weight, top in zip(weights, tops):
+        for name in layer.top:
+            copies.pop(name, None)
+        # The original adds the gradients of a blob in the order of the layers that read it.
+        readable = [list(original.split(top, count)) if count > 1 and top.requires_grad else
+                    [top] * count for top, count in zip(tops, uses)]
+        for weight, parts in zip(_loss_weights(layer), readable):
             if weight:
-                term = weight * top.sum()
+                term = weight * parts.pop(0).sum()
                 self.loss = term if self.loss is None else self.loss + term
+        copies |= zip(layer.top, readable)
+
+
+def _loss_weights(layer):
+    """A number for each of the first tops; later ones have none."""
+    return list(layer.loss_weight) or [DEFAULT_LOSS_WEIGHTS.get(layer.type, 0.0)]
 
 
 def _where(layer):

@@ -45,11 +45,15 @@ def softmax_loss(logits, labels, ignore_index=IGNORE_INDEX, normalization="valid
                       reduction="none")
     # The clamp changes the value, never the gradient.
     loss = (loss + (loss.detach().clamp(max=_LARGEST) - loss.detach())).sum()
-    if normalization == "valid":
-        count = (labels != ignore_index).sum().clamp(min=1)
-    else:
-        count = {"full": labels.numel(), "batch_size": labels.shape[0], "none": 1}[normalization]
-    return loss / count
+    return loss / loss_normalizer(labels, ignore_index, normalization)
+
+
+def loss_normalizer(labels, ignore_index, normalization):
+    """What `softmax_loss` divides by; ignore_index None: every label counts."""
+    if normalization == "valid" and ignore_index is not None:
+        return (labels != ignore_index).sum().clamp(min=1)
+    return {"valid": labels.numel(), "full": labels.numel(), "batch_size": labels.shape[0],
+            "none": 1}[normalization]
 
 
 def shrink_labels(labels, stride):

@@ -188,20 +188,23 @@ class PSPNet(nn.Module):
         self.check_crop(*x.shape[2:])
         return ops.interp2d(self.logits(x), x.shape[2:])
 
-    def for_inference(self):
+    def for_inference(self, dtype=None):
         """A copy for testing: BN folded, ReLU and additions fused, on the same device.
 
         Same `logits`, `forward`, `check_crop`, `classes` and `stride`; results differ by rounding
         (largest error over largest logit at most 1e-4 in float32). The head is factorized whatever
         `head` says. Later changes of this network do not reach the copy.
 
+        Args:
+            dtype: of weights and maps, such as torch.bfloat16; None: this network's, which the last
+                convolution and the logits have in any case.
         Raises:
             ValueError: in training mode.
         """
         if self.training:
             raise ValueError("for_inference needs the network in eval mode, whose batch "
                              "normalization is fixed: call .eval()")
-        return FusedPSPNet(self)
+        return FusedPSPNet(self, dtype)
 
     def receptive_field(self):
         """Pixels a side that a score sees without the pyramid, along the longest path."""

@@ -5,6 +5,8 @@ import math
 import numpy as np
 import torch
 
+from pspnet_repro import ops
+
 
 def poly_rate(base_lr, iteration, max_iter, power):
     """base_lr * (1 - iteration / max_iter)^power, computed in float32 as the original does.
@@ -17,7 +19,9 @@ def poly_rate(base_lr, iteration, max_iter, power):
         The rate as a float that float32 holds exactly.
     """
     left = np.float32(1) - np.float32(iteration) / np.float32(max_iter)
-    return float(np.float32(base_lr) * np.power(left, np.float32(power)))
+    # In double and rounded: numpy's own power of float32 is off by a last place now and then.
+    factor = np.float32(math.pow(left, np.float32(power)))
+    return float(np.float32(base_lr) * factor)
 
 
 def parameter_groups(model, decay_bn=False):
@@ -104,8 +108,19 @@ class CaffeSGD(torch.optim.Optimizer):
             if group["iter_size"] > 1:
                 grads = torch._foreach_mul(grads, 1 / group["iter_size"])
             if decay:
-                grads = torch._foreach_add(grads, params, alpha=decay)
+                grads = [grad.clone() for grad in grads]
+                _add_scaled(grads, params, decay)
             torch._foreach_mul_(buffers, group["momentum"])
             inside = group["rate_in_momentum"]
-            torch._foreach_add_(buffers, grads, alpha=rate if inside else 1.0)
+            _add_scaled(buffers, grads, rate if inside else 1.0)
             torch._foreach_sub_(params, buffers, alpha=1.0 if inside else rate)
+
+
+def _add_scaled(targets, sources, factor):
+    """targets += factor * sources; in float32 on the CPU with the original's roundings."""
+    if not ops.USE_REFERENCE and all(t.device.type == "cpu" and t.dtype == torch.float32 and
+                                     t.is_contiguous() for t in targets):
+        for target, source in zip(targets, sources):
+            torch.ops.pspnet.original_axpy(target, source, factor)
+    else:
+        torch._foreach_add_(targets, sources, alpha=factor)

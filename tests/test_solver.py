@@ -35,7 +35,9 @@ def _field(text, name):
 
 # These trajectories meet a ReLU or a maximum so near its edge that half a unit in the last place of
 # the initial weights turns it, in float64 as well: parameters then differ by up to 17% at the end.
-# Up to the third step they are checked as the others; later their losses are, to five percent.
+# CaffeSolver, which sums in the original's order, repeats them (test_import_solver.py). PSPNet sums
+# in torch's: up to the third step they are checked as the others; later their losses are, to five
+# percent.
 CHAOTIC = {"mini_ave_itersize2", "mini_max_eighth"}
 
 
@@ -45,7 +47,7 @@ def _worst_error(tensors, arrays, step):
     A BN's slope and bias are one scale: its bias starts at 0, where the golden value itself is off
     by 1e-4 of its size against float64. Statistics are scales of their own.
     """
-    worst = (0.0, None)
+    worst = (0.0, "")
     for (layer, k), tensor in tensors.items():
         wanted = arrays[f"step{step}/{layer}/{k}"]
         same_scale = (0, 1) if k < 2 else (k,)
