@@ -78,6 +78,13 @@ def test_a_training_is_named_by_everything_that_matters(data, tmp_path):
     assert folder(FULL) == folder(f"{FULL}-ms") == folder("test-no-flip")
 
 
+def test_rows_of_one_protocol_share_a_test(data):
+    """The authors' program at one scale is the full row itself, in another table."""
+    (_, ours), (_, theirs) = (_plan(table, data, names=name)
+                              for table, name in (("1", FULL), ("fidelity", "authors")))
+    assert ours[FULL] == theirs["authors"]
+
+
 def test_a_test_is_named_by_its_protocol_and_list(data):
     names = {runs.test_folder(data, runs.row_protocol(row, profile), profile, data)
              for row in TABLES["fidelity"][:9]
