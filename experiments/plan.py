@@ -11,6 +11,15 @@ from pspnet_repro.train import TrainSettings
 REPORTED = "5"  # a table of reported figures alone
 
 
+def _lines(path):
+    """Number of lines of a file, 0 where there is none."""
+    try:
+        with open(path, "rb") as lines:
+            return sum(1 for _ in lines)
+    except FileNotFoundError:
+        return 0
+
+
 @dataclass(frozen=True)
 class Training:
     """One training and the tests that rows want of it.
@@ -43,11 +52,12 @@ class Training:
         """Steps that losses.jsonl knows of."""
         if (self.folder / "weights.pt").exists():
             return self.steps
-        try:
-            with open(self.folder / "losses.jsonl", "rb") as lines:
-                return min(sum(1 for _ in lines), self.steps)
-        except FileNotFoundError:
-            return 0
+        return min(_lines(self.folder / "losses.jsonl"), self.steps)
+
+    def images_done(self, images):
+        """How many images its tests are done with, of `images` each."""
+        return sum(images if (folder / "result.json").exists()
+                   else max(_lines(folder / "counts.jsonl") - 1, 0) for folder in self.tests)
 
     def missing(self):
         """The Rows whose tests have no result yet."""

@@ -80,19 +80,21 @@ def _start(training, args, profile, data):
                                 stderr=subprocess.STDOUT)
 
 
-def run_all(trainings, args, profile, data, jobs):
+def run_all(trainings, args, profile, data, jobs, images):
     """Run trainings and their tests, `jobs` at a time, with one progress bar over all steps.
 
     Args:
         trainings: list of plan.Training.
         args: of the command.
         profile, data: see run_row.
+        images: of a test.
     Raises:
         UserError: one failed; the others are stopped with their state saved.
         KeyboardInterrupt: passed on after the others have saved their state.
     """
     waiting, running = list(trainings), {}
     before = sum(training.steps_done() for training in trainings)
+    to_test = images * sum(len(training.tests) for training in trainings)
     with tqdm(total=sum(training.steps for training in trainings), desc=profile.name, unit="step",
               initial=before, smoothing=0.05) as bar:
         try:
@@ -112,7 +114,8 @@ def run_all(trainings, args, profile, data, jobs):
                         raise UserError(f"{training.name}: "
                                         f"{said[-1] if said else f'exit {process.returncode}'}")
                     bar.write(f"{training.name}: done")
-                bar.set_postfix_str(f"{len(waiting) + len(running)} trainings left", refresh=False)
+                tested = sum(training.images_done(images) for training in trainings)
+                bar.set_postfix_str(f"{tested} of {to_test} images tested", refresh=False)
                 bar.update(sum(training.steps_done() for training in trainings) - bar.n)
         finally:
             for process in running:
@@ -168,7 +171,7 @@ def run_tables(args, processes):
                     list(training.tests.values()), backbones, workers=args.workers,
                     progress=processes.first, device=args.device)
     elif to_do:
-        run_all(to_do, args, profile, data, jobs)
+        run_all(to_do, args, profile, data, jobs, tests.images)
     if processes.first:
         output = args.output or runs
         print("\n".join(write_report(tables, folders, profile, data, output)))

@@ -133,7 +133,7 @@ def test_run_table_prints_what_the_report_says(tiny, trained, monkeypatch, capsy
     monkeypatch.setitem(PROFILES, "mini", profile)
     done, asked = [], []
 
-    def run_here(trainings, args, profile, data, jobs):
+    def run_here(trainings, args, profile, data, jobs, images):
         for training in trainings:
             done.append(training.name)
             run_row.run_row(training.row, profile, data, training.folder.parent, training.seed,

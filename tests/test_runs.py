@@ -52,9 +52,12 @@ def test_a_plan_says_what_is_there(data):
     (training.folder / "losses.jsonl").write_text("{}\n" * 7)
     assert training.state() == "interrupted at step 7 of 600"
     (training.folder / "weights.pt").touch()
-    assert training.state() == "trained, 2 of 2 tests to do"
+    assert training.state() == "trained, 2 of 2 tests to do" and training.images_done(9) == 0
     folders[FULL][0].mkdir()
+    (folders[FULL][0] / "counts.jsonl").write_text("{}\n" * 4)
+    assert training.images_done(9) == 3
     (folders[FULL][0] / "result.json").touch()
+    assert training.images_done(9) == 9
     assert training.state() == "trained, 1 of 2 tests to do"
     assert [row.name for row in training.missing()] == [f"{FULL}-ms"]
     folders[f"{FULL}-ms"][0].mkdir()
