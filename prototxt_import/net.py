@@ -182,6 +182,8 @@ class CaffeNet(nn.Module):
               f"{len(layer.propagate_down)} times")
         check(len(layer.loss_weight) in (0, max(1, len(layer.top))),
               f"loss_weight must be given for each top or none, got {len(layer.loss_weight)} times")
+        for weight in layer.loss_weight:
+            check(math.isfinite(weight), f"loss_weight must be finite as float32, got {weight}")
         train = layer.phase == caffe_pb2.TRAIN if layer.HasField("phase") else self.training_phase
         built = LAYERS[layer.type](layer, [shapes[name] for name in layer.bottom], train)
         for name, shape in zip(layer.top, built.tops):

@@ -13,7 +13,7 @@ from pspnet_repro.commands.arguments import (add_names, add_protocol, classes_of
                                              load_network, network_for_testing, path, protocol_of,
                                              take_weights)
 from pspnet_repro.data.datasets import LAYOUTS, open_data
-from pspnet_repro.errors import UsageError
+from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.record import CountsFile
 from pspnet_repro.figures import confusion_figure
@@ -72,6 +72,8 @@ def run(args):
         matrix, failed = _test(args, net, data, pairs, protocol, predictions, record, processes)
     if not processes.first:
         return 1 if failed else 0
+    if failed == len(pairs):
+        raise UserError(f"none of the {failed} images could be used")
     if pairs[0].label is not None:
         _write_results(matrix, classes, about, len(pairs), failed, output)
     else:
@@ -92,7 +94,7 @@ def _test(args, net, data, pairs, protocol, predictions, record, processes):
     def report(error):
         nonlocal failed
         failed += 1
-        tqdm.write(f"error: {error}", file=sys.stderr)
+        tqdm.write(f"error: {printable(str(error))}", file=sys.stderr)
 
     matrix = evaluate(
         net, pairs, classes=net.classes, protocol=protocol, batch_size=args.batch_size,

@@ -12,7 +12,7 @@ from pspnet_repro.commands.arguments import (add_names, add_protocol, classes_of
                                              network_for_testing, path, protocol_of,
                                              take_weights)
 from pspnet_repro.data.lists import has_alpha, read_image
-from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation import predict_stream
 from pspnet_repro.visualize import colourize, overlay, write_png
 
@@ -93,7 +93,7 @@ def run(args):
                         tqdm.write(f"{file}: its transparency is dropped", file=sys.stderr)
                 except UserError as error:
                     failed += 1
-                    tqdm.write(f"error: {error}", file=sys.stderr)
+                    tqdm.write(f"error: {printable(str(error))}", file=sys.stderr)
                     bar.update()
                     continue
                 image = np.ascontiguousarray(image[:, :, ::-1])
