@@ -92,9 +92,9 @@ def protocol_of(args, net, layout=None):
     except ValueError as error:
         raise UsageError(str(error)) from error
     # At a stride of 1 an image of 2049 pixels has millions of windows.
-    if args.window_stride and args.window_stride < protocol.crop_size // 16:
-        raise UsageError(f"--window-stride must be at least a sixteenth of the crop, "
-                         f"{protocol.crop_size // 16}, got {args.window_stride}")
+    if args.window_stride and args.window_stride < protocol.crop_size // 32:
+        raise UsageError(f"--window-stride must be at least a 32nd of the crop, "
+                         f"{protocol.crop_size // 32}, got {args.window_stride}")
     try:
         net.check_crop(protocol.crop_size)
     except ValueError as error:
