@@ -137,10 +137,4 @@ inline at::Tensor per_channel(const at::Tensor& tensor, const char* name,
   return tensor.contiguous();
 }
 
-inline void check_batch_norm_gradient(const at::Tensor& grad_output, const at::Tensor& input) {
-  check_image(input, "input");
-  check_same(grad_output, "grad_output", input.sizes(), input);
-  check_same_dtype(grad_output, "grad_output", input);
-}
-
 }  // namespace pspnet

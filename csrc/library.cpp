@@ -55,4 +55,11 @@ PSPNET_TORCH_LIBRARY(PSPNET_LIBRARY, m) {
   // Adds the class probabilities of a batch of windows to a canvas (classes, H, W).
   m.def("scores(Tensor(a!) canvas, Tensor logits, Tensor? mirrored, SymInt[] tops, "
         "SymInt[] lefts, SymInt[2] out_size) -> ()");
+
+  // Around the products of Winograd's 3x3 convolution, CPU only: 6x6 pixels of each of `count`
+  // tiles times a matrix from both sides, and its results back onto an image.
+  m.def("winograd_tiles(Tensor input, Tensor matrix, SymInt dilation, SymInt first, SymInt count) "
+        "-> Tensor");
+  m.def("winograd_pixels(Tensor(a!) output, Tensor products, Tensor matrix, Tensor bias, "
+        "SymInt dilation, SymInt first, bool add, bool relu) -> ()");
 }

@@ -2,6 +2,7 @@
 // for each map, and the operators' names are given to four functions of the device.
 #pragma once
 
+#include <ATen/Functions.h>
 #include <torch/library.h>
 
 #include <limits>
@@ -41,6 +42,22 @@ inline PoolRules bin_rules(at::IntArrayRef size, at::IntArrayRef bins) {
 
 inline std::vector<int64_t> output_sizes(const at::Tensor& like, const PoolRule& rule) {
   return {like.size(0), like.size(1), rule.rows.outputs, rule.cols.outputs};
+}
+
+inline std::vector<at::Tensor> empty_outputs(const at::Tensor& input, const PoolRules& rules,
+                                             at::ScalarType dtype, at::MemoryFormat format) {
+  std::vector<at::Tensor> outputs;
+  for (const PoolRule& rule : rules) {
+    outputs.push_back(at::empty(output_sizes(input, rule), input.options().dtype(dtype), format));
+  }
+  return outputs;
+}
+
+// All tensors in one memory format.
+inline std::vector<at::Tensor> dense(at::TensorList tensors, at::MemoryFormat format) {
+  std::vector<at::Tensor> result;
+  for (const at::Tensor& t : tensors) result.push_back(t.contiguous(format));
+  return result;
 }
 
 // One gradient for each map, of one dtype and number of images and channels; `indices` likewise, or

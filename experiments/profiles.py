@@ -8,6 +8,7 @@ from pspnet_repro.data import scenes
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.classes import known_classes
 from pspnet_repro.errors import UsageError
+from pspnet_repro.resnet import BLOCKS
 
 ADE20K, CAMVID = known_classes("ade20k"), known_classes("camvid")
 
@@ -24,6 +25,7 @@ class Profile:
         palette_rgb: a colour a class; empty: no pictures.
         contextual: whether each class needs context; empty where not known.
         model: keyword arguments of PSPNet besides the row's.
+        depths: for each of the paper's depths, the keyword arguments of PSPNet that stand for it.
         train: fields of TrainSettings besides model, data, list and seed.
         base_size: long side in pixels, less 1, at which the network is tested.
         differs: what differs from the paper's setting, in words.
@@ -40,6 +42,7 @@ class Profile:
     train: dict
     base_size: int
     differs: str
+    depths: dict = field(default_factory=lambda: {d: {"depth": d} for d in BLOCKS})
     zero_is_void: bool = False
     rows_at_once: int = field(default=1)
 
@@ -58,8 +61,10 @@ PROFILES = {profile.name: profile for profile in (
     Profile(
         name="mini", data="scenes", folder=_scenes, classes=scenes.CLASSES,
         palette_rgb=scenes.PALETTE_RGB, contextual=scenes.CONTEXTUAL,
-        model={"width": 0.125, "stem": "classic", "stem_width": 16, "blocks": (1, 1, 1, 1),
-               "dilations": (1, 1, 1, 1), "stride_in": "3x3"},
+        model={"width": 0.125, "stem": "classic", "stem_width": 16, "dilations": (1, 1, 1, 1),
+               "stride_in": "3x3"},
+        depths={50: {"blocks": (1, 1, 1, 1)}, 101: {"blocks": (1, 1, 2, 1)},
+                152: {"blocks": (1, 2, 2, 1)}, 269: {"blocks": (1, 2, 3, 2)}},
         train={"crop_size": 185, "batch_size": 8, "max_iter": 600, "threads": 1,
                "augmentation": Augmentation(scales=None, rotation=0.0, blur=False)},
         base_size=184, rows_at_once=2,
@@ -69,12 +74,11 @@ PROFILES = {profile.name: profile for profile in (
     Profile(
         name="camvid", data="camvid", folder=_given, classes=CAMVID.names,
         palette_rgb=CAMVID.palette_rgb, contextual=(),
-        model={"width": 0.5, "stem_width": 32},
+        model={"width": 0.5, "stem": "classic", "stem_width": 64},
         train={"crop_size": 185, "batch_size": 8, "max_iter": 1000, "threads": 1},
         base_size=480, rows_at_once=2,
-        differs="367 street photographs, 11 classes; half-width ResNet50 from random weights "
-                "(the paper starts from ImageNet), so that classes of few pixels are not learned and "
-                "no ordering of the rows follows; crop 185, 1000 iterations of batch 8"),
+        differs="367 street photographs, 11 classes; half-width ResNet50 with a 7x7 stem, meant to "
+                "start from open_nsfw's weights (--backbone); crop 185, 1000 iterations of batch 8"),
     Profile(
         name="paper", data="ade20k", folder=_given, classes=ADE20K.names,
         palette_rgb=ADE20K.palette_rgb, contextual=(), model={},

@@ -2,30 +2,104 @@
 
 from dataclasses import dataclass, field
 
+from pspnet_repro.data.augment import NO_AUGMENTATION
+from pspnet_repro.evaluation.protocol import MULTI_SCALE
+
 
 @dataclass(frozen=True)
 class Row:
-    """One trained and tested network.
+    """One network, trained and tested in one way; rows of equal `model` and `train` share a training.
 
     Attributes:
-        name: what `--rows` takes, and the key in paper.json.
-        model: keyword arguments of PSPNet that make the row.
+        name: what `--rows` takes, and the key in paper.json; the same name in two tables is the
+            same row.
+        model: keyword arguments of PSPNet that make the row; its depth is one of the profile's.
+        train: fields of TrainSettings that differ from the profile's.
+        test: fields of Protocol that differ from the profile's; `stride` is a share of the crop.
+        label: for tables that the paper does not have; else the paper's, in paper.json.
     """
 
     name: str
     model: dict = field(default_factory=dict)
+    train: dict = field(default_factory=dict)
+    test: dict = field(default_factory=dict)
+    label: str = ""
+
+
+# What pictures and curves compare.
+BASELINE, FULL = "baseline", "b1236-ave-dr"
+NO_PYRAMID, PYRAMID = {"bins": ()}, {"bins": (1, 2, 3, 6), "pool": "ave", "reduce": True}
+NO_BRANCH = {**NO_PYRAMID, "aux": False}
+MS = {"scales": MULTI_SCALE}
+
+_BASELINE, _NO_AUX, _FULL = Row(BASELINE, NO_PYRAMID), Row("no-aux", NO_BRANCH), Row(FULL, PYRAMID)
+_FULL_MS = Row("b1236-ave-dr-ms", PYRAMID, test=MS, label="the authors' program")
+_DEPTH_269 = Row("depth-269", {**PYRAMID, "depth": 269})
+_DEPTH_269_MS = Row("depth-269-ms", {**PYRAMID, "depth": 269}, test=MS)
+
+
+def _retrained(name, label, model=None, train=None):
+    return Row(name, {**PYRAMID, **(model or {})}, train or {}, MS, label)
+
+
+def _retested(name, label, **test):
+    return Row(name, PYRAMID, test={**MS, **test}, label=label)
 
 
 TABLES = {
     "1": (
-        Row("baseline", {"bins": ()}),
+        _BASELINE,
         Row("b1-max", {"bins": (1,), "pool": "max", "reduce": False}),
         Row("b1-ave", {"bins": (1,), "pool": "ave", "reduce": False}),
         Row("b1236-max", {"bins": (1, 2, 3, 6), "pool": "max", "reduce": False}),
         Row("b1236-ave", {"bins": (1, 2, 3, 6), "pool": "ave", "reduce": False}),
         Row("b1236-max-dr", {"bins": (1, 2, 3, 6), "pool": "max", "reduce": True}),
-        Row("b1236-ave-dr", {"bins": (1, 2, 3, 6), "pool": "ave", "reduce": True}),
+        _FULL,
+    ),
+    "2": (
+        _NO_AUX,
+        Row("aux-0.3", NO_PYRAMID, {"aux_weight": 0.3}),
+        _BASELINE,
+        Row("aux-0.6", NO_PYRAMID, {"aux_weight": 0.6}),
+        Row("aux-0.9", NO_PYRAMID, {"aux_weight": 0.9}),
+    ),
+    "3": (
+        _FULL,
+        Row("depth-101", {**PYRAMID, "depth": 101}),
+        Row("depth-152", {**PYRAMID, "depth": 152}),
+        _DEPTH_269,
+        _FULL_MS,
+        Row("depth-101-ms", {**PYRAMID, "depth": 101}, test=MS),
+        Row("depth-152-ms", {**PYRAMID, "depth": 152}, test=MS),
+        _DEPTH_269_MS,
+    ),
+    "4": (
+        Row("no-augmentation", NO_BRANCH, {"augmentation": NO_AUGMENTATION}),
+        _NO_AUX,
+        _BASELINE,
+        _FULL,
+        _DEPTH_269,
+        _DEPTH_269_MS,
+    ),
+    "fidelity": (
+        _FULL_MS,
+        _retested("test-half-pixel", "logits grow by half-pixel centres", align_corners=False),
+        _retested("test-no-antialias", "images resized without antialiasing", antialias=False),
+        _retested("test-probabilities", "probabilities of the mirror image averaged, not logits",
+                  merge="probabilities"),
+        _retested("test-no-plus-one", "long side without the + 1", plus_one=False),
+        _retested("test-centre", "padding on all sides", padding="centre"),
+        _retested("test-whole", "whole image instead of windows", whole_image=True),
+        _retested("test-stride", "windows side by side, without overlap", stride=1.0),
+        _retested("test-no-flip", "no mirror image", flip=False),
+        _retrained("train-rate-outside", "rate outside the momentum",
+                   train={"rate_in_momentum": False}),
+        _retrained("train-biased", "biased variance", {"variance": "biased"}),
+        _retrained("train-torch-variance", "torch's variance: biased normalizes, unbiased is kept",
+                   {"variance": "torch"}),
+        _retrained("train-decay-bn", "weight decay on BN", train={"decay_bn": True}),
+        _retrained("train-spatial-dropout", "dropout of whole channels",
+                   {"spatial_dropout": True}),
+        _retrained("train-full-labels", "loss at full size", train={"guidance": "full"}),
     ),
 }
-# What pictures and curves compare.
-BASELINE, FULL = "baseline", "b1236-ave-dr"

@@ -1,9 +1,10 @@
-"""Trains and tests one row; run_table.py starts one such process a row and holds its input."""
+"""Trains one training and does the tests that rows want of it; run_table.py starts one such process
+a training and holds its input."""
 
 import argparse
 import contextlib
+import dataclasses
 import datetime
-import hashlib
 import json
 import os
 import platform
@@ -23,45 +24,24 @@ import numpy as np
 import torch
 
 from experiments.profiles import PROFILES
-from experiments.rows import TABLES
+from experiments.runs import (data_set, find_row, labelled_pairs, parse_backbone, row_depth,
+                              row_protocol, row_settings, test_folder, training_folder)
 from pspnet_repro import checkpoint, distributed
-from pspnet_repro.data.lists import list_digest, read_list
-from pspnet_repro.errors import UserError
+from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import Protocol
 from pspnet_repro.evaluation.evaluate import evaluate
+from pspnet_repro.evaluation.record import CountsFile
 from pspnet_repro.memory import peak_bytes
 from pspnet_repro.run_folder import Interrupted
-from pspnet_repro.train import TrainSettings, train
+from pspnet_repro.train import train, weights_digest
 from pspnet_repro.visualize import write_png
+
+CURVE_POINTS, CURVE_IMAGES = 8, 8
 
 
 def prediction_name(number, pair):
     """File name of the label map of pair `number` of a list: unique, and ends as the image's."""
     return f"{number:05d}-{pair.image.stem}.png"
-
-
-def find_row(name):
-    """The Row of that name. Raises UserError where no table has it."""
-    rows = {row.name: row for table in TABLES.values() for row in table}
-    if name not in rows:
-        raise UserError(f"no row {name!r}; rows are {', '.join(rows)}")
-    return rows[name]
-
-
-def row_settings(row, profile, folder, seed):
-    """TrainSettings of a row in a profile on the data in `folder`."""
-    return TrainSettings(
-        model={"classes": len(profile.classes), "depth": 50, **profile.model, **row.model},
-        data=profile.data, list_sha256=list_digest(folder / "train.txt"), seed=seed,
-        zero_is_void=profile.zero_is_void, **profile.train)
-
-
-def run_folder(runs, row, profile, folder, seed):
-    """Where a run lives: its name ends with a digest of everything that affects the result."""
-    affects = {"train": row_settings(row, profile, folder, seed).to_json(),
-               "test": [profile.base_size, list_digest(folder / "val.txt")]}
-    digest = hashlib.sha256(json.dumps(affects, sort_keys=True).encode()).hexdigest()[:10]
-    return Path(runs) / f"{row.name}-seed{seed}-{digest}"
 
 
 def _commit():
@@ -91,71 +71,123 @@ def provenance():
             "processor": _processor(), "cores": os.cpu_count()}
 
 
-def run_row(row, profile, folder, runs, seed, checkpoint_seconds=120.0, progress=True,
-            device="cpu"):
-    """Train and test a row unless that was done before; processes of torchrun call this alike.
+def run_row(row, profile, data, runs, seed, tests=None, backbones=None, checkpoint_seconds=120.0,
+            progress=True, device="cpu"):
+    """Train a row and test it unless that was done before; processes of torchrun call this alike.
 
+    What was interrupted goes on: a training at its last checkpoint, a test at the image it was at.
     Processes on several machines must all see the folder `runs`.
 
+    Args:
+        row, profile, seed: a Row, a Profile, and the number that everything random starts from.
+        data: folder of the data set.
+        runs: folder of the profile's trainings.
+        tests: the Rows that want a test of this training; None: `row` alone.
+        backbones: {depth: file of initial weights}.
+        checkpoint_seconds, progress, device: see train.
     Returns:
-        The folder of the run; result.json in it holds the figures.
+        The folders of the tests; result.json in each holds the figures.
     Raises:
         UserError, Interrupted: as `train` and `evaluate`.
     """
-    out = run_folder(runs, row, profile, folder, seed)
+    tests = tests or (row,)
+    out = training_folder(runs, row, profile, data, seed, backbones)
+    for other in tests:
+        if training_folder(runs, other, profile, data, seed, backbones) != out:
+            raise UsageError(f"row {other.name} is of another training than row {row.name}")
+    folders = [test_folder(out, row_protocol(other, profile), profile, data) for other in tests]
     try:
         with distributed.join() as processes, contextlib.ExitStack() as held:
-            def finished():
-                done = (out / "result.json").exists()
-                if not done:
+            def missing():
+                left = [not (folder / "result.json").exists() for folder in folders]
+                if any(left):
                     held.enter_context(checkpoint.lock_folder(out, ".run.lock"))
-                return done
+                return left
 
-            if not processes.on_first(finished):
-                _run(row, profile, folder, out, seed, processes, checkpoint_seconds, progress,
-                     device)
-            return out
+            left = processes.on_first(missing)
+            if any(left):
+                weights = _train(row, profile, data, out, seed, backbones, processes,
+                                 checkpoint_seconds, progress, device)
+                for other, folder, is_left in zip(tests, folders, left):
+                    if is_left:
+                        _test(other, profile, data, out, weights, folder, seed, processes,
+                              progress, device)
+            return folders
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error}") from error
 
 
-def _run(row, profile, folder, out, seed, processes, checkpoint_seconds, progress, device):
-    settings = row_settings(row, profile, folder, seed)
-    val_pairs = read_list(folder / "val.txt")
-    about = provenance()
-    began = time.monotonic()
-    weights = train(settings, read_list(folder / "train.txt"), out,
-                    checkpoint_seconds=checkpoint_seconds, progress=progress, device=device)
-    trained = time.monotonic()
-    torch.set_num_threads(settings.threads)
+def _watch(profile, pairs, max_iter, processes):
+    """What train's `watch` takes: a few validation images, spread over the list, at some steps."""
+    chosen = [pairs[number] for number in
+              np.linspace(0, len(pairs) - 1, min(CURVE_IMAGES, len(pairs))).round().astype(int)]
+    protocol = Protocol(profile.base_size, profile.train["crop_size"])
+
+    def look(net):
+        matrix = evaluate(net.for_inference(), chosen, classes=net.classes, protocol=protocol,
+                          zero_is_void=profile.zero_is_void, progress=False, processes=processes)
+        return {"mean_iou": matrix.mean_iou, "pixel_accuracy": matrix.pixel_accuracy}
+
+    return -(-max_iter // CURVE_POINTS), look
+
+
+def _train(row, profile, data, out, seed, backbones, processes, checkpoint_seconds, progress,
+           device):
+    """Path of the weights; trained.json beside them says how they came about."""
+    settings = row_settings(row, profile, data, seed, backbones)
+    pairs, val_pairs = (labelled_pairs(profile, data, split) for split in ("train", "val"))
+    about, began, facts = provenance(), time.monotonic(), out / "trained.json"
+    weights = train(settings, pairs, out, checkpoint_seconds=checkpoint_seconds,
+                    progress=progress, device=device,
+                    initial_weights=(backbones or {}).get(row_depth(row)),
+                    watch=_watch(profile, val_pairs, settings.max_iter, processes))
+    if processes.first and not facts.exists():
+        checkpoint.write_bytes(facts, json.dumps({
+            "train_seconds_of_last_sitting": round(time.monotonic() - began, 1),
+            "train_peak_memory_mib": _peak_mib(device), "train_provenance": about}, indent=1))
+    return weights
+
+
+def _peak_mib(device):
+    peak = torch.cuda.max_memory_allocated() if device == "cuda" else peak_bytes()
+    return peak // 2 ** 20
+
+
+def _test(row, profile, data, out, weights, folder, seed, processes, progress, device):
+    began, about = time.monotonic(), provenance()
+    training = checkpoint.load(weights)
+    settings, protocol = training["training"], row_protocol(row, profile)
+    torch.set_num_threads(settings["threads"])
     net = checkpoint.load_model(weights).to(distributed.choose_device(device))
-    protocol = Protocol(profile.base_size, settings.crop_size)
-    matrix = evaluate(
-        net, val_pairs, classes=len(profile.classes), protocol=protocol,
-        zero_is_void=profile.zero_is_void, progress=progress, processes=processes,
-        on_prediction=lambda number, pair, predicted: write_png(
-            out / "predictions" / prediction_name(number, pair), predicted))
+    fused = net.for_inference()
+    pairs = labelled_pairs(profile, data, "val")
+    test = {**dataclasses.asdict(protocol), "fused": True,
+            "list_sha256": data_set(profile, data).digest("val")}
+    with CountsFile(folder, {"weights_sha256": weights_digest(net), **test}, net.classes,
+                    len(pairs), processes) as record:
+        matrix = evaluate(
+            fused, pairs, classes=net.classes, protocol=protocol, record=record,
+            zero_is_void=profile.zero_is_void, progress=progress, processes=processes,
+            on_prediction=lambda number, pair, predicted: write_png(
+                folder / "predictions" / prediction_name(number, pair), predicted))
     if not processes.first:
         return
     iou = dict(zip(profile.classes, matrix.iou.tolist(), strict=True))
     result = {
         "row": row.name, "profile": profile.name, "seed": seed,
         "mean_iou": matrix.mean_iou, "pixel_accuracy": matrix.pixel_accuracy, "iou": iou,
-        "confusion": matrix.counts.tolist(), "settings": settings.to_json(),
-        "test": {"base_size": protocol.base_size, "scales": list(protocol.scales),
-                 "flip": protocol.flip,
-                 "list_sha256": list_digest(folder / "val.txt")},
-        "initial_sha256": checkpoint.load(weights)["initial_sha256"],
+        "confusion": matrix.counts.tolist(), "settings": settings, "test": test,
+        "initial_sha256": training["initial_sha256"],
         "parameters": sum(p.numel() for p in net.parameters()),
         "receptive_field": net.receptive_field(),
         "processes": processes.size,
-        "train_seconds_of_last_sitting": round(trained - began, 1),
-        "test_seconds": round(time.monotonic() - trained, 1),
-        "peak_memory_mib": peak_bytes() // 2 ** 20,
+        **json.loads((out / "trained.json").read_text(encoding="utf-8")),
+        "test_seconds": round(time.monotonic() - began, 1),
+        "peak_memory_mib": _peak_mib(device),
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "provenance": about,
     }
-    checkpoint.write_bytes(out / "result.json", json.dumps(result, indent=1))
+    checkpoint.write_bytes(folder / "result.json", json.dumps(result, indent=1))
 
 
 def _stop_with_parent():
@@ -171,15 +203,18 @@ def _stop_with_parent():
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--row", required=True)
+    parser.add_argument("--tests", required=True, help="rows, separated by commas")
     parser.add_argument("--profile", required=True, choices=PROFILES)
-    parser.add_argument("--folder", required=True, type=Path)
+    parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--runs", required=True, type=Path)
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--device", required=True)
+    parser.add_argument("--backbone", type=parse_backbone, action="append", default=[])
     args = parser.parse_args()
     _stop_with_parent()
     try:
-        run_row(find_row(args.row), PROFILES[args.profile], args.folder, args.runs, args.seed,
+        run_row(find_row(args.row), PROFILES[args.profile], args.data, args.runs, args.seed,
+                [find_row(name) for name in args.tests.split(",")], dict(args.backbone),
                 progress=False, device=args.device)
     except (Interrupted, KeyboardInterrupt) as stop:
         print(stop, file=sys.stderr)

@@ -1,6 +1,7 @@
-"""Trains and tests a table's missing rows and prints our figures beside the paper's.
+"""Trains and tests what tables need and prints our figures beside the paper's.
 
-Alone it starts a process a row, some rows at a time; under torchrun all processes work at one row.
+Rows that share a training share it. Alone it starts a process a training, some at a time; under
+torchrun all processes work at one.
 """
 
 import argparse
@@ -18,10 +19,12 @@ if str(ROOT) not in sys.path:
 
 from tqdm import tqdm
 
+from experiments.plan import make_plan, select_tables
 from experiments.profiles import PROFILES
 from experiments.report import write_report
 from experiments.rows import TABLES
-from experiments.run_row import row_settings, run_folder, run_row
+from experiments.run_row import run_row
+from experiments.runs import parse_backbone
 from pspnet_repro import PSPNet, distributed
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.run_folder import Interrupted
@@ -29,17 +32,22 @@ from pspnet_repro.run_folder import Interrupted
 
 def parse_arguments(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--table", default="1", choices=TABLES, help="which table (default 1)")
+    parser.add_argument("--table", default="1", choices=(*TABLES, "all"),
+                        help='which table; "all": the paper\'s (default 1)')
     parser.add_argument("--profile", default="mini", choices=PROFILES,
                         help="data set, sizes and backbone (default mini)")
     parser.add_argument("--rows", default="all", metavar="ROW,ROW",
                         help="rows to run, separated by commas (default all)")
     parser.add_argument("--data", type=Path, metavar="DIR",
-                        help="folder with train.txt and val.txt (mini draws its own)")
+                        help="folder of the data set: with train.txt and val.txt, or as "
+                             "downloaded (mini draws its own)")
     parser.add_argument("--seeds", type=int, default=1, metavar="N",
                         help="runs a row, with seeds 0..N-1 (default 1)")
+    parser.add_argument("--backbone", type=parse_backbone, action="append", default=[],
+                        metavar="DEPTH=FILE", help="initial weights of networks of that depth "
+                        "(of prototxt_import convert --backbone); may be given several times")
     parser.add_argument("--jobs", type=int, metavar="N",
-                        help="rows at a time (default: the profile's, at most the cores)")
+                        help="trainings at a time (default: the profile's, at most the cores)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
                         help="cuda: one GPU a process (default cpu)")
     parser.add_argument("--runs", type=Path, default=ROOT / "experiments" / "runs", metavar="DIR",
@@ -51,68 +59,53 @@ def parse_arguments(argv=None):
     return parser.parse_args(argv)
 
 
-def select_rows(table, names):
-    """The Rows of a table that `--rows` names. Raises UserError for a name it does not have."""
-    rows = TABLES[table]
-    if names == "all":
-        return rows
-    wanted = [name.strip() for name in names.split(",")]
-    known = {row.name for row in rows}
-    for name in wanted:
-        if name not in known:
-            raise UsageError(f"--rows: table {table} has no row {name!r}; it has "
-                            f"{', '.join(row.name for row in rows)}")
-    return tuple(row for row in rows if row.name in wanted)
-
-
-def _steps(folder):
-    try:
-        with open(folder / "losses.jsonl", "rb") as lines:
-            return sum(1 for _ in lines)
-    except FileNotFoundError:
-        return 0
-
-
-def _start(task, profile, data, runs, device):
-    row, seed, folder = task
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(ROOT / "experiments" / "run_row.py"), "--row", row.name,
-               "--profile", profile.name, "--folder", str(data), "--runs", str(runs),
-               "--seed", str(seed), "--device", device]
-    with open(folder / "console.txt", "w", encoding="utf-8") as console:
+def _start(training, args, profile, data):
+    training.folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(ROOT / "experiments" / "run_row.py"), "--row", training.row.name,
+               "--tests", ",".join(row.name for row in training.missing()),
+               "--profile", profile.name, "--data", str(data), "--runs",
+               str(training.folder.parent), "--seed", str(training.seed), "--device", args.device]
+    for depth, file in args.backbone:
+        command += ["--backbone", f"{depth}={file}"]
+    with open(training.folder / "console.txt", "w", encoding="utf-8") as console:
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=console,
                                 stderr=subprocess.STDOUT)
 
 
-def run_all(tasks, profile, data, runs, jobs, max_iter, device):
-    """Run the tasks, `jobs` at a time, with one progress bar over all their steps.
+def run_all(trainings, args, profile, data, jobs):
+    """Run trainings and their tests, `jobs` at a time, with one progress bar over all steps.
 
     Args:
-        tasks: list of (Row, seed, run folder).
+        trainings: list of plan.Training.
+        args: of the command.
+        profile, data: see run_row.
     Raises:
-        UserError: a row failed; the others are stopped with their state saved.
-        KeyboardInterrupt: passed on after the rows have saved their state.
+        UserError: one failed; the others are stopped with their state saved.
+        KeyboardInterrupt: passed on after the others have saved their state.
     """
-    waiting, running = list(tasks), {}
-    with tqdm(total=len(tasks) * max_iter, desc=profile.name, unit="step", smoothing=0.05) as bar:
+    waiting, running = list(trainings), {}
+    before = sum(training.steps_done() for training in trainings)
+    with tqdm(total=sum(training.steps for training in trainings), desc=profile.name, unit="step",
+              initial=before, smoothing=0.05) as bar:
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
-                    task = waiting.pop(0)
-                    running[_start(task, profile, data, runs, device)] = task
-                    bar.write(f"{task[0].name}, seed {task[1]}: started")
+                    training = waiting.pop(0)
+                    running[_start(training, args, profile, data)] = training
+                    bar.write(f"{training.name}: started")
                 time.sleep(0.5)
                 for process in [p for p in running if p.poll() is not None]:
-                    row, seed, folder = running.pop(process)
+                    training = running.pop(process)
                     if process.returncode == 130:  # the terminal's Ctrl-C reached the row first
                         raise KeyboardInterrupt
                     if process.returncode:
-                        said = (folder / "console.txt").read_text(encoding="utf-8").splitlines()
-                        raise UserError(f"row {row.name}, seed {seed}: "
+                        console = training.folder / "console.txt"
+                        said = console.read_text(encoding="utf-8").splitlines()
+                        raise UserError(f"{training.name}: "
                                         f"{said[-1] if said else f'exit {process.returncode}'}")
-                    bar.write(f"{row.name}, seed {seed}: done")
-                bar.n = sum(min(_steps(folder), max_iter) for _, _, folder in tasks)
-                bar.refresh()
+                    bar.write(f"{training.name}: done")
+                bar.set_postfix_str(f"{len(waiting) + len(running)} trainings left", refresh=False)
+                bar.update(sum(training.steps_done() for training in trainings) - bar.n)
         finally:
             for process in running:
                 process.send_signal(signal.SIGINT)
@@ -120,39 +113,38 @@ def run_all(tasks, profile, data, runs, jobs, max_iter, device):
                 process.wait()
 
 
-def run_rows(args, processes):
-    """Run the missing rows and print the table; all of `processes` call this alike."""
+def run_tables(args, processes):
+    """Run what is missing and print the tables; all of `processes` call this alike."""
     profile = PROFILES[args.profile]
     if args.seeds < 1 or args.jobs is not None and args.jobs < 1:
         raise UsageError("--seeds and --jobs must be at least 1")
     if processes.size > 1 and args.jobs is not None:
-        raise UsageError("--jobs must be left out under torchrun: all processes work at one row")
-    rows = select_rows(args.table, args.rows)
-    runs = args.runs / profile.name
+        raise UsageError("--jobs must be left out under torchrun: all processes work at one "
+                         "training")
+    tables = select_tables(args.table, args.rows)
+    runs, backbones = args.runs / profile.name, dict(args.backbone)
     data = Path(processes.on_first(lambda: str(profile.folder(args.data, args.cache))))
-    max_iter = row_settings(rows[0], profile, data, 0).max_iter
-    folders = {row.name: [run_folder(runs, row, profile, data, seed)
-                          for seed in range(args.seeds)] for row in rows}
-    tasks = [(row, seed, folders[row.name][seed]) for seed in range(args.seeds) for row in rows]
-    missing = processes.on_first(lambda: [not (folder / "result.json").exists()
-                                          for _, _, folder in tasks])
-    tasks = list(itertools.compress(tasks, missing))
-    baseline = PSPNet(len(profile.classes), 50, (), **profile.model)
-    crop_size = profile.train["crop_size"]
+    trainings, folders = make_plan(tables, profile, data, runs, args.seeds, backbones)
+    left = processes.on_first(lambda: [bool(training.missing()) for training in trainings])
+    to_do = list(itertools.compress(trainings, left))
     if processes.first:
-        print(f"Table {args.table}, profile {profile.name}: {len(tasks)} of "
-              f"{len(rows) * args.seeds} runs to do. Without the pyramid the network sees "
-              f"{baseline.receptive_field()} pixels of a {crop_size} crop.")
+        baseline = PSPNet(len(profile.classes), bins=(),
+                          **{**profile.model, **profile.depths[50]})
+        print(f"Table {', '.join(tables)}, profile {profile.name}: {len(to_do)} of "
+              f"{len(trainings)} trainings to do. Without the pyramid the network sees "
+              f"{baseline.receptive_field()} pixels of a {profile.train['crop_size']} crop.")
     if processes.size > 1:
-        for row, seed, _ in tasks:
-            run_row(row, profile, data, runs, seed, progress=processes.first, device=args.device)
-    elif tasks:
-        jobs = args.jobs or min(profile.rows_at_once, os.cpu_count() or 1)
-        run_all(tasks, profile, data, runs, jobs, max_iter, args.device)
+        for training in to_do:
+            run_row(training.row, profile, data, runs, training.seed,
+                    list(training.tests.values()), backbones, progress=processes.first,
+                    device=args.device)
+    elif to_do:
+        run_all(to_do, args, profile, data,
+                args.jobs or min(profile.rows_at_once, os.cpu_count() or 1))
     if processes.first:
         output = args.output or runs
-        print("\n".join(write_report(args.table, rows, folders, profile, data, output)))
-        print(f"Report: {output / f'table{args.table}.md'}")
+        print("\n".join(write_report(tables, folders, profile, data, output)))
+        print(f"Report: {output}")
 
 
 def main(argv=None):
@@ -160,7 +152,7 @@ def main(argv=None):
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with distributed.join() as processes:
-            run_rows(args, processes)
+            run_tables(args, processes)
     except (KeyboardInterrupt, Interrupted):
         distributed.say("\nstopped; the same command goes on from there")
         return 130

@@ -55,6 +55,12 @@ def export(model, crop_size, prototxt_path, caffemodel_path, training=None):
                         "branches are compared with the same labels")
     values = {field.name: field.default for field in dataclasses.fields(TrainSettings)}
     values |= training or {}
+    deviations = [name for name, original in (("rate_in_momentum", True), ("decay_bn", False))
+                  if values[name] != original]
+    deviations += ["spatial_dropout"] if model.settings["spatial_dropout"] else []
+    if training is not None and deviations:
+        raise UserError(f"the original program trains with one value of {', '.join(deviations)}, "
+                        "this network was trained with another")
     train_net = describe(model, crop_size, values)
     messages = [net] if training is None else [net, train_net, _solver(values)]
     writers = [lambda path, message=message: write_prototxt(path, message) for message in messages]

@@ -195,7 +195,7 @@ _RULES = {
     **dict.fromkeys(("classes", "depth", "stem_width", "head_width", "aux_width",
                      "pool_padding"), _WHOLE),
     **dict.fromkeys(("width", "dropout", "initial_running_var"), _NUMBER),
-    **dict.fromkeys(("reduce", "aux"), _SWITCH),
+    **dict.fromkeys(("reduce", "aux", "spatial_dropout"), _SWITCH),
     **dict.fromkeys(("pool", "stem", "stride_in", "variance", "backbone", "head"), _WORD),
     **dict.fromkeys(("bins", "strides", "dilations", "blocks", "widths"), _LIST)}
 

@@ -66,6 +66,47 @@ def interp(size, out_size, pad_begin, pad_end):
                                             f"leave a pixel of the input's {side} {s}")
 
 
+def _winograd(tensor, name, dilation, first, count):
+    _check(tensor.dtype == torch.float32, f"{name} must be float32, got {tensor.dtype}")
+    _check(tensor.shape[1] % 16 == 0,
+           f"{name} must have a multiple of 16 channels, got {tensor.shape[1]}")
+    _check(1 <= dilation <= MAX_KERNEL, f"dilation must be 1 to {MAX_KERNEL}, got {dilation}")
+    rows, cols = ((size + 4 * dilation - 1) // (4 * dilation) for size in tensor.shape[2:])
+    tiles = tensor.shape[0] * dilation ** 2 * rows * cols
+    _check(first >= 0 and count >= 0 and first + count <= tiles,
+           f"first and count must lie within the {tiles} tiles, got {first} and {count}")
+
+
+def _winograd_matrix(matrix, rows):
+    _check(matrix.dim() == 2 and matrix.shape == (rows, 6) and matrix.dtype == torch.float32
+           and matrix.device.type == "cpu",
+           f"matrix must be ({rows}, 6) float32 on the CPU, got {list(matrix.shape)}, "
+           f"{matrix.dtype} on {matrix.device}")
+
+
+def winograd_tiles(input, matrix, dilation, first, count):
+    image(input, "input")
+    _winograd(input, "input", dilation, first, count)
+    _winograd_matrix(matrix, 6)
+
+
+def winograd_pixels(output, products, matrix, bias, dilation, first, add, relu):
+    image(output, "output")
+    _check(output.is_contiguous(memory_format=torch.channels_last),
+           f"output must be channels last, got strides {list(output.stride())}")
+    channels = output.shape[1]
+    _check(products.dim() == 3 and products.shape[1:] == (36, channels),
+           f"products must be (count, 36, channels) with the output's {channels} channels, got "
+           f"shape {list(products.shape)}")
+    _check(products.dtype == output.dtype,
+           f"products must be {output.dtype}, got {products.dtype}")
+    _check(bias.shape == (channels,), f"bias must have shape [{channels}], got "
+                                      f"{list(bias.shape)}")
+    _check(bias.dtype == output.dtype, f"bias must be {output.dtype}, got {bias.dtype}")
+    _winograd(output, "output", dilation, first, products.shape[0])
+    _winograd_matrix(matrix, 4)
+
+
 def scores(canvas, logits, mirrored, tops, lefts, out_size):
     image(logits, "logits")
     interp(logits.shape[2:], out_size, 0, 0)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pspnet_repro import checks, ops
+from pspnet_repro import checks, ops, winograd
 from pspnet_repro.factorized import (shifted_interpolation, tap_matrix, tap_products,
                                      upsampled_conv2d)
 from pspnet_repro.resnet import MiniBackbone
@@ -18,21 +18,25 @@ _TYPICAL_SIZE = (60, 60)
 
 def onednn_fuses(weight):
     """Whether torch's oneDNN operators take this weight: they fuse ReLU and additions."""
-    return (weight.device.type == "cpu" and weight.dtype == torch.float32
-            and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
-            and hasattr(torch.ops.mkldnn, "_convolution_pointwise_"))
+    if (weight.device.type != "cpu" or not torch.backends.mkldnn.is_available()
+            or not torch.backends.mkldnn.enabled
+            or not hasattr(torch.ops.mkldnn, "_convolution_pointwise_")):
+        return False
+    return weight.dtype == torch.float32 or (
+        weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def folded(unit):
+def folded(unit, dtype=None):
     """Weight and bias of one convolution that does what a ConvBN in eval mode does.
 
-    weight * s and bias - mean * s with s = slope / sqrt(var + eps), in float64, then rounded to the
-    convolution's dtype.
+    weight * s and bias - mean * s with s = slope / sqrt(var + eps), in float64, then rounded to
+    `dtype`, or to the convolution's.
     """
     bn, weight = unit.bn, unit.conv.weight.detach()
     scale = bn.weight.detach().double() / (bn.running_var.double() + bn.eps).sqrt()
     bias = bn.bias.detach().double() - bn.running_mean.double() * scale
-    return ((weight.double() * scale.view(-1, 1, 1, 1)).to(weight.dtype), bias.to(weight.dtype))
+    dtype = dtype or weight.dtype
+    return (weight.double() * scale.view(-1, 1, 1, 1)).to(dtype), bias.to(dtype)
 
 
 class FusedConv(nn.Module):
@@ -54,6 +58,7 @@ class FusedConv(nn.Module):
         # A parameter, so that the network tells its device.
         self.bias = nn.Parameter(bias, requires_grad=False)
         self.onednn = onednn_fuses(weight)
+        self.winograd = self.onednn and winograd.fits(weight, *self.geometry)
         weight = weight.contiguous(memory_format=torch.channels_last)
         if self.onednn:
             weight = torch.ops.mkldnn._reorder_convolution_weight(
@@ -61,15 +66,25 @@ class FusedConv(nn.Module):
         self.weight = weight  # no buffer: oneDNN's layout can neither be saved nor moved
 
     @classmethod
-    def of(cls, unit):
+    def of(cls, unit, dtype=None):
         """Of a ConvBN."""
-        return cls(unit.conv, *folded(unit), unit.relu)
+        return cls(unit.conv, *folded(unit, dtype), unit.relu)
+
+    @functools.cached_property
+    def _fast(self):
+        """The same by winograd.py, made when a map is first large enough for it."""
+        return winograd.WinogradConv(self.weight.to_dense(), self.bias, self.geometry[2][0])
+
+    def _pays(self, x):
+        return self.winograd and winograd.pays(x, self.geometry[2][0])
 
     def _plain(self, x):
         padding, stride, dilation, groups = self.geometry
         return F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
 
     def forward(self, x):
+        if self._pays(x):
+            return self._fast(x, self.relu)
         if self.onednn:
             return torch.ops.mkldnn._convolution_pointwise(
                 x, self.weight, self.bias, *self.geometry, "relu" if self.relu else "none", [], "")
@@ -78,6 +93,8 @@ class FusedConv(nn.Module):
 
     def add_to(self, other, x):
         """relu(other + conv(x)), in the place of `other`."""
+        if self._pays(x):
+            return self._fast.add_to(other, x, self.relu)
         if self.onednn:
             return torch.ops.mkldnn._convolution_pointwise_.binary(
                 other, x, self.weight, self.bias, *self.geometry, "add", 1.0,
@@ -89,12 +106,12 @@ class FusedConv(nn.Module):
 class FusedResidual(nn.Module):
     """ReLU of a branch of ConvBNs plus the input or its projection; uses the input up."""
 
-    def __init__(self, branch, project=None):
+    def __init__(self, branch, project, dtype):
         super().__init__()
         *first, last = branch
-        self.first = nn.Sequential(*map(FusedConv.of, first))
-        self.last = FusedConv(last.conv, *folded(last), relu=True)
-        self.project = None if project is None else FusedConv.of(project)
+        self.first = nn.Sequential(*(FusedConv.of(unit, dtype) for unit in first))
+        self.last = FusedConv(last.conv, *folded(last, dtype), relu=True)
+        self.project = None if project is None else FusedConv.of(project, dtype)
 
     def forward(self, x):
         shortcut = x if self.project is None else self.project(x)
@@ -102,7 +119,7 @@ class FusedResidual(nn.Module):
         return self.last.add_to(shortcut.clone() if shortcut is last else shortcut, last)
 
 
-def _stem(backbone):
+def _stem(backbone, dtype):
     """The convolutions before pool1 and that, as they are: a copy, in the network's layout.
 
     Neither folded nor channels last: everything after the stem amplifies its rounding, so it keeps
@@ -110,35 +127,41 @@ def _stem(backbone):
     the pixels have another argmax than unfused, and 0.014% if the stem is folded too.
     """
     first = [backbone.conv1] if isinstance(backbone, MiniBackbone) else backbone.stem
-    return nn.Sequential(*copy.deepcopy(first), backbone.pool).requires_grad_(False)
+    first = copy.deepcopy(first)
+    if dtype is not None:
+        for unit in first:
+            unit.conv.to(dtype)  # BN takes half input with float32 parameters
+    return nn.Sequential(*first, backbone.pool).requires_grad_(False)
 
 
-def _blocks(backbone):
+def _blocks(backbone, dtype):
     """All after pool1, fused."""
     if isinstance(backbone, MiniBackbone):
-        return nn.Sequential(FusedConv.of(backbone.conv2), FusedResidual([backbone.conv3]))
+        return nn.Sequential(FusedConv.of(backbone.conv2, dtype),
+                             FusedResidual([backbone.conv3], None, dtype))
     blocks = [block for stage in (backbone.stage2, backbone.stage3, backbone.stage4,
                                   backbone.stage5) for block in stage]
     return nn.Sequential(*(FusedResidual([block.reduce, block.spatial, block.increase],
-                                         block.project) for block in blocks))
+                                         block.project, dtype) for block in blocks))
 
 
 class FusedHead(nn.Module):
     """The pyramid's levels and conv5_4 with its kernel split among them, see factorized.py."""
 
-    def __init__(self, pyramid, unit, features):
+    def __init__(self, pyramid, unit, features, dtype):
         super().__init__()
         self.bins, self.pool = pyramid.bins, pyramid.pool
-        self.reduce = (None if pyramid.reduce is None
-                       else nn.ModuleList(map(FusedConv.of, pyramid.reduce)))
-        weight, bias = folded(unit)
+        self.reduce = (None if pyramid.reduce is None else
+                       nn.ModuleList(FusedConv.of(level, dtype) for level in pyramid.reduce))
+        dtype = dtype or unit.conv.weight.dtype
+        wide = torch.promote_types(dtype, torch.float32)
+        weight, bias = folded(unit, wide)
         levels = len(self.bins)
         reduced = (weight.shape[1] - features) // max(levels, 1)
         own, *parts = weight.split([features, *[reduced] * levels], 1)
-        self.own = FusedConv(unit.conv, own, bias, unit.relu)
-        wide = torch.promote_types(weight.dtype, torch.float32)
+        self.own = FusedConv(unit.conv, own.to(dtype), bias.to(dtype), unit.relu)
         # The concatenation's order is from the last level to the first.
-        self.taps = [tap_matrix(part.to(wide)).contiguous() for part in reversed(parts)]
+        self.taps = [tap_matrix(part).contiguous() for part in reversed(parts)]
         self.interpolation = functools.lru_cache(maxsize=64)(self._interpolation)
 
     def _interpolation(self, height, width):
@@ -162,11 +185,11 @@ class FusedHead(nn.Module):
 class FusedPSPNet(nn.Module):
     """What PSPNet.for_inference returns; see there."""
 
-    def __init__(self, net):
+    def __init__(self, net, dtype=None):
         super().__init__()
-        self.classes, self.stride = net.classes, net.stride
-        self.stem, self.blocks = _stem(net.backbone), _blocks(net.backbone)
-        self.head = FusedHead(net.pyramid, net.head.conv, net.backbone.stage_channels[-1])
+        self.classes, self.stride, self.dtype = net.classes, net.stride, dtype
+        self.stem, self.blocks = _stem(net.backbone, dtype), _blocks(net.backbone, dtype)
+        self.head = FusedHead(net.pyramid, net.head.conv, net.backbone.stage_channels[-1], dtype)
         score = net.head.score
         self.score = FusedConv(score, score.weight.detach().clone(), score.bias.detach().clone(),
                                relu=False)
@@ -193,8 +216,10 @@ class FusedPSPNet(nn.Module):
             raise ValueError("a network of for_inference has no gradients: call it under "
                              "torch.no_grad(), or take the PSPNet that it was made of")
         with torch.no_grad():
-            x = self.stem(x.contiguous()).contiguous(memory_format=torch.channels_last)
-            return self.score(self.head(self.blocks(x))).contiguous()
+            x = self.stem(x.to(self.dtype or x.dtype).contiguous())
+            x = self.head(self.blocks(x.contiguous(memory_format=torch.channels_last)))
+            # Scores are made in the network's dtype: rounded to a half type they would often tie.
+            return self.score(x.to(self.score.bias.dtype)).contiguous()
 
     def forward(self, x):
         """Scores (N, classes, H, W), H and W stride * k + 1."""

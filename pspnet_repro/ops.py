@@ -216,6 +216,54 @@ def scores(canvas, logits, mirrored, tops, lefts, out_size):
     return _ops.scores(*arguments)
 
 
+def winograd_tiles(input, matrix, dilation, first, count):
+    """6x6 pixels of each of some 4x4 tiles of outputs of a 3x3 kernel, times a matrix: M d M^T.
+
+    Tiles are numbered image by image; within one, for each of the dilation^2 images of every
+    dilation-th pixel in turn, row by row, ceil(ceil(H / dilation) / 4) rows of them. Pixels outside
+    of the image are 0: the padding is the dilation.
+
+    Args:
+        input: (N, C, H, W) float32, C a multiple of 16, any strides.
+        matrix: (6, 6) float32.
+        dilation: pixels.
+        first, count: which tiles.
+    Returns:
+        (count, 36, C) float32.
+    Raises:
+        RuntimeError: an argument is not as above.
+
+    CPU only, not differentiable. Source: see winograd.py.
+    """
+    if USE_REFERENCE:
+        checks.winograd_tiles(input, matrix, dilation, first, count)
+        return reference.winograd_tiles(input, matrix, dilation, first, count)
+    return _ops.winograd_tiles(input, matrix, dilation, first, count)
+
+
+def winograd_pixels(output, products, matrix, bias, dilation, first, add, relu):
+    """Write tiles of 4x4 outputs onto an image, in place: M p M^T + bias for each 6x6 products p.
+
+    Args:
+        output: (N, O, H, W) float32, O a multiple of 16, channels last; of tiles that are not
+            named nothing is touched, what sticks out of the image is dropped.
+        products: (count, 36, O) float32, of the tiles from `first` on; see `winograd_tiles`.
+        matrix: (4, 6) float32.
+        bias: (O,) float32.
+        add: add to what is there.
+        relu: of the sum.
+    Raises:
+        RuntimeError: an argument is not as above.
+
+    CPU only, not differentiable. Source: see winograd.py.
+    """
+    arguments = output, products, matrix, bias, dilation, first, add, relu
+    if USE_REFERENCE:
+        checks.winograd_pixels(*arguments)
+        return reference.winograd_pixels(*arguments)
+    return _ops.winograd_pixels(*arguments)
+
+
 if not USE_REFERENCE:
     ops_register.register_fakes()
     ops_register.register_gradients()

@@ -55,10 +55,10 @@ class PyramidPooling(nn.Module):
 class Classifier(nn.Module):
     """3x3 convolution, BN, ReLU, dropout, 1x1 convolution with bias."""
 
-    def __init__(self, in_channels, channels, classes, dropout, **bn):
+    def __init__(self, in_channels, channels, classes, dropout, spatial_dropout, **bn):
         super().__init__()
         self.conv = ConvBN(in_channels, channels, 3, **bn)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = (nn.Dropout2d if spatial_dropout else nn.Dropout)(dropout)
         self.score = nn.Conv2d(channels, classes, 1)
 
     def forward(self, x, levels=()):
@@ -88,6 +88,7 @@ class PSPNet(nn.Module):
         backbone: "resnet", or "mini": MiniBackbone(stem_width), to which no other argument of the
             backbone applies.
         dropout: ratio of element-wise dropout before both score convolutions.
+        spatial_dropout: drop whole channels instead, as many ports do; for the fidelity ablation.
         variance, initial_running_var: see SyncBatchNorm2d.
         head: "factorized" computes conv5_4 on the pyramid without upsampled maps (see
             factorized.py); "literal" in the original's order of operations. The same function of
@@ -105,7 +106,8 @@ class PSPNet(nn.Module):
                  stem="deep", stem_width=64, width=1.0, strides=(1, 2, 1, 1),
                  dilations=(1, 1, 2, 4), stride_in=None, blocks=None, dropout=0.1,
                  variance="unbiased", initial_running_var=1.0, widths=None,
-                 head_width=None, aux_width=None, backbone="resnet", head="factorized"):
+                 head_width=None, aux_width=None, backbone="resnet", head="factorized",
+                 spatial_dropout=False):
         super().__init__()
         if classes < 1:
             raise ValueError(f"classes must be at least 1, got {classes}")
@@ -133,13 +135,15 @@ class PSPNet(nn.Module):
             raise ValueError(f"head_width and aux_width must be at least 1, got {head_width} and "
                              f"{aux_width}")
         self.pyramid = PyramidPooling(features, bins, pool, reduce, **bn)
-        self.head = Classifier(self.pyramid.out_channels, head_width, classes, dropout, **bn)
-        self.auxiliary = Classifier(middle, aux_width, classes, dropout, **bn) if aux else None
+        self.head = Classifier(self.pyramid.out_channels, head_width, classes, dropout,
+                               spatial_dropout, **bn)
+        self.auxiliary = (Classifier(middle, aux_width, classes, dropout, spatial_dropout, **bn)
+                          if aux else None)
         # Without a pyramid its kind means nothing, without the branch neither does its width.
         self.settings = {
             "classes": classes, "bins": tuple(bins), "pool": pool if bins else "ave",
             "reduce": bool(reduce) if bins else True, "aux": bool(aux), "dropout": dropout,
-            "variance": variance, "head_width": head_width,
+            "spatial_dropout": bool(spatial_dropout), "variance": variance, "head_width": head_width,
             "aux_width": aux_width if aux else None, "backbone": backbone,
             "head": head if bins else "factorized",
             **self.backbone.settings}
@@ -184,20 +188,23 @@ class PSPNet(nn.Module):
         self.check_crop(*x.shape[2:])
         return ops.interp2d(self.logits(x), x.shape[2:])
 
-    def for_inference(self):
+    def for_inference(self, dtype=None):
         """A copy for testing: BN folded, ReLU and additions fused, on the same device.
 
         Same `logits`, `forward`, `check_crop`, `classes` and `stride`; results differ by rounding
         (largest error over largest logit at most 1e-4 in float32). The head is factorized whatever
         `head` says. Later changes of this network do not reach the copy.
 
+        Args:
+            dtype: of weights and maps, such as torch.bfloat16; None: this network's, which the last
+                convolution and the logits have in any case.
         Raises:
             ValueError: in training mode.
         """
         if self.training:
             raise ValueError("for_inference needs the network in eval mode, whose batch "
                              "normalization is fixed: call .eval()")
-        return FusedPSPNet(self)
+        return FusedPSPNet(self, dtype)
 
     def receptive_field(self):
         """Pixels a side that a score sees without the pyramid, along the longest path."""

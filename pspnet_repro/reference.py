@@ -5,7 +5,10 @@ derivative of its forward pass; those gradients are written out. Set PSPNET_OPS=
 the whole program on these.
 """
 
+import math
+
 import torch
+import torch.nn.functional as F
 
 FLT_MAX = torch.finfo(torch.float32).max
 
@@ -142,3 +145,36 @@ def scores(canvas, logits, mirrored, tops, lefts, out_size):
         place = canvas[:, max(top, 0):, max(left, 0):]
         part = window[:, rows, cols]
         place[:, :part.shape[1], :part.shape[2]] += part
+
+
+def _winograd_grid(tensor, dilation):
+    """Tiles an image by axis."""
+    return [-(-(-(-size // dilation)) // 4) for size in tensor.shape[2:]]
+
+
+def winograd_tiles(input, matrix, dilation, first, count):
+    """See ops.winograd_tiles."""
+    ends = [dilation * (4 * tiles + 1) - size
+            for tiles, size in zip(_winograd_grid(input, dilation), input.shape[2:])]
+    padded = F.pad(input, (dilation, ends[1], dilation, ends[0]))
+    # (N, C, rows, phase, columns, phase), then six of each four rows and columns.
+    steps = padded.unflatten(3, (-1, dilation)).unflatten(2, (-1, dilation))
+    tiles = steps.unfold(2, 6, 4).unfold(4, 6, 4).permute(0, 3, 5, 2, 4, 6, 7, 1)
+    tiles = tiles.reshape(-1, 6, 6, input.shape[1])[first:first + count]
+    return torch.einsum("ij,tjkc,lk->tilc", matrix, tiles, matrix).flatten(1, 2)
+
+
+def winograd_pixels(output, products, matrix, bias, dilation, first, add, relu):
+    """See ops.winograd_pixels."""
+    rows, cols = _winograd_grid(output, dilation)
+    tiles = torch.einsum("ij,tjkc,lk->tilc", matrix, products.unflatten(1, (6, 6)), matrix) + bias
+    grid = output.shape[0], dilation, dilation, rows, cols
+    everything = output.new_zeros(math.prod(grid), 4, 4, output.shape[1])
+    named = torch.zeros_like(everything, dtype=torch.bool)
+    everything[first:first + len(tiles)], named[first:first + len(tiles)] = tiles, True
+    values, named = (
+        flat.unflatten(0, grid).permute(0, 7, 3, 5, 1, 4, 6, 2).flatten(5, 7).flatten(2, 4)[
+            :, :, :output.shape[2], :output.shape[3]] for flat in (everything, named))
+    if add:
+        values = output + values
+    output.copy_(torch.where(named, values.relu() if relu else values, output))

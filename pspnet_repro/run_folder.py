@@ -1,6 +1,7 @@
 """The files of a training beside its weights: log, losses and the state to resume from."""
 
 import json
+import os
 import signal
 import time
 
@@ -74,6 +75,51 @@ def cut_losses(path, iteration):
         raise UserError(f"{path}: holds {len(kept)} steps, but the checkpoint beside it was saved "
                         f"after {iteration}")
     checkpoint.write_bytes(path, "".join(line + "\n" for line in kept))
+
+
+class Curve:
+    """Looks at a network between the steps of its training; one line of curve.jsonl a look.
+
+    Neither weights nor random numbers change: a training goes on as if nobody had looked.
+
+    Args:
+        path: of curve.jsonl; what is in it after step `start` is dropped.
+        watch: (interval, function) or None. After every `interval` steps and after the last one
+            function(network in eval mode) gives a dictionary; all processes call it.
+        start, max_iter: steps done and steps in all.
+        processes: the first one writes.
+        device: where the network is.
+    """
+
+    def __init__(self, path, watch, start, max_iter, processes, device):
+        self._path, self._watch, self._max_iter = path, watch, max_iter
+        self._processes = processes
+        self._devices = [device] if device.type == "cuda" else []
+        if watch is not None:
+            processes.on_first(lambda: self._cut(start))
+
+    def _cut(self, start):
+        lines = (self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+                 if self._path.exists() else [])
+        try:
+            kept = [line for line in lines if json.loads(line)["iteration"] <= start]
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{self._path}: damaged; remove it to go on without its points: "
+                            f"{first_line(error)}") from error
+        checkpoint.write_bytes(self._path, "".join(line + "\n" for line in kept))
+
+    def look(self, model, steps):
+        """Note what is to be seen after so many steps, where it is time for that."""
+        if self._watch is None or steps % self._watch[0] and steps != self._max_iter:
+            return
+        with torch.random.fork_rng(self._devices):
+            seen = self._watch[1](model.eval())
+            model.train()
+        if self._processes.first:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"iteration": steps, **seen}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
 
 
 def save_state(path, settings, model, solver, iteration, processes, device):

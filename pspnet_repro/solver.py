@@ -24,7 +24,7 @@ def poly_rate(base_lr, iteration, max_iter, power):
     return float(np.float32(base_lr) * factor)
 
 
-def parameter_groups(model):
+def parameter_groups(model, decay_bn=False):
     """The multipliers of the released networks, as parameter groups for CaffeSGD.
 
     The backbone learns at the base rate, everything new (pyramid, head, auxiliary branch) at 10
@@ -33,6 +33,7 @@ def parameter_groups(model):
 
     Args:
         model: a PSPNet.
+        decay_bn: decay 1 on BN too, as in many ports; for the fidelity ablation.
     Returns:
         A list of {"params", "lr_mult", "decay_mult"}.
     """
@@ -43,7 +44,7 @@ def parameter_groups(model):
         lr_mult = 1.0 if name.startswith("backbone.") else 10.0
         if convolution and name.endswith(".bias"):
             lr_mult *= 2
-        groups.setdefault((lr_mult, 1.0 if convolution else 0.0), []).append(parameter)
+        groups.setdefault((lr_mult, 1.0 if convolution or decay_bn else 0.0), []).append(parameter)
     return [{"params": params, "lr_mult": lr, "decay_mult": decay}
             for (lr, decay), params in groups.items()]
 
@@ -54,7 +55,9 @@ class CaffeSGD(torch.optim.Optimizer):
     v = momentum * v + lr * lr_mult * (grad / iter_size + weight_decay * decay_mult * w); w -= v.
 
     torch.optim.SGD keeps lr outside the buffer, which differs whenever lr changes. `lr` is set
-    before every step in each group's "lr" (see `set_rate`).
+    before every step in each group's "lr" (see `set_rate`). With `rate_in_momentum` off the rate is
+    where torch has it, v = momentum * v + grad' and w -= lr * lr_mult * v; for the fidelity
+    ablation.
 
     Args:
         params: parameters, or groups with "lr_mult" and "decay_mult" (1 where absent).
@@ -62,20 +65,23 @@ class CaffeSGD(torch.optim.Optimizer):
         momentum: Caffe's weight of the old buffer.
         weight_decay: L2 decay.
         iter_size: backward passes whose gradients are summed before a step.
+        rate_in_momentum: see above.
     Raises:
         ValueError: a value out of range.
 
     Source: SGDSolver.
     """
 
-    def __init__(self, params, lr, momentum=0.9, weight_decay=1e-4, iter_size=1):
+    def __init__(self, params, lr, momentum=0.9, weight_decay=1e-4, iter_size=1,
+                 rate_in_momentum=True):
         for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be finite and at least 0, got {value}")
         if iter_size < 1:
             raise ValueError(f"iter_size must be at least 1, got {iter_size}")
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay,
-                                  "iter_size": iter_size, "lr_mult": 1.0, "decay_mult": 1.0})
+                                  "iter_size": iter_size, "lr_mult": 1.0, "decay_mult": 1.0,
+                                  "rate_in_momentum": rate_in_momentum})
 
     def set_rate(self, lr):
         """Set the base rate of every group."""
@@ -105,8 +111,9 @@ class CaffeSGD(torch.optim.Optimizer):
                 grads = [grad.clone() for grad in grads]
                 _add_scaled(grads, params, decay)
             torch._foreach_mul_(buffers, group["momentum"])
-            _add_scaled(buffers, grads, rate)
-            torch._foreach_sub_(params, buffers)
+            inside = group["rate_in_momentum"]
+            _add_scaled(buffers, grads, rate if inside else 1.0)
+            torch._foreach_sub_(params, buffers, alpha=1.0 if inside else rate)
 
 
 def _add_scaled(targets, sources, factor):

@@ -23,7 +23,7 @@ from pspnet_repro.errors import UsageError, UserError, first_line
 from pspnet_repro.initial_weights import load_initial_weights
 from pspnet_repro.loss import guided_loss
 from pspnet_repro.pspnet import PSPNet
-from pspnet_repro.run_folder import (Interrupted, Log, StopRequest, check_same_settings,
+from pspnet_repro.run_folder import (Curve, Interrupted, Log, StopRequest, check_same_settings,
                                      cut_losses, restore, save_state)
 from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
 
@@ -43,6 +43,8 @@ class TrainSettings:
         base_lr, power, momentum, weight_decay: the solver's (paper, 5.1).
         aux_weight: of the auxiliary branch's loss.
         guidance: "eighth" or "full", see loss.guided_loss.
+        rate_in_momentum, decay_bn: the original's solver (true, false) or a port's, see CaffeSGD
+            and parameter_groups.
         augmentation: what is drawn for each image.
         seed: of initial weights, order, augmentation and dropout.
         threads: of the computation in each process; sums, and so bits, can depend on it.
@@ -63,6 +65,8 @@ class TrainSettings:
     weight_decay: float = 1e-4
     aux_weight: float = 0.4
     guidance: str = "eighth"
+    rate_in_momentum: bool = True
+    decay_bn: bool = False
     augmentation: Augmentation = Augmentation()
     seed: int = 0
     threads: int = 2
@@ -112,7 +116,8 @@ def average_backward(model, solver, batches, settings, processes):
 
 
 def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress=True,
-          timeout_seconds=distributed.TIMEOUT_SECONDS, device="cpu", initial_weights=None):
+          timeout_seconds=distributed.TIMEOUT_SECONDS, device="cpu", initial_weights=None,
+          watch=None):
     """Train a PSPNet, resuming where an earlier call in the same folder stopped.
 
     Writes to `output`: settings.json, log.txt, losses.jsonl (one line a step), checkpoint.pt
@@ -134,6 +139,7 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
         timeout_seconds: how long a process waits for another that does not answer.
         device: "cpu" or "cuda", see distributed.choose_device.
         initial_weights: a file to start from, see `load_initial_weights`.
+        watch: (interval, function) for curve.jsonl, see run_folder.Curve; changes no result.
     Returns:
         The path of weights.pt.
     Raises:
@@ -152,7 +158,7 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
             processes.on_first(lock)
             return _train(settings, pairs, output, processes, distributed.choose_device(device),
                           workers, checkpoint_seconds, progress and processes.first,
-                          initial_weights)
+                          initial_weights, watch)
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error}") from error
 
@@ -171,8 +177,9 @@ def _build(settings, processes):
         model = PSPNet(**{"initial_running_var": 0.0, **settings.model})
         check_classes(model.classes)
         model.check_crop(settings.crop_size)
-        solver = CaffeSGD(parameter_groups(model), settings.base_lr, settings.momentum,
-                          settings.weight_decay, settings.iter_size)
+        solver = CaffeSGD(parameter_groups(model, settings.decay_bn), settings.base_lr,
+                          settings.momentum, settings.weight_decay, settings.iter_size,
+                          settings.rate_in_momentum)
     except (TypeError, ValueError, OverflowError, RuntimeError, MemoryError) as error:
         raise UsageError(first_line(error)) from error
     if not processes.first:
@@ -198,7 +205,7 @@ def _check_losses(gathered, iteration, sequence, settings):
 
 
 def _train(settings, pairs, output, processes, device, workers, checkpoint_seconds, progress,
-           initial_weights):
+           initial_weights, watch):
     weights_path, state_path = output / "weights.pt", output / "checkpoint.pt"
     losses_path = output / "losses.jsonl"
     slots = processes.split(settings.batch_size)
@@ -223,6 +230,7 @@ def _train(settings, pairs, output, processes, device, workers, checkpoint_secon
         checkpoint.write_bytes(output / "settings.json", json.dumps(settings.to_json(), indent=1))
 
     processes.on_first(prepare)
+    curve = Curve(output / "curve.jsonl", watch, start, settings.max_iter, processes, device)
     sequence = TrainingSequence(pairs, model.classes, settings.crop_size, settings.augmentation,
                                 settings.seed, settings.zero_is_void)
     passes = settings.iter_size
@@ -260,6 +268,7 @@ def _train(settings, pairs, output, processes, device, workers, checkpoint_secon
                 line = {"iteration": iteration, "lr": rate, "loss": loss,
                         "loss_aux": None if model.auxiliary is None else aux_loss}
                 losses.write(json.dumps(line) + "\n")
+                curve.look(model, iteration + 1)
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
                 if (iteration + 1) % 50 == 0:

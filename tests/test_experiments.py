@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,41 +13,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import run_row, run_table
+from experiments import run_row, run_table, runs
 from experiments.profiles import PROFILES
-from experiments.report import PAPER, class_means, read_result, table_lines
-from experiments.rows import BASELINE, FULL, TABLES
-from pspnet_repro import PSPNet
+from experiments.rows import BASELINE, FULL
+from pspnet_repro import PSPNet, checkpoint
 from pspnet_repro.data import scenes
 from pspnet_repro.distributed import Processes
-from pspnet_repro.errors import UserError
+from pspnet_repro.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
-
-
-def test_rows_have_the_papers_figures():
-    assert {row.name for row in TABLES["1"]} == set(PAPER["1"])
-    assert PAPER["1"][BASELINE]["mean_iou"] == 37.23
-    assert PAPER["1"][FULL] == {"label": "ResNet50+B1236+AVE+DR", "mean_iou": 41.68,
-                                "pixel_accuracy": 80.04}
-
-
-def test_paper_figures_stand_in_the_paper(shared):
-    text = (shared / "paper" / "pspnet_paper.txt").read_text(encoding="utf-8")
-    for row in PAPER["1"].values():
-        assert f"{row['label']}\t{row['mean_iou']:.2f}\t{row['pixel_accuracy']:.2f}" in text
+TESTS = (FULL, f"{FULL}-ms", "test-whole")
 
 
 def test_mini_net_sees_less_than_half_its_crop():
     profile = PROFILES["mini"]
-    net = PSPNet(len(profile.classes), 50, (), **profile.model)
+    net = PSPNet(len(profile.classes), bins=(), **profile.model, **profile.depths[50])
     assert 2 * net.receptive_field() <= profile.train["crop_size"]
 
 
 def test_paper_profile_has_the_papers_settings(tmp_path):
     (tmp_path / "train.txt").write_text("a b\n")
     profile = PROFILES["paper"]
-    settings = run_row.row_settings(run_row.find_row(FULL), profile, tmp_path, 0)
+    settings = runs.row_settings(runs.find_row(FULL), profile, tmp_path, 0)
     facts = {"crop_size": 473, "batch_size": 16, "max_iter": 150_000, "base_lr": 0.01,
              "power": 0.9, "momentum": 0.9, "weight_decay": 1e-4, "aux_weight": 0.4,
              "guidance": "eighth"}
@@ -66,93 +54,136 @@ def tiny(tmp_path_factory):
     return dataclasses.replace(profile, train=train), data, folder
 
 
-def test_run_row_writes_provenance_and_is_not_repeated(tiny):
+@pytest.fixture(scope="module")
+def trained(tiny):
+    """Folders of the tests of the full row's training: single scale, multi-scale, whole image."""
     profile, data, folder = tiny
-    row = run_row.find_row(BASELINE)
-    out = run_row.run_row(row, profile, data, folder / "runs", 0, progress=False)
+    return run_row.run_row(runs.find_row(FULL), profile, data, folder / "runs", 0,
+                           [runs.find_row(name) for name in TESTS], progress=False)
+
+
+def test_run_row_writes_provenance(tiny, trained):
+    profile, _, folder = tiny
+    for name, out in zip(TESTS, trained):
+        result = json.loads((out / "result.json").read_text())
+        assert result["row"] == name and result["seed"] == 0
+        assert len(result["initial_sha256"]) == 64 and result["receptive_field"] == 75
+        for kind in ("provenance", "train_provenance"):
+            assert {"commit", "python", "torch", "numpy", "opencv", "processor"} <= set(
+                result[kind])
+        assert np.sum(result["confusion"]) == 3 * scenes.SIZE ** 2
+        assert result["mean_iou"] == pytest.approx(np.mean(list(result["iou"].values())))
+        assert len(list((out / "predictions").glob("*.png"))) == 3
+        text = (out / "result.json").read_text() + (out.parent / "settings.json").read_text()
+        assert str(folder) not in text, "a path of this machine"
+    single, multi, whole = (json.loads((out / "result.json").read_text())["test"]
+                            for out in trained)
+    assert single["fused"] and single["scales"] == [1.0] and not single["whole_image"]
+    assert len(multi["scales"]) == len(whole["scales"]) == 6 and whole["whole_image"]
+    assert len({out.parent for out in trained}) == 1 and len(set(trained)) == 3
+
+
+def test_curve_has_a_point_at_the_last_step(trained):
+    lines = [json.loads(line) for line in
+             (trained[0].parent / "curve.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [1, 2]
+    # Three images, all of the validation list: the last point is the test itself.
+    result = json.loads((trained[0] / "result.json").read_text())
+    assert lines[1]["mean_iou"] == pytest.approx(result["mean_iou"], rel=1e-12)
+    assert lines[1]["pixel_accuracy"] == pytest.approx(result["pixel_accuracy"], rel=1e-12)
+
+
+def test_nothing_is_done_twice(tiny, trained):
+    profile, data, folder = tiny
+    before = {path: path.stat().st_mtime_ns for path in trained[0].parent.rglob("*")}
+    row = runs.find_row(FULL)
+    assert run_row.run_row(row, profile, data, folder / "runs", 0, progress=False) == trained[:1]
+    assert {path: path.stat().st_mtime_ns for path in trained[0].parent.rglob("*")} == before
+
+
+def test_an_interrupted_test_goes_on(tiny, trained, tmp_path, monkeypatch):
+    profile, data, folder = tiny
+    shutil.copytree(trained[0].parent, tmp_path / trained[0].parent.name)
+    out = tmp_path / trained[0].parent.name / trained[0].name
+    wanted = (out / "result.json").read_text()
+    (out / "result.json").unlink()
+    counts = (out / "counts.jsonl").read_text().splitlines(keepends=True)
+    (out / "counts.jsonl").write_text("".join(counts[:2]) + counts[2][:20])
+    written = []
+    monkeypatch.setattr(run_row, "write_png", lambda path, image: written.append(path.name))
+    run_row.run_row(runs.find_row(FULL), profile, data, tmp_path, 0, progress=False)
+    assert len(written) == 2 and not any(name.startswith("00000") for name in written)
     result = json.loads((out / "result.json").read_text())
-    assert result["row"] == BASELINE and result["seed"] == 0
-    assert len(result["initial_sha256"]) == 64 and result["receptive_field"] == 75
-    assert {"commit", "python", "torch", "numpy", "opencv", "processor"} <= set(
-        result["provenance"])
-    assert np.sum(result["confusion"]) == 3 * scenes.SIZE ** 2
-    assert result["mean_iou"] == pytest.approx(np.mean(list(result["iou"].values())))
-    assert len(list((out / "predictions").glob("*.png"))) == 3
-    text = (out / "result.json").read_text() + (out / "settings.json").read_text()
-    assert str(folder) not in text, "a path of this machine"
-    before = (out / "result.json").stat().st_mtime_ns
-    assert run_row.run_row(row, profile, data, folder / "runs", 0, progress=False) == out
-    assert (out / "result.json").stat().st_mtime_ns == before
+    assert result["confusion"] == json.loads(wanted)["confusion"]
 
 
-def test_run_folder_changes_with_everything_that_matters(tiny, tmp_path):
+def test_run_row_rejects_tests_of_another_training(tiny):
+    profile, data, folder = tiny
+    with pytest.raises(UsageError, match="row baseline is of another training than row b1236"):
+        run_row.run_row(runs.find_row(FULL), profile, data, folder / "runs", 0,
+                        [runs.find_row(BASELINE)], progress=False)
+
+
+def test_initial_weights_by_file_are_part_of_the_run(tiny, tmp_path):
     profile, data, _ = tiny
-    row = run_row.find_row(BASELINE)
-    folders = {run_row.run_folder(tmp_path, row, profile, data, 0)}
-    folders.add(run_row.run_folder(tmp_path, row, profile, data, 1))
-    folders.add(run_row.run_folder(tmp_path, run_row.find_row(FULL), profile, data, 0))
-    for changes in ({"base_size": 200}, {"train": {**profile.train, "base_lr": 0.02}},
-                    {"model": {**profile.model, "width": 0.25}}):
-        other = dataclasses.replace(profile, **changes)
-        folders.add(run_row.run_folder(tmp_path, row, other, data, 0))
-    assert len(folders) == 6
+    net = PSPNet(len(profile.classes), bins=(), **profile.model, **profile.depths[50])
+    checkpoint.save_model(tmp_path / "backbone.safetensors", net.backbone)
+    backbones = {50: tmp_path / "backbone.safetensors"}
+    row = runs.find_row(BASELINE)
+    out, = run_row.run_row(row, profile, data, tmp_path, 0, backbones=backbones, progress=False)
+    result = json.loads((out / "result.json").read_text())
+    assert result["settings"]["initial_weights"] == checkpoint.file_sha256(backbones[50])
+    assert out.parent == runs.training_folder(tmp_path, row, profile, data, 0, backbones)
+    assert out.parent != runs.training_folder(tmp_path, row, profile, data, 0)
+    deep = runs.find_row("depth-101")
+    assert (runs.training_folder(tmp_path, deep, profile, data, 0, backbones)
+            == runs.training_folder(tmp_path, deep, profile, data, 0))
 
 
-@pytest.mark.slow
-def test_run_table_prints_ours_beside_the_papers(tiny, tmp_path, monkeypatch, capsys):
+def test_run_table_prints_what_the_report_says(tiny, trained, monkeypatch, capsys, tmp_path):
     profile, data, folder = tiny
     monkeypatch.setitem(PROFILES, "mini", profile)
+    done, asked = [], []
 
-    def run_here(tasks, profile, data, runs, jobs, max_iter, device):
-        for row, seed, out in tasks:
-            assert run_row.run_row(row, profile, data, runs, seed, progress=False) == out
+    def run_here(trainings, args, profile, data, jobs):
+        for training in trainings:
+            done.append(training.name)
+            run_row.run_row(training.row, profile, data, training.folder.parent, training.seed,
+                            training.missing(), progress=False)
+
+    def report(*arguments):
+        asked.append(arguments)
+        return ["the report's lines"]
 
     monkeypatch.setattr(run_table, "run_all", run_here)
-    arguments = ["--rows", f"{BASELINE},{FULL}", "--data", str(data), "--runs",
-                 str(folder / "table"), "--output", str(tmp_path), "--seeds", "2"]
+    monkeypatch.setattr(run_table, "write_report", report)
+    (tmp_path / "mini").mkdir()
+    (tmp_path / "mini" / trained[0].parent.name).symlink_to(trained[0].parent)
+    arguments = ["--table", "all", "--rows", f"{BASELINE},{FULL},{FULL}-ms", "--data", str(data),
+                 "--runs", str(tmp_path), "--seeds", "1"]
     assert run_table.main(arguments) == 0
     said = capsys.readouterr().out
-    assert "4 of 4 runs to do. Without the pyramid the network sees 75 pixels of a 185" in said
-    assert "| ResNet50-Baseline |" in said and "| 37.23 | 78.01 |" in said
-    files = {p.name for p in tmp_path.iterdir()}
-    assert files == {"table1.md", "table1.json", "table1.png", "table1-loss.png",
-                     "table1-pictures.png"}
-    results = json.loads((tmp_path / "table1.json").read_text())
-    assert [r["seed"] for r in results[FULL]] == [0, 1]
+    assert "Table 1, 2, 3, 4, 5, profile mini: 1 of 2 trainings to do. Without the pyramid the "\
+        "network sees 75 pixels of a 185" in said and "the report's lines" in said
+    assert done == ["row baseline, seed 0"]
+    (tables, folders, _, _, output), = asked
+    assert output == tmp_path / "mini"
+    assert {table: [row.name for row in rows] for table, rows in tables.items()} == {
+        "1": [BASELINE, FULL], "2": [BASELINE], "3": [FULL, f"{FULL}-ms"],
+        "4": [BASELINE, FULL], "5": []}
+    assert [len(folders[name]) for name in (BASELINE, FULL, f"{FULL}-ms")] == [1, 1, 1]
+    assert all((folder / "result.json").exists() for found in folders.values()
+               for folder in found)
     assert run_table.main(arguments) == 0
-    assert "0 of 4 runs to do" in capsys.readouterr().out
-
-
-def _result(seed, value):
-    iou = {name: value for name in scenes.CLASSES}
-    return {"seed": seed, "mean_iou": value, "pixel_accuracy": value, "iou": iou}
-
-
-def test_table_lines_show_mean_and_spread():
-    lines = table_lines("1", TABLES["1"][:2], {BASELINE: [_result(0, 0.4), _result(1, 0.5)]},
-                        PROFILES["mini"])
-    # Deviation of 40 and 50 over n - 1: 7.07.
-    assert lines[2] == ("| ResNet50-Baseline | 45.00 ± 7.07 | 45.00 ± 7.07 | 45.00 ± 7.07 | "
-                        "45.00 ± 7.07 | 37.23 | 78.01 |")
-    assert lines[3].startswith("| ResNet50+B1+MAX | - | - | - | - | 39.94")
-
-
-def test_class_means_split_by_context():
-    iou = {name: float(k >= 6) for k, name in enumerate(scenes.CLASSES)}
-    assert class_means({"iou": iou}, scenes.CONTEXTUAL) == (0.0, 100.0)
-
-
-def test_select_rows():
-    assert [row.name for row in run_table.select_rows("1", "b1-ave, baseline")] == [
-        "baseline", "b1-ave"]
-    with pytest.raises(UserError, match="table 1 has no row 'b2'; it has baseline, b1-max"):
-        run_table.select_rows("1", "b2")
+    assert "0 of 2 trainings to do" in capsys.readouterr().out
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words, code, said", [
     (("--table", "9"), 2, "invalid choice"),
-    (("--rows", "full"), 2, "error: --rows: table 1 has no row 'full'"),
+    (("--rows", "full"), 2, "error: --rows: table 1 has no row 'full'; rows are baseline, b1-max"),
+    (("--backbone", "18=w.pt"), 2, "must be DEPTH=FILE with DEPTH of 50, 101, 152, 269, got"),
+    (("--backbone", "50=nowhere.pt"), 1, "error: nowhere.pt: cannot be read"),
     (("--profile", "camvid"), 2, "error: --data must name the data set's folder"),
     (("--profile", "camvid", "--data", "nowhere"), 1, "error: nowhere"),
     (("--seeds", "0"), 2, "error: --seeds and --jobs must be at least 1"),
@@ -164,8 +195,8 @@ def test_run_table_reports_mistakes(words, code, said):
 
 
 def test_run_table_under_torchrun_rejects_jobs():
-    with pytest.raises(UserError, match="--jobs must be left out under torchrun"):
-        run_table.run_rows(run_table.parse_arguments(["--jobs", "2"]), Processes(0, 2))
+    with pytest.raises(UsageError, match="--jobs must be left out under torchrun"):
+        run_table.run_tables(run_table.parse_arguments(["--jobs", "2"]), Processes(0, 2))
 
 
 @pytest.mark.slow
@@ -202,7 +233,7 @@ def test_stopped_run_table_keeps_every_rows_state(tiny, tmp_path, number):
     assert process.returncode == 130 and "Traceback" not in said
     assert said.strip().splitlines()[-1] == "stopped; the same command goes on from there"
     run, = (tmp_path / "mini").iterdir()
-    assert (run / "checkpoint.pt").exists() and not (run / "result.json").exists()
+    assert (run / "checkpoint.pt").exists() and not list(run.rglob("result.json"))
     assert "Traceback" not in (run / "console.txt").read_text()
 
 
@@ -223,9 +254,3 @@ def test_rows_end_with_a_killed_run_table(tiny, tmp_path):
         time.sleep(0.05)
     run, = (tmp_path / "mini").iterdir()
     assert (run / "checkpoint.pt").exists(), "the row went on without its parent"
-
-
-def test_damaged_result_is_reported(tmp_path):
-    (tmp_path / "result.json").write_text('{"mean_iou": ')
-    with pytest.raises(UserError, match="result.json: damaged; remove its folder"):
-        read_result(tmp_path)

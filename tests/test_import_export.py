@@ -156,6 +156,11 @@ def test_export_rejects_what_the_files_cannot_hold(tmp_path):
     strided = PSPNet(3, **MINI, strides=(1, 2, 2, 2), dilations=(1, 1, 1, 1), bins=(1,))
     with pytest.raises(UserError, match="needs stride 1 in stage 5"):
         _export(strided, tmp_path, 193, training={})
+    for settings, training, name in (({"spatial_dropout": True}, {}, "spatial_dropout"),
+                                     ({}, {"decay_bn": True}, "decay_bn"),
+                                     ({}, {"rate_in_momentum": False}, "rate_in_momentum")):
+        with pytest.raises(UserError, match=f"one value of {name}, this network"):
+            _export(PSPNet(3, **MINI, **settings), tmp_path, training=training)
     net.head.score.bias.data[1] = float("nan")
     with pytest.raises(UserError, match="the network: head.score.bias is not finite"):
         _export(net, tmp_path)

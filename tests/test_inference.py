@@ -172,7 +172,7 @@ def test_commands_fuse_unless_told(data, tmp_path, capsys, monkeypatch):  # noqa
     fused = []
     original = PSPNet.for_inference
     monkeypatch.setattr(PSPNet, "for_inference",
-                        lambda net: fused.append(net) or original(net))
+                        lambda net, *dtype: fused.append(net) or original(net, *dtype))
     common = ["--weights", str(tmp_path / "w.pt"), "--crop-size", "57", "--base-size", "71",
               "--threads", "1"]
     image = next(p for p in data.rglob("*.png"))

@@ -241,3 +241,13 @@ def test_pool_padding():
     assert MaxPool(1)(x)[0, 0, 0].tolist() == [3, 2, 4]
     with pytest.raises(ValueError, match="pool_padding must be 0 or 1, got 2"):
         ResNet((1, 1, 1, 1), pool_padding=2)
+
+
+def test_spatial_dropout_drops_whole_channels():
+    net = PSPNet(3, backbone="mini", stem_width=4, dropout=0.5, spatial_dropout=True)
+    assert net.settings["spatial_dropout"]
+    x = torch.ones(1, 64, 4, 4)
+    torch.manual_seed(0)
+    dropped = net.head.dropout(x).flatten(2)
+    assert (dropped == dropped[:, :, :1]).all()
+    assert 0 < (dropped[0, :, 0] == 0).sum() < 64

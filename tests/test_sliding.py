@@ -246,3 +246,14 @@ def test_memory_of_a_street_at_six_scales():
     gibibytes = float(re.search(r"([0-9.]+) GiB", run.stdout)[1])
     # The largest canvas is 1793 x 3585 x 19 float32, 0.45 GiB; the result 0.15, twice.
     assert 0.5 < gibibytes < 2
+
+
+@pytest.mark.parametrize("deviation", [{}, {"merge": "probabilities"}, {"align_corners": False},
+                                       {"whole_image": True}], ids=str)
+def test_probabilities_stay_on_the_networks_device(deviation):
+    """Nothing can be copied out of the meta device: what comes after the network runs on its own."""
+    with torch.device("meta"):
+        net = PSPNet(5, backbone="mini", stem_width=4, head="literal").eval()
+    protocol = Protocol(128, 89, (0.5, 1.0, 1.5), **deviation)
+    probabilities, = predict_stream(net, [photograph(120, 97)], classes=5, protocol=protocol)
+    assert probabilities.device.type == "meta" and probabilities.shape == (5, 120, 97)

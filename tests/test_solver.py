@@ -12,6 +12,7 @@ from pspnet_repro import PSPNet
 from pspnet_repro.loss import guided_loss
 from pspnet_repro.names import caffe_names
 from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
+from pspnet_repro.sync_bn import SyncBatchNorm2d
 
 
 def _mini(pool):
@@ -115,6 +116,18 @@ def test_solver_keeps_the_rate_inside_the_momentum():
     assert w.item() == pytest.approx(1 - 1 - 0.6)
 
 
+def test_solver_without_rate_in_momentum_is_torchs():
+    ours, theirs = (nn.Parameter(torch.tensor([1.0, -2.0])) for _ in range(2))
+    solvers = (CaffeSGD([ours], 1.0, momentum=0.5, weight_decay=0.1, rate_in_momentum=False),
+               torch.optim.SGD([theirs], 1.0, momentum=0.5, weight_decay=0.1))
+    for rate in (1.0, 0.1, 0.3):
+        for solver, w in zip(solvers, (ours, theirs)):
+            solver.param_groups[0]["lr"] = rate
+            w.grad = torch.tensor([1.0, 0.5])
+            solver.step()
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
+
+
 def test_solver_averages_passes_before_decay():
     w = nn.Parameter(torch.tensor([2.0]))
     solver = CaffeSGD([{"params": [w], "lr_mult": 3.0, "decay_mult": 0.5}], 0.1, momentum=0,
@@ -141,6 +154,14 @@ def test_solver_rejects_bad_values():
         CaffeSGD([w], 1, iter_size=0)
     with pytest.raises(ValueError, match="closure must be None"):
         CaffeSGD([w], 1).step(lambda: 0)
+
+
+def test_parameter_groups_decay_bn_where_asked():
+    net = PSPNet(3, backbone="mini", stem_width=4)
+    norms = sum(isinstance(m, SyncBatchNorm2d) for m in net.modules())
+    free = [g for g in parameter_groups(net) if g["decay_mult"] == 0]
+    assert sum(len(g["params"]) for g in free) == 2 * norms
+    assert {g["decay_mult"] for g in parameter_groups(net, decay_bn=True)} == {1.0}
 
 
 def test_parameter_groups_of_released_network(shared):

@@ -155,22 +155,27 @@ from experiments import run_table
 from experiments.profiles import PROFILES
 mini = PROFILES["mini"]
 PROFILES["mini"] = dataclasses.replace(mini, train=mini.train | {{"batch_size": 2, "max_iter": 2}})
+run_table.write_report = lambda *_: ["one report"]
 sys.exit(run_table.main())
 """
 
 
-def test_run_table_trains_each_row_over_the_processes(tmp_path):
+def test_run_table_works_at_a_training_over_the_processes(tmp_path):
     folder = scenes.write_scenes(tmp_path, train=4, val=3)
     script = tmp_path / "short_table.py"
     script.write_text(_SHORT_TABLE.format(root=str(ROOT)))
     words = (script, "--rows", BASELINE, "--data", folder, "--runs", tmp_path / "runs")
     code, out, said = _finish(_torchrun(*words))
     assert code == 0, said
-    assert out.count("1 of 1 runs to do") == 1 and out.count("| ResNet50-Baseline |") == 1
+    assert out.count("1 of 1 trainings to do") == 1 and out.count("one report") == 1
     run, = (tmp_path / "runs" / "mini").glob("baseline-*")
-    result = json.loads((run / "result.json").read_text())
+    test, = run.glob("test-*")
+    result = json.loads((test / "result.json").read_text())
     assert result["processes"] == 2
     assert sum(map(sum, result["confusion"])) == 3 * scenes.SIZE ** 2
-    assert len(list((run / "predictions").glob("*.png"))) == 3
+    assert len(list((test / "predictions").glob("*.png"))) == 3
+    curve = [json.loads(line) for line in (run / "curve.jsonl").read_text().splitlines()]
+    assert [point["iteration"] for point in curve] == [1, 2]
+    assert curve[1]["mean_iou"] == pytest.approx(result["mean_iou"], rel=1e-12)
     code, out, said = _finish(_torchrun(*words))
-    assert code == 0 and "0 of 1 runs to do" in out, said
+    assert code == 0 and "0 of 1 trainings to do" in out, said

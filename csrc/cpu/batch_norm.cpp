@@ -6,7 +6,7 @@
 #include <tuple>
 #include <type_traits>
 
-#include "../checks.h"
+#include "../batch_norm_inputs.h"
 #include "batch_norm_loops.h"
 
 namespace pspnet::cpu {
@@ -58,15 +58,6 @@ std::tuple<at::Tensor, at::Tensor> statistics(const at::Tensor& input_) {
   return {mean, sqdev};
 }
 
-// The per-channel tensors, checked and kept alive.
-struct NormTensors {
-  NormTensors(const at::Tensor& mean_, const at::Tensor& invstd_, const at::Tensor& weight_,
-              const at::Tensor& bias_, const at::Tensor& input)
-      : mean(per_channel(mean_, "mean", input)), invstd(per_channel(invstd_, "invstd", input)),
-        weight(per_channel(weight_, "weight", input)), bias(per_channel(bias_, "bias", input)) {}
-  at::Tensor mean, invstd, weight, bias;
-};
-
 template <typename acc_t>
 Buffer<acc_t> products(const at::Tensor& a, const at::Tensor& b) {
   Buffer<acc_t> result = make_buffer<acc_t>(a.numel());
@@ -78,10 +69,10 @@ Buffer<acc_t> products(const at::Tensor& a, const at::Tensor& b) {
   return result;
 }
 
-// What loops read of NormTensors, with the products that they share.
+// What loops read of the per-channel tensors, with the products that they share.
 template <typename acc_t>
 struct NormArrays {
-  explicit NormArrays(const NormTensors& t)
+  explicit NormArrays(const BatchNormInput& t)
       : scale(products<acc_t>(t.invstd, t.weight)),
         norm{t.mean.const_data_ptr<acc_t>(), t.invstd.const_data_ptr<acc_t>(), scale.get(),
              t.bias.const_data_ptr<acc_t>()} {}
@@ -99,24 +90,21 @@ void with_relu(bool relu, const Body& body) {
   }
 }
 
-at::Tensor normalize(const at::Tensor& input_, const at::Tensor& mean, const at::Tensor& invstd,
+at::Tensor normalize(const at::Tensor& input, const at::Tensor& mean, const at::Tensor& invstd,
                      const at::Tensor& weight, const at::Tensor& bias, bool relu) {
-  check_image(input_, "input");
-  const auto format = input_.suggest_memory_format();
-  const at::Tensor input = input_.contiguous(format);
-  const NormTensors norm(mean, invstd, weight, bias, input);
-  at::Tensor output = at::empty_like(input, input.options(), format);
+  const BatchNormInput in(input, mean, invstd, weight, bias);
+  at::Tensor output = in.empty_like_input();
   advise_huge_pages(output);
   AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, input.scalar_type(), "batch_norm_normalize", [&] {
+      at::kHalf, at::kBFloat16, in.input.scalar_type(), "batch_norm_normalize", [&] {
         using acc_t = at::opmath_type<scalar_t>;
-        const scalar_t* x = input.const_data_ptr<scalar_t>();
+        const scalar_t* x = in.input.const_data_ptr<scalar_t>();
         scalar_t* y = output.mutable_data_ptr<scalar_t>();
-        const NormArrays<acc_t> arrays(norm);
+        const NormArrays<acc_t> arrays(in);
         const Norm<acc_t>& n = arrays.norm;
         with_relu(relu, [&](auto behind) {
           for_each_vector<acc_t>(
-              input, format,
+              in.input, in.format,
               [=](int64_t i, auto lanes, Vec<acc_t> m, Vec<acc_t> w, Vec<acc_t> b) {
                 store<acc_t>(Relu<scalar_t, acc_t, behind.value>::output(
                                  (load<acc_t>(x + i, lanes) - m) * w + b), y + i, lanes);
@@ -128,21 +116,17 @@ at::Tensor normalize(const at::Tensor& input_, const at::Tensor& mean, const at:
 }
 
 std::tuple<at::Tensor, at::Tensor> backward_reduce(
-    const at::Tensor& grad_output_, const at::Tensor& input_, const at::Tensor& mean,
+    const at::Tensor& grad_output, const at::Tensor& input, const at::Tensor& mean,
     const at::Tensor& invstd, const at::Tensor& weight, const at::Tensor& bias, bool relu) {
-  check_batch_norm_gradient(grad_output_, input_);
-  const auto format = input_.suggest_memory_format();
-  const at::Tensor input = input_.contiguous(format);
-  const at::Tensor grad_output = grad_output_.contiguous(format);
-  const NormTensors norm(mean, invstd, weight, bias, input);
-  at::Tensor sum_dy = empty_per_channel(input), sum_dy_xhat = empty_per_channel(input);
+  const BatchNormGradient in(grad_output, input, mean, invstd, weight, bias);
+  at::Tensor sum_dy = empty_per_channel(in.input), sum_dy_xhat = empty_per_channel(in.input);
   AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, input.scalar_type(), "batch_norm_backward_reduce", [&] {
+      at::kHalf, at::kBFloat16, in.input.scalar_type(), "batch_norm_backward_reduce", [&] {
         using acc_t = at::opmath_type<scalar_t>;
-        const Layout layout = layout_of(input, format);
-        const scalar_t* x = input.const_data_ptr<scalar_t>();
-        const scalar_t* g = grad_output.const_data_ptr<scalar_t>();
-        const NormArrays<acc_t> arrays(norm);
+        const Layout layout = layout_of(in.input, in.format);
+        const scalar_t* x = in.input.const_data_ptr<scalar_t>();
+        const scalar_t* g = in.grad_output.const_data_ptr<scalar_t>();
+        const NormArrays<acc_t> arrays(in);
         const Norm<acc_t>& n = arrays.norm;
         acc_t* dy = sum_dy.mutable_data_ptr<acc_t>();
         acc_t* dyx = sum_dy_xhat.mutable_data_ptr<acc_t>();
@@ -150,14 +134,14 @@ std::tuple<at::Tensor, at::Tensor> backward_reduce(
           if (!layout.channels_last) {
             for_each_slab<1>(1, layout.channels, [&](int64_t, int64_t c, int64_t) {
               plane_backward_reduce<scalar_t, acc_t, behind.value>(
-                  g, x, input.size(0), layout.channels, layout.pixels, c, n, dy + c, dyx + c);
+                  g, x, in.input.size(0), layout.channels, layout.pixels, c, n, dy + c, dyx + c);
             });
             return;
           }
           std::fill_n(dy, layout.channels, acc_t(0));
           std::fill_n(dyx, layout.channels, acc_t(0));
           reduce_pixels<acc_t>(
-              input.size(0) * layout.pixels, layout.channels,
+              in.input.size(0) * layout.pixels, layout.channels,
               [&](int64_t begin, int64_t end, acc_t* chunk_dy, acc_t* chunk_dy_x) {
                 pixel_backward_reduce<scalar_t, acc_t, behind.value>(
                     g, x, layout.channels, begin, end, n, chunk_dy, chunk_dy_x);
@@ -173,27 +157,23 @@ std::tuple<at::Tensor, at::Tensor> backward_reduce(
   return {sum_dy, sum_dy_xhat};
 }
 
-at::Tensor backward_elementwise(const at::Tensor& grad_output_, const at::Tensor& input_,
+at::Tensor backward_elementwise(const at::Tensor& grad_output, const at::Tensor& input,
                                 const at::Tensor& mean, const at::Tensor& invstd,
                                 const at::Tensor& weight, const at::Tensor& bias,
                                 const at::Tensor& mean_dy_, const at::Tensor& mean_dy_xhat_,
                                 bool relu) {
-  check_batch_norm_gradient(grad_output_, input_);
-  const auto format = input_.suggest_memory_format();
-  const at::Tensor input = input_.contiguous(format);
-  const at::Tensor grad_output = grad_output_.contiguous(format);
-  const NormTensors norm(mean, invstd, weight, bias, input);
-  const at::Tensor mean_dy = per_channel(mean_dy_, "mean_dy", input);
-  const at::Tensor mean_dy_xhat = per_channel(mean_dy_xhat_, "mean_dy_xhat", input);
-  at::Tensor grad_input = at::empty_like(input, input.options(), format);
+  const BatchNormGradient in(grad_output, input, mean, invstd, weight, bias);
+  const at::Tensor mean_dy = per_channel(mean_dy_, "mean_dy", in.input);
+  const at::Tensor mean_dy_xhat = per_channel(mean_dy_xhat_, "mean_dy_xhat", in.input);
+  at::Tensor grad_input = in.empty_like_input();
   advise_huge_pages(grad_input);
   AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, input.scalar_type(), "batch_norm_backward_elementwise", [&] {
+      at::kHalf, at::kBFloat16, in.input.scalar_type(), "batch_norm_backward_elementwise", [&] {
         using acc_t = at::opmath_type<scalar_t>;
-        const scalar_t* x = input.const_data_ptr<scalar_t>();
-        const scalar_t* g = grad_output.const_data_ptr<scalar_t>();
+        const scalar_t* x = in.input.const_data_ptr<scalar_t>();
+        const scalar_t* g = in.grad_output.const_data_ptr<scalar_t>();
         scalar_t* dx = grad_input.mutable_data_ptr<scalar_t>();
-        const NormArrays<acc_t> arrays(norm);
+        const NormArrays<acc_t> arrays(in);
         const Norm<acc_t>& n = arrays.norm;
         const auto element = [=](int64_t i, auto lanes, auto behind, Vec<acc_t> m, Vec<acc_t> w,
                                  Vec<acc_t> offset, Vec<acc_t> xhat_slope, Vec<acc_t> b) {
@@ -203,17 +183,17 @@ at::Tensor backward_elementwise(const at::Tensor& grad_output_, const at::Tensor
           store<acc_t>(((dy - offset) - d * xhat_slope) * w, dx + i, lanes);
         };
         const acc_t* offset = mean_dy.const_data_ptr<acc_t>();
-        const Buffer<acc_t> slope = products<acc_t>(norm.invstd, mean_dy_xhat);
+        const Buffer<acc_t> slope = products<acc_t>(in.invstd, mean_dy_xhat);
         const acc_t* xhat_slope = slope.get();
         if (relu) {
           for_each_vector<acc_t>(
-              input, format,
+              in.input, in.format,
               [=](int64_t i, auto lanes, Vec<acc_t> m, Vec<acc_t> w, Vec<acc_t> o, Vec<acc_t> s,
                   Vec<acc_t> b) { element(i, lanes, std::true_type(), m, w, o, s, b); },
               n.mean, n.scale, offset, xhat_slope, n.bias);
         } else {
           for_each_vector<acc_t>(
-              input, format,
+              in.input, in.format,
               [=](int64_t i, auto lanes, Vec<acc_t> m, Vec<acc_t> w, Vec<acc_t> o, Vec<acc_t> s) {
                 element(i, lanes, std::false_type(), m, w, o, s, Vec<acc_t>{});
               },

@@ -27,15 +27,6 @@ std::vector<Level> levels_of(const PoolRules& rules) {
   return levels;
 }
 
-std::vector<at::Tensor> empty_outputs(const at::Tensor& input, const PoolRules& rules,
-                                      at::ScalarType dtype, at::MemoryFormat format) {
-  std::vector<at::Tensor> outputs;
-  for (const PoolRule& rule : rules) {
-    outputs.push_back(at::empty(output_sizes(input, rule), input.options().dtype(dtype), format));
-  }
-  return outputs;
-}
-
 template <typename T>
 std::vector<T*> pointers_at(const std::vector<at::Tensor>& tensors, at::MemoryFormat format,
                             int64_t image, int64_t channel) {
@@ -88,15 +79,6 @@ std::tuple<std::vector<at::Tensor>, std::vector<at::Tensor>> max_pool_forward(
             });
       });
   return {outputs, indices};
-}
-
-// All gradients in the memory format of the first.
-std::vector<at::Tensor> dense(at::TensorList tensors, at::MemoryFormat format) {
-  std::vector<at::Tensor> result;
-  for (const at::Tensor& t : tensors) {
-    result.push_back(t.contiguous(format));
-  }
-  return result;
 }
 
 at::Tensor avg_pool_backward(at::TensorList grad_outputs_, at::IntArrayRef in_size,

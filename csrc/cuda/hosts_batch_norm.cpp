@@ -4,7 +4,7 @@
 
 #include <tuple>
 
-#include "../checks.h"
+#include "../batch_norm_inputs.h"
 #include "device.h"
 #include "tensors.h"
 
@@ -48,73 +48,59 @@ std::tuple<at::Tensor, at::Tensor> statistics(const at::Tensor& input_) {
       });
 }
 
-// The per-channel tensors, checked and kept alive, and their addresses.
-struct Norm {
-  Norm(const at::Tensor& mean_, const at::Tensor& invstd_, const at::Tensor& weight_,
-       const at::Tensor& bias_, bool relu, const at::Tensor& input)
-      : mean(per_channel(mean_, "mean", input)), invstd(per_channel(invstd_, "invstd", input)),
-        weight(per_channel(weight_, "weight", input)), bias(per_channel(bias_, "bias", input)),
-        pointers{mean.const_data_ptr(), invstd.const_data_ptr(), weight.const_data_ptr(),
-                 bias.const_data_ptr(), relu} {}
-  at::Tensor mean, invstd, weight, bias;
-  BatchNorm pointers;
-};
+BatchNorm pointers_of(const BatchNormInput& in, bool relu) {
+  return {in.mean.const_data_ptr(), in.invstd.const_data_ptr(), in.weight.const_data_ptr(),
+          in.bias.const_data_ptr(), relu};
+}
 
-at::Tensor normalize(const at::Tensor& input_, const at::Tensor& mean, const at::Tensor& invstd,
+at::Tensor normalize(const at::Tensor& input, const at::Tensor& mean, const at::Tensor& invstd,
                      const at::Tensor& weight, const at::Tensor& bias, bool relu) {
-  check_image(input_, "input");
-  const auto format = input_.suggest_memory_format();
-  const at::Tensor input = input_.contiguous(format);
-  const Norm norm(mean, invstd, weight, bias, relu, input);
-  const at::Tensor output = at::empty_like(input, input.options(), format);
+  const BatchNormInput in(input, mean, invstd, weight, bias);
+  const BatchNorm norm = pointers_of(in, relu);
+  const at::Tensor output = in.empty_like_input();
   if (output.numel() == 0) return output;
-  const DeviceGuard guard(input.device());
-  launch_batch_norm_normalize(dtype_of(input), image_of(input, format), input.const_data_ptr(),
-                              norm.pointers, output.data_ptr(), current_stream());
+  const DeviceGuard guard(in.input.device());
+  launch_batch_norm_normalize(dtype_of(in.input), image_of(in.input, in.format),
+                              in.input.const_data_ptr(), norm, output.data_ptr(),
+                              current_stream());
   PSPNET_CHECK_LAUNCH();
   return output;
 }
 
 std::tuple<at::Tensor, at::Tensor> backward_reduce(
-    const at::Tensor& grad_output_, const at::Tensor& input_, const at::Tensor& mean,
+    const at::Tensor& grad_output, const at::Tensor& input, const at::Tensor& mean,
     const at::Tensor& invstd, const at::Tensor& weight, const at::Tensor& bias, bool relu) {
-  check_batch_norm_gradient(grad_output_, input_);
-  const auto format = input_.suggest_memory_format();
-  const at::Tensor input = input_.contiguous(format);
-  const at::Tensor grad_output = grad_output_.contiguous(format);
-  const Norm norm(mean, invstd, weight, bias, relu, input);
-  const DeviceGuard guard(input.device());
+  const BatchNormGradient in(grad_output, input, mean, invstd, weight, bias);
+  const BatchNorm norm = pointers_of(in, relu);
+  const DeviceGuard guard(in.input.device());
   const Stream stream = current_stream();
-  const DType dtype = dtype_of(input);
+  const DType dtype = dtype_of(in.input);
   return reduce_channels(
-      input, format,
+      in.input, in.format,
       [&](const Image& image, void* partials) {
-        launch_batch_norm_backward_reduce(dtype, image, grad_output.const_data_ptr(),
-                                          input.const_data_ptr(), norm.pointers, partials, stream);
+        launch_batch_norm_backward_reduce(dtype, image, in.grad_output.const_data_ptr(),
+                                          in.input.const_data_ptr(), norm, partials, stream);
       },
       [&](const Image& image, const void* partials, void* sum_dy, void* sum_dy_xhat) {
-        launch_batch_norm_sum(dtype, image, partials, norm.pointers, sum_dy, sum_dy_xhat, stream);
+        launch_batch_norm_sum(dtype, image, partials, norm, sum_dy, sum_dy_xhat, stream);
       });
 }
 
-at::Tensor backward_elementwise(const at::Tensor& grad_output_, const at::Tensor& input_,
+at::Tensor backward_elementwise(const at::Tensor& grad_output, const at::Tensor& input,
                                 const at::Tensor& mean, const at::Tensor& invstd,
                                 const at::Tensor& weight, const at::Tensor& bias,
                                 const at::Tensor& mean_dy_, const at::Tensor& mean_dy_xhat_,
                                 bool relu) {
-  check_batch_norm_gradient(grad_output_, input_);
-  const auto format = input_.suggest_memory_format();
-  const at::Tensor input = input_.contiguous(format);
-  const at::Tensor grad_output = grad_output_.contiguous(format);
-  const Norm norm(mean, invstd, weight, bias, relu, input);
-  const at::Tensor mean_dy = per_channel(mean_dy_, "mean_dy", input);
-  const at::Tensor mean_dy_xhat = per_channel(mean_dy_xhat_, "mean_dy_xhat", input);
-  const at::Tensor grad_input = at::empty_like(input, input.options(), format);
+  const BatchNormGradient in(grad_output, input, mean, invstd, weight, bias);
+  const BatchNorm norm = pointers_of(in, relu);
+  const at::Tensor mean_dy = per_channel(mean_dy_, "mean_dy", in.input);
+  const at::Tensor mean_dy_xhat = per_channel(mean_dy_xhat_, "mean_dy_xhat", in.input);
+  const at::Tensor grad_input = in.empty_like_input();
   if (grad_input.numel() == 0) return grad_input;
-  const DeviceGuard guard(input.device());
+  const DeviceGuard guard(in.input.device());
   launch_batch_norm_backward_elementwise(
-      dtype_of(input), image_of(input, format), grad_output.const_data_ptr(),
-      input.const_data_ptr(), norm.pointers, mean_dy.const_data_ptr(),
+      dtype_of(in.input), image_of(in.input, in.format), in.grad_output.const_data_ptr(),
+      in.input.const_data_ptr(), norm, mean_dy.const_data_ptr(),
       mean_dy_xhat.const_data_ptr(), grad_input.data_ptr(), current_stream());
   PSPNET_CHECK_LAUNCH();
   return grad_input;

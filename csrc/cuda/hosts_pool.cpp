@@ -11,21 +11,6 @@
 namespace pspnet::cuda {
 namespace {
 
-std::vector<at::Tensor> dense(at::TensorList tensors, at::MemoryFormat format) {
-  std::vector<at::Tensor> result;
-  for (const at::Tensor& t : tensors) result.push_back(t.contiguous(format));
-  return result;
-}
-
-std::vector<at::Tensor> empty_outputs(const at::Tensor& input, const PoolRules& rules,
-                                      at::ScalarType dtype, at::MemoryFormat format) {
-  std::vector<at::Tensor> outputs;
-  for (const PoolRule& rule : rules) {
-    outputs.push_back(at::empty(output_sizes(input, rule), input.options().dtype(dtype), format));
-  }
-  return outputs;
-}
-
 Levels levels_of(const PoolRules& rules, const std::vector<at::Tensor>& outputs,
                  const std::vector<at::Tensor>& indices) {
   TORCH_CHECK(rules.size() <= kMaxLevels, "bins must have at most ", kMaxLevels,

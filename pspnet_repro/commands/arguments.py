@@ -3,7 +3,9 @@
 import argparse
 from pathlib import Path
 
-from pspnet_repro import checkpoint, distributed
+import torch
+
+from pspnet_repro import checkpoint, distributed, precision
 from pspnet_repro.data.classes import KNOWN, known_classes, numbered_classes, read_classes
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import MULTI_SCALE, Protocol
@@ -47,8 +49,12 @@ def filled(text):
     return text
 
 
-def add_protocol(parser):
-    """How images are tested, and what ports do differently, each as a switch."""
+def add_testing(parser):
+    """What tests which images how, and what ports do differently, each as a switch."""
+    parser.add_argument("--weights", required=True, nargs="+", type=path, metavar="FILE",
+                        help="weights of a training or of python -m prototxt_import convert; or "
+                             "NET.prototxt W.caffemodel")
+    add_names(parser)
     protocol = parser.add_argument_group("protocol")
     protocol.add_argument("--base-size", type=pixels, help="long side of the resized image, less "
                           "1; default: the benchmark's, or 512")
@@ -75,6 +81,9 @@ def add_protocol(parser):
                        help="cuda: one GPU a process")
     speed.add_argument("--no-fusion", action="store_true",
                        help="the network layer by layer, as it is trained: slower, other rounding")
+    speed.add_argument("--precision", choices=precision.PRECISIONS, default="float32",
+                       help="tf32 (GPUs) and bfloat16 are faster and less exact: how far from "
+                            "float32 is measured on the first image and printed")
     speed.add_argument("--threads", type=processes, default=2, help="threads of the computation")
 
 
@@ -102,28 +111,57 @@ def protocol_of(args, net, layout=None):
     return protocol
 
 
-def take_weights(paths):
-    """(paths of the weights, the others): NET.prototxt W.caffemodel are two, any other is one."""
-    count = 2 if paths and paths[0].suffix == ".prototxt" else 1
-    return paths[:count], paths[count:]
+def network_to_test(args):
+    """(network in eval mode, paths of its weights, what else --weights names), as arguments say.
+
+    NET.prototxt W.caffemodel are two files of weights, any other is one.
+
+    Raises:
+        UserError: the weights cannot be used, or arguments exclude each other.
+    """
+    torch.set_num_threads(args.threads)
+    if args.output is not None and args.output.exists() and not args.output.is_dir():
+        raise UsageError(f"--output must be a folder, got the file {args.output}")
+    if args.precision == "tf32" and args.device == "cpu":
+        raise UsageError("--precision tf32 needs --device cuda: only GPUs have TF32")
+    count = 2 if args.weights[0].suffix == ".prototxt" else 1
+    paths, others = args.weights[:count], args.weights[count:]
+    return _load_network(paths).to(distributed.choose_device(args.device)), paths, others
 
 
-def load_network(paths, device):
-    """The network in eval mode from what --weights names. Raises UserError."""
+def _load_network(paths):
     if paths[0].suffix != ".prototxt":
-        net = checkpoint.load_model(paths[0])
-    elif len(paths) == 2:
-        # Only here does this package need the importer: for networks in the original's files.
-        from prototxt_import import convert
-        net = convert(*paths).eval()
-    else:
+        return checkpoint.load_model(paths[0])
+    if len(paths) < 2:
         raise UsageError(f"--weights must name a caffemodel after {paths[0]}")
-    return net.to(distributed.choose_device(device))
+    # Only here does this package need the importer: for networks in the original's files.
+    from prototxt_import import convert
+    return convert(*paths).eval()
 
 
-def network_for_testing(args, net):
-    """The network itself with --no-fusion, otherwise its fused copy; give up `net` for memory."""
-    return net if args.no_fusion else net.for_inference()
+def network_for_testing(args, net, images_rgb, protocol):
+    """The network as --no-fusion and --precision ask for it; give up `net` for memory.
+
+    Returns:
+        (network, what precision.agreement says of the first image that can be read): None for
+        float32 and without such an image.
+    """
+    tested = precision.network_in(net, args.precision, not args.no_fusion)
+    image = None if args.precision == "float32" else next(iter(images_rgb), None)
+    if image is None:
+        return tested, None
+    exact = (tested if args.precision == "tf32"
+             else precision.network_in(net, "float32", not args.no_fusion))
+    return tested, precision.agreement(tested, exact, args.precision, image, protocol,
+                                       args.batch_size)
+
+
+def say_agreement(args, found):
+    """Print what network_for_testing measured."""
+    if found is not None:
+        print(f"{args.precision} against float32 on the first image: same class on "
+              f"{100 * found['same_argmax']:.3f}% of the pixels, largest error "
+              f"{found['largest_error']:.1e} of the largest logit ({found['windows']} windows)")
 
 
 def add_names(parser):

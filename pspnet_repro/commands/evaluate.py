@@ -1,22 +1,24 @@
 """python -m pspnet_repro evaluate"""
 
+import contextlib
 import dataclasses
 import json
 import sys
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from pspnet_repro import checkpoint, distributed
-from pspnet_repro.commands.arguments import (add_names, add_protocol, classes_of, filled,
-                                             load_network, network_for_testing, path, protocol_of,
-                                             take_weights)
+from pspnet_repro.commands.arguments import (add_testing, classes_of, filled,
+                                             network_for_testing, network_to_test, path,
+                                             protocol_of, say_agreement)
 from pspnet_repro.data.datasets import LAYOUTS, open_data
+from pspnet_repro.data.lists import read_image
 from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.record import CountsFile
 from pspnet_repro.figures import confusion_figure
+from pspnet_repro.precision import arithmetic
 from pspnet_repro.train import weights_digest
 from pspnet_repro.visualize import write_png
 
@@ -27,34 +29,26 @@ def add(commands):
         description="Tests weights as the authors' scripts do. An interrupted test goes on where "
                     "it stopped; processes of torchrun share the images. A split without labels "
                     "gives predictions alone, in the form that the benchmark's server takes.")
-    parser.add_argument("--weights", required=True, nargs="+", type=path, metavar="FILE",
-                        help="weights of a training or of python -m prototxt_import convert; or "
-                             "NET.prototxt W.caffemodel")
     parser.add_argument("--data", required=True, type=filled,
                         help=f"NAME=DIR with NAME of {', '.join(LAYOUTS)}; or a folder with "
                              "val.txt and perhaps classes.txt; or a list file")
     parser.add_argument("--split", default="val", help="default: %(default)s")
     parser.add_argument("--zero-is-void", action="store_true",
                         help="labels of list files are 0 = void, k + 1 = class k")
-    add_names(parser)
     parser.add_argument("--output", type=path, metavar="DIR",
                         help="folder of the results; default: beside the weights, named by data "
                              "and split")
     parser.add_argument("--save-predictions", action="store_true",
                         help="also of a split with labels")
-    add_protocol(parser)
+    add_testing(parser)
     parser.set_defaults(run=run)
 
 
 def run(args):
     """0, or 1 where images could not be used."""
-    torch.set_num_threads(args.threads)
-    weights, rest = take_weights(args.weights)
-    if rest:
-        raise UsageError(f"--weights names more than weights: {' '.join(map(str, rest))}")
-    if args.output is not None and args.output.exists() and not args.output.is_dir():
-        raise UsageError(f"--output must be a folder, got the file {args.output}")
-    net = load_network(weights, args.device)
+    net, weights, others = network_to_test(args)
+    if others:
+        raise UsageError(f"--weights names more than weights: {' '.join(map(str, others))}")
     data = open_data(args.data, args.zero_is_void)
     pairs = data.pairs(args.split)
     classes = classes_of(args, net.classes, data)
@@ -65,22 +59,32 @@ def run(args):
                    else None)
     about = {"weights_sha256": weights_digest(net), "data": data.name, "split": args.split,
              "list_sha256": data.digest(args.split), "zero_is_void": args.zero_is_void,
-             "protocol": dataclasses.asdict(protocol), "predictions": predictions is not None}
-    net = network_for_testing(args, net)
-    with distributed.join() as processes, CountsFile(output, about, net.classes,
-                                                     len(pairs), processes) as record:
-        matrix, failed = _test(args, net, data, pairs, protocol, predictions, record, processes)
+             "protocol": dataclasses.asdict(protocol), "predictions": predictions is not None,
+             "precision": args.precision, "fused": not args.no_fusion}
+    with arithmetic(args.precision), distributed.join() as processes:
+        net, found = network_for_testing(args, net, _images(pairs), protocol)
+        if processes.first:
+            say_agreement(args, found)
+        with CountsFile(output, about, net.classes, len(pairs), processes, found) as record:
+            matrix, failed = _test(args, net, data, pairs, protocol, predictions, record, processes)
     if not processes.first:
         return 1 if failed else 0
     if failed == len(pairs):
         raise UserError(f"none of the {failed} images could be used")
     if pairs[0].label is not None:
-        _write_results(matrix, classes, about, len(pairs), failed, output)
+        _write_results(matrix, classes, {**about, "agreement": found}, len(pairs), failed, output)
     else:
         print(f"{len(pairs) - failed} predictions are in {predictions}")
     if failed:
         print(f"{failed} of {len(pairs)} images could not be used", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _images(pairs):
+    """The images that can be read, RGB; of the others the test will say why not."""
+    for pair in pairs:
+        with contextlib.suppress(UserError):
+            yield read_image(pair.image)[:, :, ::-1]
 
 
 def _test(args, net, data, pairs, protocol, predictions, record, processes):

@@ -1,19 +1,18 @@
 """python -m pspnet_repro predict"""
 
+import contextlib
 import sys
 from collections import Counter, deque
-from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from pspnet_repro.commands.arguments import (add_names, add_protocol, classes_of, load_network,
-                                             network_for_testing, path, protocol_of,
-                                             take_weights)
+from pspnet_repro.commands.arguments import (add_testing, classes_of, network_for_testing,
+                                             network_to_test, path, protocol_of, say_agreement)
 from pspnet_repro.data.lists import has_alpha, read_image
 from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation import predict_stream
+from pspnet_repro.precision import arithmetic
 from pspnet_repro.visualize import colourize, overlay, write_png
 
 
@@ -23,15 +22,11 @@ def add(commands):
         description="Writes for each image NAME.label.png (class indices), NAME.colour.png and "
                     "NAME.overlay.png with a legend of the classes present. Photographs are "
                     "turned upright as their EXIF orientation says.")
-    parser.add_argument("--weights", required=True, nargs="+", type=path, metavar="FILE",
-                        help="weights of a training or of python -m prototxt_import convert; or "
-                             "NET.prototxt W.caffemodel")
     parser.add_argument("images", nargs="*", type=path, metavar="IMAGE|DIR",
                         help="image files, and folders of them")
     parser.add_argument("-o", "--output", required=True, type=path, metavar="DIR",
                         help="folder of the results")
-    add_names(parser)
-    add_protocol(parser)
+    add_testing(parser)
     parser.set_defaults(run=run)
 
 
@@ -68,17 +63,31 @@ def output_names(files):
 
 def run(args):
     """0, or 1 where files were no images."""
-    torch.set_num_threads(args.threads)
-    weights, rest = take_weights(args.weights)
-    images = [*rest, *args.images]
+    net, _, others = network_to_test(args)
+    images = [*others, *args.images]
     if not images:
         raise UsageError("name an image or a folder of images")
-    if args.output.exists() and not args.output.is_dir():
-        raise UsageError(f"--output must be a folder, got the file {args.output}")
-    net = network_for_testing(args, load_network(weights, args.device))
     classes = classes_of(args, net.classes)
     protocol = protocol_of(args, net)
     files = image_files(images)
+    with arithmetic(args.precision):
+        net, found = network_for_testing(args, net, _readable(files), protocol)
+        say_agreement(args, found)
+        failed = _predict(args, net, files, protocol, classes)
+    if failed:
+        print(f"{failed} of {len(files)} files could not be used", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _readable(files):
+    """The photographs that can be read, RGB."""
+    for file in files:
+        with contextlib.suppress(UserError):
+            yield np.ascontiguousarray(read_image(file, upright=True)[:, :, ::-1])
+
+
+def _predict(args, net, files, protocol, classes):
+    """Write what the network says of every file; returns how many could not be used."""
     names = output_names(files)
     reading = deque()
     failed = 0
@@ -104,11 +113,9 @@ def run(args):
                                             protocol=protocol, batch_size=args.batch_size):
             name, image = reading.popleft()
             label = probabilities.argmax(0).cpu().numpy().astype(np.uint8)
-            _write_pictures(Path(args.output), name, image, label, classes)
+            _write_pictures(args.output, name, image, label, classes)
             bar.update()
-    if failed:
-        print(f"{failed} of {len(files)} files could not be used", file=sys.stderr)
-    return 1 if failed else 0
+    return failed
 
 
 def _write_pictures(folder, name, image, label, classes):

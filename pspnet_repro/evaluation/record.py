@@ -13,7 +13,8 @@ from pspnet_repro.errors import UserError, first_line
 class CountsFile:
     """Counts of (label, prediction) pairs, one line an image, appended as images are done.
 
-    The first line says what the counts depend on; a file that says something else is refused. A
+    The first line says what the counts depend on; a file that says something else is refused, but
+    for the agreement with float32, which is measured anew at every start. A
     last line that was cut off is dropped. Each process appends to a file of its own; the next
     start merges them into counts.jsonl, whatever its number of processes. A context manager:
     leaving it closes the file.
@@ -25,6 +26,7 @@ class CountsFile:
         classes: number of classes.
         images: number of images in the list.
         processes: that test together; all of them call this.
+        agreement: what precision.agreement measured, or None.
     Attributes:
         done: {number in the list: (classes, classes) int64} when this was made.
     Raises:
@@ -32,10 +34,12 @@ class CountsFile:
             processes are at work in the folder.
     """
 
-    def __init__(self, folder, about, classes, images, processes=Processes()):
+    def __init__(self, folder, about, classes, images, processes=Processes(),
+                 agreement=None):
         self.classes = classes
         self._images = images
         self._about = json.loads(json.dumps(about))
+        self._head = json.dumps({**about, "agreement": agreement}) + "\n"
         self._lock = None
         merged = folder / "counts.jsonl"
         self.path = merged if processes.first else folder / f"counts-{processes.rank}.jsonl"
@@ -43,7 +47,7 @@ class CountsFile:
             processes.on_first(lambda: self._merge(folder, merged))
             self.done = dict(self._entries(merged, processes.share_file(merged)))
             if not processes.first:
-                checkpoint.write_bytes(self.path, json.dumps(self._about) + "\n")
+                checkpoint.write_bytes(self.path, self._head)
             self._file = open(self.path, "ab")
         except OSError as error:
             raise UserError(f"{self.path}: cannot be used: {first_line(error)}") from error
@@ -56,8 +60,8 @@ class CountsFile:
         for path in [merged, *others]:
             if path.exists():
                 done |= self._entries(path, path.read_bytes())
-        lines = [json.dumps(self._about), *(_line(k, counts) for k, counts in done.items())]
-        checkpoint.write_bytes(merged, "".join(line + "\n" for line in lines))
+        lines = (_line(k, counts) + "\n" for k, counts in done.items())
+        checkpoint.write_bytes(merged, self._head + "".join(lines))
         for path in others:
             path.unlink()
 
@@ -78,7 +82,7 @@ class CountsFile:
         return entries
 
     def _compare(self, path, saved):
-        for key in sorted({*saved, *self._about}):
+        for key in sorted({*saved, *self._about} - {"agreement"}):
             if saved.get(key) != self._about.get(key):
                 raise UserError(f"{path}: holds a test with {key} = {saved.get(key)!r}, not "
                                 f"{self._about.get(key)!r}; choose another folder or remove this "

@@ -1,5 +1,6 @@
 """Class probabilities of photographs: scales, sliding windows, mirror."""
 
+import dataclasses
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,6 +103,22 @@ def _views(image_rgb, protocol, classes, device, step):
         border = np.zeros(3, np.float32) if protocol.fits(rows, cols) else PAD_BGR - MEAN_BGR
         yield _View(photograph, scaled, window, protocol.window_starts(rows, window[0]),
                     protocol.window_starts(cols, window[1]), border)
+
+
+def first_windows(image_rgb, protocol, count, step=8):
+    """What the network sees first of a photograph, at the scale nearest 1.
+
+    Returns:
+        ((N, 3, h, w) float32 BGR minus mean, N at most `count`; for each window the slices (rows,
+        columns) of it that lie on the image).
+    """
+    scale = min(protocol.scales, key=lambda scale: abs(scale - 1))
+    (view,) = _views(_checked(image_rgb), dataclasses.replace(protocol, scales=(scale,)), 1, "cpu",
+                     step)
+    places = [(top, left) for top in view.tops for left in view.lefts][:count]
+    areas = [tuple(slice(max(-start, 0), size - start) for start, size
+                   in zip(place, view.image.shape)) for place in places]
+    return torch.stack([view.pixels(*place) for place in places]), areas
 
 
 def _check_shape(scores, batch, *wanted):

@@ -1,0 +1,109 @@
+"""What a call of run_table.py has to do: trainings, each with the rows that it serves."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.rows import TABLES, Row
+from experiments.runs import row_protocol, row_settings, test_folder, training_folder
+from pspnet_repro.errors import UsageError
+
+REPORTED = "5"  # a table of reported figures alone
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training and the tests that rows want of it.
+
+    Attributes:
+        row: the first Row that wants it.
+        seed: of the run.
+        folder: where it lives.
+        tests: {folder of a test: the Row that it is done for}; rows can share a test.
+        rows: names of all rows served.
+        steps: of the training.
+    """
+
+    row: Row
+    seed: int
+    folder: Path
+    tests: dict
+    rows: tuple
+    steps: int
+
+    @property
+    def name(self):
+        return f"row {self.row.name}, seed {self.seed}"
+
+    def steps_done(self):
+        """Steps that losses.jsonl knows of."""
+        if (self.folder / "weights.pt").exists():
+            return self.steps
+        try:
+            with open(self.folder / "losses.jsonl", "rb") as lines:
+                return min(sum(1 for _ in lines), self.steps)
+        except FileNotFoundError:
+            return 0
+
+    def missing(self):
+        """The Rows whose tests have no result yet."""
+        return [row for folder, row in self.tests.items()
+                if not (folder / "result.json").exists()]
+
+    def state(self):
+        """In words: "done", "to do", or what is there of it."""
+        left, steps = len(self.missing()), self.steps_done()
+        if not left:
+            return "done"
+        if steps == self.steps:
+            return f"trained, {left} of {len(self.tests)} tests to do"
+        return f"interrupted at step {steps} of {self.steps}" if steps else "to do"
+
+
+def select_tables(table, names):
+    """{table: Rows} that `--table` and `--rows` name, in order.
+
+    Raises:
+        UsageError: a name that no table asked for has.
+    """
+    numbered = [number for number in TABLES if number.isdigit()]
+    tables = {number: TABLES[number] for number in (numbered if table == "all" else [table])}
+    if names != "all":
+        wanted = [name.strip() for name in names.split(",")]
+        known = {row.name: row for rows in tables.values() for row in rows}
+        for name in wanted:
+            if name not in known:
+                which = "no table" if table == "all" else f"table {table}"
+                raise UsageError(f"--rows: {which} has {'a ' if table == 'all' else 'no '}row "
+                                 f"{name!r}; rows are {', '.join(known)}")
+        tables = {number: tuple(row for row in rows if row.name in wanted)
+                  for number, rows in tables.items()}
+        tables = {number: rows for number, rows in tables.items() if rows}
+    if table == "all":
+        tables[REPORTED] = ()
+    return tables
+
+
+def make_plan(tables, profile, data, runs, seeds, backbones):
+    """The trainings that tables need, and where each row's tests live.
+
+    Args:
+        tables: see select_tables.
+        profile, data, runs, backbones: see run_row.
+        seeds: how many; seeds are 0..seeds-1.
+    Returns:
+        (list of Training in the tables' order, seed by seed; {row name: [folder of its test with
+        seed 0, ...]}).
+    """
+    rows = list({row.name: row for rows in tables.values() for row in rows}.values())
+    trainings, folders = {}, {row.name: [] for row in rows}
+    for seed in range(seeds):
+        for row in rows:
+            folder = training_folder(runs, row, profile, data, seed, backbones)
+            test = test_folder(folder, row_protocol(row, profile), profile, data)
+            folders[row.name].append(test)
+            entry = trainings.setdefault(folder, (row, seed, {}, []))
+            entry[2].setdefault(test, row)
+            entry[3].append(row.name)
+    return [Training(row, seed, folder, tests, tuple(names),
+                     row_settings(row, profile, data, seed, backbones).max_iter)
+            for folder, (row, seed, tests, names) in trainings.items()], folders

@@ -1,0 +1,99 @@
+"""The results of the tables as an HTML page, as Markdown with pictures, and as JSON."""
+
+import json
+from pathlib import Path
+
+from experiments.report.document import Heading, Table, Text
+from experiments.report.fidelity import costs, fidelity_blocks
+from experiments.report.markdown import table_lines, write_markdown
+from experiments.report.page import write_page
+from experiments.report.pictures import picture_blocks
+from experiments.report.results import METRICS, PAPER, Results
+from experiments.report.runs import class_blocks, curve_blocks, provenance_blocks
+from experiments.report.tables import (depth_blocks, orderings, row_label, summary_blocks,
+                                       table_blocks)
+from pspnet_repro.checkpoint import write_bytes
+
+FIDELITY = "fidelity"
+
+
+def _opening(results, profile):
+    tests = {folder for folders in results.folders.values() for folder in folders}
+    trainings = {folder.parent for folder in tests}
+    seeds = sorted({run["seed"] for runs in results.runs.values() for run in runs})
+    text = (f"Rows: {len(results.runs)}; tests: {len(tests)}; trainings: {len(trainings)}; seeds: "
+            f"{', '.join(map(str, seeds)) or 'none'}. Figures in percent; differences in points of "
+            "it. ")
+    if len(seeds) > 1:
+        text += "± is the sample deviation over the seeds. "
+    blocks = [Heading(1, f"PSPNet's tables, profile {profile.name}"), Text(text.strip())]
+    if profile.data != "ade20k":
+        blocks.append(Text(
+            "The paper's figures are on ADE20K, ours on other data: the columns \"difference\" "
+            "say how far the numbers lie apart, and nothing about how well the paper is "
+            "reproduced. What can be compared is which row is above which."))
+    return [*blocks, Text(f"What differs from the paper's setting in this profile: "
+                          f"{profile.differs}.")]
+
+
+def _results_text(tables, results, profile):
+    """All results and what follows from them as JSON, one run a line."""
+    def spread(value):
+        return {"mean": value.mean, "deviation": value.deviation,
+                "by_seed": {str(seed): v for seed, v in value.values.items()}}
+
+    told = {}
+    for number, rows in tables.items():
+        told[number] = {"rows": [row.name for row in rows]}
+        if number in PAPER:
+            told[number] |= {"paper": PAPER[number], "orderings": [
+                {"lower": o.lower, "higher": o.higher, "metric": o.metric, "paper": o.paper,
+                 "ours": spread(o.ours), "holds": o.holds}
+                for o in orderings(number, results)]}
+        else:
+            told[number]["costs"] = {
+                row.name: {metric: spread(cost[metric]) for metric in METRICS}
+                for group in costs(results).values() for row, cost in group if cost["mean_iou"]}
+    runs = ",\n".join(
+        f" {json.dumps(name)}: [\n" + ",\n".join(f"  {json.dumps(run)}" for run in runs) + "\n ]"
+        for name, runs in results.runs.items())
+    return (f'{{"profile": {json.dumps(profile.name)},\n"tables": {json.dumps(told)},\n'
+            f'"results": {{\n{runs}\n}}}}\n')
+
+
+def write_report(tables, folders, profile, data, output):
+    """Write report.html, report.md with its pictures, and report.json to a folder.
+
+    Args:
+        tables: {number of a table, or "fidelity": the Rows asked for, in order}.
+        folders: {row name: folders of its tests, one a seed}; rows without are shown as "-".
+        profile: Profile.
+        data: folder of the data set.
+        output: folder.
+    Returns:
+        The tables as lines of Markdown.
+    Raises:
+        UserError: a file of a run or of the data cannot be read, or the report not be written.
+    """
+    output, results = Path(output), Results(folders, profile)
+    summary = summary_blocks([number for number in tables if number in PAPER], results)
+    told, names = [], {}
+    for number, rows in tables.items():
+        labels = {row.name: row_label(number, row) for row in rows}
+        names = names | labels | names  # a row keeps its first place and label
+        if number == FIDELITY:
+            told += fidelity_blocks(results) + curve_blocks("fidelity", labels, results)
+            continue
+        told += table_blocks(number, results, profile)
+        told += curve_blocks(f"Table {number}", labels, results)
+        if number == "3":
+            told += depth_blocks(results, profile)
+    blocks = [*_opening(results, profile), *summary, *told]
+    if profile.palette_rgb:
+        blocks += picture_blocks(results, profile, Path(data))
+    blocks += class_blocks(names, results, profile) + provenance_blocks(names, results)
+    write_bytes(output / "report.json", _results_text(tables, results, profile))
+    write_markdown(blocks, output / "report.md")
+    write_page(blocks, output / "report.html")
+    shown = [block for block in told + summary if isinstance(block, Table) and not block.folded]
+    return [line for table in shown for line in (table.caption, "", *table_lines(table), "")]

@@ -1,0 +1,195 @@
+"""The charts of a report, narrow enough to be read on a phone."""
+
+import io
+import re
+import textwrap
+from html import escape
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+WIDTH = 4.6  # inches
+INK = "#1b1f24"  # becomes the page's own colour of text
+COLOURS = ("#2f7fd6", "#e08a00", "#12a37a", "#d9483b", "#9a6ad6", "#8f7a5a", "#d65fa5", "#7f8a94")
+LINES = ("-", "--", ":")
+LOSS_POINTS = 120
+DRAWN_CLASSES = 12
+LONG_NAME = 26  # characters, of names that stand in two columns
+
+STYLE = {
+    "font.size": 10, "font.family": "DejaVu Sans", "text.parse_math": False,
+    "svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False,
+    "axes.unicode_minus": False, "axes.titlesize": 10, "axes.titleweight": "bold",
+    "legend.frameon": False, "legend.fontsize": 9, "grid.alpha": 0.25, "axes.grid": True,
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color",
+                     "ytick.color", "axes.titlecolor", "grid.color"), INK)}
+
+
+def _save(chart, kind, **how):
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": chart.name}):
+        buffer = io.BytesIO()
+        # Without dates and versions, so that the same results give the same bytes.
+        about = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+        chart.figure().savefig(buffer, format=kind, metadata=about, **how)
+        return buffer.getvalue()
+
+
+def chart_png(chart):
+    """A document.Chart as bytes of a PNG file."""
+    return _save(chart, "png", dpi=140)
+
+
+def chart_svg(chart):
+    """A document.Chart as an svg element in the colours of the page that it stands in."""
+    text = _save(chart, "svg", transparent=True).decode()
+    text = text[text.index("<svg"):].replace(INK, "currentColor")
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{chart.name}-", text)
+    text = text.replace(">", f"><title>{escape(chart.alt)}</title>", 1)
+    return text.replace("<svg", '<svg role="img"', 1)
+
+
+def _figure(height, columns=1, rows=1, **sharing):
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **sharing)
+
+
+def _dots(axes, spreads, colour):
+    """A dot a row with its figure beside it and a line as long as the deviation on both sides."""
+    for place, spread in enumerate(spreads):
+        axes.errorbar(spread.mean, place, xerr=spread.deviation, fmt="o", color=colour,
+                      capsize=3, markersize=5)
+    axes.margins(x=0.12)
+    axes.set_ylim(len(spreads) - 0.4, -0.75)
+    axes.tick_params(left=False, labelleft=False)
+    axes.spines["left"].set_visible(False)
+    axes.grid(False, axis="y")
+
+
+def _name_above(axes, place, name):
+    axes.annotate(name, (0, place - 0.22), xycoords=("axes fraction", "data"), fontsize=9,
+                  va="bottom", annotation_clip=False)
+
+
+def dots_figure(names, ours, paper):
+    """Our mean IoU and the paper's, each on an axis of its own.
+
+    Args:
+        names: of the rows.
+        ours: a Spread a row.
+        paper: a Spread a row, of one figure each.
+    """
+    figure, ((left, right),) = _figure(0.42 * len(names) + 0.7, 2, sharey=True)
+    _dots(left, ours, COLOURS[0])
+    _dots(right, paper, COLOURS[1])
+    for place, name in enumerate(names):
+        _name_above(left, place, name)
+    left.set_title("ours")
+    right.set_title("paper")
+    for axes in (left, right):
+        axes.set_xlabel("mean IoU (%)")
+    return figure
+
+
+def costs_figure(groups):
+    """Differences to a row, {name of a group: [(label, Spread)]}."""
+    lines = []
+    for group, costs in groups.items():
+        lines += [(group, None), *costs]
+    figure, ((axes,),) = _figure(0.4 * len(lines) + 0.7)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    for place, (label, spread) in enumerate(lines):
+        if spread is None:
+            axes.annotate(label, (0, place + 0.2), xycoords=("axes fraction", "data"), fontsize=10,
+                          weight="bold", va="bottom")
+            continue
+        axes.errorbar(spread.mean, place, xerr=spread.deviation, fmt="o", color=COLOURS[0],
+                      capsize=3, markersize=5)
+        _name_above(axes, place, label)
+    axes.set_ylim(len(lines) - 0.4, -0.9)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("change in mean IoU (points)")
+    return figure
+
+
+def depth_figure(depths, ours, paper):
+    """Figure 5: (mean IoU + pixel accuracy) / 2 against depth.
+
+    Args:
+        depths: the paper's, increasing.
+        ours, paper: {name of a line: {depth: Spread}}.
+    """
+    figure, ((left, right),) = _figure(2.7, 2)
+    for axes, lines, title in ((left, ours, "ours"), (right, paper, "paper")):
+        for number, (name, points) in enumerate(lines.items()):
+            axes.errorbar([depths.index(depth) for depth in points],
+                          [spread.mean for spread in points.values()],
+                          yerr=[spread.deviation or 0 for spread in points.values()],
+                          fmt="os"[number] + LINES[number], color=COLOURS[number], capsize=3,
+                          markersize=5, label=name)
+        axes.set_xticks(range(len(depths)), [str(depth) for depth in depths])
+        axes.set_xlabel("depth")
+        axes.set_title(title)
+    left.set_ylabel("(mean IoU + pixel acc.) / 2 (%)")
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def thinned(values, points=LOSS_POINTS):
+    """Means of equal stretches of a long curve: at most `points` values."""
+    return np.array([part.mean() for part in np.array_split(values, min(points, len(values)))])
+
+
+def curves_figure(losses, scores):
+    """Loss and intermediate mean IoU against the iteration.
+
+    Args:
+        losses, scores: {name: [(iterations, values) of each seed]}; scores in percent, may be
+            empty.
+    """
+    panels = 2 if scores else 1
+    columns = 1 if max(map(len, losses)) > LONG_NAME else 2
+    lines = -(-len(losses) // columns)
+    figure, panel = _figure(2.1 * panels + 0.5 + 0.17 * lines, rows=panels, sharex=True)
+    for axes, curves, words in zip(panel[:, 0], (losses, scores),
+                                   ("loss of the main branch", "mean IoU on a few images (%)")):
+        for number, (name, seeds) in enumerate(curves.items()):
+            look = {"color": COLOURS[number % len(COLOURS)], "linewidth": 1.4,
+                    "linestyle": LINES[number // len(COLOURS) % len(LINES)]}
+            length = min(len(x) for x, _ in seeds)
+            values = np.array([y[:length] for _, y in seeds])
+            x = seeds[0][0][:length]
+            axes.plot(x, values.mean(0), **look,
+                      label=textwrap.shorten(name, 2 * LONG_NAME, placeholder="..."))
+            if len(seeds) > 1:
+                axes.fill_between(x, values.min(0), values.max(0), alpha=0.12, linewidth=0,
+                                  color=look["color"])
+        # The first losses are so large that nothing could be told of the others.
+        late = np.concatenate([line.get_ydata()[len(line.get_ydata()) // 20:]
+                               for line in axes.lines])
+        axes.set_ylim(0, 1.1 * max(late[np.isfinite(late)], default=1))
+        axes.set_ylabel(words)
+    panel[-1, 0].set_xlabel("iteration")
+    figure.legend(*panel[0, 0].get_legend_handles_labels(), loc="outside lower center",
+                  ncols=columns)
+    return figure
+
+
+def gains_figure(gains):
+    """Differences in IoU, {class: Spread}; of many classes only those that change most."""
+    order = sorted(gains, key=lambda name: -gains[name].mean)
+    if len(order) > 2 * DRAWN_CLASSES:
+        order = order[:DRAWN_CLASSES] + order[-DRAWN_CLASSES:]
+    figure, ((axes,),) = _figure(0.22 * len(order) + 0.7)
+    for place, name in enumerate(order):
+        gain = gains[name]
+        axes.barh(place, gain.mean, 0.65, xerr=gain.deviation, ecolor=INK, capsize=2,
+                  color=COLOURS[0] if gain.mean >= 0 else COLOURS[3])
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.set_yticks(range(len(order)), [textwrap.shorten(name, 24, placeholder="...")
+                                        for name in order])
+    axes.set_ylim(len(order) - 0.4, -0.6)
+    axes.grid(False, axis="y")
+    axes.set_xlabel("difference in IoU (points)")
+    return figure

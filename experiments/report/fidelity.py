@@ -1,0 +1,91 @@
+"""What each deviation from the authors' program costs."""
+
+from experiments.report.charts import costs_figure
+from experiments.report.document import Chart, Heading, Table, Text
+from experiments.report.results import METRICS
+from experiments.rows import TABLES
+
+FIRST, *OTHERS = TABLES["fidelity"]
+RETESTED, RETRAINED = "The same network, tested otherwise", "Trained otherwise, tested alike"
+
+
+def costs(results):
+    """Differences of the rows of the table `fidelity` to its first, by seed.
+
+    Args:
+        results: Results.
+    Returns:
+        {RETESTED: [(Row, {metric: Spread})], RETRAINED: ...}, in the order of the rows; without a
+        seed in common with the first row the Spreads are None.
+    """
+    groups = {RETESTED: [], RETRAINED: []}
+    for row in OTHERS:
+        same = (row.model, row.train) == (FIRST.model, FIRST.train)
+        cost = dict.fromkeys(METRICS)
+        if row.name in results and FIRST.name in results:
+            found = {metric: results.spread(row.name, metric).minus(
+                results.spread(FIRST.name, metric)) for metric in METRICS}
+            cost = found if found["mean_iou"].values else cost
+        groups[RETESTED if same else RETRAINED].append((row, cost))
+    return groups
+
+
+def within_spread(cost):
+    """Whether a mean difference is not larger than its deviation over the seeds."""
+    return cost.deviation is not None and abs(cost.mean) <= cost.deviation
+
+
+def _sentence(group):
+    """What the costs of a group amount to, [(Row, Spread of mean IoU)]."""
+    row, cost = min(group, key=lambda item: item[1].mean)
+    text = (f"The largest cost is that of \N{LEFT DOUBLE QUOTATION MARK}{row.label}"
+            f"\N{RIGHT DOUBLE QUOTATION MARK}: {cost.text('+')} points of mean IoU."
+            if cost.mean < 0 else f"No row falls below {FIRST.label} in mean IoU.")
+    if cost.deviation is None:
+        return text + " One seed was run, so that nothing is known of the spread."
+    outside = [f"{row.label} ({cost.text('+')})" for row, cost in group if not within_spread(cost)]
+    text += (f" {len(group) - len(outside)} of {len(group)} changes in mean IoU are within "
+             "their own spread over the seeds: no effect is shown for them.")
+    return text + (f" Beyond it: {'; '.join(outside)}." if outside else "")
+
+
+def _line(row, cost, results):
+    cells = [row.label]
+    for metric in METRICS:
+        spread = results.spread(row.name, metric)
+        cells += [spread.text() if spread else "-", cost[metric].text("+") if cost[metric] else "-"]
+    if not cost["mean_iou"] or cost["mean_iou"].deviation is None:
+        return (*cells, "-")
+    within = [words for metric, words in METRICS.items() if within_spread(cost[metric])]
+    return (*cells, " and ".join(within) or "no")
+
+
+def fidelity_blocks(results):
+    """The table `fidelity` as parts of a report."""
+    seeds = results.seeds
+    doubt = (f" One beyond it is a hint, no proof: of rows without any effect one in "
+             f"{2 ** (seeds - 1)} would show the same sign in all {seeds} seeds."
+             if seeds > 1 else "")
+    blocks = [Heading(2, "Fidelity: what each deviation costs"),
+              Text("Each row deviates from the authors' program in one thing. Change: the row "
+                   f"minus {FIRST.label}, seed by seed, in points; mean ± sample deviation over "
+                   "the seeds. A negative change is what the deviation costs. A change no larger "
+                   f"than its deviation is called within the spread.{doubt}")]
+    if FIRST.name not in results:
+        return [*blocks, Text(f"{FIRST.label} was not run, so that no cost is known.")]
+    heads = ("Row", *(word for words in METRICS.values() for word in (words, f"change in {words}")),
+             "within the spread")
+    drawn = {}
+    for name, group in costs(results).items():
+        known = [(row, cost["mean_iou"]) for row, cost in group if cost["mean_iou"]]
+        lines = [_line(FIRST, dict.fromkeys(METRICS), results),
+                 *(_line(row, cost, results) for row, cost in group)]
+        blocks += [Heading(3, name), *([Text(_sentence(known))] if known else []),
+                   Table(f"{name}: figures in percent", heads, tuple(lines))]
+        if known:
+            drawn[name] = [(row.label, cost) for row, cost in known]
+    if drawn:
+        blocks.append(Chart(
+            "report-fidelity", "Change by each deviation in points of mean IoU, with its spread",
+            lambda: costs_figure(drawn)))
+    return blocks

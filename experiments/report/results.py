@@ -1,0 +1,164 @@
+"""The finished runs that a report is about, read from their folders."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pspnet_repro.errors import UserError, first_line
+
+PAPER = json.loads((Path(__file__).parents[1] / "paper.json").read_text(encoding="utf-8"))
+METRICS = {"mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy"}
+# What provenance needs, besides the figures.
+_NUMBER = (int, float)
+_ABOUT = {"seed": int, "initial_sha256": str, "processes": int, "finished": str,
+          "train_seconds_of_last_sitting": _NUMBER, "train_peak_memory_mib": _NUMBER,
+          "test_seconds": _NUMBER, "peak_memory_mib": _NUMBER}
+_MACHINE = {"commit": str, "python": str, "torch": str, "processor": str, "cores": int}
+_SETTINGS = {"max_iter": int, "batch_size": int, "initial_weights": (str, type(None))}
+
+
+def read_result(folder, profile):
+    """The result.json of a test.
+
+    Args:
+        folder: of the test.
+        profile: the Profile that it must belong to.
+    Raises:
+        UserError: no such file, or it is damaged or of other classes.
+    """
+    path = Path(folder) / "result.json"
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        figures = np.array([*(result[name] for name in METRICS), *result["iou"].values()], float)
+        classes = tuple(result["iou"])
+        parts = ((result, _ABOUT), (result["settings"], _SETTINGS),
+                 (result["provenance"], _MACHINE), (result["train_provenance"], _MACHINE))
+        right = all(isinstance(part[name], kind) for part, kinds in parts
+                    for name, kind in kinds.items())
+        if not right or not ((figures >= 0) & (figures <= 1)).all():
+            raise ValueError
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError,
+            RecursionError) as error:
+        raise UserError(f"{path}: damaged; remove its folder to run the row again") from error
+    if classes != tuple(profile.classes):
+        raise UserError(f"{path}: must have the {len(profile.classes)} classes of profile "
+                        f"{profile.name}, has {len(classes)} others")
+    return result
+
+
+def read_curve(path, names):
+    """Columns of a file of one JSON object a line; a last line that was cut off is dropped.
+
+    Args:
+        path: losses.jsonl or curve.jsonl of a training.
+        names: of numbers that each object has.
+    Returns:
+        {name: (lines,) float64}.
+    Raises:
+        UserError: the file cannot be read, is empty, or a line has no such numbers.
+    """
+    try:
+        data = Path(path).read_bytes()
+        lines = data[:data.rfind(b"\n") + 1].splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
+    if not lines:
+        raise UserError(f"{path}: must hold at least one line")
+    columns = np.empty((len(lines), len(names)))
+    for number, line in enumerate(lines):
+        try:
+            content = json.loads(line)
+            columns[number] = [content[name] for name in names]
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            raise UserError(f"{path}, line {number + 1}: must hold the numbers "
+                            f"{' and '.join(names)}") from error
+    return dict(zip(names, columns.T, strict=True))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample deviation of a figure over seeds.
+
+    Attributes:
+        values: {seed: figure}, in percent or in points of it.
+    """
+
+    values: dict
+
+    @property
+    def mean(self):
+        return float(np.mean(list(self.values.values())))
+
+    @property
+    def deviation(self):
+        """Over n - 1; None for one seed."""
+        return float(np.std(list(self.values.values()), ddof=1)) if len(self.values) > 1 else None
+
+    def minus(self, other):
+        """The Spread of the difference to another, seed by seed, over the seeds of both."""
+        return Spread({seed: value - other.values[seed] for seed, value in self.values.items()
+                       if seed in other.values})
+
+    def text(self, sign=""):
+        """`mean ± deviation`; with sign "+" the mean bears its sign."""
+        spread = "" if self.deviation is None else f" ± {self.deviation:.2f}"
+        return number_text(self.mean, sign) + spread
+
+
+def number_text(value, sign=""):
+    """Two decimals, and no sign of a zero."""
+    return format(round(value, 2) + 0.0, f"{sign}.2f")
+
+
+def class_means(result, contextual):
+    """Mean IoU in percent over the locally decidable and over the contextual classes."""
+    iou = np.array(list(result["iou"].values())) * 100
+    contextual = np.array(contextual)
+    return float(iou[~contextual].mean()), float(iou[contextual].mean())
+
+
+class Results:
+    """All runs of a report.
+
+    Args:
+        folders: {row name: folders of its tests, one a seed}.
+        profile: Profile.
+    Attributes:
+        folders: {row name: folders}, of the rows that have any.
+        runs: {row name: result.json's contents}, likewise.
+    """
+
+    def __init__(self, folders, profile):
+        self.folders = {name: [Path(f) for f in places]
+                        for name, places in folders.items() if places}
+        self.runs = {name: [read_result(folder, profile) for folder in places]
+                     for name, places in self.folders.items()}
+        self._contextual = profile.contextual
+
+    def __contains__(self, name):
+        return name in self.runs
+
+    def spread(self, name, metric):
+        """The Spread of a metric of a row, in percent; None where the row was not run.
+
+        Args:
+            name: of the row.
+            metric: one of METRICS, "local", "contextual" or the name of a class.
+        """
+        if name not in self.runs:
+            return None
+        return Spread({run["seed"]: self._percent(run, metric) for run in self.runs[name]})
+
+    def _percent(self, run, metric):
+        if metric in METRICS:
+            return 100 * run[metric]
+        if metric in run["iou"]:
+            return 100 * run["iou"][metric]
+        return class_means(run, self._contextual)[metric == "contextual"]
+
+    @property
+    def seeds(self):
+        """The largest number of runs that a row has."""
+        return max(map(len, self.runs.values()), default=0)

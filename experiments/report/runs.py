@@ -1,0 +1,116 @@
+"""Curves, per-class figures and provenance of the runs."""
+
+from experiments.report.charts import DRAWN_CLASSES, curves_figure, gains_figure, thinned
+from experiments.report.document import Chart, Heading, Table, Text
+from experiments.report.results import number_text, read_curve
+from experiments.rows import BASELINE, FULL
+
+
+def trainings(names, results):
+    """{label: training folders, one a seed} of rows, each training once.
+
+    Args:
+        names: {row name: label}; a training bears the label of its first row.
+        results: Results.
+    """
+    found = {}
+    for name, label in names.items():
+        folders = [folder.parent for folder in results.folders.get(name, ())]
+        if folders and folders not in found.values():
+            found[label] = folders
+    return found
+
+
+def curve_blocks(table, names, results):
+    """Losses and intermediate mean IoU of a table's trainings, as parts of a report."""
+    found = trainings(names, results)
+    if not found:
+        return []
+    losses, scores = {}, {}
+    for label, folders in found.items():
+        losses[label] = []
+        for folder in folders:
+            curve = read_curve(folder / "losses.jsonl", ("iteration", "loss"))
+            losses[label].append((thinned(curve["iteration"]), thinned(curve["loss"])))
+        places = [folder / "curve.jsonl" for folder in folders]
+        if all(path.exists() for path in places):
+            curves = [read_curve(path, ("iteration", "mean_iou")) for path in places]
+            scores[label] = [(c["iteration"], 100 * c["mean_iou"]) for c in curves]
+    alt = (f"Loss{' and intermediate mean IoU' if scores else ''} against the iteration for the "
+           f"{len(found)} training{'s' * (len(found) > 1)} of {table}")
+    return [Chart(f"report-curves-{table.lower().replace(' ', '')}", alt,
+                  lambda: curves_figure(losses, scores))]
+
+
+def class_blocks(names, results, profile):
+    """IoU of each class in each row, and what the full row gains over the baseline."""
+    labels = list(names.values())
+    rows = {name: label if labels.count(label) == 1 else f"{label} ({name})"
+            for name, label in names.items() if name in results}
+    spreads = {name: [results.spread(name, c) for c in profile.classes] for name in rows}
+    heads, columns = ["Class"], []
+    gains = {}
+    if BASELINE in rows and FULL in rows:
+        gains = {c: full.minus(base) for c, base, full in
+                 zip(profile.classes, spreads[BASELINE], spreads[FULL], strict=True)}
+        heads.append("PSPNet - baseline")
+        columns.append([(number_text(gain.mean, "+"), None) for gain in gains.values()])
+    for name, label in rows.items():
+        heads.append(label)
+        columns.append([(number_text(s.mean), s.mean / 100) for s in spreads[name]])
+    cells = list(zip(*columns, strict=True))
+    blocks = [Heading(2, "IoU of each class"), Table(
+        "IoU of each class in percent" + (", mean over seeds" if results.seeds > 1 else ""),
+        tuple(heads),
+        tuple((c, *(text for text, _ in line)) for c, line in zip(profile.classes, cells)),
+        shades=tuple(tuple(share for _, share in line) for line in cells))]
+    if gains:
+        which = "every class" if len(gains) <= 2 * DRAWN_CLASSES else "the classes that differ most"
+        blocks.append(Chart("report-classes", "Difference in IoU of PSPNet to the baseline in "
+                            f"{which}", lambda: gains_figure(gains)))
+    return blocks
+
+
+def _either(trained, tested):
+    """What training and test have in common, or both."""
+    return trained if trained == tested else f"{trained}; test: {tested}"
+
+
+def _commit(about):
+    return about["commit"][:10] + about["commit"][40:]  # what follows the digest: +changes
+
+
+def _versions(about):
+    return f"Python {about['python']}, torch {about['torch']}"
+
+
+def _machine(about):
+    return f"{about['processor']}, {about['cores']} cores"
+
+
+def _run_cells(result, folder):
+    settings, abouts = result["settings"], (result["train_provenance"], result["provenance"])
+    given = settings["initial_weights"]
+    return (result["finished"],
+            *(_either(*map(told, abouts)) for told in (_commit, _versions, _machine)),
+            str(result["processes"]),
+            f"{result['initial_sha256'][:12]} ({'file ' + given[:12] if given else 'random'})",
+            str(settings["max_iter"]), str(settings["batch_size"]),
+            f"{result['train_seconds_of_last_sitting']:.0f}", f"{result['test_seconds']:.0f}",
+            str(result["train_peak_memory_mib"]), str(result["peak_memory_mib"]),
+            folder.parent.name.rpartition("-")[2], folder.name.rpartition("-")[2])
+
+
+def provenance_blocks(names, results):
+    """Where every run comes from."""
+    heads = ("Run", "finished", "commit", "versions", "machine", "processes",
+             "initial weights (SHA-256)", "steps", "batch", "training (s)", "test (s)",
+             "training (MiB)", "test (MiB)", "training's digest", "test's digest")
+    rows = tuple((f"{name}, seed {result['seed']}", *_run_cells(result, folder))
+                 for name in names if name in results
+                 for result, folder in zip(results.runs[name], results.folders[name], strict=True))
+    return [Heading(2, "Provenance"),
+            Text("Rows with one training's digest share that training; seconds of training are "
+                 "those of its last sitting. All settings, digests of lists, confusion matrices "
+                 "and times are in report.json."),
+            Table("Where every run comes from", heads, rows, folded=len(rows) > 8)]

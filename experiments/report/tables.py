@@ -1,0 +1,233 @@
+"""The paper's tables with our figures, and what they say about the paper's orderings."""
+
+import itertools
+from dataclasses import dataclass
+
+from experiments.report.charts import depth_figure, dots_figure
+from experiments.report.document import Chart, Heading, Table, Text
+from experiments.report.results import METRICS, PAPER, Spread, number_text
+from experiments.rows import BASELINE, FULL
+
+MARK = " †"
+DEPTHS = (50, 101, 152, 269)
+
+
+def paper_spread(table, name, metric):
+    """The paper's figure of a row as a Spread of one value."""
+    return Spread({None: PAPER[table][name][metric]})
+
+
+def row_label(table, row):
+    """What a Row is called in a table: as in the paper, or by its own label."""
+    return PAPER[table][row.name]["label"] if table in PAPER else row.label
+
+
+def _label(number, name):
+    return PAPER[number][name]["label"]
+
+
+def paper_table(number, results, profile):
+    """A table of the paper as a document.Table: ours, the paper's and the difference.
+
+    Args:
+        number: of the table, "1" to "4".
+        results: Results; rows without are shown as "-".
+        profile: Profile.
+    """
+    split = ("local", "contextual") if profile.contextual else ()
+    heads = ["Setting"]
+    for words in METRICS.values():
+        heads += [words, f"paper's {words}", "difference"]
+    rows, reported = [], set()
+    for place, (name, paper) in enumerate(PAPER[number].items()):
+        if paper.get("reported"):
+            reported.add(place)
+        cells = [paper["label"] + MARK * (place in reported)]
+        for metric in METRICS:
+            ours = None if place in reported else results.spread(name, metric)
+            theirs = paper_spread(number, name, metric)
+            cells += [_cell(ours), theirs.text(),
+                      number_text(ours.mean - theirs.mean, "+") if ours else "-"]
+        cells += [_cell(None if place in reported else results.spread(name, metric))
+                  for metric in split]
+        rows.append(tuple(cells))
+    return Table(f"Table {number}, in percent; difference: ours - paper", (*heads, *split),
+                 tuple(rows), frozenset(reported))
+
+
+def _cell(spread):
+    return spread.text() if spread else "-"
+
+
+def reported_table(number):
+    """A table of which no row is ours: Table 5."""
+    rows = tuple((entry["label"] + MARK, entry["rank"], f"{entry['score']:.2f}")
+                 for entry in PAPER[number].values())
+    return Table(f"Table {number}, as the paper reports it (Ours: its authors')",
+                 ("Method", "rank", "score (%)"), rows, frozenset(range(len(rows))))
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """Two rows of which the paper has one above the other.
+
+    Attributes:
+        lower, higher: names of the rows, as the paper has them.
+        metric: one of METRICS.
+        paper: points between them in the paper, above 0.
+        ours: the same of ours, a Spread.
+    """
+
+    lower: str
+    higher: str
+    metric: str
+    paper: float
+    ours: Spread
+
+    @property
+    def holds(self):
+        """Whether it holds in the means over the seeds."""
+        return self.ours.mean > 0
+
+    @property
+    def seeds(self):
+        """The number of seeds in which it holds."""
+        return sum(value > 0 for value in self.ours.values.values())
+
+
+def orderings(number, results):
+    """Every Ordering of a table whose two rows were both run; equal figures are no ordering."""
+    names = [name for name, entry in PAPER[number].items()
+             if name in results and not entry.get("reported")]
+    found = []
+    for metric, pair in itertools.product(METRICS, itertools.combinations(names, 2)):
+        lower, higher = sorted(pair, key=lambda name: PAPER[number][name][metric])
+        lead = PAPER[number][higher][metric] - PAPER[number][lower][metric]
+        ours = results.spread(higher, metric).minus(results.spread(lower, metric))
+        if lead > 0 and ours.values:
+            found.append(Ordering(lower, higher, metric, round(lead, 2), ours))
+    return found
+
+
+def _counts(found, metric):
+    """How many of the Orderings in a metric hold, as text."""
+    group = [o for o in found if o.metric == metric]
+    if not group:
+        return "-"
+    text = f"{sum(o.holds for o in group)} of {len(group)}"
+    if max(len(o.ours.values) for o in group) > 1:
+        every = sum(o.seeds == len(o.ours.values) for o in group)
+        text += f" ({every} in every seed)"
+    return text
+
+
+def summary_blocks(numbers, results):
+    """How many of the paper's orderings hold, table by table."""
+    found = {number: orderings(number, results) for number in numbers}
+    rows = tuple((f"Table {number}", *(_counts(group, metric) for metric in METRICS))
+                 for number, group in found.items() if group)
+    if not rows:
+        return []
+    means = " (means over the seeds)" if results.seeds > 1 else ""
+    return [Table(f"The paper's orderings (pairs of rows) that hold in our figures{means}",
+                  ("Table", *(f"in {words}" for words in METRICS.values())), rows)]
+
+
+def _ordering_blocks(number, results):
+    found = orderings(number, results)
+    if not found:
+        return [Text("No two rows were run, so that none of the paper's orderings is tested.")]
+    text = ("The paper's orderings (pairs of rows) that hold in our figures: " + "; ".join(
+        f"{words}: {_counts(found, metric)}" for metric, words in METRICS.items()) + ". ")
+    if results.seeds == 1:
+        text += ("One seed a row was run: how far the seed alone moves a figure is not known here, "
+                 "so small differences decide nothing. ")
+    failed = [o for o in found if not o.holds]
+    if not failed:
+        return [Text(text + "None fails.")]
+    rows = tuple((f"{_label(number, o.lower)} < {_label(number, o.higher)}",
+                  METRICS[o.metric], number_text(o.paper, "+"), o.ours.text("+"),
+                  f"{o.seeds} of {len(o.ours.values)}") for o in failed)
+    return [Text(text + "Those that fail:"),
+            Table(f"Table {number}: orderings of the paper that do not hold here",
+                  ("Ordering in the paper", "in", "paper's lead", "our lead",
+                   "seeds in which it holds"), rows, folded=len(rows) > 6)]
+
+
+def _lead_blocks(results):
+    """How far the full row leads the baseline, by kind of class, seed by seed."""
+    metrics = ("mean_iou", "local", "contextual")
+    leads = {metric: results.spread(FULL, metric).minus(results.spread(BASELINE, metric))
+             for metric in metrics}
+    rows = tuple((f"seed {seed}", *(number_text(leads[m].values[seed], "+") for m in metrics))
+                 for seed in leads["mean_iou"].values)
+    return [Text("Local: mean IoU of the classes that can be told by what lies near; contextual: "
+                 "of those that cannot, so that a network that does not see far enough always "
+                 "says one of two, or either."),
+            Table("Lead of the full row over the baseline in points of mean IoU",
+                  ("Seed", "all classes", "local", "contextual"), rows)]
+
+
+def table_blocks(number, results, profile):
+    """A table of the paper, its chart and its orderings as parts of a report."""
+    blocks = [Heading(2, f"Table {number}")]
+    marked = Text("† reported by the paper; never run here.")
+    if all(entry.get("reported") for entry in PAPER[number].values()):
+        return [*blocks, reported_table(number), marked]
+    table = paper_table(number, results, profile)
+    blocks += [table, *[marked] * bool(table.reported), *_ordering_blocks(number, results)]
+    if number == "1" and profile.contextual and BASELINE in results and FULL in results:
+        blocks += _lead_blocks(results)
+    done = [name for name, entry in PAPER[number].items()
+            if name in results and not entry.get("reported")]
+    if len(done) > 1:
+        blocks.append(Chart(
+            f"report-table{number}",
+            f"Mean IoU of the rows of Table {number}, ours and the paper's, each on its own axis",
+            lambda: dots_figure([_label(number, name) for name in done],
+                                [results.spread(name, "mean_iou") for name in done],
+                                [paper_spread(number, name, "mean_iou") for name in done])))
+    return blocks
+
+
+def _score(miou, accuracy):
+    return Spread({seed: (value + accuracy.values[seed]) / 2
+                   for seed, value in miou.values.items()})
+
+
+def depth_scores(results):
+    """Figure 5's points: ({line: {depth: Spread of ours}}, the same of the paper)."""
+    ours, paper = {}, {}
+    for line, suffix in (("single scale", ""), ("multi scale", "-ms")):
+        names = {depth: (f"depth-{depth}" if depth != 50 else FULL) + suffix for depth in DEPTHS}
+        ours[line] = {depth: _score(*(results.spread(name, metric) for metric in METRICS))
+                      for depth, name in names.items() if name in results}
+        paper[line] = {depth: _score(*(paper_spread("3", name, metric) for metric in METRICS))
+                       for depth, name in names.items()}
+    return ours, paper
+
+
+def _stand_in(profile, depth):
+    arguments = profile.depths[depth]
+    return ", ".join(f"{name} {'-'.join(map(str, value)) if isinstance(value, tuple) else value}"
+                     for name, value in arguments.items())
+
+
+def depth_blocks(results, profile):
+    """Figure 5 from Table 3's results, as parts of a report."""
+    ours, paper = depth_scores(results)
+    if not any(ours.values()):
+        return []
+    rows = tuple((str(depth), *(text for line in ours for text in
+                                (_cell(ours[line].get(depth)), paper[line][depth].text())))
+                 for depth in DEPTHS)
+    blocks = [Heading(2, "Figure 5: score against depth"),
+              Text("Score: (mean IoU + pixel accuracy) / 2, from Table 3's results.")]
+    if any(profile.depths[depth] != {"depth": depth} for depth in DEPTHS):
+        blocks.append(Text("What stands for the paper's depths in this profile: " + "; ".join(
+            f"{depth}: {_stand_in(profile, depth)}" for depth in DEPTHS) + "."))
+    return [*blocks,
+            Table("Figure 5, in percent", ("Depth", "single scale", "paper's single scale",
+                                           "multi scale", "paper's multi scale"), rows),
+            Chart("report-depth", "Score against depth, ours and the paper's, at single and multi "
+                  "scale", lambda: depth_figure(DEPTHS, ours, paper))]

@@ -1,0 +1,108 @@
+"""What a run is: its settings, and the folders that a digest of them names."""
+
+import argparse
+import functools
+import hashlib
+import json
+import math
+from pathlib import Path
+
+from experiments.rows import TABLES
+from pspnet_repro.checkpoint import file_sha256
+from pspnet_repro.data.datasets import LAYOUTS, DataSet
+from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.evaluation import Protocol
+from pspnet_repro.resnet import BLOCKS
+from pspnet_repro.train import TrainSettings
+
+ROWS = {row.name: row for table in TABLES.values() for row in table}
+_file_sha256 = functools.lru_cache(file_sha256)
+
+
+def data_set(profile, data):
+    """The DataSet of a profile in the folder `data`: lists where it has them, or the benchmark's
+    own layout."""
+    if not data.is_dir():
+        raise UserError(f"{data}: no such data folder")
+    if profile.data in LAYOUTS and not (data / "train.txt").exists():
+        return DataSet(profile.data, data, LAYOUTS[profile.data])
+    return DataSet(profile.data, data, zero_is_void=profile.zero_is_void)
+
+
+def labelled_pairs(profile, data, split):
+    """The Pairs of "train" or "val". Raises UserError where they have no labels."""
+    pairs = data_set(profile, data).pairs(split)
+    if pairs[0].label is None:
+        raise UserError(f"{data}: {split}.txt must name an image and a label a line, got images "
+                        "alone")
+    return pairs
+
+
+def find_row(name):
+    """The Row of that name. Raises UsageError where no table has it."""
+    if name not in ROWS:
+        raise UsageError(f"no row {name!r}; rows are {', '.join(ROWS)}")
+    return ROWS[name]
+
+
+def row_depth(row):
+    """The paper's depth of a row's backbone."""
+    return row.model.get("depth", 50)
+
+
+def parse_backbone(text):
+    """An argument type: "50=FILE" -> (50, Path)."""
+    depth, _, file = text.partition("=")
+    if depth not in map(str, BLOCKS) or not file:
+        raise argparse.ArgumentTypeError(f"must be DEPTH=FILE with DEPTH of "
+                                         f"{', '.join(map(str, BLOCKS))}, got {text!r}")
+    return int(depth), Path(file)
+
+
+def row_settings(row, profile, data, seed, backbones=None):
+    """TrainSettings of a row in a profile.
+
+    Args:
+        row, profile: a Row and a Profile.
+        data: folder of the data set, see data_set.
+        seed: of the run.
+        backbones: {depth: file of initial weights}; depths without start from random weights.
+    """
+    weights = (backbones or {}).get(row_depth(row))
+    row_model = {name: value for name, value in row.model.items() if name != "depth"}
+    return TrainSettings(**{
+        "data": profile.data, "list_sha256": data_set(profile, data).digest("train"), "seed": seed,
+        "zero_is_void": profile.zero_is_void, **profile.train, **row.train,
+        "initial_weights": weights and _file_sha256(weights),
+        "model": {"classes": len(profile.classes), **profile.model,
+                  **profile.depths[row_depth(row)], **row_model}})
+
+
+def row_protocol(row, profile):
+    """Protocol that a row is tested by in a profile."""
+    crop_size = profile.train["crop_size"]
+    test = dict(row.test)
+    if "stride" in test:
+        test["stride"] = math.ceil(test["stride"] * crop_size)
+    return Protocol(profile.base_size, crop_size, **test)
+
+
+def _digest(value):
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def training_folder(runs, row, profile, data, seed, backbones=None):
+    """Where a training lives: the name ends with a digest of everything that affects it.
+
+    It starts with the name of the first row that shares the training.
+    """
+    first = next(name for name, other in ROWS.items()
+                 if (other.model, other.train) == (row.model, row.train))
+    settings = row_settings(row, profile, data, seed, backbones)
+    return Path(runs) / f"{first}-seed{seed}-{_digest(settings.to_json())}"
+
+
+def test_folder(training, protocol, profile, data):
+    """Where a training's test lives, inside its folder; named by all that the test depends on."""
+    about = [vars(protocol), data_set(profile, data).digest("val")]
+    return Path(training) / f"test-{_digest(about)}"

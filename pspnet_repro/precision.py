@@ -1,0 +1,102 @@
+"""Number formats for testing, and what they cost in agreement with float32."""
+
+import contextlib
+
+import torch
+from torch import nn
+
+from pspnet_repro import ops
+from pspnet_repro.evaluation.sliding import first_windows
+
+PRECISIONS = ("float32", "tf32", "bfloat16")
+
+
+def _switches():
+    """What tells torch whether float32 may mean TF32; recurrent layers only go along."""
+    cudnn = torch.backends.cudnn
+    return [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn]
+
+
+@contextlib.contextmanager
+def arithmetic(precision):
+    """Let torch's float32 mean TF32 on GPUs, or float32 alone, for the length of a with block.
+
+    Torch by default lets convolutions of cuDNN round to TF32: "float32" forbids it. Afterwards the
+    switches are as before.
+
+    Args:
+        precision: one of PRECISIONS; bfloat16 says that what stays in float32 means it.
+    """
+    switches = _switches()
+    before = [switch.fp32_precision for switch in switches]
+    for switch in switches:
+        switch.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    try:
+        yield
+    finally:
+        for switch, value in zip(switches, before):
+            switch.fp32_precision = value
+
+
+class Autocast(nn.Module):
+    """A network whose convolutions and products run in bfloat16, layer by layer; float32 logits."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+        self.classes, self.stride = net.classes, net.stride
+        super().train(net.training)
+
+    def logits(self, x):
+        """As PSPNet.logits in eval mode."""
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self.net.logits(x).float()
+
+    def forward(self, x):
+        """As PSPNet.forward in eval mode."""
+        return ops.interp2d(self.logits(x), x.shape[2:])
+
+
+def network_in(net, precision, fused):
+    """A network for testing in one of PRECISIONS, for use under `arithmetic`.
+
+    Args:
+        net: PSPNet in eval mode, float32; without `fused` a part of the result.
+        fused: PSPNet.for_inference in place of the layers as they are trained.
+    """
+    if fused:
+        return net.for_inference(torch.bfloat16 if precision == "bfloat16" else None)
+    return Autocast(net) if precision == "bfloat16" else net
+
+
+@torch.no_grad()
+def agreement(net, exact, precision, image_rgb, protocol, count):
+    """How far a network in less precision is from its float32 self, on the first windows of an image.
+
+    Args:
+        net: of network_in(..., precision, ...); run under arithmetic(precision).
+        exact: the same for "float32"; run under arithmetic("float32").
+        image_rgb, protocol: see predict_stream.
+        count: at most so many windows, of the scale nearest 1.
+    Returns:
+        {"same_argmax": share of the image's pixels on the windows whose class is the same,
+        "largest_error": largest error over the largest logit, both of float32,
+        "windows": their number}.
+    """
+    device = next(net.parameters()).device
+    windows, areas = first_windows(image_rgb, protocol, count, net.stride)
+    windows = windows.to(device)
+    with arithmetic(precision):
+        logits = net.logits(windows)
+    with arithmetic("float32"):
+        wanted = exact.logits(windows)
+    same = pixels = 0
+    for one, other, (rows, cols) in zip(logits, wanted, areas, strict=True):
+        labels = [ops.interp2d(maps[None], windows.shape[2:])[0, :, rows, cols].argmax(0)
+                  for maps in (one, other)]
+        same += (labels[0] == labels[1]).sum().item()
+        pixels += labels[0].numel()
+    largest = wanted.abs().max().clamp_min(torch.finfo(wanted.dtype).tiny)
+    return {"same_argmax": same / pixels,
+            "largest_error": ((logits - wanted).abs().max() / largest).item(),
+            "windows": len(windows)}

@@ -1,0 +1,123 @@
+"""3x3 convolutions of stride 1 with a quarter of the multiplications: Winograd's F(4x4, 3x3).
+
+Along one axis, 4 outputs y_i = sum_j g_j d_(i+j) of a kernel g of 3 on 6 values d are the
+transpose of a product of two polynomials of degrees 3 and 2. That product, of degree 5, is known
+by its values at 5 points a_k and its leading coefficient (the value "at infinity"), hence by 6
+multiplications; interpolation gives it back. Transposed:
+
+    y = A^T ((G g) * (B^T d)),   A[k, i] = a_k^i,   G[k, j] = a_k^j / prod_(l != k) (a_k - a_l),
+
+row k of B^T being the coefficients of prod_(l != k) (x - a_l); at infinity A and G take the last
+coefficient alone and B^T that of prod_l (x - a_l). Along both axes 36 multiplications give 16
+outputs that take 144 one by one. A sum over channels goes between the transforms, so that it is 36
+products of matrices, (tiles, C) times (C, O). A kernel of dilation d is one without on each of the
+d * d images of every d-th pixel.
+
+The points 0, +-3/4, +-3/2 lose least: in float32 errors are some five times those of the sum one
+by one, a fifth of those of 0, +-1, +-2 at the largest; B and A stay exact.
+
+Source: Winograd, Arithmetic Complexity of Computations (1980); Lavin and Gray, Fast Algorithms for
+Convolutional Neural Networks (2016).
+"""
+
+import functools
+import math
+
+import numpy as np
+import torch
+
+from pspnet_repro import ops
+
+POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
+OUTPUTS = 4  # of a tile, along one axis
+INPUTS = 6
+LANES = 16  # channels that the operators take together
+LEAST_CHANNELS = 128
+# On fewer tiles the 36 matrices of weights, four times those of the kernel, take longest to read.
+LEAST_TILES = 64
+# Between the transforms exist 36 values a channel of so many tiles: as much as the cache likes.
+TILES_A_PASS = 256
+
+
+@functools.cache
+def matrices():
+    """(A^T, G, B^T), float64: (4, 6), (6, 3), (6, 6)."""
+    count = len(POINTS)
+    a, g, b = np.zeros((OUTPUTS, INPUTS)), np.zeros((INPUTS, 3)), np.zeros((INPUTS, INPUTS))
+    for k, point in enumerate(POINTS):
+        others = POINTS[:k] + POINTS[k + 1:]
+        a[:, k] = point ** np.arange(OUTPUTS)
+        g[k] = point ** np.arange(3) / math.prod(point - other for other in others)
+        b[k, :count] = np.poly(others)[::-1]
+    a[-1, -1] = g[-1, -1] = 1
+    b[-1] = np.poly(POINTS)[::-1]
+    return tuple(torch.from_numpy(matrix) for matrix in (a, g, b))
+
+
+def tiles_of(images, height, width, dilation):
+    """How many tiles cover a batch of images; see ops.winograd_tiles."""
+    per_axis = (math.ceil(math.ceil(size / dilation) / OUTPUTS) for size in (height, width))
+    return images * dilation ** 2 * math.prod(per_axis)
+
+
+def fits(weight, padding, stride, dilation, groups):
+    """Whether a convolution has the form and the channels that WinogradConv is for."""
+    return (tuple(weight.shape[2:]) == (3, 3) and list(stride) == [1, 1] and groups == 1
+            and dilation[0] == dilation[1] and list(padding) == list(dilation)
+            and weight.dtype == torch.float32 and weight.device.type == "cpu"
+            and all(c >= LEAST_CHANNELS and c % LANES == 0 for c in weight.shape[:2]))
+
+
+def pays(x, dilation):
+    """Whether a map is large enough, by its shape alone: so results repeat bit for bit."""
+    return tiles_of(1, *x.shape[2:], dilation) >= LEAST_TILES
+
+
+class WinogradConv:
+    """A 3x3 convolution on the CPU in float32, its padding equal to its dilation.
+
+    Args:
+        weight: (O, C, 3, 3) for which `fits`.
+        bias: (O,).
+        dilation: pixels.
+    """
+
+    def __init__(self, weight, bias, dilation):
+        self.bias, self.dilation = bias, dilation
+        a, g, b = matrices()
+        self.before, self.after = b.float(), a.float()
+        kernels = g @ weight.double() @ g.T
+        # The products as a convolution in 36 groups: oneDNN's is twice as fast as torch's bmm.
+        kernels = kernels.permute(2, 3, 0, 1).flatten(0, 2)[..., None, None].float().contiguous()
+        self.weight = torch.ops.mkldnn._reorder_convolution_weight(
+            kernels, *self._GEOMETRY, [1, INPUTS ** 2 * weight.shape[1], 1, TILES_A_PASS])
+
+    _GEOMETRY = [0, 0], [1, 1], [1, 1], INPUTS ** 2
+
+    def __call__(self, x, relu):
+        """conv(x), (N, O, H, W) channels last, with ReLU or without."""
+        output = x.new_empty(x.shape[0], self.bias.shape[0], *x.shape[2:]).to(
+            memory_format=torch.channels_last)
+        return self._write(output, x, False, relu)
+
+    def add_to(self, other, x, relu):
+        """other + conv(x) in the place of `other`, channels last."""
+        return self._write(other, x, True, relu)
+
+    def _write(self, output, x, add, relu):
+        total = tiles_of(x.shape[0], *x.shape[2:], self.dilation)
+        passes = math.ceil(total / TILES_A_PASS)
+        for first, stop in ((total * k // passes, total * (k + 1) // passes)
+                            for k in range(passes)):
+            tiles = ops.winograd_tiles(x, self.before, self.dilation, first, stop - first)
+            ops.winograd_pixels(output, self._products(tiles), self.after, self.bias,
+                                self.dilation, first, add, relu)
+        return output
+
+    def _products(self, tiles):
+        """(count, 36, C) -> (count, 36, O), every position with its own matrix."""
+        # As a map of one row, channels last.
+        row = tiles.view(1, 1, len(tiles), -1).permute(0, 3, 1, 2)
+        row = torch.ops.mkldnn._convolution_pointwise(row, self.weight, None, *self._GEOMETRY,
+                                                      "none", [], "")
+        return row.permute(0, 2, 3, 1).reshape(len(tiles), INPUTS ** 2, -1)

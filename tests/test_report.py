@@ -1,0 +1,234 @@
+"""The report's figures: tables, orderings, Figure 5, the cost of deviations."""
+
+import json
+
+import numpy as np
+import pytest
+from report_runs import MINI, renamed, result, write_run
+
+from experiments.report.charts import curves_figure, thinned
+from experiments.report.fidelity import RETESTED, RETRAINED, costs, fidelity_blocks, within_spread
+from experiments.report.markdown import table_lines
+from experiments.report.pictures import extremes
+from experiments.report.results import (PAPER, Results, Spread, class_means, number_text,
+                                        read_curve, read_result)
+from experiments.report.runs import trainings
+from experiments.report.tables import (depth_blocks, depth_scores, orderings, paper_table,
+                                       summary_blocks, table_blocks)
+from experiments.rows import BASELINE, FULL, TABLES
+from pspnet_repro.data import scenes
+from pspnet_repro.errors import UserError
+
+
+def _results(folder, figures, profile=MINI):
+    """Results of {row name: [(mean IoU, pixel accuracy) of each seed]}."""
+    return Results({name: [write_run(folder / f"{name}-seed{seed}-0", result(seed, *values))
+                           for seed, values in enumerate(seeds)]
+                    for name, seeds in figures.items()}, profile)
+
+
+@pytest.mark.parametrize("number", ["1", "2", "3", "4"])
+def test_rows_have_the_papers_figures(number):
+    ours = [name for name, entry in PAPER[number].items() if not entry.get("reported")]
+    assert ours == [row.name for row in TABLES[number]]
+
+
+@pytest.mark.parametrize("number", list(PAPER))
+def test_paper_figures_stand_in_the_paper(shared, number):
+    text = (shared / "paper" / "pspnet_paper.txt").read_text(encoding="utf-8")
+    text = text.replace("$\\alpha", "α").replace("$", "")
+    for entry in PAPER[number].values():
+        lines = [line for line in text.splitlines() if f"{entry['label']}" in line]
+        keys = ("score",) if number == "5" else ("mean_iou", "pixel_accuracy")
+        wanted = [f"{entry[key]:.2f}" for key in keys]
+        assert any(all(figure in line.replace("%", "") for figure in wanted)
+                   for line in lines), entry
+
+
+def test_paper_table_shows_mean_spread_and_difference(tmp_path):
+    results = _results(tmp_path, {BASELINE: [(0.4, 0.6), (0.5, 0.8)]})
+    lines = table_lines(paper_table("1", results, renamed(contextual=())))
+    # Deviation of 40 and 50 over n - 1: 7.07; 45 - 37.23 = 7.77.
+    assert lines[2] == ("| ResNet50-Baseline | 45.00 ± 7.07 | 37.23 | +7.77 | 70.00 ± 14.14 | "
+                        "78.01 | -8.01 |")
+    assert lines[3] == "| ResNet50+B1+MAX | - | 39.94 | - | - | 79.46 | - |"
+
+
+def test_paper_table_of_one_seed_has_no_spread(tmp_path):
+    results = _results(tmp_path, {BASELINE: [(0.4, 0.6)]})
+    table = paper_table("1", results, MINI)
+    assert table.heads[-2:] == ("local", "contextual")
+    assert table.rows[0][1] == "40.00" and table.rows[0][-1] == "40.00"
+
+
+def test_paper_table_marks_what_is_only_reported(tmp_path):
+    table = paper_table("4", _results(tmp_path, {BASELINE: [(0.4, 0.6)]}), MINI)
+    assert [table.rows[k][:3] for k in sorted(table.reported)] == [
+        ("FCN †", "-", "29.39"), ("SegNet †", "-", "21.64"), ("DilatedNet †", "-", "32.31"),
+        ("CascadeNet †", "-", "34.90")]
+    # Table 5 is reported as a whole.
+    _, fifth, note = table_blocks("5", Results({}, MINI), MINI)
+    assert len(fifth.reported) == len(fifth.rows) == len(PAPER["5"])
+    assert note.text == "† reported by the paper; never run here."
+
+
+def test_class_means_split_by_context():
+    iou = {name: float(k >= 6) for k, name in enumerate(scenes.CLASSES)}
+    assert class_means({"iou": iou}, scenes.CONTEXTUAL) == (0.0, 100.0)
+
+
+def test_orderings_that_hold_and_fail(tmp_path):
+    # Paper: no-aux 35.82 < aux-0.3 37.01 < baseline 37.23; accuracies 77.07 < 77.87 < 78.01.
+    results = _results(tmp_path, {"no-aux": [(0.30, 0.7), (0.30, 0.7)],
+                                  "aux-0.3": [(0.35, 0.6), (0.29, 0.6)],
+                                  "baseline": [(0.40, 0.8), (0.40, 0.8)]})
+    found = {(o.metric, o.lower, o.higher): o for o in orderings("2", results)}
+    assert len(found) == 6
+    first = found["mean_iou", "no-aux", "aux-0.3"]
+    assert first.holds and first.seeds == 1 and first.paper == 1.19
+    assert first.ours.values == {0: pytest.approx(5), 1: pytest.approx(-1)}
+    assert not found["pixel_accuracy", "no-aux", "aux-0.3"].holds
+    text, failed, *_ = table_blocks("2", results, MINI)[2:]
+    assert ("mean IoU: 3 of 3 (2 in every seed); pixel accuracy: 2 of 3 (2 in every seed). Those "
+            "that fail:" in text.text)
+    assert failed.rows == (("ResNet50 (without AL) < ResNet50 (with α = 0.3)", "pixel accuracy",
+                            "+0.80", "-10.00 ± 0.00", "0 of 2"),)
+    summary, = summary_blocks(["1", "2", "5"], results)
+    assert summary.rows == (("Table 2", "3 of 3 (2 in every seed)", "2 of 3 (2 in every seed)"),)
+
+
+def test_equal_figures_of_ours_do_not_hold_and_of_the_paper_are_no_ordering(tmp_path):
+    results = _results(tmp_path, {"aux-0.3": [(0.3, 0.5)], "aux-0.9": [(0.3, 0.5)]})
+    only, = orderings("2", results)  # the paper's accuracies are both 77.87
+    assert (only.metric, only.lower, only.higher) == ("mean_iou", "aux-0.9", "aux-0.3")
+    assert not only.holds and only.seeds == 0
+    assert "One seed a row was run" in table_blocks("2", results, MINI)[2].text
+
+
+def test_depth_scores_are_figure_5(tmp_path):
+    results = _results(tmp_path, {FULL: [(0.4, 0.8)], "depth-269": [(0.5, 0.9)],
+                                  "depth-101-ms": [(0.2, 0.4), (0.4, 0.8)]})
+    ours, paper = depth_scores(results)
+    assert {d: s.mean for d, s in ours["single scale"].items()} == {
+        50: pytest.approx(60), 269: pytest.approx(70)}
+    assert ours["multi scale"][101].values == {0: pytest.approx(30), 1: pytest.approx(60)}
+    assert paper["single scale"][50].mean == pytest.approx((41.68 + 80.04) / 2)
+    assert paper["multi scale"][269].mean == pytest.approx((44.94 + 81.69) / 2)
+    texts = [block.text for block in depth_blocks(results, MINI) if hasattr(block, "text")]
+    assert any("50: blocks 1-1-1-1; 101: blocks 1-1-2-1" in text for text in texts)
+    assert depth_blocks(Results({}, MINI), MINI) == []
+
+
+def test_costs_are_paired_by_seed_in_two_groups(tmp_path):
+    rows = TABLES["fidelity"]
+    results = _results(tmp_path, {rows[0].name: [(0.5, 0.8), (0.7, 0.9), (0.6, 0.8)],
+                                  "test-no-flip": [(0.49, 0.8), (0.68, 0.9), (0.57, 0.8)],
+                                  "train-biased": [(0.55, 0.7), (0.65, 0.9)]})
+    groups = costs(results)
+    (flip, by_flip), = [item for item in groups[RETESTED] if item[1]["mean_iou"]]
+    (biased, by_biased), = [item for item in groups[RETRAINED] if item[1]["mean_iou"]]
+    assert (flip.name, biased.name) == ("test-no-flip", "train-biased")
+    cost = by_flip["mean_iou"]
+    assert list(cost.values) == [0, 1, 2]
+    assert cost.mean == pytest.approx(-2) and cost.deviation == pytest.approx(1)
+    assert not within_spread(cost)
+    assert by_biased["mean_iou"].mean == pytest.approx(0) and within_spread(by_biased["mean_iou"])
+    words = " ".join(b.text for b in fidelity_blocks(results) if hasattr(b, "text"))
+    assert ("The largest cost is that of “no mirror image”: -2.00 ± 1.00 points of mean IoU. "
+            "0 of 1 changes in mean IoU are within their own spread over the seeds: no effect is "
+            "shown for them. Beyond it: no mirror image (-2.00 ± 1.00)." in words)
+    table = next(b for b in fidelity_blocks(results) if hasattr(b, "rows"))
+    assert table.rows[0] == ("the authors' program", "60.00 ± 10.00", "-", "83.33 ± 5.77", "-",
+                             "-")
+    assert table.rows[1] == ("logits grow by half-pixel centres", *"-----")
+    assert table.rows[-1] == ("no mirror image", "58.00 ± 9.54", "-2.00 ± 1.00", "83.33 ± 5.77",
+                              "+0.00 ± 0.00", "pixel accuracy")
+
+
+def test_costs_keep_the_order_of_the_rows(tmp_path):
+    rows = TABLES["fidelity"]
+    results = _results(tmp_path, {row.name: [(0.5, 0.5)] for row in reversed(rows)})
+    groups = costs(results)
+    assert [row for group in groups.values() for row, _ in group] == list(rows[1:])
+    assert [len(group) for group in groups.values()] == [8, 6]
+
+
+def test_costs_without_the_first_row_are_not_claimed(tmp_path):
+    blocks = fidelity_blocks(_results(tmp_path, {"test-no-flip": [(0.5, 0.5)]}))
+    assert blocks[-1].text == "the authors' program was not run, so that no cost is known."
+
+
+def test_number_text_has_no_sign_of_zero():
+    assert [number_text(x, "+") for x in (-0.004, 0.0, 1.005, -2)] == [
+        "+0.00", "+0.00", "+1.00", "-2.00"]
+
+
+def test_spread_of_one_seed_has_no_deviation():
+    assert Spread({0: 3.0}).deviation is None and Spread({0: 3.0}).text("+") == "+3.00"
+
+
+def test_extremes_are_the_largest_gains_and_losses():
+    gains = {0: 1.0, 1: -2.0, 2: 0.0, 3: 5.0, 4: 1.0, 5: 2.0, 6: 0.5, 7: -3.0}
+    assert extremes(gains) == ([3, 5, 0, 4], [7, 1])
+
+
+def test_trainings_are_named_once(tmp_path):
+    results = _results(tmp_path, {"a": [(0.1, 0.1)], "b": [(0.2, 0.2)]})
+    results.folders["shared"] = results.folders["a"]
+    found = trainings({"a": "A", "shared": "S", "b": "B", "missing": "M"}, results)
+    assert list(found) == ["A", "B"]
+
+
+def test_thinned_curves_keep_their_mean():
+    values = np.arange(1200.0)
+    assert len(thinned(values)) == 120 and thinned(values).mean() == pytest.approx(values.mean())
+    np.testing.assert_array_equal(thinned(values[:5]), values[:5])
+
+
+def test_losses_that_are_no_numbers_are_drawn():
+    curve = (np.arange(40.0), np.full(40, np.nan))
+    figure = curves_figure({"diverged": [curve], "good": [(np.arange(40.0), np.ones(40))]}, {})
+    assert figure.axes[0].get_ylim() == (0, pytest.approx(1.1))
+    assert curves_figure({"diverged": [curve]}, {}).axes[0].get_ylim() == (0, pytest.approx(1.1))
+
+
+@pytest.mark.parametrize("change", [
+    {"mean_iou": 1.5}, {"mean_iou": "much"}, {"mean_iou": float("nan")}, {"seed": "0"},
+    {"iou": []}, {"provenance": {}}, {"settings": None}, {"seed": 10 ** 400, "mean_iou": 10 ** 400},
+    {"test_seconds": "4"}, {"train_provenance": {"commit": None}}])
+def test_damaged_result_is_reported(tmp_path, change):
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps({**result(0, 0.5), **change}))
+    with pytest.raises(UserError, match="result.json: damaged; remove its folder"):
+        read_result(tmp_path, MINI)
+
+
+def test_truncated_result_is_reported(tmp_path):
+    (tmp_path / "result.json").write_text('{"mean_iou": ')
+    with pytest.raises(UserError, match="result.json: damaged; remove its folder"):
+        read_result(tmp_path, MINI)
+
+
+def test_result_of_other_classes_is_reported(tmp_path):
+    (tmp_path / "result.json").write_text(json.dumps(result(0, 0.5)))
+    with pytest.raises(UserError, match="must have the 1 classes of profile mini, has 12 others"):
+        read_result(tmp_path, renamed(classes=("sky",)))
+
+
+def test_curves_drop_a_last_line_that_was_cut_off(tmp_path):
+    path = tmp_path / "losses.jsonl"
+    path.write_text('{"iteration": 0, "loss": 2}\n{"iteration": 1, "loss": 1.5}\n{"iterat')
+    curve = read_curve(path, ("iteration", "loss"))
+    assert curve["loss"].tolist() == [2, 1.5]
+
+
+@pytest.mark.parametrize("text, said", [
+    ('{"iteration": 0}\n', "line 1: must hold the numbers iteration and loss"),
+    ('{"iteration": 0, "loss": 1}\nnothing\n', "line 2: must hold"), (None, "cannot be read"),
+    ("", "must hold at least one line"), ('{"iteration": 0, "loss": [1]}\n', "line 1: must hold")])
+def test_damaged_curves_are_reported(tmp_path, text, said):
+    path = tmp_path / "losses.jsonl"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=said):
+        read_curve(path, ("iteration", "loss"))

@@ -1,0 +1,125 @@
+"""What identifies a run, and what a call of run_table.py has to do."""
+
+import dataclasses
+
+import pytest
+
+from experiments import plan, runs
+from experiments.profiles import PROFILES
+from experiments.rows import BASELINE, FULL, TABLES
+from pspnet_repro import checkpoint
+from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.evaluation import MULTI_SCALE
+
+MINI = PROFILES["mini"]
+
+
+@pytest.fixture
+def data(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.txt").write_text("a.png b.png\n")
+    return tmp_path
+
+
+def _plan(table, data, seeds=1, names="all"):
+    return plan.make_plan(plan.select_tables(table, names), MINI, data, data / "runs", seeds, {})
+
+
+def test_15_trainings_make_all_tables(data):
+    trainings, folders = _plan("all", data)
+    assert len(trainings) == 15
+    assert {row.name for number in "1234" for row in TABLES[number]} == set(folders)
+    # Single and multi-scale tests of the four depths, and one test of each other training.
+    assert sum(len(training.tests) for training in trainings) == 19
+    full, = [training for training in trainings if training.row.name == FULL]
+    assert full.rows == (FULL, f"{FULL}-ms")
+    fidelity, _ = _plan("fidelity", data)
+    assert len(fidelity) == 7 and len(_plan("all", data, seeds=3)[0]) == 45
+
+
+def test_seeds_have_folders_of_their_own(data):
+    trainings, folders = _plan("1", data, seeds=2, names=f"{BASELINE},{FULL}")
+    assert [(t.row.name, t.seed) for t in trainings] == [
+        (BASELINE, 0), (FULL, 0), (BASELINE, 1), (FULL, 1)]
+    assert [folder.parent.name[:14] for folder in folders[BASELINE]] == [
+        "baseline-seed0", "baseline-seed1"]
+
+
+def test_a_plan_says_what_is_there(data):
+    (training,), folders = _plan("3", data, names=f"{FULL},{FULL}-ms")
+    assert training.state() == "to do" and training.steps_done() == 0
+    training.folder.mkdir(parents=True)
+    (training.folder / "losses.jsonl").write_text("{}\n" * 7)
+    assert training.state() == "interrupted at step 7 of 600"
+    (training.folder / "weights.pt").touch()
+    assert training.state() == "trained, 2 of 2 tests to do"
+    folders[FULL][0].mkdir()
+    (folders[FULL][0] / "result.json").touch()
+    assert training.state() == "trained, 1 of 2 tests to do"
+    assert [row.name for row in training.missing()] == [f"{FULL}-ms"]
+    folders[f"{FULL}-ms"][0].mkdir()
+    (folders[f"{FULL}-ms"][0] / "result.json").touch()
+    assert training.state() == "done" and training.missing() == []
+
+
+def test_a_training_is_named_by_everything_that_matters(data, tmp_path):
+    def folder(name=BASELINE, seed=0, profile=MINI, backbones=None):
+        return runs.training_folder(tmp_path, runs.find_row(name), profile, data, seed, backbones)
+
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"1")
+    folders = {folder(), folder(seed=1), folder(FULL), folder("aux-0.3"), folder("depth-101"),
+               folder("train-biased"), folder(backbones={50: weights}),
+               folder(profile=dataclasses.replace(MINI, train={**MINI.train, "base_lr": 0.02})),
+               folder(profile=dataclasses.replace(MINI, model={**MINI.model, "width": 0.25}))}
+    (data / "train.txt").write_text("c.png b.png\n")
+    folders.add(folder())
+    assert len(folders) == 10
+    assert folder(FULL) == folder(f"{FULL}-ms") == folder("test-no-flip")
+
+
+def test_a_test_is_named_by_its_protocol_and_list(data):
+    names = {runs.test_folder(data, runs.row_protocol(row, profile), profile, data)
+             for row in TABLES["fidelity"][:9]
+             for profile in (MINI, dataclasses.replace(MINI, base_size=200))}
+    assert len(names) == 18
+    (data / "val.txt").write_text("c.png b.png\n")
+    assert runs.test_folder(data, runs.row_protocol(TABLES["fidelity"][0], MINI), MINI,
+                            data) not in names
+
+
+def test_row_protocol():
+    protocol = runs.row_protocol(runs.find_row("test-stride"), PROFILES["paper"])
+    assert (protocol.stride, protocol.base_size, protocol.scales) == (473, 512, MULTI_SCALE)
+
+
+def test_select_tables():
+    assert list(plan.select_tables("all", "all")) == ["1", "2", "3", "4", "5"]
+    chosen = plan.select_tables("1", "b1-ave, baseline")
+    assert [row.name for row in chosen["1"]] == ["baseline", "b1-ave"]
+    assert list(plan.select_tables("all", "aux-0.6")) == ["2", "5"]
+    with pytest.raises(UsageError, match="table 1 has no row 'b2'; rows are baseline, b1-max"):
+        plan.select_tables("1", "b2")
+    with pytest.raises(UsageError, match="--rows: no table has a row 'b2'"):
+        plan.select_tables("all", "b2")
+
+
+def test_data_set_takes_lists_and_ade20k_as_downloaded(tmp_path):
+    for part in ("training", "validation"):
+        (tmp_path / "images" / part).mkdir(parents=True)
+        (tmp_path / "images" / part / "ADE_1.jpg").touch()
+    profile = PROFILES["paper"]
+    pair, = runs.labelled_pairs(profile, tmp_path, "val")
+    assert pair.label == tmp_path / "annotations" / "validation" / "ADE_1.png"
+    settings = runs.row_settings(runs.find_row(FULL), profile, tmp_path, 0)
+    assert settings.list_sha256 == runs.data_set(profile, tmp_path).digest("train")
+    (tmp_path / "train.txt").write_text("a.jpg b.png\n")
+    (tmp_path / "val.txt").write_text("a.jpg\n")
+    pair, = runs.labelled_pairs(profile, tmp_path, "train")
+    assert pair.label == tmp_path / "b.png" and pair.table[:3] == b"\xff\x00\x01"
+    assert runs.row_settings(runs.find_row(FULL), profile, tmp_path,
+                             0).list_sha256 == checkpoint.file_sha256(tmp_path / "train.txt")
+    with pytest.raises(UserError, match="val.txt must name an image and a label a line"):
+        runs.labelled_pairs(profile, tmp_path, "val")
+    with pytest.raises(UserError, match="no such data folder"):
+        runs.data_set(profile, tmp_path / "nowhere")
