@@ -36,7 +36,6 @@ class _Split(torch.autograd.Function):
         return tuple(x.view_as(x) for _ in range(count))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, *grads):
         first, *others = [grad for grad in grads if grad is not None]
         for grad in others:

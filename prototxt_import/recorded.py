@@ -12,8 +12,8 @@ from pspnet_repro.errors import UserError, first_line, refuse_pipe
 # What numpy and zipfile raise for damaged files: for the archive (also a .npy, which is none, parts
 # that are encrypted, or packed by unknown methods), for the Python literal that heads an array, and
 # for an array that is cut short or too large.
-_DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, TypeError, RuntimeError, ValueError, SyntaxError,
-           tokenize.TokenError, EOFError, MemoryError)
+_DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, TypeError, RuntimeError, ValueError,
+           SyntaxError, tokenize.TokenError, EOFError, MemoryError)
 
 _SAMPLE = re.compile(r"((?:\d{1,9}/)?)sample/(.*)", re.S)
 

@@ -1,4 +1,4 @@
-// Panels of a matrix product whose every number has the order of sums of OpenBLAS's kernel for AVX2.
+// Panels of matrix products with the order of sums of OpenBLAS's kernel for AVX2.
 #pragma once
 
 #if defined(__FMA__)
