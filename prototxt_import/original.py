@@ -48,6 +48,11 @@ def split(x, count):
     return _Split.apply(x, count)
 
 
+def _joined(parts):
+    """Parts along their first axis; one part is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
 class _Geometry:
     """im2col and its adjoint for images of one size; `group` parts of the channels."""
 
@@ -68,20 +73,20 @@ class _Geometry:
 
     def correlate(self, images, weight):
         """The matrices of weights times those of columns: (N, A, positions)."""
-        return torch.stack([torch.cat([_ops.original_gemm(w, columns) for w, columns in
-                                       zip(self.weights(weight), self.columns(image))])
-                            for image in images])
+        weights = self.weights(weight)
+        return _joined([_joined([_ops.original_gemm(w, columns) for w, columns in
+                                 zip(weights, self.columns(image))])[None] for image in images])
 
     def scatter(self, images, weight, size):
         """The adjoint of `correlate`: (N, A, h, w) -> (N, C, *size)."""
         weights = self.weights(weight)
         result = []
         for image in images:
-            columns = torch.cat([_ops.original_gemm(w.t(), part) for w, part in
-                                 zip(weights, image.flatten(1).chunk(self.group))])
-            result.append(columns.view(-1, *size) if self.plain else
-                          F.fold(columns[None], size, **self.window)[0])
-        return torch.stack(result)
+            columns = _joined([_ops.original_gemm(w.t(), part) for w, part in
+                               zip(weights, image.flatten(1).chunk(self.group))])[None]
+            result.append(columns.view(1, -1, *size) if self.plain else
+                          F.fold(columns, size, **self.window))
+        return _joined(result)
 
     def weight_gradient(self, images, grads, weight, before):
         """sum over images of (N, A, h, w) grads times columns; shape of weight."""
@@ -89,7 +94,7 @@ class _Geometry:
         for image, grad in zip(images, grads):
             sums = [_ops.original_gemm(part, columns.t(), total) for part, columns, total in
                     zip(grad.flatten(1).chunk(self.group), self.columns(image), sums)]
-        return torch.cat(sums).view(weight.shape)
+        return _joined(sums).view(weight.shape)
 
 
 def _with_bias(y, bias):

@@ -82,6 +82,12 @@ def batch_norm(x, slope, bias, mean, var, eps, training, momentum):
     return _BatchNorm.apply(x, slope, bias, mean, var, eps, training, momentum)
 
 
+def standardize(x, mean, var, eps):
+    """Caffe's BatchNorm layer on an exact tensor with statistics that are given."""
+    deviation = _ops.original_pow(var + np.float32(eps), 0.5)
+    return (x - mean.view(-1, 1, 1)) / deviation.view(-1, 1, 1)
+
+
 def probabilities(scores):
     """Softmax over axis 1 of exact (N, C, S) scores, without a gradient."""
     weights = _ops.original_exp(scores - scores.amax(1, keepdim=True))
