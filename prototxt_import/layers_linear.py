@@ -2,7 +2,7 @@
 
 import math
 
-from prototxt_import import original
+from pspnet_repro import original
 from prototxt_import.base import (Built, Param, axis_index, check, check_counts, check_image,
                                   filler_or)
 

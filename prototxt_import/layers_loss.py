@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from pspnet_repro.loss import loss_normalizer, softmax_loss
-from prototxt_import import original, original_norm
+from pspnet_repro.loss import softmax_loss
+from pspnet_repro import original_norm
 from prototxt_import.base import Built, axis_index, check, check_counts
 from prototxt_import.caffe_pb2 import LossParameter
 
@@ -56,11 +56,7 @@ def softmax_with_loss(layer, shapes, train):
         scores = bottoms[0].reshape(outer, classes, inner)
         labels = _labels(bottoms[1], classes, _ignored(param)).reshape(outer, inner)
         rule = (_ignored(param), _NORMALIZATIONS[normalization])
-        if original.is_exact(scores):
-            loss = original_norm.softmax_loss(scores, labels, rule[0],
-                                         loss_normalizer(labels, *rule))
-        else:
-            loss = softmax_loss(scores, labels, *rule)
+        loss = softmax_loss(scores, labels, *rule, arithmetic="original")
         return [loss, original_norm.softmax(bottoms[0], axis)] if len(layer.top) == 2 else [loss]
 
     return Built([(), shapes[0]][:max(1, len(layer.top))], run)

@@ -5,7 +5,7 @@ from torch.func import functional_call
 
 from pspnet_repro.distributed import LOCAL
 from pspnet_repro.sync_bn import SyncBatchNorm2d, torch_momentum
-from prototxt_import import original, original_norm
+from pspnet_repro import original, original_norm
 from prototxt_import.base import (Built, Param, axis_index, check, check_counts, check_image,
                                   constant, filler_or)
 

@@ -3,7 +3,7 @@
 import torch
 
 from pspnet_repro import checks, ops
-from prototxt_import import original
+from pspnet_repro import original
 from prototxt_import.base import Built, check, check_counts, check_image
 from prototxt_import.caffe_pb2 import AVE, MAX
 

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from prototxt_import import original
+from pspnet_repro import original
 from prototxt_import.base import Built, axis_index, check, check_counts
 
 

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from pspnet_repro import original
 from pspnet_repro.errors import UserError, first_line
-from prototxt_import import caffe_pb2, original
+from prototxt_import import caffe_pb2
 from prototxt_import.base import Built, check, check_shape
 from prototxt_import.caffemodel import iterate_caffemodel
 from prototxt_import.fillers import check_filler, fill

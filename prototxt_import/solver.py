@@ -84,8 +84,6 @@ class CaffeSolver:
             for tensor, spec in zip(tensors, self.net.specs[layer]):
                 if tensor.requires_grad and id(tensor) not in seen:
                     seen.add(id(tensor))
-                    # The gradients of a later pass are added term by term, see original.py.
-                    tensor.goes_on = self.param.iter_size > 1
                     groups.setdefault((spec.lr_mult, spec.decay_mult), []).append(tensor)
         if not groups:
             raise UserError(f"{self.net.path}: no parameter learns")

@@ -196,7 +196,8 @@ _RULES = {
                      "pool_padding"), _WHOLE),
     **dict.fromkeys(("width", "dropout", "initial_running_var"), _NUMBER),
     **dict.fromkeys(("reduce", "aux", "spatial_dropout"), _SWITCH),
-    **dict.fromkeys(("pool", "stem", "stride_in", "variance", "backbone", "head"), _WORD),
+    **dict.fromkeys(("pool", "stem", "stride_in", "variance", "backbone", "head",
+                     "arithmetic"), _WORD),
     **dict.fromkeys(("bins", "strides", "dilations", "blocks", "widths"), _LIST)}
 
 

@@ -5,14 +5,15 @@ import math
 import torch
 import torch.nn.functional as F
 
-from pspnet_repro import ops
+from pspnet_repro import ops, original, original_norm
 
 IGNORE_INDEX = 255
 NORMALIZATIONS = ("valid", "full", "batch_size", "none")
 _LARGEST = -math.log(torch.finfo(torch.float32).tiny)
 
 
-def softmax_loss(logits, labels, ignore_index=IGNORE_INDEX, normalization="valid"):
+def softmax_loss(logits, labels, ignore_index=IGNORE_INDEX, normalization="valid",
+                 arithmetic="torch"):
     """Sum of -log(max(p, FLT_MIN)) over labelled pixels, divided by a normalizer.
 
     The normalizer is the number of labelled pixels ("valid"), of all pixels ("full"), of images
@@ -24,6 +25,8 @@ def softmax_loss(logits, labels, ignore_index=IGNORE_INDEX, normalization="valid
         labels: (N, H, W) integers, 0..C-1 or `ignore_index`.
         ignore_index: label without loss; None: every label counts.
         normalization: one of NORMALIZATIONS.
+        arithmetic: "original": the order of sums of the original's CPU program (float32 on the
+            CPU; elsewhere as "torch").
     Returns:
         A scalar, float32 (float64 for float64).
     Raises:
@@ -38,6 +41,10 @@ def softmax_loss(logits, labels, ignore_index=IGNORE_INDEX, normalization="valid
         raise ValueError(f"labels must be {(logits.shape[0], *logits.shape[2:])} as the logits, "
                          f"got {tuple(labels.shape)}")
     labels = labels.long()
+    normalizer = _normalizer(labels, ignore_index, normalization)
+    if arithmetic == "original" and original.is_exact(logits):
+        return original_norm.softmax_loss(logits.flatten(2), labels.flatten(1), ignore_index,
+                                          normalizer)
     if ignore_index is None:
         ignore_index = -1
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -45,11 +52,10 @@ def softmax_loss(logits, labels, ignore_index=IGNORE_INDEX, normalization="valid
                       reduction="none")
     # The clamp changes the value, never the gradient.
     loss = (loss + (loss.detach().clamp(max=_LARGEST) - loss.detach())).sum()
-    return loss / loss_normalizer(labels, ignore_index, normalization)
+    return loss / normalizer
 
 
-def loss_normalizer(labels, ignore_index, normalization):
-    """What `softmax_loss` divides by; ignore_index None: every label counts."""
+def _normalizer(labels, ignore_index, normalization):
     if normalization == "valid" and ignore_index is not None:
         return (labels != ignore_index).sum().clamp(min=1)
     return {"valid": labels.numel(), "full": labels.numel(), "batch_size": labels.shape[0],
@@ -68,7 +74,7 @@ def shrink_labels(labels, stride):
     return labels[:, ::stride, ::stride]
 
 
-def guided_loss(logits, labels, guidance, stride, ignore_index=IGNORE_INDEX):
+def guided_loss(logits, labels, guidance, stride, ignore_index=IGNORE_INDEX, arithmetic="torch"):
     """The loss of one branch against full-size labels.
 
     Args:
@@ -76,9 +82,12 @@ def guided_loss(logits, labels, guidance, stride, ignore_index=IGNORE_INDEX):
         labels: (N, H, W), H = (h - 1) * stride + 1.
         guidance: "eighth" shrinks the labels to the logits (the authors' Caffe program), "full"
             interpolates the logits to the labels.
+        arithmetic: see softmax_loss.
     """
     if guidance == "eighth":
-        return softmax_loss(logits, shrink_labels(labels, stride), ignore_index)
-    if guidance == "full":
-        return softmax_loss(ops.interp2d(logits.float(), labels.shape[1:]), labels, ignore_index)
-    raise ValueError(f'guidance must be "eighth" or "full", got {guidance!r}')
+        labels = shrink_labels(labels, stride)
+    elif guidance == "full":
+        logits = ops.interp2d(logits.float(), labels.shape[1:])
+    else:
+        raise ValueError(f'guidance must be "eighth" or "full", got {guidance!r}')
+    return softmax_loss(logits, labels, ignore_index, arithmetic=arithmetic)

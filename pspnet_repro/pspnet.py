@@ -7,7 +7,7 @@ from pspnet_repro import checks, ops
 from pspnet_repro.factorized import pyramid_conv2d
 from pspnet_repro.inference import FusedPSPNet
 from pspnet_repro.resnet import (
-    BLOCKS, ConvBN, MaxPool, MiniBackbone, ResNet, stage_widths)
+    BLOCKS, ConvBN, MaxPool, MiniBackbone, ResNet, convolution, stage_widths)
 
 REDUCTION = 4  # of the head's convolutions against the features that they read
 
@@ -59,7 +59,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.conv = ConvBN(in_channels, channels, 3, **bn)
         self.dropout = (nn.Dropout2d if spatial_dropout else nn.Dropout)(dropout)
-        self.score = nn.Conv2d(channels, classes, 1)
+        self.score = convolution(bn.get("arithmetic"))(channels, classes, 1)
 
     def forward(self, x, levels=()):
         """Scores of x or, with levels of a pyramid, of x beside their upsampled maps."""
@@ -88,6 +88,9 @@ class PSPNet(nn.Module):
         backbone: "resnet", or "mini": MiniBackbone(stem_width), to which no other argument of the
             backbone applies.
         dropout: ratio of element-wise dropout before both score convolutions.
+        arithmetic: "torch", or "original": convolutions, BN and loss sum in the order of the
+            original's CPU program, bit for bit (float32 on the CPU; elsewhere as "torch"), several
+            times slower. Needs head "literal" and variance "biased".
         spatial_dropout: drop whole channels instead, as many ports do; for the fidelity ablation.
         variance, initial_running_var: see SyncBatchNorm2d.
         head: "factorized" computes conv5_4 on the pyramid without upsampled maps (see
@@ -107,7 +110,7 @@ class PSPNet(nn.Module):
                  dilations=(1, 1, 2, 4), stride_in=None, blocks=None, dropout=0.1,
                  variance="unbiased", initial_running_var=1.0, widths=None,
                  head_width=None, aux_width=None, backbone="resnet", head="factorized",
-                 spatial_dropout=False):
+                 spatial_dropout=False, arithmetic="torch"):
         super().__init__()
         if classes < 1:
             raise ValueError(f"classes must be at least 1, got {classes}")
@@ -122,7 +125,14 @@ class PSPNet(nn.Module):
             raise ValueError(f'backbone must be "resnet" or "mini", got {backbone!r}')
         if head not in ("factorized", "literal"):
             raise ValueError(f'head must be "factorized" or "literal", got {head!r}')
-        bn = {"variance": variance, "initial_running_var": initial_running_var}
+        if arithmetic not in ("torch", "original"):
+            raise ValueError(f'arithmetic must be "torch" or "original", got {arithmetic!r}')
+        if arithmetic == "original" and (head, variance) != ("literal", "biased"):
+            raise ValueError('arithmetic "original" needs head "literal" and variance "biased", got '
+                             f'{head!r} and {variance!r}')
+        bn = {"variance": variance, "initial_running_var": initial_running_var,
+              "arithmetic": arithmetic}
+        self.arithmetic = arithmetic
         self.classes = classes
         self.factorized = head == "factorized"
         self.backbone = MiniBackbone(stem_width, **bn) if backbone == "mini" else ResNet(
@@ -145,7 +155,8 @@ class PSPNet(nn.Module):
             "reduce": bool(reduce) if bins else True, "aux": bool(aux), "dropout": dropout,
             "spatial_dropout": bool(spatial_dropout), "variance": variance, "head_width": head_width,
             "aux_width": aux_width if aux else None, "backbone": backbone,
-            "head": head if bins else "factorized",
+            "head": head if bins or arithmetic == "original" else "factorized",
+            "arithmetic": arithmetic,
             **self.backbone.settings}
         self.settings.pop("pool_padding", None)  # crops of stride * k + 1 pixels need 1
         for module in self.modules():

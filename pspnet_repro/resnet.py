@@ -5,6 +5,7 @@ import math
 from torch import nn
 
 from pspnet_repro import ops
+from pspnet_repro.original_layers import OriginalBatchNorm2d, OriginalConv2d
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 269: (3, 30, 48, 8)}
@@ -32,15 +33,22 @@ def check_stem_width(stem_width):
         raise ValueError(f"stem_width must be 1 to {64 * MAX_WIDTH}, got {stem_width}")
 
 
+def convolution(arithmetic):
+    """The class of convolutions for "torch" or "original"."""
+    return OriginalConv2d if arithmetic == "original" else nn.Conv2d
+
+
 class ConvBN(nn.Module):
     """Convolution without bias, BN, and ReLU unless `relu` is False; padding keeps the size."""
 
     def __init__(self, in_channels, out_channels, kernel_size=1, stride=1, dilation=1, relu=True,
-                 **bn):
+                 arithmetic="torch", **bn):
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride,
-                              padding=kernel_size // 2 * dilation, dilation=dilation, bias=False)
-        self.bn = SyncBatchNorm2d(out_channels, **bn)
+        self.conv = convolution(arithmetic)(
+            in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2 * dilation,
+            dilation=dilation, bias=False)
+        self.bn = (OriginalBatchNorm2d if arithmetic == "original" else SyncBatchNorm2d)(
+            out_channels, **bn)
         self.relu = relu
 
     def forward(self, x):
@@ -103,7 +111,7 @@ class ResNet(nn.Module):
             dilation 1.
         stride_in: "1x1" or "3x3", see Bottleneck.
         pool_padding: of pool1: 1 as in the released networks; many ImageNet networks have 0.
-        bn: keyword arguments of SyncBatchNorm2d.
+        bn: keyword arguments of SyncBatchNorm2d, and `arithmetic`, see PSPNet.
 
     `settings` holds the arguments but `bn`.
     """
@@ -157,7 +165,8 @@ class ResNet(nn.Module):
         """(N, 3, H, W) -> the outputs of stage 4 and stage 5."""
         x = self.stage3(self.stage2(self.pool(self.stem(x))))
         stage4 = self.stage4(x)
-        return stage4, self.stage5(stage4)
+        # A view, so that what stage 5 returns to it is one sum before the auxiliary branch's joins.
+        return stage4, self.stage5(stage4.view_as(stage4))
 
     def longest_path(self):
         """The modules with a window that a value passes, at most."""
@@ -174,7 +183,7 @@ class MiniBackbone(nn.Module):
 
     Args:
         stem_width: channels of conv1; conv2 and conv3 have twice as many.
-        bn: keyword arguments of SyncBatchNorm2d.
+        bn: keyword arguments of SyncBatchNorm2d, and `arithmetic`, see PSPNet.
     """
 
     stride = 8
@@ -194,7 +203,8 @@ class MiniBackbone(nn.Module):
     def forward(self, x):
         """(N, 3, H, W) -> the outputs of conv2 and of the whole."""
         conv2 = self.conv2(self.pool(self.conv1(x)))
-        return conv2, self.relu(self.conv3(conv2) + conv2)
+        within = conv2.view_as(conv2)  # as in ResNet
+        return conv2, self.relu(self.conv3(within) + within)
 
     def longest_path(self):
         """The modules with a window that a value passes, at most."""

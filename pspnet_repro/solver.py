@@ -82,6 +82,10 @@ class CaffeSGD(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay,
                                   "iter_size": iter_size, "lr_mult": 1.0, "decay_mult": 1.0,
                                   "rate_in_momentum": rate_in_momentum})
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                # The gradients of a later pass are added term by term, see original.py.
+                parameter.goes_on = iter_size > 1
 
     def set_rate(self, lr):
         """Set the base rate of every group."""

@@ -89,10 +89,12 @@ def weights_digest(model):
 def _losses(model, images, labels, settings):
     """(total to differentiate, main loss, auxiliary loss or None) of one pass."""
     logits, aux_logits = model(images)
-    loss = guided_loss(logits, labels, settings.guidance, model.stride)
+    loss = guided_loss(logits, labels, settings.guidance, model.stride,
+                       arithmetic=model.arithmetic)
     if aux_logits is None:
         return loss, loss, None
-    aux_loss = guided_loss(aux_logits, labels, settings.guidance, model.stride)
+    aux_loss = guided_loss(aux_logits, labels, settings.guidance, model.stride,
+                           arithmetic=model.arithmetic)
     return loss + settings.aux_weight * aux_loss, loss, aux_loss
 
 

@@ -9,10 +9,11 @@ import torch
 from conftest import golden_files, read_golden
 from import_files import MINI, assert_same_network, drawn
 
-from pspnet_repro import PSPNet, checkpoint
+from pspnet_repro import PSPNet, checkpoint, ops
 from pspnet_repro.errors import UserError
 from pspnet_repro.loss import guided_loss
-from pspnet_repro.solver import CaffeSGD, parameter_groups
+from pspnet_repro.names import caffe_names
+from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
 from prototxt_import import (
     convert, export, load_net, load_solver, read_caffemodel, read_net, read_solver)
 from prototxt_import.__main__ import main
@@ -132,6 +133,33 @@ def test_exported_solver_takes_our_step(tmp_path, guidance):
         torch.testing.assert_close(solver.net.params[layer][0], weight, rtol=1e-4, atol=1e-5)
     written = read_solver(tmp_path / "solver.prototxt")
     assert (written.max_iter, written.lr_policy, written.net) == (7, "poly", "train_val.prototxt")
+
+
+@pytest.mark.skipif(ops.USE_REFERENCE, reason="the reference has other orders of sums")
+@pytest.mark.parametrize("pool, stem, stride_in", [("ave", "deep", "1x1"), ("max", "classic", "3x3")])
+def test_original_arithmetic_takes_the_step_of_caffe_solver(tmp_path, pool, stem, stride_in):
+    """A network with the original's arithmetic and CaffeNet of its export: the same bits."""
+    net = drawn(PSPNet(3, **{**MINI, "stem": stem}, pool=pool, stride_in=stride_in, dropout=0.0,
+                       variance="biased", head="literal", arithmetic="original"))
+    training = {"batch_size": 2, "max_iter": 7, "iter_size": 2, "base_lr": 1e-4}
+    _, caffemodel = _export(net, tmp_path, training=training)
+    solver = load_solver(tmp_path / "solver.prototxt")
+    solver.net.load_weights(caffemodel)
+    ours = CaffeSGD(parameter_groups(net.train()), 1e-4, iter_size=2)
+    ours.set_rate(poly_rate(1e-4, 0, 7, 0.9))
+    images, labels = torch.randn(2, 3, 89, 89) * 50, torch.randint(0, 3, (2, 89, 89))
+    said = solver.step(data=images, label=labels[:, None].float())
+    for _ in range(2):
+        loss, aux_loss = (guided_loss(logits, labels, "eighth", 8, arithmetic="original")
+                          for logits in net(images))
+        (loss + 0.4 * aux_loss).backward()
+    ours.step()
+    assert (said["loss"], said["loss_aux"]) == (loss.item(), aux_loss.item())
+    for path, layer in caffe_names(net).items():
+        module = net.get_submodule(path)
+        for name, theirs in zip(("weight", "bias", "running_mean", "running_var"),
+                                solver.net.params[layer]):
+            assert torch.equal(getattr(module, name).flatten(), theirs.flatten()), (layer, name)
 
 
 @pytest.mark.parametrize("crop_size, words", [

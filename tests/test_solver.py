@@ -8,17 +8,18 @@ import torch
 from conftest import golden_files, read_golden
 from torch import nn
 
-from pspnet_repro import PSPNet
+from pspnet_repro import PSPNet, ops
 from pspnet_repro.loss import guided_loss
 from pspnet_repro.names import caffe_names
 from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 
 
-def _mini(pool):
+def _mini(pool, arithmetic):
     """The miniature network of the golden trajectories, in the original's order of operations."""
     return PSPNet(5, pool=pool, dropout=0.0, variance="biased", initial_running_var=0.0,
-                  backbone="mini", stem_width=8, head_width=16, aux_width=8, head="literal")
+                  backbone="mini", stem_width=8, head_width=16, aux_width=8, head="literal",
+                  arithmetic=arithmetic)
 
 
 def _caffe_tensors(net):
@@ -35,9 +36,8 @@ def _field(text, name):
 
 # These trajectories meet a ReLU or a maximum so near its edge that half a unit in the last place of
 # the initial weights turns it, in float64 as well: parameters then differ by up to 17% at the end.
-# CaffeSolver, which sums in the original's order, repeats them (test_import_solver.py). PSPNet sums
-# in torch's: up to the third step they are checked as the others; later their losses are, to five
-# percent.
+# With torch's order of sums they are checked as the others up to the third step; later their losses
+# are, to five percent.
 CHAOTIC = {"mini_ave_itersize2", "mini_max_eighth"}
 
 
@@ -58,11 +58,10 @@ def _worst_error(tensors, arrays, step):
     return worst
 
 
-@pytest.mark.parametrize("path", golden_files("solver"))
-def test_training_matches_golden_trajectory(path):
-    arrays = read_golden(path)
+def _training(arrays, arithmetic):
+    """Our network and solver in a recorded training: (step, main loss, auxiliary loss, tensors)."""
     text = str(arrays["solver"])
-    net = _mini("max" if "pool: MAX kernel_size: 12" in str(arrays["net"]) else "ave")
+    net = _mini("max" if "pool: MAX kernel_size: 12" in str(arrays["net"]) else "ave", arithmetic)
     guidance = "eighth" if "label_shrink" in str(arrays["net"]) else "full"
     tensors = _caffe_tensors(net)
     assert {f"init/{layer}/{k}" for layer, k in tensors} == {n for n in arrays if
@@ -74,27 +73,53 @@ def test_training_matches_golden_trajectory(path):
     base_lr, power = _field(text, "base_lr"), _field(text, "power")
     solver = CaffeSGD(parameter_groups(net), base_lr, _field(text, "momentum"),
                       _field(text, "weight_decay"), iter_size)
-    checked = []
     for t in range(max_iter):
         solver.set_rate(poly_rate(base_lr, t, max_iter, power))
         solver.zero_grad()
         for _ in range(iter_size):
-            logits, aux_logits = net(torch.from_numpy(arrays[f"data@{t}"]).float())
+            branches = net(torch.from_numpy(arrays[f"data@{t}"]).float())
             labels = torch.from_numpy(arrays[f"label@{t}"])[:, 0]
-            loss = guided_loss(logits, labels, guidance, 8)
-            aux_loss = guided_loss(aux_logits, labels, guidance, 8)
+            loss, aux_loss = (guided_loss(logits, labels, guidance, 8, arithmetic=arithmetic)
+                              for logits in branches)
             (loss + 0.4 * aux_loss).backward()
         solver.step()
-        chaotic = path.stem in CHAOTIC and t >= 3
+        yield t + 1, loss.item(), aux_loss.item(), tensors
+
+
+def _recorded_steps(arrays):
+    return [t for t in range(1, 100) if f"step{t}/conv1/0" in arrays]
+
+
+@pytest.mark.skipif(ops.USE_REFERENCE, reason="the reference has other orders of sums")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("path", golden_files("solver"))
+def test_original_arithmetic_repeats_golden_trajectory(path, threads):
+    torch.set_num_threads(threads)
+    arrays, checked = read_golden(path), []
+    for step, loss, aux_loss, tensors in _training(arrays, "original"):
+        assert (loss, aux_loss) == (arrays[f"loss@{step - 1}"], arrays[f"loss_aux@{step - 1}"])
+        if step in _recorded_steps(arrays):
+            for (layer, k), tensor in tensors.items():
+                wanted = arrays[f"step{step}/{layer}/{k}"].reshape(tensor.shape)
+                np.testing.assert_array_equal(tensor.detach().numpy(), wanted, f"{layer}/{k}")
+            checked.append(step)
+    assert checked == [1, 2, 3, 10, step]
+
+
+@pytest.mark.parametrize("path", golden_files("solver"))
+def test_training_matches_golden_trajectory(path):
+    arrays, checked = read_golden(path), []
+    for step, loss, aux_loss, tensors in _training(arrays, "torch"):
+        chaotic = path.stem in CHAOTIC and step > 3
         rtol = 5e-2 if chaotic else 1e-5
-        np.testing.assert_allclose(loss.item(), arrays[f"loss@{t}"], rtol=rtol)
-        np.testing.assert_allclose(aux_loss.item(), arrays[f"loss_aux@{t}"], rtol=rtol)
-        if f"step{t + 1}/conv1/0" in arrays and not chaotic:
-            error, where = _worst_error(tensors, arrays, t + 1)
+        np.testing.assert_allclose(loss, arrays[f"loss@{step - 1}"], rtol=rtol)
+        np.testing.assert_allclose(aux_loss, arrays[f"loss_aux@{step - 1}"], rtol=rtol)
+        if step in _recorded_steps(arrays) and not chaotic:
+            error, where = _worst_error(tensors, arrays, step)
             # Rounding errors grow with the iterations.
-            assert error <= {0: 1e-5, 1: 5e-5, 2: 5e-5}.get(t, 2e-4), (t + 1, where)
-            checked.append(t + 1)
-    assert checked == ([1, 2, 3] if path.stem in CHAOTIC else [1, 2, 3, 10, max_iter])
+            assert error <= {1: 1e-5, 2: 5e-5, 3: 5e-5}.get(step, 2e-4), (step, where)
+            checked.append(step)
+    assert checked == ([1, 2, 3] if path.stem in CHAOTIC else [1, 2, 3, 10, step])
 
 
 def test_poly_rate():

@@ -37,6 +37,9 @@ def add(commands):
                      help="start from the weights of a PSPNet or of a backbone")
     net.add_argument("--variance", choices=("biased", "unbiased", "torch"), default="unbiased",
                      help="kind of variance in BN")
+    net.add_argument("--arithmetic", choices=("torch", "original"), default="torch",
+                     help='"original": the bits of the original\'s CPU program, several times '
+                          "slower; needs --variance biased")
     solver = parser.add_argument_group("schedule")
     solver.add_argument("--crop-size", type=pixels, default=473, help="pixels")
     solver.add_argument("--batch-size", type=whole(1, 4096), default=16,
@@ -66,7 +69,8 @@ def run(args):
     model = {"classes": args.classes, "depth": args.depth, "bins": args.bins, "pool": args.pool,
              "reduce": not args.no_reduce, "aux": not args.no_aux, "stem": args.stem,
              "stem_width": args.stem_width, "width": args.width, "stride_in": args.stride_in,
-             "variance": args.variance, "blocks": args.blocks}
+             "variance": args.variance, "blocks": args.blocks, "arithmetic": args.arithmetic,
+             "head": "literal" if args.arithmetic == "original" else "factorized"}
     data = open_data(args.data, args.zero_is_void)
     pairs = data.pairs(args.split)
     if pairs[0].label is None:

@@ -21,7 +21,7 @@ def gradient_so_far(parameter):
     """What the gradient of a parameter goes on from, or None.
 
     The original adds every product to the gradient that is there. A parameter with `goes_on` set
-    (CaffeSolver's, over the passes of iter_size) has its .grad taken from it, and the backward
+    (CaffeSGD's, over the passes of iter_size) has its .grad taken from it, and the backward
     pass returns the whole sum; others begin at 0, as autograd wants it.
     """
     if not getattr(parameter, "goes_on", False):

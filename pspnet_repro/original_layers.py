@@ -1,0 +1,29 @@
+"""The layers of a PSPNet with the original's arithmetic, see PSPNet's `arithmetic`."""
+
+import torch.nn.functional as F
+from torch import nn
+
+from pspnet_repro import original, original_norm
+from pspnet_repro.sync_bn import SyncBatchNorm2d
+
+
+class OriginalConv2d(nn.Conv2d):
+    """nn.Conv2d, computed as the original's Convolution."""
+
+    def forward(self, input):
+        sizes = [(size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
+                 for size, pad, dilation, kernel, stride in
+                 zip(input.shape[2:], self.padding, self.dilation, self.kernel_size, self.stride)]
+        return original.convolution(input, self.weight, self.bias, self.stride, self.padding,
+                                    self.dilation, self.groups, sizes)
+
+
+class OriginalBatchNorm2d(SyncBatchNorm2d):
+    """SyncBatchNorm2d with the biased variance of this process, computed as the original's BN."""
+
+    def forward(self, input, relu=False):
+        norm = self.weight, self.bias, self.running_mean, self.running_var
+        if not original.is_exact(input, *norm):
+            return super().forward(input, relu)
+        y = original_norm.batch_norm(input, *norm, self.eps, self.training, 1 - self.momentum)
+        return F.relu(y) if relu else y
