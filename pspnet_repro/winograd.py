@@ -86,9 +86,10 @@ class WinogradConv:
         self.bias, self.dilation = bias, dilation
         a, g, b = matrices()
         self.before, self.after = b.float(), a.float()
-        kernels = g @ weight.double() @ g.T
+        # G g G^T of every kernel in one product, (36, O * C).
+        kernels = (torch.kron(g, g) @ weight.double().flatten(2).flatten(0, 1).T).float()
         # The products as a convolution in 36 groups: oneDNN's is twice as fast as torch's bmm.
-        kernels = kernels.permute(2, 3, 0, 1).flatten(0, 2)[..., None, None].float().contiguous()
+        kernels = kernels.view(-1, weight.shape[1], 1, 1)
         self.weight = torch.ops.mkldnn._reorder_convolution_weight(
             kernels, *self._GEOMETRY, [1, INPUTS ** 2 * weight.shape[1], 1, TILES_A_PASS])
 
