@@ -1,6 +1,6 @@
 # PYTHON: the interpreter. VENV: folder of the virtual environment; empty builds into PYTHON itself
 # and installs nothing. TORCH, TORCH_INDEX: which torch to install, and an index to take it from.
-# SETTINGS: further arguments of run_table.py. BENCH: the folder where make bench leaves its figures.
+# SETTINGS: further arguments of run_table.py. BENCH: the folder where make bench leaves figures.
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0

@@ -14,7 +14,7 @@ products of matrices, (tiles, C) times (C, O). A kernel of dilation d is one wit
 d * d images of every d-th pixel.
 
 The points 0, +-3/4, +-3/2 lose least: in float32 errors are some five times those of the sum one
-by one, a fifth of those of 0, +-1, +-2 at the largest; B and A stay exact. A NaN or an infinity
+by one, a third of those of 0, +-1, +-2 at the largest; B and A stay exact. A NaN or an infinity
 spreads over its tile.
 
 Source: Winograd, Arithmetic Complexity of Computations (1980); Lavin and Gray, Fast Algorithms for
