@@ -73,7 +73,7 @@ class FusedConv(nn.Module):
     @functools.cached_property
     def _fast(self):
         """The same by winograd.py, made when a map is first large enough for it."""
-        return winograd.WinogradConv(self.weight.to_dense(), self.bias, self.geometry[2][0])
+        return winograd.WinogradConv(self.weight, self.bias, self.geometry[2][0])
 
     def _pays(self, x):
         return self.winograd and winograd.pays(x, self.geometry[2][0])
