@@ -19,7 +19,7 @@ INSTALL_SETTINGS := $(PYTHON) $(TORCH) $(TORCH_INDEX)
 remember = mkdir -p $(dir $(1)) && { echo '$(2)' | cmp -s - $(1) || echo '$(2)' > $(1); }
 SOURCES := setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu)
 
-.PHONY: help build test test-cuda cuda-check table bench clean always
+.PHONY: help build test test-cuda cuda-check table tables bench clean always
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
 
@@ -38,6 +38,9 @@ cuda-check: build  ## compile the CUDA kernels with nvcc, where there is one, an
 
 table: build  ## train and test the rows of Table 1 on the embedded scenes
 	$(PY) experiments/run_table.py --table 1 --profile mini $(SETTINGS)
+
+tables: build  ## train and test all rows of Tables 1 to 4 on the embedded scenes
+	$(PY) experiments/run_table.py --table all --profile mini $(SETTINGS)
 
 # Without these, glibc gives freed memory back in the middle of either side's runs.
 bench: export MALLOC_TRIM_THRESHOLD_ = 4000000000

@@ -6,8 +6,18 @@ from pathlib import Path
 from experiments.rows import TABLES, Row
 from experiments.runs import row_protocol, row_settings, test_folder, training_folder
 from pspnet_repro.errors import UsageError
+from pspnet_repro.train import TrainSettings
 
 REPORTED = "5"  # a table of reported figures alone
+
+
+def _lines(path):
+    """Number of lines of a file, 0 where there is none."""
+    try:
+        with open(path, "rb") as lines:
+            return sum(1 for _ in lines)
+    except FileNotFoundError:
+        return 0
 
 
 @dataclass(frozen=True)
@@ -20,7 +30,7 @@ class Training:
         folder: where it lives.
         tests: {folder of a test: the Row that it is done for}; rows can share a test.
         rows: names of all rows served.
-        steps: of the training.
+        settings: TrainSettings.
     """
 
     row: Row
@@ -28,7 +38,11 @@ class Training:
     folder: Path
     tests: dict
     rows: tuple
-    steps: int
+    settings: TrainSettings
+
+    @property
+    def steps(self):
+        return self.settings.max_iter
 
     @property
     def name(self):
@@ -38,11 +52,12 @@ class Training:
         """Steps that losses.jsonl knows of."""
         if (self.folder / "weights.pt").exists():
             return self.steps
-        try:
-            with open(self.folder / "losses.jsonl", "rb") as lines:
-                return min(sum(1 for _ in lines), self.steps)
-        except FileNotFoundError:
-            return 0
+        return min(_lines(self.folder / "losses.jsonl"), self.steps)
+
+    def images_done(self, images):
+        """How many images its tests are done with, of `images` each."""
+        return sum(images if (folder / "result.json").exists()
+                   else max(_lines(folder / "counts.jsonl") - 1, 0) for folder in self.tests)
 
     def missing(self):
         """The Rows whose tests have no result yet."""
@@ -105,5 +120,5 @@ def make_plan(tables, profile, data, runs, seeds, backbones):
             entry[2].setdefault(test, row)
             entry[3].append(row.name)
     return [Training(row, seed, folder, tests, tuple(names),
-                     row_settings(row, profile, data, seed, backbones).max_iter)
+                     row_settings(row, profile, data, seed, backbones))
             for folder, (row, seed, tests, names) in trainings.items()], folders

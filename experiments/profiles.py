@@ -8,6 +8,7 @@ from pspnet_repro.data import scenes
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.classes import known_classes
 from pspnet_repro.errors import UsageError
+from pspnet_repro.evaluation.protocol import MULTI_SCALE
 from pspnet_repro.resnet import BLOCKS
 
 ADE20K, CAMVID = known_classes("ade20k"), known_classes("camvid")
@@ -29,7 +30,11 @@ class Profile:
         train: fields of TrainSettings besides model, data, list and seed.
         base_size: long side in pixels, less 1, at which the network is tested.
         differs: what differs from the paper's setting, in words.
+        fidelity_scales: of the tests of the table `fidelity`.
+        fidelity_note: what must be known of that table, in words.
         zero_is_void: see data.lists.read_label.
+        rows_at_once: trainings at a time.
+        estimate: say before the start how long it will take.
     """
 
     name: str
@@ -44,7 +49,10 @@ class Profile:
     differs: str
     depths: dict = field(default_factory=lambda: {d: {"depth": d} for d in BLOCKS})
     zero_is_void: bool = False
-    rows_at_once: int = field(default=1)
+    fidelity_scales: tuple = MULTI_SCALE
+    fidelity_note: str = ""
+    rows_at_once: int = 1
+    estimate: bool = False
 
 
 def _given(data, _cache):
@@ -67,7 +75,10 @@ PROFILES = {profile.name: profile for profile in (
                 152: {"blocks": (1, 2, 2, 1)}, 269: {"blocks": (1, 2, 3, 2)}},
         train={"crop_size": 185, "batch_size": 8, "max_iter": 600, "threads": 1,
                "augmentation": Augmentation(scales=None, rotation=0.0, blur=False)},
-        base_size=184, rows_at_once=2,
+        base_size=184, rows_at_once=2, fidelity_scales=(1.0,),
+        fidelity_note="Every scene is as large as the crop and is tested at its own size, because "
+                      "a window would cut off what decides, so resizing, padding and windows have "
+                      "nothing to do in the original's protocol.",
         differs="drawn scenes; one narrow bottleneck a stage without dilation, so that the "
                 "receptive field is less than half the crop; 600 iterations of batch 8; mirror "
                 "only, because a resized crop can lose the part of the scene that decides"),
@@ -78,10 +89,13 @@ PROFILES = {profile.name: profile for profile in (
         train={"crop_size": 185, "batch_size": 8, "max_iter": 1000, "threads": 1},
         base_size=480, rows_at_once=2,
         differs="367 street photographs, 11 classes; half-width ResNet50 with a 7x7 stem, meant to "
-                "start from open_nsfw's weights (--backbone); crop 185, 1000 iterations of batch 8"),
+                "start from open_nsfw's weights (--backbone); crop 185, 1000 iterations of batch "
+                "8"),
     Profile(
         name="paper", data="ade20k", folder=_given, classes=ADE20K.names,
         palette_rgb=ADE20K.palette_rgb, contextual=(), model={},
         train={"crop_size": 473, "batch_size": 16, "max_iter": 150_000}, base_size=512,
-        zero_is_void=True, differs="random initial weights (the paper starts from ImageNet)"),
+        zero_is_void=True, estimate=True,
+        differs="random initial weights for depths without --backbone (the paper starts from "
+                "ImageNet); blocks of the 269-layer network as published for such a ResNet"),
 )}

@@ -8,14 +8,17 @@ from pspnet_repro.evaluation.protocol import MULTI_SCALE
 
 @dataclass(frozen=True)
 class Row:
-    """One network, trained and tested in one way; rows of equal `model` and `train` share a training.
+    """One network, trained and tested in one way.
+
+    Rows of equal `model` and `train` share a training.
 
     Attributes:
         name: what `--rows` takes, and the key in paper.json; the same name in two tables is the
             same row.
         model: keyword arguments of PSPNet that make the row; its depth is one of the profile's.
         train: fields of TrainSettings that differ from the profile's.
-        test: fields of Protocol that differ from the profile's; `stride` is a share of the crop.
+        test: fields of Protocol that differ from the profile's; `stride` is a share of the crop,
+            and scales may be PROFILE_SCALES.
         label: for tables that the paper does not have; else the paper's, in paper.json.
     """
 
@@ -31,19 +34,21 @@ BASELINE, FULL = "baseline", "b1236-ave-dr"
 NO_PYRAMID, PYRAMID = {"bins": ()}, {"bins": (1, 2, 3, 6), "pool": "ave", "reduce": True}
 NO_BRANCH = {**NO_PYRAMID, "aux": False}
 MS = {"scales": MULTI_SCALE}
+PROFILE_SCALES = "the profile's fidelity_scales"
+AUTHORS = {"scales": PROFILE_SCALES}
 
 _BASELINE, _NO_AUX, _FULL = Row(BASELINE, NO_PYRAMID), Row("no-aux", NO_BRANCH), Row(FULL, PYRAMID)
-_FULL_MS = Row("b1236-ave-dr-ms", PYRAMID, test=MS, label="the authors' program")
+_FULL_MS = Row("b1236-ave-dr-ms", PYRAMID, test=MS)
 _DEPTH_269 = Row("depth-269", {**PYRAMID, "depth": 269})
 _DEPTH_269_MS = Row("depth-269-ms", {**PYRAMID, "depth": 269}, test=MS)
 
 
 def _retrained(name, label, model=None, train=None):
-    return Row(name, {**PYRAMID, **(model or {})}, train or {}, MS, label)
+    return Row(name, {**PYRAMID, **(model or {})}, train or {}, AUTHORS, label)
 
 
 def _retested(name, label, **test):
-    return Row(name, PYRAMID, test={**MS, **test}, label=label)
+    return Row(name, PYRAMID, test={**AUTHORS, **test}, label=label)
 
 
 TABLES = {
@@ -82,7 +87,7 @@ TABLES = {
         _DEPTH_269_MS,
     ),
     "fidelity": (
-        _FULL_MS,
+        Row("authors", PYRAMID, test=AUTHORS, label="the authors' program"),
         _retested("test-half-pixel", "logits grow by half-pixel centres", align_corners=False),
         _retested("test-no-antialias", "images resized without antialiasing", antialias=False),
         _retested("test-probabilities", "probabilities of the mirror image averaged, not logits",

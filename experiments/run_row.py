@@ -72,7 +72,7 @@ def provenance():
 
 
 def run_row(row, profile, data, runs, seed, tests=None, backbones=None, checkpoint_seconds=120.0,
-            progress=True, device="cpu"):
+            progress=True, device="cpu", workers=0):
     """Train a row and test it unless that was done before; processes of torchrun call this alike.
 
     What was interrupted goes on: a training at its last checkpoint, a test at the image it was at.
@@ -84,7 +84,7 @@ def run_row(row, profile, data, runs, seed, tests=None, backbones=None, checkpoi
         runs: folder of the profile's trainings.
         tests: the Rows that want a test of this training; None: `row` alone.
         backbones: {depth: file of initial weights}.
-        checkpoint_seconds, progress, device: see train.
+        checkpoint_seconds, progress, device, workers: see train.
     Returns:
         The folders of the tests; result.json in each holds the figures.
     Raises:
@@ -107,7 +107,8 @@ def run_row(row, profile, data, runs, seed, tests=None, backbones=None, checkpoi
             left = processes.on_first(missing)
             if any(left):
                 weights = _train(row, profile, data, out, seed, backbones, processes,
-                                 checkpoint_seconds, progress, device)
+                                 checkpoint_seconds=checkpoint_seconds, progress=progress,
+                                 device=device, workers=workers)
                 for other, folder, is_left in zip(tests, folders, left):
                     if is_left:
                         _test(other, profile, data, out, weights, folder, seed, processes,
@@ -131,20 +132,19 @@ def _watch(profile, pairs, max_iter, processes):
     return -(-max_iter // CURVE_POINTS), look
 
 
-def _train(row, profile, data, out, seed, backbones, processes, checkpoint_seconds, progress,
-           device):
+def _train(row, profile, data, out, seed, backbones, processes, **how):
     """Path of the weights; trained.json beside them says how they came about."""
     settings = row_settings(row, profile, data, seed, backbones)
     pairs, val_pairs = (labelled_pairs(profile, data, split) for split in ("train", "val"))
     about, began, facts = provenance(), time.monotonic(), out / "trained.json"
-    weights = train(settings, pairs, out, checkpoint_seconds=checkpoint_seconds,
-                    progress=progress, device=device,
+    weights = train(settings, pairs, out, **how,
                     initial_weights=(backbones or {}).get(row_depth(row)),
                     watch=_watch(profile, val_pairs, settings.max_iter, processes))
     if processes.first and not facts.exists():
         checkpoint.write_bytes(facts, json.dumps({
             "train_seconds_of_last_sitting": round(time.monotonic() - began, 1),
-            "train_peak_memory_mib": _peak_mib(device), "train_provenance": about}, indent=1))
+            "train_peak_memory_mib": _peak_mib(how["device"]),
+            "train_provenance": about}, indent=1))
     return weights
 
 
@@ -209,13 +209,14 @@ def main():
     parser.add_argument("--runs", required=True, type=Path)
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--device", required=True)
+    parser.add_argument("--workers", required=True, type=int)
     parser.add_argument("--backbone", type=parse_backbone, action="append", default=[])
     args = parser.parse_args()
     _stop_with_parent()
     try:
         run_row(find_row(args.row), PROFILES[args.profile], args.data, args.runs, args.seed,
                 [find_row(name) for name in args.tests.split(",")], dict(args.backbone),
-                progress=False, device=args.device)
+                progress=False, device=args.device, workers=args.workers)
     except (Interrupted, KeyboardInterrupt) as stop:
         print(stop, file=sys.stderr)
         return 130

@@ -5,7 +5,6 @@ torchrun all processes work at one.
 """
 
 import argparse
-import itertools
 import os
 import signal
 import subprocess
@@ -17,8 +16,11 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+import torch
 from tqdm import tqdm
 
+from experiments.forecast import (cost, how_lines, longest_first, measure_networks, plan_lines,
+                                  tests_of)
 from experiments.plan import make_plan, select_tables
 from experiments.profiles import PROFILES
 from experiments.report import write_report
@@ -26,6 +28,7 @@ from experiments.rows import TABLES
 from experiments.run_row import run_row
 from experiments.runs import parse_backbone
 from pspnet_repro import PSPNet, distributed
+from pspnet_repro.commands.arguments import positive, whole
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.run_folder import Interrupted
 
@@ -41,13 +44,17 @@ def parse_arguments(argv=None):
     parser.add_argument("--data", type=Path, metavar="DIR",
                         help="folder of the data set: with train.txt and val.txt, or as "
                              "downloaded (mini draws its own)")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N",
+    parser.add_argument("--seeds", type=positive, default=1, metavar="N",
                         help="runs a row, with seeds 0..N-1 (default 1)")
     parser.add_argument("--backbone", type=parse_backbone, action="append", default=[],
                         metavar="DEPTH=FILE", help="initial weights of networks of that depth "
                         "(of prototxt_import convert --backbone); may be given several times")
-    parser.add_argument("--jobs", type=int, metavar="N",
+    parser.add_argument("--jobs", type=positive, metavar="N",
                         help="trainings at a time (default: the profile's, at most the cores)")
+    parser.add_argument("--workers", type=whole(0, 1024), default=0, metavar="N",
+                        help="processes that read images, of each training process (default 0)")
+    parser.add_argument("--dry-run", action="store_true",
+                        help="print what is to do, with estimated time and memory, and stop")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
                         help="cuda: one GPU a process (default cpu)")
     parser.add_argument("--runs", type=Path, default=ROOT / "experiments" / "runs", metavar="DIR",
@@ -64,7 +71,8 @@ def _start(training, args, profile, data):
     command = [sys.executable, str(ROOT / "experiments" / "run_row.py"), "--row", training.row.name,
                "--tests", ",".join(row.name for row in training.missing()),
                "--profile", profile.name, "--data", str(data), "--runs",
-               str(training.folder.parent), "--seed", str(training.seed), "--device", args.device]
+               str(training.folder.parent), "--seed", str(training.seed), "--device", args.device,
+               "--workers", str(args.workers)]
     for depth, file in args.backbone:
         command += ["--backbone", f"{depth}={file}"]
     with open(training.folder / "console.txt", "w", encoding="utf-8") as console:
@@ -72,19 +80,21 @@ def _start(training, args, profile, data):
                                 stderr=subprocess.STDOUT)
 
 
-def run_all(trainings, args, profile, data, jobs):
+def run_all(trainings, args, profile, data, jobs, images):
     """Run trainings and their tests, `jobs` at a time, with one progress bar over all steps.
 
     Args:
         trainings: list of plan.Training.
         args: of the command.
         profile, data: see run_row.
+        images: of a test.
     Raises:
         UserError: one failed; the others are stopped with their state saved.
         KeyboardInterrupt: passed on after the others have saved their state.
     """
     waiting, running = list(trainings), {}
     before = sum(training.steps_done() for training in trainings)
+    to_test = images * sum(len(training.tests) for training in trainings)
     with tqdm(total=sum(training.steps for training in trainings), desc=profile.name, unit="step",
               initial=before, smoothing=0.05) as bar:
         try:
@@ -104,7 +114,8 @@ def run_all(trainings, args, profile, data, jobs):
                         raise UserError(f"{training.name}: "
                                         f"{said[-1] if said else f'exit {process.returncode}'}")
                     bar.write(f"{training.name}: done")
-                bar.set_postfix_str(f"{len(waiting) + len(running)} trainings left", refresh=False)
+                tested = sum(training.images_done(images) for training in trainings)
+                bar.set_postfix_str(f"{tested} of {to_test} images tested", refresh=False)
                 bar.update(sum(training.steps_done() for training in trainings) - bar.n)
         finally:
             for process in running:
@@ -113,11 +124,21 @@ def run_all(trainings, args, profile, data, jobs):
                 process.wait()
 
 
+def _print_plan(trainings, to_do, tests, args, profile, data, processes, jobs):
+    rates = measure_networks(to_do, profile, data, args.device, processes, jobs)
+    costs = {training.folder: cost(training, tests, rates, processes, args.workers)
+             for training in to_do}
+    memory = "memory" if args.device == "cpu" else "the GPU's memory"
+    lines = plan_lines([*to_do, *(training for training in trainings if training not in to_do)],
+                       costs, jobs, memory + " in each process" * (processes.size > 1))
+    if costs:
+        lines += how_lines(to_do[0].settings, rates, processes)
+    print("\n".join(lines), flush=True)
+
+
 def run_tables(args, processes):
     """Run what is missing and print the tables; all of `processes` call this alike."""
     profile = PROFILES[args.profile]
-    if args.seeds < 1 or args.jobs is not None and args.jobs < 1:
-        raise UsageError("--seeds and --jobs must be at least 1")
     if processes.size > 1 and args.jobs is not None:
         raise UsageError("--jobs must be left out under torchrun: all processes work at one "
                          "training")
@@ -125,22 +146,32 @@ def run_tables(args, processes):
     runs, backbones = args.runs / profile.name, dict(args.backbone)
     data = Path(processes.on_first(lambda: str(profile.folder(args.data, args.cache))))
     trainings, folders = make_plan(tables, profile, data, runs, args.seeds, backbones)
-    left = processes.on_first(lambda: [bool(training.missing()) for training in trainings])
-    to_do = list(itertools.compress(trainings, left))
+    tests = tests_of(trainings, profile, data)
+    # In an order that all processes share: the first one's files decide.
+    order = processes.on_first(lambda: [trainings.index(training) for training in longest_first(
+        [training for training in trainings if training.missing()], tests)])
+    to_do = [trainings[number] for number in order]
     if processes.first:
-        baseline = PSPNet(len(profile.classes), bins=(),
-                          **{**profile.model, **profile.depths[50]})
+        with torch.device("meta"):
+            baseline = PSPNet(len(profile.classes), bins=(),
+                              **{**profile.model, **profile.depths[50]})
         print(f"Table {', '.join(tables)}, profile {profile.name}: {len(to_do)} of "
               f"{len(trainings)} trainings to do. Without the pyramid the network sees "
-              f"{baseline.receptive_field()} pixels of a {profile.train['crop_size']} crop.")
+              f"{baseline.receptive_field()} pixels of a {profile.train['crop_size']} crop.",
+              flush=True)
+    jobs = 1 if processes.size > 1 else args.jobs or min(profile.rows_at_once, os.cpu_count() or 1)
+    if args.dry_run or to_do and profile.estimate:
+        processes.on_first(lambda: _print_plan(trainings, to_do, tests, args, profile, data,
+                                               processes, jobs))
+    if args.dry_run:
+        return
     if processes.size > 1:
         for training in to_do:
             run_row(training.row, profile, data, runs, training.seed,
-                    list(training.tests.values()), backbones, progress=processes.first,
-                    device=args.device)
+                    list(training.tests.values()), backbones, workers=args.workers,
+                    progress=processes.first, device=args.device)
     elif to_do:
-        run_all(to_do, args, profile, data,
-                args.jobs or min(profile.rows_at_once, os.cpu_count() or 1))
+        run_all(to_do, args, profile, data, jobs, tests.images)
     if processes.first:
         output = args.output or runs
         print("\n".join(write_report(tables, folders, profile, data, output)))

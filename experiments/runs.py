@@ -7,7 +7,7 @@ import json
 import math
 from pathlib import Path
 
-from experiments.rows import TABLES
+from experiments.rows import PROFILE_SCALES, TABLES
 from pspnet_repro.checkpoint import file_sha256
 from pspnet_repro.data.datasets import LAYOUTS, DataSet
 from pspnet_repro.errors import UsageError, UserError
@@ -82,6 +82,8 @@ def row_protocol(row, profile):
     """Protocol that a row is tested by in a profile."""
     crop_size = profile.train["crop_size"]
     test = dict(row.test)
+    if test.get("scales") == PROFILE_SCALES:
+        test["scales"] = profile.fidelity_scales
     if "stride" in test:
         test["stride"] = math.ceil(test["stride"] * crop_size)
     return Protocol(profile.base_size, crop_size, **test)

@@ -61,6 +61,14 @@ def check_image(shape):
     return shape
 
 
+def check_shape(shape):
+    """Check the shape of any blob."""
+    check(len(shape) <= MAX_AXES, f"a blob must have at most {MAX_AXES} axes, got {len(shape)}")
+    check(all(size >= 1 for size in shape), f"sizes of a blob must be at least 1, got {shape}")
+    check(math.prod(shape) <= MAX_BLOB,
+          f"a blob must have at most {MAX_BLOB} elements, got {shape}")
+
+
 def axis_index(axis, shape, name="axis"):
     """An axis, counted from the end where negative, as an index of `shape`."""
     check(-len(shape) <= axis < len(shape), f"{name} must be an axis of {shape}, got {axis}")

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from pspnet_repro.checkpoint import write_atomically
-from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.errors import UserError, first_line, refuse_pipe
 from prototxt_import import caffe_pb2
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -104,6 +104,7 @@ def write_caffemodel(path, name, layers):
 
 def _layer_bytes(path):
     """The serialized layers of a file, one at a time: the file is never whole in memory."""
+    refuse_pipe(path)
     try:
         with Path(path).open("rb") as file:
             yield from _read_layers(file, path)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.errors import UserError, first_line, refuse_pipe
 
 MAX_DEPTH = 16
 MAX_BYTES = 2 ** 26
@@ -38,6 +38,7 @@ def error_at(path, line, message):
 
 
 def _read_text(path):
+    refuse_pipe(path)
     try:
         with Path(path).open("rb") as file:
             data = file.read(MAX_BYTES + 1)

@@ -36,4 +36,25 @@ LAYERS = {
 }
 
 # Loss weight of the first top where a layer gives none.
-DEFAULT_LOSS_WEIGHTS = {"SoftmaxWithLoss": 1.0}
+_DEFAULT_LOSS_WEIGHTS = {"SoftmaxWithLoss": 1.0}
+
+
+def loss_weights(layer):
+    """A number for each of the first tops; later ones have none."""
+    return list(layer.loss_weight) or [_DEFAULT_LOSS_WEIGHTS.get(layer.type, 0.0)]
+
+
+def count_uses(layers):
+    """For each layer, how often each of its tops is read before another layer overwrites it; a loss
+    weight reads too."""
+    uses, maker = [], {}
+    for k, layer in enumerate(layers):
+        for name in layer.bottom:
+            if name in maker:
+                step, top = maker[name]
+                uses[step][top] += 1
+        weights = loss_weights(layer)
+        uses.append([int(top < len(weights) and weights[top] != 0)
+                     for top in range(max(1, len(layer.top)))])
+        maker |= {name: (k, top) for top, name in enumerate(layer.top)}
+    return uses

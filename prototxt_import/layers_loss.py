@@ -5,7 +5,7 @@ import math
 import torch
 
 from pspnet_repro.loss import loss_normalizer, softmax_loss
-from prototxt_import import original
+from prototxt_import import original, original_norm
 from prototxt_import.base import Built, axis_index, check, check_counts
 from prototxt_import.caffe_pb2 import LossParameter
 
@@ -16,7 +16,7 @@ _NORMALIZATIONS = {LossParameter.FULL: "full", LossParameter.VALID: "valid",
 def softmax(layer, shapes, train):
     check_counts(layer, 1, 1)
     axis = axis_index(layer.softmax_param.axis, shapes[0])
-    return Built([shapes[0]], lambda bottoms, params: [original.softmax(bottoms[0], axis)])
+    return Built([shapes[0]], lambda bottoms, params: [original_norm.softmax(bottoms[0], axis)])
 
 
 def _labelled(shapes, axis):
@@ -57,11 +57,11 @@ def softmax_with_loss(layer, shapes, train):
         labels = _labels(bottoms[1], classes, _ignored(param)).reshape(outer, inner)
         rule = (_ignored(param), _NORMALIZATIONS[normalization])
         if original.is_exact(scores):
-            loss = original.softmax_loss(scores, labels, rule[0],
+            loss = original_norm.softmax_loss(scores, labels, rule[0],
                                          loss_normalizer(labels, *rule))
         else:
             loss = softmax_loss(scores, labels, *rule)
-        return [loss, original.softmax(bottoms[0], axis)] if len(layer.top) == 2 else [loss]
+        return [loss, original_norm.softmax(bottoms[0], axis)] if len(layer.top) == 2 else [loss]
 
     return Built([(), shapes[0]][:max(1, len(layer.top))], run)
 

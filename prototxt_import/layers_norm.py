@@ -5,7 +5,7 @@ from torch.func import functional_call
 
 from pspnet_repro.distributed import LOCAL
 from pspnet_repro.sync_bn import SyncBatchNorm2d, torch_momentum
-from prototxt_import import original
+from prototxt_import import original, original_norm
 from prototxt_import.base import (Built, Param, axis_index, check, check_counts, check_image,
                                   constant, filler_or)
 
@@ -39,7 +39,7 @@ def _bn(layer, shapes, train, variance, group, exact):
 
     def run(bottoms, params):
         if exact and original.is_exact(*bottoms, *params):
-            return [original.batch_norm(*bottoms, *params, param.eps, module.training,
+            return [original_norm.batch_norm(*bottoms, *params, param.eps, module.training,
                                         param.momentum)]
         return [_normalize(module, bottoms[0], *params)]
 
@@ -76,6 +76,8 @@ def batch_norm(layer, shapes, train):
         one, zero = torch.ones_like(mean), torch.zeros_like(mean)
         if use_global:
             scale = torch.where(factor == 0, 0, 1 / factor)
+            if original.is_exact(x, *params):
+                return [original_norm.standardize(x, mean * scale, var * scale, param.eps)]
             return [_normalize(module, x, one, zero, mean * scale, var * scale)]
         new = [torch.zeros_like(mean), torch.zeros_like(var)]
         output = _normalize(module, x, one, zero, *new)

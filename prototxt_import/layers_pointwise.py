@@ -1,5 +1,7 @@
 """Layers that work element by element."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -67,6 +69,8 @@ def eltwise(layer, shapes, train):
     check(all(shape == shapes[0] for shape in shapes), f"its bottoms must be alike, got {shapes}")
     coeff = list(param.coeff)
     summed = param.operation == EltwiseParameter.SUM
+    for value in coeff:
+        check(math.isfinite(value), f"coeff must be finite as float32, got {value}")
     check(not coeff or summed, "coeff must stand with operation SUM")
     check(len(coeff) in (0, len(shapes)), f"needs {len(shapes)} coeff or none, got {len(coeff)}")
 

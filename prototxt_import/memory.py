@@ -8,6 +8,8 @@ from pspnet_repro.errors import UserError
 MAX_BLOBS_BYTES = 2 ** 32
 # Bytes of one blob: the largest of that network has 1.4e8.
 MAX_BLOB_BYTES = 2 ** 30
+# Bytes of the columns that a convolution makes of one image: those of that network have 1.2e9.
+MAX_COLUMNS_BYTES = 2 ** 31
 
 
 def check_blobs(net):
@@ -31,3 +33,16 @@ def check_blobs(net):
             if total > MAX_BLOBS_BYTES:
                 raise UserError(f"{net.path}: {place}: blobs up to this layer must be at most "
                                 f"{MAX_BLOBS_BYTES} bytes, got {total}")
+    for step in net.steps:
+        if step.layer.type in ("Convolution", "Deconvolution"):
+            _check_columns(net, step)
+
+
+def _check_columns(net, step):
+    layer = step.layer
+    image = layer.top[0] if layer.type == "Convolution" else layer.bottom[0]
+    size = (4 * step.params[0][0].numel() * layer.convolution_param.group
+            * math.prod(net.shapes[image][2:]))
+    if size > MAX_COLUMNS_BYTES:
+        raise UserError(f"{net.path}: layer {layer.name!r} ({layer.type}): the columns of an image "
+                        f"must be at most {MAX_COLUMNS_BYTES} bytes, got {size}")

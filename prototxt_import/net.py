@@ -9,11 +9,11 @@ from torch import nn
 
 from pspnet_repro.errors import UserError, first_line
 from prototxt_import import caffe_pb2, original
-from prototxt_import.base import MAX_AXES, MAX_BLOB, Built, check
+from prototxt_import.base import Built, check, check_shape
 from prototxt_import.caffemodel import iterate_caffemodel
 from prototxt_import.fillers import check_filler, fill
 from prototxt_import.inputs import is_input, layer_inputs, old_inputs
-from prototxt_import.layers import DEFAULT_LOSS_WEIGHTS, LAYERS
+from prototxt_import.layers import LAYERS, count_uses, loss_weights
 from prototxt_import.parameters import check_fits, check_size, same_shape, share
 from prototxt_import.prototxt import read_net
 
@@ -116,7 +116,7 @@ class CaffeNet(nn.Module):
         found |= {name: tuple(shape) for name, shape in shapes.items()}
         for shape in found.values():
             if shape is not None:
-                _check_shape(shape)
+                check_shape(shape)
         check(found, "the network has none")
         self.input_shapes = found
 
@@ -144,26 +144,11 @@ class CaffeNet(nn.Module):
                 total = self._guarded(_where(layer), check_size, built, total)
             params = [self._guarded(_where(layer), self._make, layer, built)
                       for layer, built in steps]
-        uses = self._count_uses([layer for layer, _ in steps])
+        uses = count_uses([layer for layer, _ in steps])
         self.steps = [Step(*step, *rest) for step, *rest in zip(steps, params, uses)]
         self.output_names = list(unused)
         self.shapes = shapes
         self._built_for = input_shapes
-
-    def _count_uses(self, layers):
-        """For each layer, how often each of its tops is read before another layer overwrites it;
-        a loss weight reads too."""
-        uses, maker = [], {}
-        for k, layer in enumerate(layers):
-            for name in layer.bottom:
-                if name in maker:
-                    step, top = maker[name]
-                    uses[step][top] += 1
-            weights = _loss_weights(layer)
-            uses.append([int(top < len(weights) and weights[top] != 0)
-                         for top in range(max(1, len(layer.top)))])
-            maker |= {name: (k, top) for top, name in enumerate(layer.top)}
-        return uses
 
     def _build_layer(self, layer, shapes):
         check(layer.type in LAYERS, f"type {layer.type!r} is not supported")
@@ -182,10 +167,12 @@ class CaffeNet(nn.Module):
               f"{len(layer.propagate_down)} times")
         check(len(layer.loss_weight) in (0, max(1, len(layer.top))),
               f"loss_weight must be given for each top or none, got {len(layer.loss_weight)} times")
+        for weight in layer.loss_weight:
+            check(math.isfinite(weight), f"loss_weight must be finite as float32, got {weight}")
         train = layer.phase == caffe_pb2.TRAIN if layer.HasField("phase") else self.training_phase
         built = LAYERS[layer.type](layer, [shapes[name] for name in layer.bottom], train)
         for name, shape in zip(layer.top, built.tops):
-            _check_shape(shape)
+            check_shape(shape)
             shapes[name] = shape
         check(len(layer.param) <= len(built.params),
               f"has {len(built.params)} parameters, its param fields {len(layer.param)}")
@@ -309,24 +296,12 @@ class CaffeNet(nn.Module):
         # The original adds the gradients of a blob in the order of the layers that read it.
         readable = [list(original.split(top, count)) if count > 1 and top.requires_grad else
                     [top] * count for top, count in zip(tops, uses)]
-        for weight, parts in zip(_loss_weights(layer), readable):
+        for weight, parts in zip(loss_weights(layer), readable):
             if weight:
                 term = weight * parts.pop(0).sum()
                 self.loss = term if self.loss is None else self.loss + term
         copies |= zip(layer.top, readable)
 
 
-def _loss_weights(layer):
-    """A number for each of the first tops; later ones have none."""
-    return list(layer.loss_weight) or [DEFAULT_LOSS_WEIGHTS.get(layer.type, 0.0)]
-
-
 def _where(layer):
     return f"layer {layer.name!r} ({layer.type}): "
-
-
-def _check_shape(shape):
-    check(len(shape) <= MAX_AXES, f"a blob must have at most {MAX_AXES} axes, got {len(shape)}")
-    check(all(size >= 1 for size in shape), f"sizes of a blob must be at least 1, got {shape}")
-    check(math.prod(shape) <= MAX_BLOB,
-          f"a blob must have at most {MAX_BLOB} elements, got {shape}")

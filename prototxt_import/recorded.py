@@ -1,12 +1,19 @@
 """Files of the original's recorded values, checked when they are read."""
 
 import re
+import tokenize
 import zipfile
 import zlib
 
 import numpy as np
 
-from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.errors import UserError, first_line, refuse_pipe
+
+# What numpy and zipfile raise for damaged files: for the archive (also a .npy, which is none, parts
+# that are encrypted, or packed by unknown methods), for the Python literal that heads an array, and
+# for an array that is cut short or too large.
+_DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, TypeError, RuntimeError, ValueError,
+           SyntaxError, tokenize.TokenError, EOFError, MemoryError)
 
 _SAMPLE = re.compile(r"((?:\d{1,9}/)?)sample/(.*)", re.S)
 
@@ -52,6 +59,7 @@ def _check(path, arrays, name, wanted):
 
 def _read(path):
     where = f"{path}"
+    refuse_pipe(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {}
@@ -61,8 +69,7 @@ def _read(path):
             return arrays
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except (OSError, ValueError, EOFError, LookupError, TypeError, AttributeError, MemoryError,
-            NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         # numpy's own words on Python objects are how to load them nevertheless.
         objects = "pickle" in str(error)
         raise UserError(f"{where}: not an .npz file of arrays"

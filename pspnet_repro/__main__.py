@@ -7,7 +7,7 @@ import cv2
 
 from pspnet_repro import distributed
 from pspnet_repro.commands import check_data, evaluate, predict, train
-from pspnet_repro.errors import UsageError, UserError, report
+from pspnet_repro.errors import UsageError, UserError, printable, report
 from pspnet_repro.run_folder import Interrupted
 
 
@@ -24,7 +24,7 @@ def main(argv=None):
         sys.stdout.flush()
         return code
     except (UsageError, distributed.FailedElsewhere) as error:
-        distributed.say(f"error: {error}")
+        distributed.say(f"error: {printable(str(error))}")
         return 2 if isinstance(error, UsageError) else 1
     except (UserError, MemoryError, OSError) as error:
         return report(error)

@@ -13,7 +13,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.errors import UserError, first_line, refuse_pipe
 from pspnet_repro.pspnet import PSPNet
 from pspnet_repro.resnet import ResNet
 
@@ -86,6 +86,8 @@ def load(path, data=None):
     Raises:
         UserError: the file is missing, truncated, or holds anything else than plain data.
     """
+    if data is None:
+        refuse_pipe(path)
     try:
         # An open file: torch would choose a format by the path's suffix.
         with open(path, "rb") if data is None else io.BytesIO(data) as file:
@@ -134,6 +136,7 @@ def read_model_file(path):
     Raises:
         UserError: no such file, or another kind of file.
     """
+    refuse_pipe(path)
     if Path(path).suffix == ".caffemodel":
         raise UserError(f"{path}: a caffemodel: make a file of it first, with python -m "
                         "prototxt_import convert")
@@ -261,6 +264,7 @@ def shape_differences(wanted, given):
 def file_sha256(path):
     """SHA-256 of a file's bytes, in hexadecimal. Raises UserError where it cannot be read."""
     digest = hashlib.sha256()
+    refuse_pipe(path)
     try:
         with open(path, "rb") as file:
             while block := file.read(2 ** 20):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 import sys
 
 
@@ -18,6 +19,23 @@ def first_line(error):
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def printable(text, limit=2000):
+    """Text from files and names for a terminal: control characters escaped, cut to `limit`."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= limit else f"{text[:limit // 2]} ... {text[-limit // 2:]}"
+
+
+def refuse_pipe(path):
+    """Raise UserError for a pipe or a device, which may never end; other paths are left to those
+    who open them."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise UserError(f"{path}: cannot be read: not a regular file")
+
+
 def report(error):
     """Say in one line why a command ends; where only its reader has gone, end quietly.
 
@@ -26,7 +44,8 @@ def report(error):
     """
     if not isinstance(error, BrokenPipeError):
         default = "not enough memory" if isinstance(error, MemoryError) else type(error).__name__
-        print(f"error: {str(error) or default}", file=sys.stderr)
+        lines = f"error: {str(error) or default}".split("\n")
+        print("\n".join(map(printable, lines)), file=sys.stderr)
     try:
         sys.stdout.flush()
     except OSError:

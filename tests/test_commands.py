@@ -182,6 +182,15 @@ def test_evaluate_reports_bad_images_and_goes_on(data, weights, tmp_path, capfd)
                tmp_path / "out")[0] == 0
 
 
+def test_evaluate_writes_no_figures_of_no_images(data, weights, tmp_path, capfd):
+    for k in range(5):
+        (data / f"{k}.png").write_text("no image")
+    code, said, error = run(capfd, "evaluate", "--weights", weights, "--data", data, *SIZES,
+                            "--output", tmp_path / "out")
+    assert code == 1 and said == "" and error.endswith("none of the 5 images could be used\n")
+    assert not (tmp_path / "out" / "result.json").exists()
+
+
 def test_evaluate_writes_submissions(ade, weights, tmp_path, capfd):  # noqa: F811
     checkpoint.save_model(weights, tiny_net(150))
     image = photograph(50, 70)
@@ -262,6 +271,8 @@ def test_output_names_never_meet(tmp_path):
      "--crop-size: crop sizes must be 8 * k + 1"),
     (("evaluate", "--weights", "{w}", "--data", "{d}", *SIZES, "--window-stride", "90"), 2,
      "stride must be 1 to crop_size 89, got 90"),
+    (("evaluate", "--weights", "{w}", "--data", "{d}", *SIZES, "--window-stride", "1"), 2,
+     "--window-stride must be at least a 32nd of the crop, 2, got 1"),
     (("evaluate", "--weights", "{w}", "{w}", "--data", "{d}"), 2, "names more than weights"),
     (("evaluate", "--weights", "{w}", "--data", "{d}", "--output", "{w}"), 2, "must be a folder"),
     (("evaluate", "--weights", "{w}", "--data", "ade20k={d}"), 1, "no SceneParse150 data here"),

@@ -207,7 +207,8 @@ def test_scenes_are_ordinary_files(tmp_path):
 def test_scenes_keep_cues_out_of_sight():
     """What depends on context is farther from every cue than the mini net can see."""
     from experiments.profiles import PROFILES
-    field = PSPNet(2, 50, (), **PROFILES["mini"].model).receptive_field()
+    profile = PROFILES["mini"]
+    field = PSPNet(2, bins=(), **profile.model, **profile.depths[50]).receptive_field()
     contextual = np.flatnonzero(scenes.CONTEXTUAL)
     cues = [scenes.CLASSES.index(name) for name in ("sky", "sand", "pavement")]
     for number in range(40):

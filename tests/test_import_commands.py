@@ -130,15 +130,43 @@ def test_run_limits_the_memory_of_blobs(files, capsys, layers, message):
     assert code == 1 and said.startswith(f"error: {path}: {message}") and said.count("\n") == 1
 
 
+def test_run_limits_the_memory_of_columns(files, capsys):
+    folder, _ = files
+    path = folder / "net.prototxt"
+    path.write_text(NET + BIG.format("a", 300) + """
+        layer { name: "c" type: "Convolution" bottom: "a" top: "c"
+                convolution_param { num_output: 1 kernel_size: 99 pad: 49 } }""")
+    assert _run(folder, folder / "a.png", "-o", folder / "o.npz") == 1
+    assert ("layer 'c' (Convolution): the columns of an image must be at most 2147483648 bytes, "
+            "got 10585080000") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    # A header that is no Python, one that ends too early, and a part that is encrypted.
+    (b"{'descr'", b"'{descr'"), (b"(8,), }", b"(8,), ("),
+    (b"PK\x01\x02\x2d\x03\x2d\x00\x00", b"PK\x01\x02\x2d\x03\x2d\x00\x01")])
+def test_run_refuses_damaged_records(files, capsys, old, new):
+    folder, _ = files
+    _golden(folder)
+    path = folder / "g.npz"
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new))
+    capsys.readouterr()
+    assert _run(folder, folder / "a.png", "--compare", path) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {path}: ") and said.count("\n") == 1
+
+
 def test_run_limits_the_recorded_input(files, capsys):
     folder, _ = files
     path = folder / "net.prototxt"
-    path.write_text(NET.replace("kernel_size: 1 ", "kernel_size: 1 pad: 8000 "))
-    np.savez(folder / "g.npz", data=np.zeros((2, 3, 40, 5), np.float32))
+    path.write_text(NET.replace("kernel_size: 1 ", "kernel_size: 1 pad: 4000 "))
+    np.savez(folder / "g.npz", data=np.zeros((8, 3, 40, 5), np.float32))
     assert _run(folder, "--compare", folder / "g.npz") == 1
     said = capsys.readouterr().err
     assert said.startswith(f"error: {path}: layer 'sum' (Convolution): a blob must be at most "
-                           "1073741824 bytes, 'sum' of shape (2, 1, 16040, 16005)")
+                           "1073741824 bytes, 'sum' of shape (8, 1, 8040, 8005)")
 
 
 RECORD = np.zeros(2, [("a", "f4"), ("b", "i4")])

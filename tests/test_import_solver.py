@@ -10,7 +10,7 @@ from test_solver import _worst_error
 
 from pspnet_repro import ops
 from pspnet_repro.errors import UserError
-from prototxt_import import caffe_pb2, load_solver, read_caffemodel
+from prototxt_import import caffe_pb2, load_net, load_solver, read_caffemodel
 from prototxt_import.solver import learning_rate
 
 # One weight w, a loss that is its sum over two inputs: the gradient is the sum of the inputs.
@@ -78,6 +78,20 @@ def test_solver_matches_golden_trajectory_in_double(path, tmp_path):
             assert error <= (1e-5 if step <= 3 else 1e-4), (step, where)
             checked.append(step)
     assert checked == [1, 2, 3, 10, step][:3 if path.stem == "mini_max_eighth" else 5]
+
+
+def test_gradients_of_a_blob_are_added_in_the_order_of_its_readers(tmp_path):
+    (tmp_path / "net.prototxt").write_text(
+        'input: "x" input_shape { dim: 1 } force_backward: true '
+        'layer { name: "p" type: "Power" bottom: "x" top: "p" }' + "".join(
+            f'layer {{ name: "{k}" type: "Power" bottom: "p" top: "y{k}" loss_weight: {weight} }}'
+            for k, weight in enumerate(("1", "1e8", "-1e8"))))
+    net = load_net(tmp_path / "net.prototxt", phase="TRAIN")
+    x = torch.ones(1, requires_grad=True)
+    net(x=x)
+    gradient, = torch.autograd.grad(net.loss, x)
+    # (1 + 1e8) - 1e8: the first is lost. Autograd by itself begins with the last.
+    assert gradient.item() == 0
 
 
 @pytest.mark.parametrize("path", golden_files("solver"))

@@ -14,9 +14,12 @@ import pspnet_repro.__main__ as commands
 from pspnet_repro import checkpoint
 from pspnet_repro.data.classes import read_classes
 from pspnet_repro.data.datasets import open_data
-from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.data.lists import read_list
+from pspnet_repro.errors import UsageError, UserError, printable, report
 from pspnet_repro.evaluation import ConfusionMatrix
 from pspnet_repro.figures import confusion_figure
+from prototxt_import import load_net, read_caffemodel
+from prototxt_import.recorded import read_recorded
 
 NOT_PLAIN = "not a file of plain tensors; files that need unpickling of code are not loaded"
 
@@ -80,6 +83,57 @@ def test_output_that_cannot_be_written(full):
     assert ended.stderr == ("error: [Errno 28] No space left on device\n" if full else "")
 
 
+@pytest.mark.parametrize("read", [
+    checkpoint.load_model, checkpoint.load, checkpoint.file_sha256, read_classes, read_list,
+    read_caffemodel, load_net, read_recorded], ids=lambda read: read.__name__)
+def test_pipes_are_refused(tmp_path, read):
+    """Nothing would ever come from this one."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="pipe: cannot be read: not a regular file"):
+        read(path)
+
+
+def test_errors_are_printed_without_control_characters(capsys):
+    assert report(UserError("a\x1b[31mb\x07\nsecond " + "x" * 5000)) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == r"error: a\x1b[31mb\x07"
+    assert len(second) < 2100 and second.startswith("second xx") and " ... " in second
+    assert printable("Grünfläche, 道路") == "Grünfläche, 道路"
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31m", "\u202ea", "a" * 81])
+def test_names_that_cannot_be_printed_are_refused(tmp_path, name):
+    path = tmp_path / "classes.txt"
+    path.write_text(f"1 2 3 {name}\n", encoding="utf-8")
+    with pytest.raises(UserError, match="line 1: a name must be at most 80 printable"):
+        read_classes(path)
+
+
+def test_byte_order_marks_are_skipped(tmp_path):
+    (tmp_path / "classes.txt").write_text("\ufeff1 2 3 sea\n", encoding="utf-8")
+    assert read_classes(tmp_path / "classes.txt").names == ("sea",)
+    (tmp_path / "list.txt").write_text("\ufeffi.png l.png\n", encoding="utf-8")
+    assert read_list(tmp_path / "list.txt")[0].image == tmp_path / "i.png"
+
+
+@pytest.mark.parametrize("words, said", [
+    (["train", "--data", "x", "--classes", "3", "--output"], "must be a folder, got the file"),
+    (["train", "--data", "x", "--output", "o", "--classes", "3", "--batch-size", "2147483647"],
+     "must be 1 to 4096, got 2147483647"),
+    (["predict", "--weights", "w", "i", "--batch-size", "2147483647"], "must be 1 to 4096")])
+def test_arguments_out_of_range_end_with_2(tmp_path, capsys, words, said):
+    if words[-1] == "--output":
+        (tmp_path / "file").write_text("")
+        words = [*words, str(tmp_path / "file")]
+    try:
+        code = commands.main(words)
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    assert said in capsys.readouterr().err
+
+
 def test_colours_of_many_digits_are_refused(tmp_path):
     path = tmp_path / "classes.txt"
     path.write_text(f"1 2 3 sea\n1 {'9' * 5000} 3 land\n")
@@ -97,7 +151,8 @@ def test_any_name_of_a_class_can_be_drawn(tmp_path, name):
 
 
 @pytest.mark.parametrize("line, wanted", [
-    ("../d/i0.png", "d/i0.png"), ("a/../../../i0.jpg", "a/i0.png"), ("a/i0.png", "a/i0.png")])
+    ("../d/i0.png", "%parent/d/i0.png"), ("d/i0.png", "d/i0.png"),
+    ("a/../../../i0.jpg", "a/%parent/%parent/%parent/i0.png")])
 def test_predictions_stay_in_their_folder(tmp_path, line, wanted):
     (tmp_path / "val.txt").write_text(f"{line}\n")
     data = open_data(str(tmp_path))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from report_runs import MINI, renamed, result, write_run
 
-from experiments.report.charts import thinned
+from experiments.report.charts import curves_figure, thinned
 from experiments.report.fidelity import RETESTED, RETRAINED, costs, fidelity_blocks, within_spread
 from experiments.report.markdown import table_lines
 from experiments.report.pictures import extremes
@@ -14,7 +14,7 @@ from experiments.report.results import (PAPER, Results, Spread, class_means, num
                                         read_curve, read_result)
 from experiments.report.runs import trainings
 from experiments.report.tables import (depth_blocks, depth_scores, orderings, paper_table,
-                                       table_blocks)
+                                       summary_blocks, table_blocks)
 from experiments.rows import BASELINE, FULL, TABLES
 from pspnet_repro.data import scenes
 from pspnet_repro.errors import UserError
@@ -89,11 +89,12 @@ def test_orderings_that_hold_and_fail(tmp_path):
     assert first.ours.values == {0: pytest.approx(5), 1: pytest.approx(-1)}
     assert not found["pixel_accuracy", "no-aux", "aux-0.3"].holds
     text, failed, *_ = table_blocks("2", results, MINI)[2:]
-    assert ("mean IoU: 3 of 3 in the means over seeds, 2 of them in every seed; pixel accuracy: "
-            "2 of 3 in the means over seeds, 2 of them in every seed. Those that fail:"
-            in text.text)
+    assert ("mean IoU: 3 of 3 (2 in every seed); pixel accuracy: 2 of 3 (2 in every seed). Those "
+            "that fail:" in text.text)
     assert failed.rows == (("ResNet50 (without AL) < ResNet50 (with α = 0.3)", "pixel accuracy",
                             "+0.80", "-10.00 ± 0.00", "0 of 2"),)
+    summary, = summary_blocks(["1", "2", "5"], results)
+    assert summary.rows == (("Table 2", "3 of 3 (2 in every seed)", "2 of 3 (2 in every seed)"),)
 
 
 def test_equal_figures_of_ours_do_not_hold_and_of_the_paper_are_no_ordering(tmp_path):
@@ -123,32 +124,40 @@ def test_costs_are_paired_by_seed_in_two_groups(tmp_path):
     results = _results(tmp_path, {rows[0].name: [(0.5, 0.8), (0.7, 0.9), (0.6, 0.8)],
                                   "test-no-flip": [(0.49, 0.8), (0.68, 0.9), (0.57, 0.8)],
                                   "train-biased": [(0.55, 0.7), (0.65, 0.9)]})
-    groups = costs(rows, results)
-    (flip, by_flip), = groups[RETESTED]
-    (biased, by_biased), = groups[RETRAINED]
+    groups = costs(results)
+    (flip, by_flip), = [item for item in groups[RETESTED] if item[1]["mean_iou"]]
+    (biased, by_biased), = [item for item in groups[RETRAINED] if item[1]["mean_iou"]]
     assert (flip.name, biased.name) == ("test-no-flip", "train-biased")
     cost = by_flip["mean_iou"]
     assert list(cost.values) == [0, 1, 2]
     assert cost.mean == pytest.approx(-2) and cost.deviation == pytest.approx(1)
     assert not within_spread(cost)
     assert by_biased["mean_iou"].mean == pytest.approx(0) and within_spread(by_biased["mean_iou"])
-    words = " ".join(b.text for b in fidelity_blocks(rows, results) if hasattr(b, "text"))
+    blocks = fidelity_blocks(results, MINI)
+    words = " ".join(b.text for b in blocks if hasattr(b, "text"))
+    assert "Every scene is as large as the crop" in words
     assert ("The largest cost is that of “no mirror image”: -2.00 ± 1.00 points of mean IoU. "
-            "0 of 1 differences" in words)
-    assert "No row falls below" not in words.split(RETRAINED)[0]
+            "0 of 1 changes in mean IoU are within their own spread over the seeds: no effect is "
+            "shown for them. Beyond it: no mirror image (-2.00 ± 1.00)." in words)
+    table = next(b for b in blocks if hasattr(b, "rows"))
+    assert table.rows[0] == ("the authors' program", "60.00 ± 10.00", "-", "83.33 ± 5.77", "-",
+                             "-")
+    assert table.rows[1] == ("logits grow by half-pixel centres", *"-----")
+    assert table.rows[-1] == ("no mirror image", "58.00 ± 9.54", "-2.00 ± 1.00", "83.33 ± 5.77",
+                              "+0.00 ± 0.00", "pixel accuracy")
 
 
 def test_costs_keep_the_order_of_the_rows(tmp_path):
     rows = TABLES["fidelity"]
     results = _results(tmp_path, {row.name: [(0.5, 0.5)] for row in reversed(rows)})
-    groups = costs(rows, results)
+    groups = costs(results)
     assert [row for group in groups.values() for row, _ in group] == list(rows[1:])
     assert [len(group) for group in groups.values()] == [8, 6]
 
 
 def test_costs_without_the_first_row_are_not_claimed(tmp_path):
-    rows = TABLES["fidelity"]
-    blocks = fidelity_blocks(rows, _results(tmp_path, {"test-no-flip": [(0.5, 0.5)]}))
+    blocks = fidelity_blocks(_results(tmp_path, {"test-no-flip": [(0.5, 0.5)]}),
+                             MINI)
     assert blocks[-1].text == "the authors' program was not run, so that no cost is known."
 
 
@@ -179,9 +188,17 @@ def test_thinned_curves_keep_their_mean():
     np.testing.assert_array_equal(thinned(values[:5]), values[:5])
 
 
+def test_losses_that_are_no_numbers_are_drawn():
+    curve = (np.arange(40.0), np.full(40, np.nan))
+    figure = curves_figure({"diverged": [curve], "good": [(np.arange(40.0), np.ones(40))]}, {})
+    assert figure.axes[0].get_ylim() == (0, pytest.approx(1.1))
+    assert curves_figure({"diverged": [curve]}, {}).axes[0].get_ylim() == (0, pytest.approx(1.1))
+
+
 @pytest.mark.parametrize("change", [
     {"mean_iou": 1.5}, {"mean_iou": "much"}, {"mean_iou": float("nan")}, {"seed": "0"},
-    {"iou": []}, {"provenance": {}}, {"settings": None}])
+    {"iou": []}, {"provenance": {}}, {"settings": None}, {"seed": 10 ** 400, "mean_iou": 10 ** 400},
+    {"test_seconds": "4"}, {"train_provenance": {"commit": None}}])
 def test_damaged_result_is_reported(tmp_path, change):
     path = tmp_path / "result.json"
     path.write_text(json.dumps({**result(0, 0.5), **change}))
@@ -210,7 +227,8 @@ def test_curves_drop_a_last_line_that_was_cut_off(tmp_path):
 
 @pytest.mark.parametrize("text, said", [
     ('{"iteration": 0}\n', "line 1: must hold the numbers iteration and loss"),
-    ('{"iteration": 0, "loss": 1}\nnothing\n', "line 2: must hold"), (None, "cannot be read")])
+    ('{"iteration": 0, "loss": 1}\nnothing\n', "line 2: must hold"), (None, "cannot be read"),
+    ("", "must hold at least one line"), ('{"iteration": 0, "loss": [1]}\n', "line 1: must hold")])
 def test_damaged_curves_are_reported(tmp_path, text, said):
     path = tmp_path / "losses.jsonl"
     if text is not None:

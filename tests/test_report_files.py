@@ -112,6 +112,7 @@ def test_page_and_markdown_say_the_same(report):
 def test_printed_tables_are_those_asked_for(folders, data, tmp_path, report):
     heads = [line for line in report[1] if line.startswith("Table") and ", " in line]
     assert [head[:7] for head in heads] == ["Table 1", "Table 2", "Table 3", "Table 4", "Table 5"]
+    assert "The same network, tested otherwise: figures in percent" in report[1]
     rows = [row for row in TABLES["2"] if row.name in ("no-aux", "aux-0.6")]
     few = {row.name: folders[row.name] for row in rows}
     lines = write_report({"2": tuple(rows)}, few, MINI, data, tmp_path)
@@ -176,7 +177,9 @@ def test_pictures_are_chosen_by_pixel_accuracy(folders, data):
     (lambda path: path.unlink(), "no such"),
     (lambda path: path.write_bytes(b"nothing"), "not an image"),
     (lambda path: cv2.imwrite(str(path), np.zeros((5, 6), np.uint8)), "size 5x6 differs from"),
-    (lambda path: cv2.imwrite(str(path), np.full((185, 185), 77, np.uint8)), "labels must be")])
+    (lambda path: cv2.imwrite(str(path), np.full((scenes.SIZE,) * 2, 77, np.uint8)), "labels must be"),
+    (lambda path: cv2.imwrite(str(path), np.full((scenes.SIZE,) * 2, 255, np.uint8)),
+     "predictions must be 0..11, got 255")])
 def test_damaged_predictions_are_reported(folders, data, tmp_path, damage, said):
     test = tmp_path / "copy"
     shutil.copytree(folders[FULL][0], test)

@@ -52,9 +52,12 @@ def test_a_plan_says_what_is_there(data):
     (training.folder / "losses.jsonl").write_text("{}\n" * 7)
     assert training.state() == "interrupted at step 7 of 600"
     (training.folder / "weights.pt").touch()
-    assert training.state() == "trained, 2 of 2 tests to do"
+    assert training.state() == "trained, 2 of 2 tests to do" and training.images_done(9) == 0
     folders[FULL][0].mkdir()
+    (folders[FULL][0] / "counts.jsonl").write_text("{}\n" * 4)
+    assert training.images_done(9) == 3
     (folders[FULL][0] / "result.json").touch()
+    assert training.images_done(9) == 9
     assert training.state() == "trained, 1 of 2 tests to do"
     assert [row.name for row in training.missing()] == [f"{FULL}-ms"]
     folders[f"{FULL}-ms"][0].mkdir()
@@ -76,6 +79,13 @@ def test_a_training_is_named_by_everything_that_matters(data, tmp_path):
     folders.add(folder())
     assert len(folders) == 10
     assert folder(FULL) == folder(f"{FULL}-ms") == folder("test-no-flip")
+
+
+def test_rows_of_one_protocol_share_a_test(data):
+    """The authors' program at one scale is the full row itself, in another table."""
+    (_, ours), (_, theirs) = (_plan(table, data, names=name)
+                              for table, name in (("1", FULL), ("fidelity", "authors")))
+    assert ours[FULL] == theirs["authors"]
 
 
 def test_a_test_is_named_by_its_protocol_and_list(data):

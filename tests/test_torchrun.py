@@ -155,7 +155,6 @@ from experiments import run_table
 from experiments.profiles import PROFILES
 mini = PROFILES["mini"]
 PROFILES["mini"] = dataclasses.replace(mini, train=mini.train | {{"batch_size": 2, "max_iter": 2}})
-run_table.write_report = lambda *_: ["one report"]
 sys.exit(run_table.main())
 """
 
@@ -165,9 +164,13 @@ def test_run_table_works_at_a_training_over_the_processes(tmp_path):
     script = tmp_path / "short_table.py"
     script.write_text(_SHORT_TABLE.format(root=str(ROOT)))
     words = (script, "--rows", BASELINE, "--data", folder, "--runs", tmp_path / "runs")
+    code, out, said = _finish(_torchrun(*words, "--dry-run"))
+    assert code == 0 and not (tmp_path / "runs").exists(), said
+    assert out.count("GiB of memory in each process.") == 1
+    assert out.count("What processes tell each other is not in it.") == 1
     code, out, said = _finish(_torchrun(*words))
     assert code == 0, said
-    assert out.count("1 of 1 trainings to do") == 1 and out.count("one report") == 1
+    assert out.count("1 of 1 trainings to do") == 1 and out.count("| ResNet50-Baseline |") == 1
     run, = (tmp_path / "runs" / "mini").glob("baseline-*")
     test, = run.glob("test-*")
     result = json.loads((test / "result.json").read_text())

@@ -10,19 +10,20 @@ from experiments.report.page import write_page
 from experiments.report.pictures import picture_blocks
 from experiments.report.results import METRICS, PAPER, Results
 from experiments.report.runs import class_blocks, curve_blocks, provenance_blocks
-from experiments.report.tables import depth_blocks, orderings, row_label, table_blocks
+from experiments.report.tables import (depth_blocks, orderings, row_label, summary_blocks,
+                                       table_blocks)
 from pspnet_repro.checkpoint import write_bytes
 
 FIDELITY = "fidelity"
 
 
 def _opening(results, profile):
-    runs = [run for runs in results.runs.values() for run in runs]
-    trained = {folder.parent for folders in results.folders.values() for folder in folders}
-    seeds = sorted({run["seed"] for run in runs})
-    text = (f"{len(results.runs)} rows, {len(runs)} tests of {len(trained)} trainings, "
-            f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}. Figures in "
-            "percent; differences in points of it. ")
+    tests = {folder for folders in results.folders.values() for folder in folders}
+    trainings = {folder.parent for folder in tests}
+    seeds = sorted({run["seed"] for runs in results.runs.values() for run in runs})
+    text = (f"Rows: {len(results.runs)}; tests: {len(tests)}; trainings: {len(trainings)}; seeds: "
+            f"{', '.join(map(str, seeds)) or 'none'}. Figures in percent; differences in points of "
+            "it. ")
     if len(seeds) > 1:
         text += "± is the sample deviation over the seeds. "
     blocks = [Heading(1, f"PSPNet's tables, profile {profile.name}"), Text(text.strip())]
@@ -49,10 +50,10 @@ def _results_text(tables, results, profile):
                 {"lower": o.lower, "higher": o.higher, "metric": o.metric, "paper": o.paper,
                  "ours": spread(o.ours), "holds": o.holds}
                 for o in orderings(number, results)]}
-        elif rows and rows[0].name in results:
+        else:
             told[number]["costs"] = {
                 row.name: {metric: spread(cost[metric]) for metric in METRICS}
-                for group in costs(rows, results).values() for row, cost in group}
+                for group in costs(results).values() for row, cost in group if cost["mean_iou"]}
     runs = ",\n".join(
         f" {json.dumps(name)}: [\n" + ",\n".join(f"  {json.dumps(run)}" for run in runs) + "\n ]"
         for name, runs in results.runs.items())
@@ -75,27 +76,24 @@ def write_report(tables, folders, profile, data, output):
         UserError: a file of a run or of the data cannot be read, or the report not be written.
     """
     output, results = Path(output), Results(folders, profile)
-    blocks, names = _opening(results, profile), {}
+    summary = summary_blocks([number for number in tables if number in PAPER], results)
+    told, names = [], {}
     for number, rows in tables.items():
-        labels = {row.name: row_label(number, row.name, row.label) for row in rows}
+        labels = {row.name: row_label(number, row) for row in rows}
         names = names | labels | names  # a row keeps its first place and label
         if number == FIDELITY:
-            blocks += fidelity_blocks(rows, results)
-            blocks += curve_blocks("fidelity", labels, results)
+            told += fidelity_blocks(results, profile) + curve_blocks("fidelity", labels, results)
             continue
-        blocks += table_blocks(number, results, profile)
-        blocks += curve_blocks(f"Table {number}", labels, results)
+        told += table_blocks(number, results, profile)
+        told += curve_blocks(f"Table {number}", labels, results)
         if number == "3":
-            blocks += depth_blocks(results, profile)
+            told += depth_blocks(results, profile)
+    blocks = [*_opening(results, profile), *summary, *told]
     if profile.palette_rgb:
         blocks += picture_blocks(results, profile, Path(data))
-    blocks += class_blocks(names, results, profile)
-    blocks += provenance_blocks(names, results)
+    blocks += class_blocks(names, results, profile) + provenance_blocks(names, results)
     write_bytes(output / "report.json", _results_text(tables, results, profile))
     write_markdown(blocks, output / "report.md")
     write_page(blocks, output / "report.html")
-    lines = []
-    for block in blocks:
-        if isinstance(block, Table) and block.caption.startswith(("Table", "Figure")):
-            lines += [block.caption, "", *table_lines(block), ""]
-    return lines
+    shown = [block for block in told + summary if isinstance(block, Table) and not block.folded]
+    return [line for table in shown for line in (table.caption, "", *table_lines(table), "")]

@@ -3,6 +3,7 @@
 import io
 import re
 import textwrap
+from html import escape
 
 import matplotlib
 import numpy as np
@@ -14,12 +15,13 @@ COLOURS = ("#2f7fd6", "#e08a00", "#12a37a", "#d9483b", "#9a6ad6", "#8f7a5a", "#d
 LINES = ("-", "--", ":")
 LOSS_POINTS = 120
 DRAWN_CLASSES = 12
+LONG_NAME = 26  # characters, of names that stand in two columns
 
 STYLE = {
-    "font.size": 9, "font.family": "DejaVu Sans", "text.parse_math": False,
+    "font.size": 10, "font.family": "DejaVu Sans", "text.parse_math": False,
     "svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False,
-    "axes.unicode_minus": False, "axes.titlesize": 9, "axes.titleweight": "bold",
-    "legend.frameon": False, "legend.fontsize": 8, "grid.alpha": 0.25, "axes.grid": True,
+    "axes.unicode_minus": False, "axes.titlesize": 10, "axes.titleweight": "bold",
+    "legend.frameon": False, "legend.fontsize": 9, "grid.alpha": 0.25, "axes.grid": True,
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color",
                      "ytick.color", "axes.titlecolor", "grid.color"), INK)}
 
@@ -43,8 +45,8 @@ def chart_svg(chart):
     text = _save(chart, "svg", transparent=True).decode()
     text = text[text.index("<svg"):].replace(INK, "currentColor")
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{chart.name}-", text)
-    alt = chart.alt.replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"<svg ([^>]*)>", rf'<svg role="img" \1><title>{alt}</title>', text, count=1)
+    text = text.replace(">", f"><title>{escape(chart.alt)}</title>", 1)
+    return text.replace("<svg", '<svg role="img"', 1)
 
 
 def _figure(height, columns=1, rows=1, **sharing):
@@ -64,10 +66,9 @@ def _dots(axes, spreads, colour):
     axes.grid(False, axis="y")
 
 
-def _names_above(axes, names, x=0.0):
-    for place, name in enumerate(names):
-        axes.annotate(name, (x, place - 0.22), xycoords=("axes fraction", "data"), fontsize=8,
-                      va="bottom", annotation_clip=False)
+def _name_above(axes, place, name):
+    axes.annotate(name, (0, place - 0.22), xycoords=("axes fraction", "data"), fontsize=9,
+                  va="bottom", annotation_clip=False)
 
 
 def dots_figure(names, ours, paper):
@@ -81,7 +82,8 @@ def dots_figure(names, ours, paper):
     figure, ((left, right),) = _figure(0.42 * len(names) + 0.7, 2, sharey=True)
     _dots(left, ours, COLOURS[0])
     _dots(right, paper, COLOURS[1])
-    _names_above(left, names)
+    for place, name in enumerate(names):
+        _name_above(left, place, name)
     left.set_title("ours")
     right.set_title("paper")
     for axes in (left, right):
@@ -98,17 +100,16 @@ def costs_figure(groups):
     axes.axvline(0, color=INK, linewidth=0.8)
     for place, (label, spread) in enumerate(lines):
         if spread is None:
-            axes.annotate(label, (0, place + 0.2), xycoords=("axes fraction", "data"), fontsize=9,
+            axes.annotate(label, (0, place + 0.2), xycoords=("axes fraction", "data"), fontsize=10,
                           weight="bold", va="bottom")
             continue
         axes.errorbar(spread.mean, place, xerr=spread.deviation, fmt="o", color=COLOURS[0],
                       capsize=3, markersize=5)
-        axes.annotate(label, (0, place - 0.22), xycoords=("axes fraction", "data"), fontsize=8,
-                      va="bottom")
+        _name_above(axes, place, label)
     axes.set_ylim(len(lines) - 0.4, -0.9)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("difference in mean IoU (points)")
+    axes.set_xlabel("change in mean IoU (points)")
     return figure
 
 
@@ -148,7 +149,8 @@ def curves_figure(losses, scores):
             empty.
     """
     panels = 2 if scores else 1
-    lines = -(-len(losses) // 2)
+    columns = 1 if max(map(len, losses)) > LONG_NAME else 2
+    lines = -(-len(losses) // columns)
     figure, panel = _figure(2.1 * panels + 0.5 + 0.17 * lines, rows=panels, sharex=True)
     for axes, curves, words in zip(panel[:, 0], (losses, scores),
                                    ("loss of the main branch", "mean IoU on a few images (%)")):
@@ -158,17 +160,19 @@ def curves_figure(losses, scores):
             length = min(len(x) for x, _ in seeds)
             values = np.array([y[:length] for _, y in seeds])
             x = seeds[0][0][:length]
-            axes.plot(x, values.mean(0), label=textwrap.shorten(name, 40, placeholder="..."),
-                      **look)
+            axes.plot(x, values.mean(0), **look,
+                      label=textwrap.shorten(name, 2 * LONG_NAME, placeholder="..."))
             if len(seeds) > 1:
                 axes.fill_between(x, values.min(0), values.max(0), alpha=0.12, linewidth=0,
                                   color=look["color"])
         # The first losses are so large that nothing could be told of the others.
-        late = [line.get_ydata()[len(line.get_ydata()) // 20:].max() for line in axes.lines]
-        axes.set_ylim(0, 1.1 * max(late))
+        late = np.concatenate([line.get_ydata()[len(line.get_ydata()) // 20:]
+                               for line in axes.lines])
+        axes.set_ylim(0, 1.1 * max(late[np.isfinite(late)], default=1))
         axes.set_ylabel(words)
     panel[-1, 0].set_xlabel("iteration")
-    figure.legend(*panel[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.legend(*panel[0, 0].get_legend_handles_labels(), loc="outside lower center",
+                  ncols=columns)
     return figure
 
 

@@ -37,8 +37,10 @@ def _table_html(table):
         mark = ' class="reported"' if number in table.reported else ""
         lines.append(f'<tr{mark}><th scope="row">{_breakable(head)}</th>{cells}</tr>')
     caption = escape(table.caption)
-    box = (f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}"><table>'
-           f'<caption>{caption}</caption><thead><tr>{heads}</tr></thead><tbody>'
+    names = min(28, 2 + max(len(head) for head, *_ in (table.heads, *table.rows)))
+    box = (f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}">'
+           f'<table style="--names:{names}ch"><caption><span>{caption}</span></caption>'
+           f"<thead><tr>{heads}</tr></thead><tbody>"
            + "\n".join(lines) + "</tbody></table></div>")
     return f"<details><summary>{caption}</summary>{box}</details>" if table.folded else box
 

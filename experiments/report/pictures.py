@@ -42,6 +42,9 @@ class _Pictures:
             if prediction.shape != label.shape:
                 raise UserError(f"{path}: size {prediction.shape[0]}x{prediction.shape[1]} differs "
                                 f"from {label.shape[0]}x{label.shape[1]} of {pair.label}")
+            if prediction.max() >= count:
+                raise UserError(f"{path}: predictions must be 0..{count - 1}, got "
+                                f"{prediction.max()}")
         return image, label, predictions
 
     def accuracies(self, number):
@@ -76,7 +79,8 @@ def _shrunk(pixels, interpolation):
     height, width = pixels.shape[:2]
     if width <= WIDTH:
         return pixels
-    return cv2.resize(pixels, (WIDTH, round(height * WIDTH / width)), interpolation=interpolation)
+    size = WIDTH, max(1, round(height * WIDTH / width))
+    return cv2.resize(pixels, size, interpolation=interpolation)
 
 
 def extremes(gains):

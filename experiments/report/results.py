@@ -11,11 +11,12 @@ from pspnet_repro.errors import UserError, first_line
 PAPER = json.loads((Path(__file__).parents[1] / "paper.json").read_text(encoding="utf-8"))
 METRICS = {"mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy"}
 # What provenance needs, besides the figures.
-_MACHINE = ("commit", "python", "torch", "processor", "cores")
-_ABOUT = ("test", "initial_sha256", "processes", "train_seconds_of_last_sitting",
-          "train_peak_memory_mib", "test_seconds", "peak_memory_mib", "finished")
-_PARTS = {"provenance": _MACHINE, "train_provenance": _MACHINE,
-          "settings": ("max_iter", "batch_size", "initial_weights")}
+_NUMBER = (int, float)
+_ABOUT = {"seed": int, "initial_sha256": str, "processes": int, "finished": str,
+          "train_seconds_of_last_sitting": _NUMBER, "train_peak_memory_mib": _NUMBER,
+          "test_seconds": _NUMBER, "peak_memory_mib": _NUMBER}
+_MACHINE = {"commit": str, "python": str, "torch": str, "processor": str, "cores": int}
+_SETTINGS = {"max_iter": int, "batch_size": int, "initial_weights": (str, type(None))}
 
 
 def read_result(folder, profile):
@@ -32,13 +33,14 @@ def read_result(folder, profile):
         result = json.loads(path.read_text(encoding="utf-8"))
         figures = np.array([*(result[name] for name in METRICS), *result["iou"].values()], float)
         classes = tuple(result["iou"])
-        missing = [*(name for name in _ABOUT if name not in result),
-                   *(name for part, names in _PARTS.items() for name in names
-                     if name not in result[part])]
-        in_range = ((figures >= 0) & (figures <= 1)).all()
-        if missing or type(result["seed"]) is not int or not in_range:
+        parts = ((result, _ABOUT), (result["settings"], _SETTINGS),
+                 (result["provenance"], _MACHINE), (result["train_provenance"], _MACHINE))
+        right = all(isinstance(part[name], kind) for part, kinds in parts
+                    for name, kind in kinds.items())
+        if not right or not ((figures >= 0) & (figures <= 1)).all():
             raise ValueError
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError,
+            RecursionError) as error:
         raise UserError(f"{path}: damaged; remove its folder to run the row again") from error
     if classes != tuple(profile.classes):
         raise UserError(f"{path}: must have the {len(profile.classes)} classes of profile "
@@ -55,19 +57,21 @@ def read_curve(path, names):
     Returns:
         {name: (lines,) float64}.
     Raises:
-        UserError: the file cannot be read or a line has no such numbers.
+        UserError: the file cannot be read, is empty, or a line has no such numbers.
     """
     try:
         data = Path(path).read_bytes()
         lines = data[:data.rfind(b"\n") + 1].splitlines()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
+    if not lines:
+        raise UserError(f"{path}: must hold at least one line")
     columns = np.empty((len(lines), len(names)))
     for number, line in enumerate(lines):
         try:
             content = json.loads(line)
             columns[number] = [content[name] for name in names]
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise UserError(f"{path}, line {number + 1}: must hold the numbers "
                             f"{' and '.join(names)}") from error
     return dict(zip(names, columns.T, strict=True))

@@ -37,14 +37,16 @@ def curve_blocks(table, names, results):
             curves = [read_curve(path, ("iteration", "mean_iou")) for path in places]
             scores[label] = [(c["iteration"], 100 * c["mean_iou"]) for c in curves]
     alt = (f"Loss{' and intermediate mean IoU' if scores else ''} against the iteration for the "
-           f"{len(found)} trainings of {table}")
+           f"{len(found)} training{'s' * (len(found) > 1)} of {table}")
     return [Chart(f"report-curves-{table.lower().replace(' ', '')}", alt,
                   lambda: curves_figure(losses, scores))]
 
 
 def class_blocks(names, results, profile):
     """IoU of each class in each row, and what the full row gains over the baseline."""
-    rows = {name: label for name, label in names.items() if name in results}
+    labels = list(names.values())
+    rows = {name: label if labels.count(label) == 1 else f"{label} ({name})"
+            for name, label in names.items() if name in results}
     spreads = {name: [results.spread(name, c) for c in profile.classes] for name in rows}
     heads, columns = ["Class"], []
     gains = {}

@@ -3,8 +3,8 @@
 import itertools
 from dataclasses import dataclass
 
-from experiments.report.document import Chart, Heading, Table, Text
 from experiments.report.charts import depth_figure, dots_figure
+from experiments.report.document import Chart, Heading, Table, Text
 from experiments.report.results import METRICS, PAPER, Spread, number_text
 from experiments.rows import BASELINE, FULL
 
@@ -17,9 +17,13 @@ def paper_spread(table, name, metric):
     return Spread({None: PAPER[table][name][metric]})
 
 
-def row_label(table, name, row_label=""):
-    """What a row is called: as in the paper, or its own label."""
-    return PAPER[table][name]["label"] if name in PAPER.get(table, {}) else row_label
+def row_label(table, row):
+    """What a Row is called in a table: as in the paper, or by its own label."""
+    return PAPER[table][row.name]["label"] if table in PAPER else row.label
+
+
+def _label(number, name):
+    return PAPER[number][name]["label"]
 
 
 def paper_table(number, results, profile):
@@ -105,25 +109,43 @@ def orderings(number, results):
     return found
 
 
+def _counts(found, metric):
+    """How many of the Orderings in a metric hold, as text."""
+    group = [o for o in found if o.metric == metric]
+    if not group:
+        return "-"
+    text = f"{sum(o.holds for o in group)} of {len(group)}"
+    if max(len(o.ours.values) for o in group) > 1:
+        every = sum(o.seeds == len(o.ours.values) for o in group)
+        text += f" ({every} in every seed)"
+    return text
+
+
+def summary_blocks(numbers, results):
+    """How many of the paper's orderings hold, table by table."""
+    found = {number: orderings(number, results) for number in numbers}
+    rows = tuple((f"Table {number}", *(_counts(group, metric) for metric in METRICS))
+                 for number, group in found.items() if group)
+    if not rows:
+        return []
+    means = " (means over the seeds)" if results.seeds > 1 else ""
+    return [Table(f"The paper's orderings (pairs of rows) that hold in our figures{means}",
+                  ("Table", *(f"in {words}" for words in METRICS.values())), rows)]
+
+
 def _ordering_blocks(number, results):
     found = orderings(number, results)
     if not found:
         return [Text("No two rows were run, so that none of the paper's orderings is tested.")]
-    said = []
-    for metric, words in METRICS.items():
-        group = [o for o in found if o.metric == metric]
-        every = sum(o.seeds == len(o.ours.values) for o in group)
-        seeds = (f" in the means over seeds, {every} of them in every seed"
-                 if results.seeds > 1 else "")
-        said.append(f"{words}: {sum(o.holds for o in group)} of {len(group)}{seeds}")
-    text = "The paper's orderings (pairs of rows) that hold in our figures: " + "; ".join(said)
-    text += ". " if results.seeds > 1 else (
-        ". One seed a row was run: how far the seed alone moves a figure is not known here, so "
-        "small differences decide nothing. ")
+    text = ("The paper's orderings (pairs of rows) that hold in our figures: " + "; ".join(
+        f"{words}: {_counts(found, metric)}" for metric, words in METRICS.items()) + ". ")
+    if results.seeds == 1:
+        text += ("One seed a row was run: how far the seed alone moves a figure is not known here, "
+                 "so small differences decide nothing. ")
     failed = [o for o in found if not o.holds]
     if not failed:
         return [Text(text + "None fails.")]
-    rows = tuple((f"{row_label(number, o.lower)} < {row_label(number, o.higher)}",
+    rows = tuple((f"{_label(number, o.lower)} < {_label(number, o.higher)}",
                   METRICS[o.metric], number_text(o.paper, "+"), o.ours.text("+"),
                   f"{o.seeds} of {len(o.ours.values)}") for o in failed)
     return [Text(text + "Those that fail:"),
@@ -158,11 +180,11 @@ def table_blocks(number, results, profile):
         blocks += _lead_blocks(results)
     done = [name for name, entry in PAPER[number].items()
             if name in results and not entry.get("reported")]
-    if done:
+    if len(done) > 1:
         blocks.append(Chart(
             f"report-table{number}",
             f"Mean IoU of the rows of Table {number}, ours and the paper's, each on its own axis",
-            lambda: dots_figure([row_label(number, name) for name in done],
+            lambda: dots_figure([_label(number, name) for name in done],
                                 [results.spread(name, "mean_iou") for name in done],
                                 [paper_spread(number, name, "mean_iou") for name in done])))
     return blocks

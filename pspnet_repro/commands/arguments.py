@@ -75,7 +75,7 @@ def add_testing(parser):
     ports.add_argument("--window-stride", type=pixels, metavar="PIXELS",
                        help="default: two thirds of the crop")
     speed = parser.add_argument_group("speed")
-    speed.add_argument("--batch-size", type=positive, default=4,
+    speed.add_argument("--batch-size", type=whole(1, 4096), default=4,
                        help="windows a pass; as many mirror images go along")
     speed.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
                        help="cuda: one GPU a process")
@@ -100,6 +100,10 @@ def protocol_of(args, net, layout=None):
             whole_image=args.whole_image, stride=args.window_stride)
     except ValueError as error:
         raise UsageError(str(error)) from error
+    # At a stride of 1 an image of 2049 pixels has millions of windows.
+    if args.window_stride and args.window_stride < protocol.crop_size // 32:
+        raise UsageError(f"--window-stride must be at least a 32nd of the crop, "
+                         f"{protocol.crop_size // 32}, got {args.window_stride}")
     try:
         net.check_crop(protocol.crop_size)
     except ValueError as error:

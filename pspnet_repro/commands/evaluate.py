@@ -14,7 +14,7 @@ from pspnet_repro.commands.arguments import (add_testing, classes_of, filled,
                                              protocol_of, say_agreement)
 from pspnet_repro.data.datasets import LAYOUTS, open_data
 from pspnet_repro.data.lists import read_image
-from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.record import CountsFile
 from pspnet_repro.figures import confusion_figure
@@ -69,6 +69,8 @@ def run(args):
             matrix, failed = _test(args, net, data, pairs, protocol, predictions, record, processes)
     if not processes.first:
         return 1 if failed else 0
+    if failed == len(pairs):
+        raise UserError(f"none of the {failed} images could be used")
     if pairs[0].label is not None:
         _write_results(matrix, classes, {**about, "agreement": found}, len(pairs), failed, output)
     else:
@@ -96,7 +98,7 @@ def _test(args, net, data, pairs, protocol, predictions, record, processes):
     def report(error):
         nonlocal failed
         failed += 1
-        tqdm.write(f"error: {error}", file=sys.stderr)
+        tqdm.write(f"error: {printable(str(error))}", file=sys.stderr)
 
     matrix = evaluate(
         net, pairs, classes=net.classes, protocol=protocol, batch_size=args.batch_size,

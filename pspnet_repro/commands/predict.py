@@ -10,7 +10,7 @@ from tqdm import tqdm
 from pspnet_repro.commands.arguments import (add_testing, classes_of, network_for_testing,
                                              network_to_test, path, protocol_of, say_agreement)
 from pspnet_repro.data.lists import has_alpha, read_image
-from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation import predict_stream
 from pspnet_repro.precision import arithmetic
 from pspnet_repro.visualize import colourize, overlay, write_png
@@ -102,7 +102,7 @@ def _predict(args, net, files, protocol, classes):
                         tqdm.write(f"{file}: its transparency is dropped", file=sys.stderr)
                 except UserError as error:
                     failed += 1
-                    tqdm.write(f"error: {error}", file=sys.stderr)
+                    tqdm.write(f"error: {printable(str(error))}", file=sys.stderr)
                     bar.update()
                     continue
                 image = np.ascontiguousarray(image[:, :, ::-1])

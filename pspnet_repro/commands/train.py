@@ -7,7 +7,7 @@ from pspnet_repro.commands.arguments import (filled, numbers, path, pixels, posi
                                              whole)
 from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation
 from pspnet_repro.data.datasets import LAYOUTS, open_data
-from pspnet_repro.errors import UserError
+from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.train import TrainSettings, train
 
 
@@ -39,7 +39,7 @@ def add(commands):
                      help="kind of variance in BN")
     solver = parser.add_argument_group("schedule")
     solver.add_argument("--crop-size", type=pixels, default=473, help="pixels")
-    solver.add_argument("--batch-size", type=positive, default=16,
+    solver.add_argument("--batch-size", type=whole(1, 4096), default=16,
                         help="images a pass, over all processes")
     solver.add_argument("--iter-size", type=positive, default=1, help="passes a step")
     solver.add_argument("--max-iter", type=positive, default=150_000, help="steps")
@@ -61,6 +61,8 @@ def add(commands):
 
 
 def run(args):
+    if args.output.exists() and not args.output.is_dir():
+        raise UsageError(f"--output must be a folder, got the file {args.output}")
     model = {"classes": args.classes, "depth": args.depth, "bins": args.bins, "pool": args.pool,
              "reduce": not args.no_reduce, "aux": not args.no_aux, "stem": args.stem,
              "stem_width": args.stem_width, "width": args.width, "stride_in": args.stride_in,

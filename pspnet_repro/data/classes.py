@@ -4,9 +4,10 @@ import colorsys
 from dataclasses import dataclass
 from pathlib import Path
 
-from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.errors import UserError, first_line, refuse_pipe
 
 _FOLDER = Path(__file__).parent / "names"
+MAX_NAME = 80
 KNOWN = ("ade20k", "voc2012", "cityscapes", "camvid")
 
 
@@ -25,8 +26,9 @@ def read_classes(path):
         UserError: the file is missing, or a line holds something else.
     """
     path = Path(path)
+    refuse_pipe(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a list of classes: "
                         f"{first_line(error)}") from error
@@ -39,7 +41,11 @@ def read_classes(path):
                                      for w in words[:3]):
             raise UserError(f"{path}, line {number}: must be RED GREEN BLUE NAME, each colour "
                             f"0..255, got {line.strip()[:80]!r}")
-        names.append(words[3].strip())
+        name = words[3].strip()
+        if not name.isprintable() or len(name) > MAX_NAME:
+            raise UserError(f"{path}, line {number}: a name must be at most {MAX_NAME} printable "
+                            f"characters, got {name[:80]!r}")
+        names.append(name)
         palette.append(tuple(map(int, words[:3])))
     if not names:
         raise UserError(f"{path}: names no classes")

@@ -177,7 +177,9 @@ class DataSet:
             return Path(self.layout.submission(pair, split))
         path = pair.image
         inside = path.relative_to(self.root) if path.is_relative_to(self.root) else Path(path.name)
-        return Path(*(part for part in inside.parts if part != "..")).with_suffix(".png")
+        # A folder above the list's must not meet one of the same name below it.
+        parts = ["%parent" if part == ".." else part for part in inside.parts]
+        return Path(*parts).with_suffix(".png")
 
     @property
     def written(self):

@@ -1,9 +1,13 @@
 """List files: one pair `image label` a line, paths relative to the data set's folder."""
 
+import contextlib
 import hashlib
 import io
-import stat
+import os
 import struct
+import sys
+import tempfile
+import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from pspnet_repro.errors import UsageError, UserError, first_line
+from pspnet_repro.errors import UsageError, UserError, first_line, printable, refuse_pipe
 from pspnet_repro.loss import IGNORE_INDEX
 
 MEAN_BGR = np.array([103.939, 116.779, 123.68], np.float32)
@@ -55,8 +59,10 @@ def read_list(path, root=None, unlabelled=False, table=None):
     root = Path(root) if root is not None else path.parent
     if not root.is_dir():
         raise UserError(f"{root}: no such data folder")
+    refuse_pipe(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        # Some editors begin a file with a byte order mark.
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such list file") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -94,14 +100,14 @@ _FORMATS = ((b"\x89PNG", b"IEND"), (b"\xff\xd8\xff", b"\xff\xd9"))
 
 
 MAX_BYTES = 2 ** 30
+# A square photograph of 11585 pixels a side: its RGB values take 400 MB.
+MAX_PIXELS = 2 ** 27
 
 
 def _read(path, what):
+    refuse_pipe(path)
     try:
         found = path.stat()
-        # Before reading: a pipe or a device may never end.
-        if not stat.S_ISREG(found.st_mode):
-            raise UserError(f"{path}: cannot be read: not a regular file")
         if found.st_size > MAX_BYTES:
             raise UserError(f"{path}: must have at most {MAX_BYTES} bytes, got {found.st_size}")
         data = path.read_bytes()
@@ -113,7 +119,26 @@ def _read(path, what):
     for start, end in _FORMATS:
         if data.startswith(start) and end not in data:
             raise UserError(f"{path}: not an image that OpenCV can read: its end is missing")
+    _check_pixels(path, data)
     return data
+
+
+def _check_pixels(path, data):
+    """Refuse a file whose header tells of more than MAX_PIXELS, before they are allocated."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow's own limits are others.
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data)) as image:
+                columns, rows = image.size
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: must have at most {MAX_PIXELS} pixels: "
+                        f"{first_line(error)}") from error
+    except (OSError, SyntaxError, ValueError, OverflowError, struct.error):
+        # A format that Pillow does not know, or no image: OpenCV says which.
+        return
+    if rows * columns > MAX_PIXELS:
+        raise UserError(f"{path}: must have at most {MAX_PIXELS} pixels, has {rows} x {columns}")
 
 
 def _is_whole_png(data):
@@ -135,13 +160,39 @@ def _is_whole_png(data):
     return wanted <= 0
 
 
+@contextlib.contextmanager
+def _stderr_lines():
+    """Takes what libraries in C write to stderr meanwhile: yields a list, filled at the end."""
+    lines = []
+    try:
+        before = os.dup(2)
+    except OSError:
+        # There is no stderr.
+        yield lines
+        return
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            file.seek(0)
+            lines += file.read(2 ** 16).decode(errors="replace").splitlines()
+
+
 def _decode(path, data, flags):
     try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+        with _stderr_lines() as lines:
+            decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error as error:
         raise UserError(f"{path}: not an image that OpenCV can read: {error.err}") from error
+    why = f": {printable(lines[0], 200)}" if lines else ""
     if decoded is None:
-        raise UserError(f"{path}: not an image that OpenCV can read")
+        raise UserError(f"{path}: not an image that OpenCV can read{why}")
+    if why:
+        # libpng and libjpeg do not name the file.
+        print(f"{path}{why}", file=sys.stderr)
     return decoded
 
 

@@ -1,0 +1,86 @@
+"""How much a training and a test compute and keep, counted from shapes."""
+
+import functools
+import json
+import math
+from dataclasses import dataclass
+
+import torch
+from torch._subclasses import FakeTensorMode
+
+from pspnet_repro import PSPNet
+from pspnet_repro.count import multiply_adds
+
+
+@dataclass(frozen=True)
+class StepWork:
+    """One forward and backward pass.
+
+    Attributes:
+        multiply_adds: of both.
+        kept_bytes: tensors that the backward pass needs.
+        weight_bytes: parameters.
+    """
+
+    multiply_adds: int
+    kept_bytes: int
+    weight_bytes: int
+
+
+def network_key(model):
+    """Text that is the same for networks that cost the same: all but what dropout drops and BN's
+    kind of variance."""
+    costly = {name: value for name, value in model.items()
+              if name not in ("dropout", "spatial_dropout", "variance")}
+    return json.dumps(costly, sort_keys=True)
+
+
+@functools.lru_cache(maxsize=256)
+def step_work(key, crop_size, batch_size):
+    """StepWork of a network, see network_key; nothing is computed."""
+    kept, alive = {}, []
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        kept[id(storage)] = storage.nbytes()
+        alive.append(storage)  # its number must not be given away again
+        return tensor
+
+    with FakeTensorMode():
+        net = PSPNet(**json.loads(key)).train()
+        images = torch.empty(batch_size, 3, crop_size, crop_size)
+
+        def step():
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                outputs = net(images)
+            sum(output.sum() for output in outputs if output is not None).backward()
+
+        counts = multiply_adds(step)
+        weights = [parameter.untyped_storage() for parameter in net.parameters()]
+    weight_bytes = sum(storage.nbytes() for storage in weights)
+    return StepWork(sum(counts.values()), sum(kept.values()) - weight_bytes, weight_bytes)
+
+
+@functools.lru_cache(maxsize=256)
+def window_work(key, crop_size):
+    """Multiply-adds of the logits of one window in a test."""
+    with FakeTensorMode():
+        net = PSPNet(**json.loads(key)).eval()
+        images = torch.empty(1, 3, crop_size, crop_size)
+        return sum(multiply_adds(net.logits, images).values())
+
+
+def windows_an_image(protocol, height, width):
+    """Windows that testing an image of that size passes through the network, mirrored ones too.
+
+    Windows of another size than the crop's count by their area.
+    """
+    count = 0.0
+    for scale in protocol.scales:
+        rows, cols = protocol.scaled_size(height, width, scale)
+        window = protocol.window_size(rows, cols)
+        number = 1 if protocol.fits(rows, cols) else math.prod(
+            len(protocol.window_starts(max(size, side), side))
+            for size, side in zip((rows, cols), window))
+        count += number * math.prod(window) / protocol.crop_size ** 2
+    return count * (2 if protocol.flip else 1)

@@ -1,0 +1,152 @@
+"""The original's arithmetic, continued: BN, Softmax and its loss."""
+
+import math
+
+import numpy as np
+import torch
+from torch.autograd.function import once_differentiable
+
+from prototxt_import.original import gradient_so_far, is_exact
+
+_ops = torch.ops.pspnet
+_SMALLEST = float(np.finfo(np.float32).tiny)
+
+
+def _channel_sums(x, first=1.0, second=1.0, total=None):
+    """`second` * sum over images of `first` * the sums of planes of (N, C, S)."""
+    planes = _ops.original_sum_rows(x.reshape(-1, x.shape[2]), first)
+    return _ops.original_sum_columns(planes.view(x.shape[:2]), second, total)
+
+
+def _add_weighted(y, beta, x, alpha):
+    """y = beta * y + alpha * x in place."""
+    _ops.original_axpy(y.mul_(beta), x, alpha)
+    return y
+
+
+def _wide(values):
+    return values.reshape(-1, 1)
+
+
+class _BatchNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, slope, bias, mean, var, eps, training, momentum):
+        flat = x.reshape(*x.shape[:2], -1)
+        batch_mean, batch_var = mean, var
+        if training:
+            weights = (1 / np.float32(flat.shape[2]), 1 / np.float32(len(flat)))
+            batch_mean = _channel_sums(flat, *weights)
+            rest = float(1 - np.float32(momentum))
+            _add_weighted(mean.view(-1), momentum, batch_mean, rest)
+        y = flat - _wide(batch_mean)
+        if training:
+            batch_var = _channel_sums(_ops.original_pow(y, 2), *weights)
+            _add_weighted(var.view(-1), momentum, batch_var, rest)
+        invstd = _ops.original_pow(batch_var + np.float32(eps), -0.5)
+        y *= _wide(invstd)
+        ctx.training, ctx.parameters = training, (slope, bias)
+        keep = training or ctx.needs_input_grad[1]
+        ctx.save_for_backward(y.clone() if keep else None, slope, invstd)
+        y *= _wide(slope)
+        y += _wide(bias)
+        return y.view(x.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        xhat, slope, invstd = ctx.saved_tensors
+        grad_output = grad.reshape(*grad.shape[:2], -1)
+        grads = [None] * 8
+        for k in (1, 2):
+            if ctx.needs_input_grad[k]:
+                parameter = ctx.parameters[k - 1]
+                before = gradient_so_far(parameter)
+                grads[k] = _channel_sums(xhat * grad_output if k == 1 else grad_output,
+                                         total=None if before is None else before.view(-1)
+                                         ).view(parameter.shape)
+        if ctx.needs_input_grad[0] and not ctx.training:
+            factor = slope.view(-1) * invstd.view(-1)
+            grads[0] = (grad_output * _wide(factor)).view(grad.shape)
+        elif ctx.needs_input_grad[0]:
+            scaled = grad_output * _wide(slope)
+            result = xhat * _wide(_channel_sums(scaled * xhat))
+            result += _wide(_channel_sums(scaled))
+            count = len(scaled) * scaled.shape[2]
+            _add_weighted(result, float(-1 / np.float32(count)), scaled, 1.0)
+            grads[0] = result.mul_(_wide(invstd)).view(grad.shape)
+        return tuple(grads)
+
+
+def batch_norm(x, slope, bias, mean, var, eps, training, momentum):
+    """Caffe's BN layer on exact tensors; in training mean and var change in place."""
+    return _BatchNorm.apply(x, slope, bias, mean, var, eps, training, momentum)
+
+
+def standardize(x, mean, var, eps):
+    """Caffe's BatchNorm layer on an exact tensor with statistics that are given."""
+    deviation = _ops.original_pow(var + np.float32(eps), 0.5)
+    return (x - mean.view(-1, 1, 1)) / deviation.view(-1, 1, 1)
+
+
+def probabilities(scores):
+    """Softmax over axis 1 of exact (N, C, S) scores, without a gradient."""
+    weights = _ops.original_exp(scores - scores.amax(1, keepdim=True))
+    return weights / torch.stack([_ops.original_sum_columns(w) for w in weights])[:, None]
+
+
+class _Softmax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, scores):
+        y = probabilities(scores)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        y, = ctx.saved_tensors
+        return (grad - (grad * y).sum(1, keepdim=True)) * y
+
+
+def softmax(x, axis):
+    """Caffe's Softmax along an axis."""
+    if not is_exact(x):
+        return torch.softmax(x, axis)
+    axis %= x.dim()
+    around = x.reshape(math.prod(x.shape[:axis]), x.shape[axis], -1)
+    return _Softmax.apply(around).view(x.shape)
+
+
+class _SoftmaxLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, scores, labels, counted, normalizer):
+        p = probabilities(scores)
+        ctx.save_for_backward(p, labels, counted)
+        ctx.normalizer = normalizer
+        chosen = p.gather(1, labels[:, None])[:, 0][counted].clamp(min=_SMALLEST)
+        terms = -_ops.original_log(chosen).numpy()
+        # One by one, as numpy accumulates.
+        loss = np.add.accumulate(terms)[-1] if len(terms) else np.float32(0)
+        return torch.tensor(loss) / normalizer
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        p, labels, counted = ctx.saved_tensors
+        one = torch.ones_like(labels, dtype=p.dtype)
+        difference = p.scatter_add(1, labels[:, None], -one[:, None])
+        difference = difference.where(counted[:, None], 0)
+        return difference.mul_(grad / ctx.normalizer), None, None, None
+
+
+def softmax_loss(scores, labels, ignored, normalizer):
+    """Sum of -log(max(p, FLT_MIN)) over the labelled positions, over the normalizer.
+
+    Args:
+        scores: (N, C, S), exact.
+        labels: (N, S) int64, each a class or `ignored`.
+        ignored: label without loss, or None.
+        normalizer: a number.
+    """
+    counted = torch.ones_like(labels, dtype=torch.bool) if ignored is None else labels != ignored
+    return _SoftmaxLoss.apply(scores, labels.where(counted, 0), counted, float(normalizer))
