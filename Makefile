@@ -1,12 +1,13 @@
 # PYTHON: the interpreter. VENV: folder of the virtual environment; empty builds into PYTHON itself
 # and installs nothing. TORCH, TORCH_INDEX: which torch to install, and an index to take it from.
-# SETTINGS: further arguments of run_table.py.
+# SETTINGS: further arguments of run_table.py. BENCH: the folder where make bench leaves figures.
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 MAX_JOBS ?= 2
 SETTINGS ?=
+BENCH ?= experiments/runs/bench
 
 PY := $(if $(VENV),$(VENV)/bin/python,$(PYTHON))
 INSTALLED := $(if $(VENV),$(VENV)/.installed)
@@ -46,7 +47,7 @@ bench: export MALLOC_TRIM_THRESHOLD_ = 4000000000
 bench: export MALLOC_MMAP_THRESHOLD_ = 4000000000
 bench: build  ## time the operators against torch's own, and whole networks against a plain port
 	$(PY) experiments/bench_ops.py
-	$(PY) experiments/bench_net.py
+	$(PY) experiments/bench_net.py --output $(BENCH)
 
 clean:  ## remove what was built; the virtual environment and results stay
 	rm -rf build pspnet_repro/_C*.so

@@ -6,7 +6,6 @@ Medians of interleaved runs in one process, so that what else the machine does m
 import argparse
 import json
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
@@ -26,6 +25,7 @@ from experiments.run_row import provenance
 from pspnet_repro import PSPNet
 from pspnet_repro.checkpoint import write_bytes
 from pspnet_repro.count import multiply_adds
+from pspnet_repro.memory import peak_bytes
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 
 GOAL = 0.65  # of the plain port's time, one crop for testing
@@ -167,7 +167,7 @@ def _tester(settings, crop):
 def _peak(make, settings, crop, threads, pipe):
     torch.set_num_threads(threads)
     make(settings, crop)()
-    pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    pipe.send(peak_bytes() / 2 ** 20)
 
 
 def peak_mib(*arguments):
@@ -221,38 +221,44 @@ def table(results):
     return "\n".join(lines)
 
 
+def heading(args, part, results):
+    """What was measured where, in one line."""
+    said = (f"PSPNet{args.depth}, {args.classes} classes, crop {args.crop}, batch 1, float32, "
+            f"{args.threads} threads, medians of {args.runs} interleaved runs; "
+            f"torch {torch.__version__}, {provenance()['processor']}")
+    if part == "testing":
+        crop = results["one crop"]
+        ratio = crop["rows"]["ours, for_inference"]["ratio"]
+        said += (f". for_inference against the port: {ratio:.2f} of its time (goal {GOAL}), "
+                 f"largest error {crop['largest_error']:.1e} of the largest logit, same argmax on "
+                 f"{100 * crop['same_argmax']:.3f}% of the map")
+    return said
+
+
+PARTS = {"testing": lambda args: {"one crop": testing(args)}, "heads": heads}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--runs", type=int, default=9, help="of each function, interleaved")
+    parser.add_argument("--runs", type=int, default=7, help="of each function, interleaved")
     parser.add_argument("--crop", type=int, default=473)
     parser.add_argument("--classes", type=int, default=150)
     parser.add_argument("--depth", type=int, default=50)
-    parser.add_argument("--only", choices=("testing", "heads"))
-    parser.add_argument("--output", type=Path, default=ROOT / "experiments" / "runs" / "bench_net",
-                        help="folder of results.json and table.md")
+    parser.add_argument("--only", choices=PARTS)
+    parser.add_argument("--output", type=Path, default=ROOT / "experiments" / "runs" / "bench",
+                        help="folder of testing.{json,md} and heads.{json,md}")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    results = {}
-    if args.only != "heads":
-        results["one crop"] = testing(args)
-    if args.only != "testing":
-        results |= heads(args)
-    about = (f"PSPNet{args.depth}, {args.classes} classes, crop {args.crop}, batch 1, float32, "
-             f"{args.threads} threads, medians of {args.runs} interleaved runs; "
-             f"torch {torch.__version__}, {provenance()['processor']}")
-    if "one crop" in results:
-        crop = results["one crop"]
-        ratio = crop["rows"]["ours, for_inference"]["ratio"]
-        about += (f". for_inference against the port: {ratio:.2f} of its time (goal {GOAL}), "
-                  f"largest error {crop['largest_error']:.1e} of the largest logit, same argmax on "
-                  f"{100 * crop['same_argmax']:.3f}% of the map")
-    text = f"{about}\n\n{table(results)}\n"
-    print(text)
-    write_bytes(args.output / "table.md", text)
-    write_bytes(args.output / "results.json", json.dumps(
-        {"settings": {**vars(args), "output": None}, "provenance": provenance(),
-         "results": results}, indent=1))
+    for part, measure in PARTS.items():
+        if args.only in (None, part):
+            results = measure(args)
+            text = f"{heading(args, part, results)}\n\n{table(results)}\n"
+            print(text)
+            write_bytes(args.output / f"{part}.md", text)
+            write_bytes(args.output / f"{part}.json", json.dumps(
+                {"settings": {**vars(args), "output": None}, "provenance": provenance(),
+                 "results": results}, indent=1))
 
 
 if __name__ == "__main__":

@@ -49,9 +49,10 @@ class FusedConv(nn.Module):
         conv: nn.Conv2d of the stride, padding and dilation.
         weight, bias: in place of its own.
         relu: of the sum.
+        size: (H, W) of the maps that are expected; others are slower, no more.
     """
 
-    def __init__(self, conv, weight, bias, relu):
+    def __init__(self, conv, weight, bias, relu, size=_TYPICAL_SIZE):
         super().__init__()
         self.relu = relu
         self.geometry = list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
@@ -62,18 +63,18 @@ class FusedConv(nn.Module):
         weight = weight.contiguous(memory_format=torch.channels_last)
         if self.onednn:
             weight = torch.ops.mkldnn._reorder_convolution_weight(
-                weight, *self.geometry, [1, weight.shape[1], *_TYPICAL_SIZE])
+                weight, *self.geometry, [1, weight.shape[1], *size])
         self.weight = weight  # no buffer: oneDNN's layout can neither be saved nor moved
 
     @classmethod
-    def of(cls, unit, dtype=None):
+    def of(cls, unit, dtype=None, size=_TYPICAL_SIZE):
         """Of a ConvBN."""
-        return cls(unit.conv, *folded(unit, dtype), unit.relu)
+        return cls(unit.conv, *folded(unit, dtype), unit.relu, size)
 
     @functools.cached_property
     def _fast(self):
         """The same by winograd.py, made when a map is first large enough for it."""
-        return winograd.WinogradConv(self.weight.to_dense(), self.bias, self.geometry[2][0])
+        return winograd.WinogradConv(self.weight, self.bias, self.geometry[2][0])
 
     def _pays(self, x):
         return self.winograd and winograd.pays(x, self.geometry[2][0])
@@ -152,7 +153,8 @@ class FusedHead(nn.Module):
         super().__init__()
         self.bins, self.pool = pyramid.bins, pyramid.pool
         self.reduce = (None if pyramid.reduce is None else
-                       nn.ModuleList(FusedConv.of(level, dtype) for level in pyramid.reduce))
+                       nn.ModuleList(FusedConv.of(level, dtype, (b, b))
+                                     for level, b in zip(pyramid.reduce, self.bins)))
         dtype = dtype or unit.conv.weight.dtype
         wide = torch.promote_types(dtype, torch.float32)
         weight, bias = folded(unit, wide)

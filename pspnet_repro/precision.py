@@ -71,7 +71,7 @@ def network_in(net, precision, fused):
 
 @torch.no_grad()
 def agreement(net, exact, precision, image_rgb, protocol, count):
-    """How far a network in less precision is from its float32 self, on the first windows of an image.
+    """How far a network in less precision is from itself in float32, on an image's first windows.
 
     Args:
         net: of network_in(..., precision, ...); run under arithmetic(precision).

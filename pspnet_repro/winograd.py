@@ -14,7 +14,8 @@ products of matrices, (tiles, C) times (C, O). A kernel of dilation d is one wit
 d * d images of every d-th pixel.
 
 The points 0, +-3/4, +-3/2 lose least: in float32 errors are some five times those of the sum one
-by one, a fifth of those of 0, +-1, +-2 at the largest; B and A stay exact.
+by one, a third of those of 0, +-1, +-2 at the largest; B and A stay exact. A NaN or an infinity
+spreads over its tile.
 
 Source: Winograd, Arithmetic Complexity of Computations (1980); Lavin and Gray, Fast Algorithms for
 Convolutional Neural Networks (2016).
@@ -35,8 +36,8 @@ LANES = 16  # channels that the operators take together
 LEAST_CHANNELS = 128
 # On fewer tiles the 36 matrices of weights, four times those of the kernel, take longest to read.
 LEAST_TILES = 64
-# Between the transforms exist 36 values a channel of so many tiles: as much as the cache likes.
-TILES_A_PASS = 256
+# Between the transforms exist 36 values a channel of every tile of an image: a limit on memory.
+MOST_TILES = 1024
 
 
 @functools.cache
@@ -69,30 +70,40 @@ def fits(weight, padding, stride, dilation, groups):
 
 
 def pays(x, dilation):
-    """Whether a map is large enough, by its shape alone: so results repeat bit for bit."""
-    return tiles_of(1, *x.shape[2:], dilation) >= LEAST_TILES
+    """Whether a map's size is right, by its shape alone: so results repeat bit for bit."""
+    return LEAST_TILES <= tiles_of(1, *x.shape[2:], dilation) <= MOST_TILES
 
 
 class WinogradConv:
     """A 3x3 convolution on the CPU in float32, its padding equal to its dilation.
 
     Args:
-        weight: (O, C, 3, 3) for which `fits`.
+        weight: (O, C, 3, 3) for which `fits`, or that in oneDNN's layout.
         bias: (O,).
         dilation: pixels.
     """
 
-    def __init__(self, weight, bias, dilation):
-        self.bias, self.dilation = bias, dilation
-        a, g, b = matrices()
-        self.before, self.after = b.float(), a.float()
-        kernels = g @ weight.double() @ g.T
-        # The products as a convolution in 36 groups: oneDNN's is twice as fast as torch's bmm.
-        kernels = kernels.permute(2, 3, 0, 1).flatten(0, 2)[..., None, None].float().contiguous()
-        self.weight = torch.ops.mkldnn._reorder_convolution_weight(
-            kernels, *self._GEOMETRY, [1, INPUTS ** 2 * weight.shape[1], 1, TILES_A_PASS])
-
     _GEOMETRY = [0, 0], [1, 1], [1, 1], INPUTS ** 2
+
+    def __init__(self, weight, bias, dilation):
+        self.kernel, self.bias, self.dilation = weight, bias, dilation
+        a, _, b = matrices()
+        self.before, self.after = b.float(), a.float()
+        self._weight = functools.lru_cache(maxsize=1)(self._make_weight)
+
+    def _make_weight(self, tiles, _threads):
+        """(36 * O, C, 1, 1) in the layout that oneDNN wants for so many tiles and threads.
+
+        In another it would be brought into that one at every call, which takes far longer.
+        """
+        kernel = self.kernel.to_dense() if self.kernel.is_mkldnn else self.kernel
+        g = matrices()[1]
+        # G g G^T of every kernel, (36, O * C), in float64 but not all of it at once.
+        flat = kernel.double().flatten(2).flatten(0, 1).T
+        weight = torch.stack([(row @ flat).float() for row in torch.kron(g, g)])
+        return torch.ops.mkldnn._reorder_convolution_weight(
+            weight.view(-1, kernel.shape[1], 1, 1), *self._GEOMETRY,
+            [1, INPUTS ** 2 * kernel.shape[1], 1, tiles])
 
     def __call__(self, x, relu):
         """conv(x), (N, O, H, W) channels last, with ReLU or without."""
@@ -105,19 +116,20 @@ class WinogradConv:
         return self._write(other, x, True, relu)
 
     def _write(self, output, x, add, relu):
-        total = tiles_of(x.shape[0], *x.shape[2:], self.dilation)
-        passes = math.ceil(total / TILES_A_PASS)
-        for first, stop in ((total * k // passes, total * (k + 1) // passes)
-                            for k in range(passes)):
-            tiles = ops.winograd_tiles(x, self.before, self.dilation, first, stop - first)
-            ops.winograd_pixels(output, self._products(tiles), self.after, self.bias,
+        count = tiles_of(1, *x.shape[2:], self.dilation)
+        weight = self._weight(count, torch.get_num_threads())
+        for first in range(0, x.shape[0] * count, count):  # image by image
+            tiles = ops.winograd_tiles(x, self.before, self.dilation, first, count)
+            ops.winograd_pixels(output, self._products(tiles, weight), self.after, self.bias,
                                 self.dilation, first, add, relu)
         return output
 
-    def _products(self, tiles):
-        """(count, 36, C) -> (count, 36, O), every position with its own matrix."""
-        # As a map of one row, channels last.
+    def _products(self, tiles, weight):
+        """(count, 36, C) -> (count, 36, O), every position with its own matrix.
+
+        As a convolution in 36 groups of a map of one row: oneDNN's is twice as fast as torch's bmm.
+        """
         row = tiles.view(1, 1, len(tiles), -1).permute(0, 3, 1, 2)
-        row = torch.ops.mkldnn._convolution_pointwise(row, self.weight, None, *self._GEOMETRY,
+        row = torch.ops.mkldnn._convolution_pointwise(row, weight, None, *self._GEOMETRY,
                                                       "none", [], "")
         return row.permute(0, 2, 3, 1).reshape(len(tiles), INPUTS ** 2, -1)

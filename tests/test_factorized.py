@@ -107,6 +107,22 @@ def test_pyramid_conv2d_under_autocast_sums_taps_in_float32():
     assert torch.equal(output, pyramid_conv2d(torch.zeros_like(x), levels, weight).bfloat16())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_pyramid_conv2d_sums_taps_in_float32_in_both_directions(dtype):
+    """Without features, half types give what float32 gives, rounded once."""
+    tensors = arguments((1, 2, 3, 6), (12, 15), dtype)
+    with torch.no_grad():
+        tensors[0].zero_()
+    grad_output = torch.randn(2, 16, 12, 15).to(dtype)
+    half = results(pyramid_conv2d, tensors, grad_output)
+    wanted = results(pyramid_conv2d, [t.detach().float().requires_grad_() for t in tensors],
+                     grad_output)
+    channels = tensors[0].shape[1]
+    output, _, *levels, weight = zip(half, wanted, strict=True)
+    for a, b in (output, *levels, [grad[:, channels:] for grad in weight]):
+        assert a.dtype == dtype and torch.equal(a, b.to(dtype))
+
+
 def test_pyramid_conv2d_any_strides():
     x, *levels, weight = [t.detach() for t in arguments((1, 3), (9, 8))]
     wanted = pyramid_conv2d(x, levels, weight)
