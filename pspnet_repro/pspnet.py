@@ -128,8 +128,8 @@ class PSPNet(nn.Module):
         if arithmetic not in ("torch", "original"):
             raise ValueError(f'arithmetic must be "torch" or "original", got {arithmetic!r}')
         if arithmetic == "original" and (head, variance) != ("literal", "biased"):
-            raise ValueError('arithmetic "original" needs head "literal" and variance "biased", got '
-                             f'{head!r} and {variance!r}')
+            raise ValueError('arithmetic "original" needs head "literal" and variance "biased", '
+                             f'got {head!r} and {variance!r}')
         bn = {"variance": variance, "initial_running_var": initial_running_var,
               "arithmetic": arithmetic}
         self.arithmetic = arithmetic
@@ -153,8 +153,8 @@ class PSPNet(nn.Module):
         self.settings = {
             "classes": classes, "bins": tuple(bins), "pool": pool if bins else "ave",
             "reduce": bool(reduce) if bins else True, "aux": bool(aux), "dropout": dropout,
-            "spatial_dropout": bool(spatial_dropout), "variance": variance, "head_width": head_width,
-            "aux_width": aux_width if aux else None, "backbone": backbone,
+            "spatial_dropout": bool(spatial_dropout), "variance": variance,
+            "head_width": head_width, "aux_width": aux_width if aux else None, "backbone": backbone,
             "head": head if bins or arithmetic == "original" else "factorized",
             "arithmetic": arithmetic,
             **self.backbone.settings}

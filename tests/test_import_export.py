@@ -136,7 +136,8 @@ def test_exported_solver_takes_our_step(tmp_path, guidance):
 
 
 @pytest.mark.skipif(ops.USE_REFERENCE, reason="the reference has other orders of sums")
-@pytest.mark.parametrize("pool, stem, stride_in", [("ave", "deep", "1x1"), ("max", "classic", "3x3")])
+@pytest.mark.parametrize("pool, stem, stride_in",
+                         [("ave", "deep", "1x1"), ("max", "classic", "3x3")])
 def test_original_arithmetic_takes_the_step_of_caffe_solver(tmp_path, pool, stem, stride_in):
     """A network with the original's arithmetic and CaffeNet of its export: the same bits."""
     net = drawn(PSPNet(3, **{**MINI, "stem": stem}, pool=pool, stride_in=stride_in, dropout=0.0,

@@ -251,7 +251,7 @@ def test_memory_of_a_street_at_six_scales():
 @pytest.mark.parametrize("deviation", [{}, {"merge": "probabilities"}, {"align_corners": False},
                                        {"whole_image": True}], ids=str)
 def test_probabilities_stay_on_the_networks_device(deviation):
-    """Nothing can be copied out of the meta device: what comes after the network runs on its own."""
+    """Nothing can be copied out of the meta device: what comes after the network stays there."""
     with torch.device("meta"):
         net = PSPNet(5, backbone="mini", stem_width=4, head="literal").eval()
     protocol = Protocol(128, 89, (0.5, 1.0, 1.5), **deviation)
