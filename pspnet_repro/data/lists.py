@@ -178,7 +178,11 @@ def _stderr_lines():
             os.dup2(before, 2)
             os.close(before)
             file.seek(0)
-            lines += file.read(2 ** 16).decode(errors="replace").splitlines()
+            said = file.read(2 ** 16)
+            if b"\r" in said:
+                os.write(2, said)  # a progress bar's, from another thread
+            else:
+                lines += said.decode(errors="replace").splitlines()
 
 
 def _decode(path, data, flags):
