@@ -221,12 +221,12 @@ def table(results):
     return "\n".join(lines)
 
 
-def heading(args, part, results):
+def heading(args, results):
     """What was measured where, in one line."""
     said = (f"PSPNet{args.depth}, {args.classes} classes, crop {args.crop}, batch 1, float32, "
             f"{args.threads} threads, medians of {args.runs} interleaved runs; "
             f"torch {torch.__version__}, {provenance()['processor']}")
-    if part == "testing":
+    if "one crop" in results:
         crop = results["one crop"]
         ratio = crop["rows"]["ours, for_inference"]["ratio"]
         said += (f". for_inference against the port: {ratio:.2f} of its time (goal {GOAL}), "
@@ -247,18 +247,19 @@ def main():
     parser.add_argument("--depth", type=int, default=50)
     parser.add_argument("--only", choices=PARTS)
     parser.add_argument("--output", type=Path, default=ROOT / "experiments" / "runs" / "bench",
-                        help="folder of testing.{json,md} and heads.{json,md}")
+                        help="folder of networks.json and networks.md")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    about, results = provenance(), {}
     for part, measure in PARTS.items():
         if args.only in (None, part):
-            results = measure(args)
-            text = f"{heading(args, part, results)}\n\n{table(results)}\n"
-            print(text)
-            write_bytes(args.output / f"{part}.md", text)
-            write_bytes(args.output / f"{part}.json", json.dumps(
-                {"settings": {**vars(args), "output": None}, "provenance": provenance(),
-                 "results": results}, indent=1))
+            results |= measure(args)
+    text = f"{heading(args, results)}\n\n{table(results)}\n"
+    print(text)
+    write_bytes(args.output / "networks.md", text)
+    write_bytes(args.output / "networks.json", json.dumps(
+        {"settings": {**vars(args), "output": None}, "provenance": about, "results": results},
+        indent=1))
 
 
 if __name__ == "__main__":
