@@ -187,8 +187,12 @@ def _train_part(rank, data, output, changes):  # noqa: F811
 
 
 def test_training_over_processes_follows_one(two, data, tmp_path):  # noqa: F811
-    """The same through files: sampler, augmentation, losses, checkpoints of the first rank."""
-    changes = {"model": CALM, "batch_size": 8, "max_iter": 10, "augmentation": WHOLE,
+    """The same through files: sampler, augmentation, losses, checkpoints of the first rank.
+
+    For four steps: in the sixth the rounding of float32 turns a ReLU at its edge, and parameters
+    part by 4e-4. test_two_processes_follow_one goes on in float64.
+    """
+    changes = {"model": CALM, "batch_size": 8, "max_iter": 4, "augmentation": WHOLE,
                "base_lr": SLOW}
     together, alone = tmp_path / "two", tmp_path / "one"
     assert two.run(_train_part, data, together, changes) == [str(together / "weights.pt")] * 2
@@ -196,13 +200,13 @@ def test_training_over_processes_follows_one(two, data, tmp_path):  # noqa: F811
     ours, wanted = (checkpoint.load(folder / "weights.pt") for folder in (together, alone))
     assert (ours["processes"], wanted["processes"]) == (2, 1)
     assert ours["initial_sha256"] == wanted["initial_sha256"]
-    assert _worst_error(ours["weights"], wanted["weights"]) <= 2e-4
+    assert _worst_error(ours["weights"], wanted["weights"]) <= 5e-5
     lines = [[json.loads(line) for line in (folder / "losses.jsonl").read_text().splitlines()]
              for folder in (together, alone)]
-    assert len(lines[0]) == 10
+    assert len(lines[0]) == 4
     for a, b in zip(*lines, strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], rel=2e-4)
-        assert a["loss_aux"] == pytest.approx(b["loss_aux"], rel=2e-4)
+        assert a["loss"] == pytest.approx(b["loss"], rel=5e-5)
+        assert a["loss_aux"] == pytest.approx(b["loss_aux"], rel=5e-5)
     assert sorted(p.name for p in together.iterdir()) == sorted(p.name for p in alone.iterdir())
     assert "processes: 2" in (together / "log.txt").read_text()
 
