@@ -18,13 +18,12 @@ if str(ROOT) not in sys.path:
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch._subclasses import FakeTensorMode
 from tqdm import tqdm
 
 from experiments.run_row import provenance
 from pspnet_repro import PSPNet
 from pspnet_repro.checkpoint import write_bytes
-from pspnet_repro.count import multiply_adds
+from pspnet_repro.count import logits_multiply_adds
 from pspnet_repro.memory import peak_bytes
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 
@@ -164,22 +163,16 @@ def _tester(settings, crop):
     return test
 
 
-def _peak(make, settings, crop, threads, pipe):
+def _peak(make, settings, crop, threads):
     torch.set_num_threads(threads)
     make(settings, crop)()
-    pipe.send(peak_bytes() / 2 ** 20)
+    return peak_bytes() / 2 ** 20
 
 
 def peak_mib(*arguments):
     """Peak memory of a new process that does it once."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_peak, args=(*arguments, theirs))
-    process.start()
-    theirs.close()
-    peak = ours.recv()
-    process.join()
-    return peak
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak, arguments)
 
 
 def heads(args):
@@ -193,16 +186,10 @@ def heads(args):
                                         in settings.items()}, args.runs, label), "literal")
             for head, given in settings.items():
                 rows[head]["peak_mib"] = peak_mib(make, given, args.crop, args.threads)
-                rows[head]["gmac"] = gmac(given, args.crop, what == "training step")
+                rows[head]["gmac"] = logits_multiply_adds(given, args.crop,
+                                                          what == "training step") / 1e9
             found[label] = {"base": "literal", "rows": rows}
     return found
-
-
-def gmac(settings, crop, training=False):
-    """10^9 multiply-adds of a forward pass, counted from shapes."""
-    with FakeTensorMode():
-        net = PSPNet(**settings).train(training)
-        return sum(multiply_adds(net.logits, torch.empty(1, 3, crop, crop)).values()) / 1e9
 
 
 def table(results):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.rows import TABLES, Row
-from experiments.runs import row_protocol, row_settings, test_folder, training_folder
+from experiments.runs import data_set, row_protocol, row_settings, test_folder, training_folder
 from pspnet_repro.errors import UsageError
 from pspnet_repro.train import TrainSettings
 
@@ -26,7 +26,6 @@ class Training:
 
     Attributes:
         row: the first Row that wants it.
-        seed: of the run.
         folder: where it lives.
         tests: {folder of a test: the Row that it is done for}; rows can share a test.
         rows: names of all rows served.
@@ -34,11 +33,14 @@ class Training:
     """
 
     row: Row
-    seed: int
     folder: Path
     tests: dict
     rows: tuple
     settings: TrainSettings
+
+    @property
+    def seed(self):
+        return self.settings.seed
 
     @property
     def steps(self):
@@ -109,16 +111,18 @@ def make_plan(tables, profile, data, runs, seeds, backbones):
         (list of Training in the tables' order, seed by seed; {row name: [folder of its test with
         seed 0, ...]}).
     """
+    source = data_set(profile, data)
+    train_list, val_list = source.digest("train"), source.digest("val")
     rows = list({row.name: row for rows in tables.values() for row in rows}.values())
     trainings, folders = {}, {row.name: [] for row in rows}
     for seed in range(seeds):
         for row in rows:
-            folder = training_folder(runs, row, profile, data, seed, backbones)
-            test = test_folder(folder, row_protocol(row, profile), profile, data)
+            settings = row_settings(row, profile, train_list, seed, backbones)
+            folder = training_folder(runs, row, settings)
+            test = test_folder(folder, row_protocol(row, profile), val_list)
             folders[row.name].append(test)
-            entry = trainings.setdefault(folder, (row, seed, {}, []))
-            entry[2].setdefault(test, row)
-            entry[3].append(row.name)
-    return [Training(row, seed, folder, tests, tuple(names),
-                     row_settings(row, profile, data, seed, backbones))
-            for folder, (row, seed, tests, names) in trainings.items()], folders
+            entry = trainings.setdefault(folder, (row, {}, [], settings))
+            entry[1].setdefault(test, row)
+            entry[2].append(row.name)
+    return [Training(row, folder, tests, tuple(names), settings)
+            for folder, (row, tests, names, settings) in trainings.items()], folders

@@ -91,11 +91,15 @@ def run_row(row, profile, data, runs, seed, tests=None, backbones=None, checkpoi
         UserError, Interrupted: as `train` and `evaluate`.
     """
     tests = tests or (row,)
-    out = training_folder(runs, row, profile, data, seed, backbones)
-    for other in tests:
-        if training_folder(runs, other, profile, data, seed, backbones) != out:
+    source = data_set(profile, data)
+    train_list, val_list = source.digest("train"), source.digest("val")
+    settings, *others = (row_settings(each, profile, train_list, seed, backbones)
+                         for each in (row, *tests))
+    for other, its_settings in zip(tests, others):
+        if its_settings != settings:
             raise UsageError(f"row {other.name} is of another training than row {row.name}")
-    folders = [test_folder(out, row_protocol(other, profile), profile, data) for other in tests]
+    out = training_folder(runs, row, settings)
+    folders = [test_folder(out, row_protocol(other, profile), val_list) for other in tests]
     try:
         with distributed.join() as processes, contextlib.ExitStack() as held:
             def missing():
@@ -106,12 +110,13 @@ def run_row(row, profile, data, runs, seed, tests=None, backbones=None, checkpoi
 
             left = processes.on_first(missing)
             if any(left):
-                weights = _train(row, profile, data, out, seed, backbones, processes,
+                weights = _train(settings, profile, data, out, processes, device=device,
+                                 initial_weights=(backbones or {}).get(row_depth(row)),
                                  checkpoint_seconds=checkpoint_seconds, progress=progress,
-                                 device=device, workers=workers)
+                                 workers=workers)
                 for other, folder, is_left in zip(tests, folders, left):
                     if is_left:
-                        _test(other, profile, data, out, weights, folder, seed, processes,
+                        _test(other, profile, data, weights, folder, val_list, processes,
                               progress, device)
             return folders
     except OSError as error:
@@ -132,13 +137,11 @@ def _watch(profile, pairs, max_iter, processes):
     return -(-max_iter // CURVE_POINTS), look
 
 
-def _train(row, profile, data, out, seed, backbones, processes, **how):
+def _train(settings, profile, data, out, processes, **how):
     """Path of the weights; trained.json beside them says how they came about."""
-    settings = row_settings(row, profile, data, seed, backbones)
     pairs, val_pairs = (labelled_pairs(profile, data, split) for split in ("train", "val"))
     about, began, facts = provenance(), time.monotonic(), out / "trained.json"
     weights = train(settings, pairs, out, **how,
-                    initial_weights=(backbones or {}).get(row_depth(row)),
                     watch=_watch(profile, val_pairs, settings.max_iter, processes))
     if processes.first and not facts.exists():
         checkpoint.write_bytes(facts, json.dumps({
@@ -153,7 +156,7 @@ def _peak_mib(device):
     return peak // 2 ** 20
 
 
-def _test(row, profile, data, out, weights, folder, seed, processes, progress, device):
+def _test(row, profile, data, weights, folder, val_list, processes, progress, device):
     began, about = time.monotonic(), provenance()
     training = checkpoint.load(weights)
     settings, protocol = training["training"], row_protocol(row, profile)
@@ -161,8 +164,7 @@ def _test(row, profile, data, out, weights, folder, seed, processes, progress, d
     net = checkpoint.load_model(weights).to(distributed.choose_device(device))
     fused = net.for_inference()
     pairs = labelled_pairs(profile, data, "val")
-    test = {**dataclasses.asdict(protocol), "fused": True,
-            "list_sha256": data_set(profile, data).digest("val")}
+    test = {**dataclasses.asdict(protocol), "fused": True, "list_sha256": val_list}
     with CountsFile(folder, {"weights_sha256": weights_digest(net), **test}, net.classes,
                     len(pairs), processes) as record:
         matrix = evaluate(
@@ -174,14 +176,14 @@ def _test(row, profile, data, out, weights, folder, seed, processes, progress, d
         return
     iou = dict(zip(profile.classes, matrix.iou.tolist(), strict=True))
     result = {
-        "row": row.name, "profile": profile.name, "seed": seed,
+        "row": row.name, "profile": profile.name, "seed": settings["seed"],
         "mean_iou": matrix.mean_iou, "pixel_accuracy": matrix.pixel_accuracy, "iou": iou,
         "confusion": matrix.counts.tolist(), "settings": settings, "test": test,
         "initial_sha256": training["initial_sha256"],
         "parameters": sum(p.numel() for p in net.parameters()),
         "receptive_field": net.receptive_field(),
         "processes": processes.size,
-        **json.loads((out / "trained.json").read_text(encoding="utf-8")),
+        **json.loads((weights.parent / "trained.json").read_text(encoding="utf-8")),
         "test_seconds": round(time.monotonic() - began, 1),
         "peak_memory_mib": _peak_mib(device),
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

@@ -59,19 +59,19 @@ def parse_backbone(text):
     return int(depth), Path(file)
 
 
-def row_settings(row, profile, data, seed, backbones=None):
+def row_settings(row, profile, list_sha256, seed, backbones=None):
     """TrainSettings of a row in a profile.
 
     Args:
         row, profile: a Row and a Profile.
-        data: folder of the data set, see data_set.
+        list_sha256: digest of the training list, see DataSet.digest.
         seed: of the run.
         backbones: {depth: file of initial weights}; depths without start from random weights.
     """
     weights = (backbones or {}).get(row_depth(row))
     row_model = {name: value for name, value in row.model.items() if name != "depth"}
     return TrainSettings(**{
-        "data": profile.data, "list_sha256": data_set(profile, data).digest("train"), "seed": seed,
+        "data": profile.data, "list_sha256": list_sha256, "seed": seed,
         "zero_is_void": profile.zero_is_void, **profile.train, **row.train,
         "initial_weights": weights and _file_sha256(weights),
         "model": {"classes": len(profile.classes), **profile.model,
@@ -93,18 +93,16 @@ def _digest(value):
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def training_folder(runs, row, profile, data, seed, backbones=None):
-    """Where a training lives: the name ends with a digest of everything that affects it.
+def training_folder(runs, row, settings):
+    """Where a row's training with those TrainSettings lives: the name ends with a digest of them.
 
     It starts with the name of the first row that shares the training.
     """
     first = next(name for name, other in ROWS.items()
                  if (other.model, other.train) == (row.model, row.train))
-    settings = row_settings(row, profile, data, seed, backbones)
-    return Path(runs) / f"{first}-seed{seed}-{_digest(settings.to_json())}"
+    return Path(runs) / f"{first}-seed{settings.seed}-{_digest(settings.to_json())}"
 
 
-def test_folder(training, protocol, profile, data):
-    """Where a training's test lives, inside its folder; named by all that the test depends on."""
-    about = [vars(protocol), data_set(profile, data).digest("val")]
-    return Path(training) / f"test-{_digest(about)}"
+def test_folder(training, protocol, list_sha256):
+    """Where a training's test lives, inside its folder; named by protocol and digest of the list."""
+    return Path(training) / f"test-{_digest([vars(protocol), list_sha256])}"

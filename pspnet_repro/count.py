@@ -3,7 +3,10 @@
 import math
 
 import torch
+from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
+
+from pspnet_repro.pspnet import PSPNet
 
 _ops = torch.ops.pspnet
 
@@ -45,3 +48,16 @@ def multiply_adds(function, *inputs):
         function(*inputs)
     counts = counter.get_flop_counts().get("Global", {})
     return {str(op): count // 2 for op, count in counts.items()}
+
+
+def logits_multiply_adds(settings, crop_size, training=False):
+    """Multiply-adds of one crop's logits; nothing is computed.
+
+    Args:
+        settings: keyword arguments of PSPNet.
+        crop_size: side of the crop in pixels.
+        training: count the network in training mode.
+    """
+    with FakeTensorMode():
+        net = PSPNet(**settings).train(training)
+        return sum(multiply_adds(net.logits, torch.empty(1, 3, crop_size, crop_size)).values())

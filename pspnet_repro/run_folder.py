@@ -68,13 +68,20 @@ def _flat(settings, prefix=""):
 
 def cut_losses(path, iteration):
     """Drop the lines of steps that the checkpoint does not have."""
-    kept = []
-    if path.exists():
-        kept = path.read_text(encoding="utf-8", errors="replace").splitlines()[:iteration]
+    kept = _read_lines(path)[:iteration]
     if len(kept) < iteration:
         raise UserError(f"{path}: holds {len(kept)} steps, but the checkpoint beside it was saved "
                         f"after {iteration}")
-    checkpoint.write_bytes(path, "".join(line + "\n" for line in kept))
+    _write_lines(path, kept)
+
+
+def _read_lines(path):
+    return (path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists()
+            else [])
+
+
+def _write_lines(path, lines):
+    checkpoint.write_bytes(path, "".join(line + "\n" for line in lines))
 
 
 class Curve:
@@ -99,14 +106,12 @@ class Curve:
             processes.on_first(lambda: self._cut(start))
 
     def _cut(self, start):
-        lines = (self._path.read_text(encoding="utf-8", errors="replace").splitlines()
-                 if self._path.exists() else [])
         try:
-            kept = [line for line in lines if json.loads(line)["iteration"] <= start]
+            kept = [line for line in _read_lines(self._path) if json.loads(line)["iteration"] <= start]
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"{self._path}: damaged; remove it to go on without its points: "
                             f"{first_line(error)}") from error
-        checkpoint.write_bytes(self._path, "".join(line + "\n" for line in kept))
+        _write_lines(self._path, kept)
 
     def look(self, model, steps):
         """Note what is to be seen after so many steps, where it is time for that."""

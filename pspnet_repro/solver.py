@@ -109,10 +109,9 @@ class CaffeSGD(torch.optim.Optimizer):
             rate = group["lr"] * group["lr_mult"]
             decay = group["weight_decay"] * group["decay_mult"]
             grads = [p.grad for p in params]
-            if group["iter_size"] > 1:
+            if group["iter_size"] > 1 or decay:  # copies: the gradients stay as they are
                 grads = torch._foreach_mul(grads, 1 / group["iter_size"])
             if decay:
-                grads = [grad.clone() for grad in grads]
                 _add_scaled(grads, params, decay)
             torch._foreach_mul_(buffers, group["momentum"])
             inside = group["rate_in_momentum"]

@@ -18,6 +18,7 @@ from experiments.profiles import PROFILES
 from experiments.rows import BASELINE, FULL
 from pspnet_repro import PSPNet, checkpoint
 from pspnet_repro.data import scenes
+from pspnet_repro.data.lists import list_digest
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UsageError
 
@@ -118,14 +119,18 @@ def test_initial_weights_by_file_are_part_of_the_run(tiny, tmp_path):
     checkpoint.save_model(tmp_path / "backbone.safetensors", net.backbone)
     backbones = {50: tmp_path / "backbone.safetensors"}
     row = runs.find_row(BASELINE)
+
+    def folder(row, backbones=None):
+        return runs.training_folder(tmp_path, row, runs.row_settings(
+            row, profile, list_digest(data / "train.txt"), 0, backbones))
+
     out, = run_row.run_row(row, profile, data, tmp_path, 0, backbones=backbones, progress=False)
     result = json.loads((out / "result.json").read_text())
     assert result["settings"]["initial_weights"] == checkpoint.file_sha256(backbones[50])
-    assert out.parent == runs.training_folder(tmp_path, row, profile, data, 0, backbones)
-    assert out.parent != runs.training_folder(tmp_path, row, profile, data, 0)
+    assert out.parent == folder(row, backbones)
+    assert out.parent != folder(row)
     deep = runs.find_row("depth-101")
-    assert (runs.training_folder(tmp_path, deep, profile, data, 0, backbones)
-            == runs.training_folder(tmp_path, deep, profile, data, 0))
+    assert folder(deep, backbones) == folder(deep)
 
 
 def test_run_table_prints_what_the_report_says(tiny, trained, monkeypatch, capsys, tmp_path):

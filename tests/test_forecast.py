@@ -26,7 +26,7 @@ def data(tmp_path):
 
 
 def _key(profile, name, data):
-    return work.network_key(runs.row_settings(runs.find_row(name), profile, data, 0).model)
+    return work.network_key(runs.row_settings(runs.find_row(name), profile, "", 0).model)
 
 
 @pytest.mark.parametrize("protocol", [
@@ -70,7 +70,7 @@ def test_large_networks_are_measured_smaller(data):
 
 
 def test_rates_become_seconds_and_bytes(data):
-    settings = runs.row_settings(runs.find_row(FULL), MINI, data, 0)
+    settings = runs.row_settings(runs.find_row(FULL), MINI, "", 0)
     step = work.step_work(work.network_key(settings.model), 185, 8)
     rates = estimate.Rates(step_rate=1e-9, window_rate=2e-9, reading_seconds=0.5,
                            processor_share=0.5, base_bytes=1000, kept_factor=2.0, crop_size=185,
@@ -141,7 +141,7 @@ def test_dry_run_measures_and_leaves_nothing(data, tmp_path):
 @pytest.mark.slow
 def test_measured_memory_is_that_of_a_training(data):
     """Against the peak of a process that does the same steps: a fifth is what allocators add."""
-    settings = runs.row_settings(runs.find_row(FULL), MINI, data, 0)
+    settings = runs.row_settings(runs.find_row(FULL), MINI, "", 0)
     pairs = [[str(pair.image), str(pair.label), None]
              for pair in runs.labelled_pairs(MINI, data, "train")]
     job = {"settings": settings.to_json(), "base_size": 184, "pairs": pairs, "device": "cpu"}

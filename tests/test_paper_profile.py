@@ -34,7 +34,7 @@ def ade20k(tmp_path_factory):
 
 
 def test_settings_are_the_papers(ade20k):
-    settings = runs.row_settings(runs.find_row(FULL), PAPER, ade20k, 0)
+    settings = runs.row_settings(runs.find_row(FULL), PAPER, "", 0)
     facts = {"crop_size": 473, "batch_size": 16, "max_iter": 150_000, "base_lr": 0.01,
              "power": 0.9, "momentum": 0.9, "weight_decay": 1e-4, "aux_weight": 0.4,
              "guidance": "eighth", "rate_in_momentum": True, "decay_bn": False}
@@ -54,7 +54,7 @@ def test_learning_rate_follows_the_papers_schedule(iteration, rate):
 
 
 def test_new_layers_learn_ten_times_as_fast(ade20k):
-    settings = runs.row_settings(runs.find_row(FULL), PAPER, ade20k, 0)
+    settings = runs.row_settings(runs.find_row(FULL), PAPER, "", 0)
     net = PSPNet(**{**settings.model, "width": 0.125, "stem_width": 8})
     multipliers = {id(parameter): (group["lr_mult"], group["decay_mult"])
                    for group in parameter_groups(net) for parameter in group["params"]}

@@ -67,7 +67,10 @@ def test_a_plan_says_what_is_there(data):
 
 def test_a_training_is_named_by_everything_that_matters(data, tmp_path):
     def folder(name=BASELINE, seed=0, profile=MINI, backbones=None):
-        return runs.training_folder(tmp_path, runs.find_row(name), profile, data, seed, backbones)
+        row = runs.find_row(name)
+        list_sha256 = runs.data_set(profile, data).digest("train")
+        return runs.training_folder(tmp_path, row, runs.row_settings(row, profile, list_sha256,
+                                                                     seed, backbones))
 
     weights = tmp_path / "weights"
     weights.write_bytes(b"1")
@@ -89,13 +92,15 @@ def test_rows_of_one_protocol_share_a_test(data):
 
 
 def test_a_test_is_named_by_its_protocol_and_list(data):
-    names = {runs.test_folder(data, runs.row_protocol(row, profile), profile, data)
-             for row in TABLES["fidelity"][:9]
+    def folder(row, profile=MINI):
+        return runs.test_folder(data, runs.row_protocol(row, profile),
+                                runs.data_set(profile, data).digest("val"))
+
+    names = {folder(row, profile) for row in TABLES["fidelity"][:9]
              for profile in (MINI, dataclasses.replace(MINI, base_size=200))}
     assert len(names) == 18
     (data / "val.txt").write_text("c.png b.png\n")
-    assert runs.test_folder(data, runs.row_protocol(TABLES["fidelity"][0], MINI), MINI,
-                            data) not in names
+    assert folder(TABLES["fidelity"][0]) not in names
 
 
 def test_row_protocol():
@@ -121,14 +126,14 @@ def test_data_set_takes_lists_and_ade20k_as_downloaded(tmp_path):
     profile = PROFILES["paper"]
     pair, = runs.labelled_pairs(profile, tmp_path, "val")
     assert pair.label == tmp_path / "annotations" / "validation" / "ADE_1.png"
-    settings = runs.row_settings(runs.find_row(FULL), profile, tmp_path, 0)
+    settings, = (training.settings for training in plan.make_plan(
+        plan.select_tables("1", FULL), profile, tmp_path, tmp_path, 1, {})[0])
     assert settings.list_sha256 == runs.data_set(profile, tmp_path).digest("train")
     (tmp_path / "train.txt").write_text("a.jpg b.png\n")
     (tmp_path / "val.txt").write_text("a.jpg\n")
     pair, = runs.labelled_pairs(profile, tmp_path, "train")
     assert pair.label == tmp_path / "b.png" and pair.table[:3] == b"\xff\x00\x01"
-    assert runs.row_settings(runs.find_row(FULL), profile, tmp_path,
-                             0).list_sha256 == checkpoint.file_sha256(tmp_path / "train.txt")
+    assert runs.data_set(profile, tmp_path).digest("train") == checkpoint.file_sha256(tmp_path / "train.txt")
     with pytest.raises(UserError, match="val.txt must name an image and a label a line"):
         runs.labelled_pairs(profile, tmp_path, "val")
     with pytest.raises(UserError, match="no such data folder"):
