@@ -9,6 +9,7 @@ from experiments.profiles import PROFILES
 from experiments.run_row import prediction_name
 from pspnet_repro.data.lists import read_label, read_list
 from pspnet_repro.evaluation.metrics import ConfusionMatrix
+from pspnet_repro.evaluation.record import CountsFile
 from pspnet_repro.visualize import write_png
 
 MINI = PROFILES["mini"]
@@ -43,14 +44,18 @@ def write_run(folder, content, steps=40, curve=True):
 
 
 def write_predictions(test, data, wrong, profile=MINI):
-    """Predictions with `wrong[number]` wrong pixels an image; returns their ConfusionMatrix."""
-    matrix = ConfusionMatrix(len(profile.classes))
-    for number, pair in enumerate(read_list(data / "val.txt")):
-        label = read_label(pair.label, len(profile.classes))
-        predicted = label.copy()
-        predicted.flat[:wrong[number]] = (label.flat[:wrong[number]] + 1) % len(profile.classes)
-        write_png(test / "predictions" / prediction_name(number, pair), predicted)
-        matrix.update(predicted, label)
+    """Predictions with `wrong[number]` wrong pixels an image, and counts; their ConfusionMatrix."""
+    classes = len(profile.classes)
+    matrix = ConfusionMatrix(classes)
+    with CountsFile(test, {}, classes, len(wrong)) as record:
+        for number, pair in enumerate(read_list(data / "val.txt")):
+            label = read_label(pair.label, classes)
+            predicted = label.copy()
+            predicted.flat[:wrong[number]] = (label.flat[:wrong[number]] + 1) % classes
+            write_png(test / "predictions" / prediction_name(number, pair), predicted)
+            before = matrix.counts.copy()
+            matrix.update(predicted, label)
+            record.append(number, matrix.counts - before)
     return matrix
 
 

@@ -133,7 +133,8 @@ def test_data_set_takes_lists_and_ade20k_as_downloaded(tmp_path):
     (tmp_path / "val.txt").write_text("a.jpg\n")
     pair, = runs.labelled_pairs(profile, tmp_path, "train")
     assert pair.label == tmp_path / "b.png" and pair.table[:3] == b"\xff\x00\x01"
-    assert runs.data_set(profile, tmp_path).digest("train") == checkpoint.file_sha256(tmp_path / "train.txt")
+    digest = runs.data_set(profile, tmp_path).digest("train")
+    assert digest == checkpoint.file_sha256(tmp_path / "train.txt")
     with pytest.raises(UserError, match="val.txt must name an image and a label a line"):
         runs.labelled_pairs(profile, tmp_path, "val")
     with pytest.raises(UserError, match="no such data folder"):

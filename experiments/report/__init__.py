@@ -39,7 +39,7 @@ def _opening(results, profile):
 def _results_text(tables, results, profile):
     """All results and what follows from them as JSON, one run a line."""
     def spread(value):
-        return {"mean": value.mean, "deviation": value.deviation,
+        return {"mean": value.mean, "deviation": value.deviation, "interval": value.interval,
                 "by_seed": {str(seed): v for seed, v in value.values.items()}}
 
     told = {}

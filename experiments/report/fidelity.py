@@ -2,6 +2,7 @@
 
 from experiments.report.charts import costs_figure
 from experiments.report.document import Chart, Heading, Table, Text
+from experiments.report.resampling import DRAWS, SHARE
 from experiments.report.results import METRICS
 from experiments.rows import TABLES
 
@@ -53,7 +54,8 @@ def _line(row, cost, results):
     cells = [row.label]
     for metric in METRICS:
         spread = results.spread(row.name, metric)
-        cells += [spread.text() if spread else "-", cost[metric].text("+") if cost[metric] else "-"]
+        cells += [spread.text() if spread else "-", cost[metric].text("+") if cost[metric] else "-",
+                  cost[metric].interval_text() if cost[metric] else "-"]
     if not cost["mean_iou"] or cost["mean_iou"].deviation is None:
         return (*cells, "-")
     within = [words for metric, words in METRICS.items() if within_spread(cost[metric])]
@@ -70,12 +72,15 @@ def fidelity_blocks(results, profile):
               Text("Each row deviates from the authors' program in one thing. Change: the row "
                    f"minus {FIRST.label}, seed by seed, in points; mean ± sample deviation over "
                    "the seeds. A negative change is what the deviation costs. A change no larger "
-                   f"than its deviation is called within the spread.{doubt}")]
+                   f"than its deviation is called within the spread.{doubt} Over images: the "
+                   f"change in the middle {SHARE}% of {DRAWS} draws, with replacement, of the test "
+                   "images; it says how much a change hangs on them, not on the seed.")]
     if profile.fidelity_note:
         blocks.append(Text(profile.fidelity_note))
     if FIRST.name not in results:
         return [*blocks, Text(f"{FIRST.label} was not run, so that no cost is known.")]
-    heads = ("Row", *(word for words in METRICS.values() for word in (words, f"change in {words}")),
+    heads = ("Row", *(word for words in METRICS.values() for word in
+                       (words, f"change in {words}", f"its {SHARE}% over images")),
              "within the spread")
     drawn = {}
     for name, group in costs(results).items():

@@ -1,11 +1,12 @@
 """The finished runs that a report is about, read from their folders."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from experiments.report.resampling import drawn_figures, interval
 from pspnet_repro.errors import UserError, first_line
 
 PAPER = json.loads((Path(__file__).parents[1] / "paper.json").read_text(encoding="utf-8"))
@@ -83,9 +84,12 @@ class Spread:
 
     Attributes:
         values: {seed: figure}, in percent or in points of it.
+        draws: {seed: the figure in each draw of the test images}, of the seeds where that is
+            known; see resampling.py.
     """
 
     values: dict
+    draws: dict = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def mean(self):
@@ -98,8 +102,25 @@ class Spread:
 
     def minus(self, other):
         """The Spread of the difference to another, seed by seed, over the seeds of both."""
-        return Spread({seed: value - other.values[seed] for seed, value in self.values.items()
-                       if seed in other.values})
+        both = (self.values, other.values), (self.draws, other.draws)
+        return Spread(*({seed: value - theirs[seed] for seed, value in ours.items()
+                         if seed in theirs} for ours, theirs in both))
+
+    @property
+    def interval(self):
+        """(low, high) of the mean in the middle 95% of the draws; None where a seed has none."""
+        if not self.values or self.draws.keys() != self.values.keys():
+            return None
+        return interval(np.mean(list(self.draws.values()), 0))
+
+    @property
+    def clear(self):
+        """Whether the mean has the same sign throughout the interval."""
+        return self.interval is not None and self.interval[0] * self.interval[1] > 0
+
+    def interval_text(self):
+        """`low .. high` with signs, or "-"."""
+        return " .. ".join(number_text(end, "+") for end in self.interval or ()) or "-"
 
     def text(self, sign=""):
         """`mean ± deviation`; with sign "+" the mean bears its sign."""
@@ -136,6 +157,9 @@ class Results:
         self.runs = {name: [read_result(folder, profile) for folder in places]
                      for name, places in self.folders.items()}
         self._contextual = profile.contextual
+        self._draws = {name: {run["seed"]: drawn_figures(folder, run) for run, folder in
+                              zip(self.runs[name], places, strict=True)}
+                       for name, places in self.folders.items()}
 
     def __contains__(self, name):
         return name in self.runs
@@ -149,7 +173,9 @@ class Results:
         """
         if name not in self.runs:
             return None
-        return Spread({run["seed"]: self._percent(run, metric) for run in self.runs[name]})
+        return Spread({run["seed"]: self._percent(run, metric) for run in self.runs[name]},
+                      {seed: draws[metric] for seed, draws in self._draws[name].items()
+                       if metric in draws})
 
     def _percent(self, run, metric):
         if metric in METRICS:

@@ -3,6 +3,19 @@
 import numpy as np
 
 
+_EPS = np.finfo(np.float64).eps
+
+
+def class_iou(intersection, union):
+    """IoU of each class from (..., classes) pixels; 0 for a class that never occurs."""
+    return intersection / (_EPS + union)
+
+
+def accuracy(intersection, labelled):
+    """Pixel accuracy from (..., classes) pixels predicted rightly and (...) labelled pixels."""
+    return intersection.sum(-1) / (_EPS + labelled)
+
+
 class ConfusionMatrix:
     """Counts of (label, prediction) pairs over images.
 
@@ -53,7 +66,7 @@ class ConfusionMatrix:
     @property
     def iou(self):
         """(classes,) in 0..1."""
-        return self.intersection / (np.finfo(np.float64).eps + self.union)
+        return class_iou(self.intersection, self.union)
 
     @property
     def mean_iou(self):
@@ -63,4 +76,4 @@ class ConfusionMatrix:
     @property
     def pixel_accuracy(self):
         """Share of labelled pixels that are right; 0 without labels."""
-        return float(self.intersection.sum() / (np.finfo(np.float64).eps + self.counts.sum()))
+        return float(accuracy(self.intersection, self.counts.sum()))

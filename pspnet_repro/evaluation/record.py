@@ -66,20 +66,9 @@ class CountsFile:
             path.unlink()
 
     def _entries(self, path, data):
-        """{number: counts} of a file's whole lines."""
-        lines = data[:data.rfind(b"\n") + 1].decode("utf-8", errors="replace").splitlines()
-        entries = {}
-        for number, line in enumerate(lines, 1):
-            try:
-                content = json.loads(line)
-                if number == 1:
-                    self._compare(path, content)
-                else:
-                    entries[self._image(content)] = self._dense(content)
-            except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-                raise UserError(f"{path}, line {number}: not a record of a test: "
-                                f"{first_line(error)}") from error
-        return entries
+        """{number: counts} of a file of this test."""
+        return _parse(path, data, self.classes, self._images,
+                      lambda head: self._compare(path, head))
 
     def _compare(self, path, saved):
         for key in sorted({*saved, *self._about} - {"agreement"}):
@@ -87,26 +76,6 @@ class CountsFile:
                 raise UserError(f"{path}: holds a test with {key} = {saved.get(key)!r}, not "
                                 f"{self._about.get(key)!r}; choose another folder or remove this "
                                 f"file")
-
-    def _image(self, content):
-        number = content["image"]
-        if type(number) is not int or not 0 <= number < self._images:
-            raise ValueError(f"image must be a whole number from 0 to {self._images - 1}, got "
-                             f"{str(number)[:40]}")
-        return number
-
-    def _dense(self, content):
-        cells, values = content["cells"], content["counts"]
-        for name, numbers, low, high in (("cells", cells, 0, self.classes ** 2 - 1),
-                                         ("counts", values, 1, 2 ** 53 - 1)):
-            if type(numbers) is not list or not all(type(n) is int and low <= n <= high
-                                                    for n in numbers):
-                raise ValueError(f"{name} must be a list of whole numbers from {low} to {high}")
-        if len(cells) != len(values) or len(set(cells)) != len(cells):
-            raise ValueError("cells must name each cell once, with as many counts")
-        counts = np.zeros(self.classes ** 2, np.int64)
-        counts[cells] = values
-        return counts.reshape(self.classes, self.classes)
 
     def append(self, number, counts):
         """Note the counts, (classes, classes) int64, of image `number` of the list."""
@@ -131,3 +100,63 @@ def _line(number, counts):
     cells = np.flatnonzero(counts)
     return json.dumps({"image": number, "cells": cells.tolist(),
                        "counts": counts.flat[cells].tolist()})
+
+
+def _parse(path, data, classes, images, compare):
+    """{number: counts} of a file's whole lines, the first of which `compare` takes."""
+    lines = data[:data.rfind(b"\n") + 1].decode("utf-8", errors="replace").splitlines()
+    entries = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            content = json.loads(line)
+            if number == 1:
+                compare(content)
+            else:
+                entries[_image(content, images)] = _dense(content, classes)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            raise UserError(f"{path}, line {number}: not a record of a test: "
+                            f"{first_line(error)}") from error
+    return entries
+
+
+def _image(content, images):
+    number = content["image"]
+    if type(number) is not int or not 0 <= number < images:
+        raise ValueError(f"image must be a whole number from 0 to {images - 1}, got "
+                         f"{str(number)[:40]}")
+    return number
+
+
+def _dense(content, classes):
+    cells, values = content["cells"], content["counts"]
+    for name, numbers, low, high in (("cells", cells, 0, classes ** 2 - 1),
+                                     ("counts", values, 1, 2 ** 53 - 1)):
+        if type(numbers) is not list or not all(type(n) is int and low <= n <= high
+                                                for n in numbers):
+            raise ValueError(f"{name} must be a list of whole numbers from {low} to {high}")
+    if len(cells) != len(values) or len(set(cells)) != len(cells):
+        raise ValueError("cells must name each cell once, with as many counts")
+    counts = np.zeros(classes ** 2, np.int64)
+    counts[cells] = values
+    return counts.reshape(classes, classes)
+
+
+def read_counts(path, classes):
+    """The counts of a finished test.
+
+    Args:
+        path: of its counts.jsonl.
+        classes: number of classes.
+    Returns:
+        A list of (classes, classes) int64, one an image in the list's order.
+    Raises:
+        UserError: the file cannot be read, is damaged, or lacks an image.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
+    entries = _parse(path, data, classes, 2 ** 31, lambda head: None)
+    if not entries or len(entries) != max(entries) + 1:
+        raise UserError(f"{path}: must hold every image of a test")
+    return [entries[number] for number in range(len(entries))]

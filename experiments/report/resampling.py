@@ -1,0 +1,53 @@
+"""How far a test's figures move when other images like its own are drawn: a paired bootstrap."""
+
+import functools
+
+import numpy as np
+
+from pspnet_repro.errors import UserError
+from pspnet_repro.evaluation.metrics import ConfusionMatrix, accuracy, class_iou
+from pspnet_repro.evaluation.record import read_counts
+
+DRAWS, SHARE = 2000, 95
+
+
+@functools.lru_cache(maxsize=4)
+def _times(images):
+    """(DRAWS, images): how often a draw with replacement takes each image; the same for all tests
+    of as many images, so that their differences are those of the same draws."""
+    return np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=DRAWS)
+
+
+def drawn_figures(folder, result):
+    """Figures of a test in each draw of its images.
+
+    Args:
+        folder: of the test.
+        result: its result.json.
+    Returns:
+        {metric: (DRAWS,) in percent}; empty where the folder has no counts.jsonl.
+    Raises:
+        UserError: the file is damaged, or its images do not add up to the result's confusion.
+    """
+    path, classes = folder / "counts.jsonl", len(result["iou"])
+    if not path.exists():
+        return {}
+    matrices = []
+    for counts in read_counts(path, classes):
+        matrices.append(ConfusionMatrix(classes))
+        matrices[-1].counts += counts
+    if sum(matrix.counts for matrix in matrices).tolist() != result["confusion"]:
+        raise UserError(f"{path}: does not add up to the confusion matrix of result.json; remove "
+                        "the folder to test the row again")
+    times = _times(len(matrices))
+    intersection, union, labelled = (times @ np.array(parts) for parts in zip(*(
+        (matrix.intersection, matrix.union, matrix.counts.sum()) for matrix in matrices)))
+    return {"mean_iou": 100 * class_iou(intersection, union).mean(-1),
+            "pixel_accuracy": 100 * accuracy(intersection, labelled)}
+
+
+def interval(draws):
+    """(low, high): the middle SHARE percent of the draws, (DRAWS,)."""
+    rest = (100 - SHARE) / 2
+    low, high = np.percentile(draws, (rest, 100 - rest))
+    return float(low), float(high)
