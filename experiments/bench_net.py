@@ -9,6 +9,7 @@ import multiprocessing
 import statistics
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -171,8 +172,8 @@ def _peak(make, settings, crop, threads):
 
 def peak_mib(*arguments):
     """Peak memory of a new process that does it once."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, arguments)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak, *arguments).result()
 
 
 def heads(args):

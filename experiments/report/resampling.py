@@ -32,16 +32,17 @@ def drawn_figures(folder, result):
     path, classes = folder / "counts.jsonl", len(result["iou"])
     if not path.exists():
         return {}
-    matrices = []
+    parts, total = [], ConfusionMatrix(classes)
     for counts in read_counts(path, classes):
-        matrices.append(ConfusionMatrix(classes))
-        matrices[-1].counts += counts
-    if sum(matrix.counts for matrix in matrices).tolist() != result["confusion"]:
+        image = ConfusionMatrix(classes)
+        image.counts += counts
+        parts.append((image.intersection, image.union, counts.sum()))
+        total.counts += counts
+    if total.counts.tolist() != result.get("confusion"):
         raise UserError(f"{path}: does not add up to the confusion matrix of result.json; remove "
                         "the folder to test the row again")
-    times = _times(len(matrices))
-    intersection, union, labelled = (times @ np.array(parts) for parts in zip(*(
-        (matrix.intersection, matrix.union, matrix.counts.sum()) for matrix in matrices)))
+    times = _times(len(parts))
+    intersection, union, labelled = (times @ np.array(part) for part in zip(*parts))
     return {"mean_iou": 100 * class_iou(intersection, union).mean(-1),
             "pixel_accuracy": 100 * accuracy(intersection, labelled)}
 
