@@ -93,3 +93,13 @@ def test_results_name_no_path_of_a_machine():
         if path.suffix in (".json", ".md", ".html"):
             text = re.sub("base64,[^\"]*", "", path.read_text(encoding="utf-8"))
             assert not any(place in text for place in ("/work", "/root", "/home", "/tmp")), path
+
+
+def test_pages_repeat_what_reports_say():
+    """A line of a table with our figures, in README.md here or beside results, is a report's."""
+    said = {line for path in RESULTS.glob("*/report.md")
+            for line in path.read_text(encoding="utf-8").splitlines()}
+    pages = [RESULTS.parents[1] / "README.md", *RESULTS.glob("*/README.md")]
+    told = [line for path in pages for line in path.read_text(encoding="utf-8").splitlines()
+            if line.startswith("| ResNet50")]
+    assert len(told) >= 7 and set(told) <= said
