@@ -117,8 +117,19 @@ def save_model(path, model, **about):
         save(path, {**facts, "weights": model.state_dict()})
         return
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    write_bytes(path, safetensors.torch.save(
-        tensors, {name: json.dumps(fact) for name, fact in facts.items()}))
+    write_bytes(path, _sorted_metadata(safetensors.torch.save(
+        tensors, {name: json.dumps(fact) for name, fact in facts.items()})))
+
+
+def _sorted_metadata(data):
+    """The bytes of a safetensors file with its metadata in the order of their names: the library
+    writes them in a random one, and digests of files identify trainings."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def _kind(model):

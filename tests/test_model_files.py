@@ -40,6 +40,19 @@ def test_model_file_gives_the_network_back(tmp_path, name):
     assert content["origin"] == {"from": "here"} and content["kind"] == "pspnet"
 
 
+@pytest.mark.parametrize("name", ["net.pt", "net.safetensors"])
+def test_a_network_gives_the_same_file_every_time(tmp_path, name):
+    """Trainings are named by the digest of their initial weights' file."""
+    net, files = _drawn(PSPNet(**MODEL)), set()
+    for _ in range(8):
+        checkpoint.save_model(tmp_path / name, net, origin={"from": "Überall"}, crop_size=185)
+        files.add((tmp_path / name).read_bytes())
+    assert len(files) == 1
+    if name.endswith(".safetensors"):
+        with safetensors.safe_open(tmp_path / name, "pt") as file:
+            assert json.loads(file.metadata()["origin"]) == {"from": "Überall"}
+
+
 def test_settings_may_be_short_forms(tmp_path):
     """As in files from before `settings` named every width."""
     net = _drawn(PSPNet(**MODEL))
