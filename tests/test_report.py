@@ -147,6 +147,17 @@ def test_costs_are_paired_by_seed_in_two_groups(tmp_path):
                               "83.33 ± 5.77", "+0.00 ± 0.00", "-", "pixel accuracy")
 
 
+@pytest.mark.parametrize("other, said", [
+    ([(0.51, 0.5), (0.52, 0.5)], "No row falls below the authors' program in mean IoU. "),
+    ([(0.40, 0.5), (0.59, 0.5)], "No row falls below the authors' program in mean IoU by more than "
+                                 "its spread. 1 of 1 changes")])
+def test_a_cost_within_the_spread_is_none(tmp_path, other, said):
+    results = _results(tmp_path, {TABLES["fidelity"][0].name: [(0.5, 0.5), (0.5, 0.5)],
+                                  "test-no-flip": other})
+    assert any(said in block.text for block in fidelity_blocks(results, MINI)
+               if hasattr(block, "text"))
+
+
 def test_costs_keep_the_order_of_the_rows(tmp_path):
     rows = TABLES["fidelity"]
     results = _results(tmp_path, {row.name: [(0.5, 0.5)] for row in reversed(rows)})

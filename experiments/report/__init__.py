@@ -17,7 +17,7 @@ from pspnet_repro.checkpoint import write_bytes
 FIDELITY = "fidelity"
 
 
-def _opening(results, profile):
+def _opening(results, profile, with_paper):
     tests = {folder for folders in results.folders.values() for folder in folders}
     trainings = {folder.parent for folder in tests}
     seeds = sorted({run["seed"] for runs in results.runs.values() for run in runs})
@@ -27,7 +27,7 @@ def _opening(results, profile):
     if len(seeds) > 1:
         text += "± is the sample deviation over the seeds. "
     blocks = [Heading(1, f"PSPNet's tables, profile {profile.name}"), Text(text.strip())]
-    if profile.data != "ade20k":
+    if with_paper and profile.data != "ade20k":
         blocks.append(Text(
             "The paper's figures are on ADE20K, ours on other data: the columns \"difference\" "
             "say how far the numbers lie apart, and nothing about how well the paper is "
@@ -88,8 +88,9 @@ def write_report(tables, folders, profile, data, output):
         told += curve_blocks(f"Table {number}", labels, results)
         if number == "3":
             told += depth_blocks(results, profile)
-    blocks = [*_opening(results, profile), *summary, *told]
-    if profile.palette_rgb:
+    with_paper = any(number in PAPER for number in tables)
+    blocks = [*_opening(results, profile, with_paper), *summary, *told]
+    if with_paper and profile.palette_rgb:
         blocks += picture_blocks(results, profile, Path(data))
     blocks += class_blocks(names, results, profile) + provenance_blocks(names, results)
     write_bytes(output / "report.json", _results_text(tables, results, profile))

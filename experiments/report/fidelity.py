@@ -38,11 +38,16 @@ def within_spread(cost):
 
 def _sentence(group):
     """What the costs of a group amount to, [(Row, Spread of mean IoU)]."""
-    row, cost = min(group, key=lambda item: item[1].mean)
-    text = (f"The largest cost is that of \N{LEFT DOUBLE QUOTATION MARK}{row.label}"
-            f"\N{RIGHT DOUBLE QUOTATION MARK}: {cost.text('+')} points of mean IoU."
-            if cost.mean < 0 else f"No row falls below {FIRST.label} in mean IoU.")
-    if cost.deviation is None:
+    lower = [(row, cost) for row, cost in group if cost.mean < 0]
+    beyond = [item for item in lower if not within_spread(item[1])]
+    if beyond:
+        row, cost = min(beyond, key=lambda item: item[1].mean)
+        text = (f"The largest cost is that of \N{LEFT DOUBLE QUOTATION MARK}{row.label}"
+                f"\N{RIGHT DOUBLE QUOTATION MARK}: {cost.text('+')} points of mean IoU.")
+    else:
+        text = (f"No row falls below {FIRST.label} in mean IoU"
+                f"{' by more than its spread' if lower else ''}.")
+    if any(cost.deviation is None for _, cost in group):
         return text + " One seed was run, so that nothing is known of the spread."
     outside = [f"{row.label} ({cost.text('+')})" for row, cost in group if not within_spread(cost)]
     text += (f" {len(group) - len(outside)} of {len(group)} changes in mean IoU are within "
@@ -59,7 +64,7 @@ def _line(row, cost, results):
     if not cost["mean_iou"] or cost["mean_iou"].deviation is None:
         return (*cells, "-")
     within = [words for metric, words in METRICS.items() if within_spread(cost[metric])]
-    return (*cells, " and ".join(within) or "no")
+    return (*cells, "both" if len(within) == len(METRICS) else ", ".join(within) or "no")
 
 
 def fidelity_blocks(results, profile):
