@@ -32,7 +32,18 @@ def _run(folder, images, seed=0):
 
 def test_images_come_in_the_order_of_the_list(tmp_path):
     test = _run(tmp_path / "run", [0, 1, 2])
-    assert [counts[1, 0] for counts in read_counts(test / "counts.jsonl", 2)] == [0, 1, 2]
+    assert [counts[1, 0] for counts in read_counts(test, 2)] == [0, 1, 2]
+
+
+def test_images_of_all_processes_count(tmp_path):
+    """Each process leaves a file of its own."""
+    test = _run(tmp_path / "run", [0, 1, 2])
+    head, *lines = (test / "counts.jsonl").read_text().splitlines(keepends=True)
+    (test / "counts.jsonl").write_text(head + lines[0])
+    (test / "counts-1.jsonl").write_text(head + lines[1])
+    (test / "counts-2.jsonl").write_text(head + lines[2])
+    assert [counts[1, 0] for counts in read_counts(test, 2)] == [0, 1, 2]
+    assert drawn_figures(test, json.loads((test / "result.json").read_text()))
 
 
 def test_draws_have_the_figures_of_what_they_drew(tmp_path):

@@ -33,7 +33,7 @@ def drawn_figures(folder, result):
     if not path.exists():
         return {}
     parts, total = [], ConfusionMatrix(classes)
-    for counts in read_counts(path, classes):
+    for counts in read_counts(folder, classes):
         image = ConfusionMatrix(classes)
         image.counts += counts
         parts.append((image.intersection, image.union, counts.sum()))

@@ -141,22 +141,24 @@ def _dense(content, classes):
     return counts.reshape(classes, classes)
 
 
-def read_counts(path, classes):
-    """The counts of a finished test.
+def read_counts(folder, classes):
+    """The counts of a finished test, of the files of all processes that tested together.
 
     Args:
-        path: of its counts.jsonl.
+        folder: of the test.
         classes: number of classes.
     Returns:
         A list of (classes, classes) int64, one an image in the list's order.
     Raises:
-        UserError: the file cannot be read, is damaged, or lacks an image.
+        UserError: a file cannot be read or is damaged, or they lack an image.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
-    entries = _parse(path, data, classes, 2 ** 31, lambda head: None)
+    merged, entries = folder / "counts.jsonl", {}
+    for path in [merged, *sorted(folder.glob("counts-*.jsonl"))]:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
+        entries |= _parse(path, data, classes, 2 ** 31, lambda head: None)
     if not entries or len(entries) != max(entries) + 1:
-        raise UserError(f"{path}: must hold every image of a test")
+        raise UserError(f"{merged}: must hold every image of a test")
     return [entries[number] for number in range(len(entries))]
