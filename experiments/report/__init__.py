@@ -76,7 +76,8 @@ def write_report(tables, folders, profile, data, output):
         UserError: a file of a run or of the data cannot be read, or the report not be written.
     """
     output, results = Path(output), Results(folders, profile)
-    summary = summary_blocks([number for number in tables if number in PAPER], results)
+    papers = [number for number in tables if number in PAPER]
+    summary = summary_blocks(papers, results)
     told, names = [], {}
     for number, rows in tables.items():
         labels = {row.name: row_label(number, row) for row in rows}
@@ -88,9 +89,8 @@ def write_report(tables, folders, profile, data, output):
         told += curve_blocks(f"Table {number}", labels, results)
         if number == "3":
             told += depth_blocks(results, profile)
-    with_paper = any(number in PAPER for number in tables)
-    blocks = [*_opening(results, profile, with_paper), *summary, *told]
-    if with_paper and profile.palette_rgb:
+    blocks = [*_opening(results, profile, bool(papers)), *summary, *told]
+    if papers and profile.palette_rgb:
         blocks += picture_blocks(results, profile, Path(data))
     blocks += class_blocks(names, results, profile) + provenance_blocks(names, results)
     write_bytes(output / "report.json", _results_text(tables, results, profile))

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +107,7 @@ class Spread:
         return Spread(*({seed: value - theirs[seed] for seed, value in ours.items()
                          if seed in theirs} for ours, theirs in both))
 
-    @property
+    @cached_property
     def interval(self):
         """(low, high) of the mean in the middle 95% of the draws; None where a seed has none."""
         if not self.values or self.draws.keys() != self.values.keys():

@@ -9,15 +9,16 @@ from pspnet_repro import checkpoint
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UserError, first_line
 
+_MERGED = "counts.jsonl"
+
 
 class CountsFile:
     """Counts of (label, prediction) pairs, one line an image, appended as images are done.
 
     The first line says what the counts depend on; a file that says something else is refused, but
-    for the agreement with float32, which is measured anew at every start. A
-    last line that was cut off is dropped. Each process appends to a file of its own; the next
-    start merges them into counts.jsonl, whatever its number of processes. A context manager:
-    leaving it closes the file.
+    for the agreement with float32, which is measured anew at every start. A last line that was
+    cut off is dropped. Each process appends to a file of its own; the next start merges them into
+    counts.jsonl, whatever its number of processes. A context manager: leaving it closes the file.
 
     Args:
         folder: of the files, made where it is missing; processes on several machines must all
@@ -41,10 +42,10 @@ class CountsFile:
         self._about = json.loads(json.dumps(about))
         self._head = json.dumps({**about, "agreement": agreement}) + "\n"
         self._lock = None
-        merged = folder / "counts.jsonl"
+        merged = folder / _MERGED
         self.path = merged if processes.first else folder / f"counts-{processes.rank}.jsonl"
         try:
-            processes.on_first(lambda: self._merge(folder, merged))
+            processes.on_first(lambda: self._merge(folder))
             self.done = dict(self._entries(merged, processes.share_file(merged)))
             if not processes.first:
                 checkpoint.write_bytes(self.path, self._head)
@@ -52,14 +53,13 @@ class CountsFile:
         except OSError as error:
             raise UserError(f"{self.path}: cannot be used: {first_line(error)}") from error
 
-    def _merge(self, folder, merged):
+    def _merge(self, folder):
         """Bring the images of all files of the folder into one."""
         self._lock = checkpoint.lock_folder(folder)
-        others = sorted(folder.glob("counts-*.jsonl"))
+        merged, *others = _files(folder)
         done = {}
-        for path in [merged, *others]:
-            if path.exists():
-                done |= self._entries(path, path.read_bytes())
+        for path in [merged, *others] if merged.exists() else others:
+            done |= self._entries(path, path.read_bytes())
         lines = (_line(k, counts) + "\n" for k, counts in done.items())
         checkpoint.write_bytes(merged, self._head + "".join(lines))
         for path in others:
@@ -93,6 +93,11 @@ class CountsFile:
         self._file.close()
         if self._lock is not None:
             self._lock.close()
+
+
+def _files(folder):
+    """The file that a start merges into, and those of the other processes."""
+    return [folder / _MERGED, *sorted(folder.glob("counts-*.jsonl"))]
 
 
 def _line(number, counts):
@@ -152,13 +157,13 @@ def read_counts(folder, classes):
     Raises:
         UserError: a file cannot be read or is damaged, or they lack an image.
     """
-    merged, entries = folder / "counts.jsonl", {}
-    for path in [merged, *sorted(folder.glob("counts-*.jsonl"))]:
+    entries = {}
+    for path in _files(folder):
         try:
             data = path.read_bytes()
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
         entries |= _parse(path, data, classes, 2 ** 31, lambda head: None)
     if not entries or len(entries) != max(entries) + 1:
-        raise UserError(f"{merged}: must hold every image of a test")
+        raise UserError(f"{folder / _MERGED}: must hold every image of a test")
     return [entries[number] for number in range(len(entries))]
