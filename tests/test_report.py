@@ -154,8 +154,9 @@ def test_costs_are_paired_by_seed_in_two_groups(tmp_path):
 def test_a_cost_within_the_spread_is_none(tmp_path, other, said):
     results = _results(tmp_path, {TABLES["fidelity"][0].name: [(0.5, 0.5), (0.5, 0.5)],
                                   "test-no-flip": other})
-    assert any(said in block.text for block in fidelity_blocks(results, MINI)
-               if hasattr(block, "text"))
+    texts = [block.text for block in fidelity_blocks(results, MINI) if hasattr(block, "text")]
+    assert any(said in text for text in texts)
+    assert RETESTED in texts and RETRAINED not in texts  # of which no row was run
 
 
 def test_costs_keep_the_order_of_the_rows(tmp_path):

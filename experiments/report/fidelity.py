@@ -68,7 +68,7 @@ def _line(row, cost, results):
 
 
 def fidelity_blocks(results, profile):
-    """The table `fidelity` as parts of a report."""
+    """The table `fidelity` as parts of a report; a group none of whose rows was run is left out."""
     seeds = results.seeds
     doubt = (f" One beyond it is a hint, no proof: of rows without any effect one in "
              f"{2 ** (seeds - 1)} would show the same sign in all {seeds} seeds."
@@ -89,6 +89,8 @@ def fidelity_blocks(results, profile):
              "within the spread")
     drawn = {}
     for name, group in costs(results).items():
+        if not any(row.name in results for row, _ in group):
+            continue
         known = [(row, cost["mean_iou"]) for row, cost in group if cost["mean_iou"]]
         lines = [_line(FIRST, dict.fromkeys(METRICS), results),
                  *(_line(row, cost, results) for row, cost in group)]
