@@ -1,5 +1,6 @@
-"""The solver, and with it the network's parts, against trajectories of the original program."""
+"""The solver, and `train` as a whole, against trajectories of the original program."""
 
+import json
 import re
 
 import numpy as np
@@ -8,18 +9,12 @@ import torch
 from conftest import golden_files, read_golden
 from torch import nn
 
-from pspnet_repro import PSPNet, ops
-from pspnet_repro.loss import guided_loss
+from pspnet_repro import PSPNet, checkpoint, ops
+from pspnet_repro.data.lists import Pair
 from pspnet_repro.names import caffe_names
 from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
 from pspnet_repro.sync_bn import SyncBatchNorm2d
-
-
-def _mini(pool, arithmetic):
-    """The miniature network of the golden trajectories, in the original's order of operations."""
-    return PSPNet(5, pool=pool, dropout=0.0, variance="biased", initial_running_var=0.0,
-                  backbone="mini", stem_width=8, head_width=16, aux_width=8, head="literal",
-                  arithmetic=arithmetic)
+from pspnet_repro.train import TrainSettings, train
 
 
 def _caffe_tensors(net):
@@ -58,68 +53,84 @@ def _worst_error(tensors, arrays, step):
     return worst
 
 
-def _training(arrays, arithmetic):
-    """Our network and solver in a recorded training: (step, main loss, auxiliary loss, tensors)."""
-    text = str(arrays["solver"])
-    net = _mini("max" if "pool: MAX kernel_size: 12" in str(arrays["net"]) else "ave", arithmetic)
-    guidance = "eighth" if "label_shrink" in str(arrays["net"]) else "full"
-    tensors = _caffe_tensors(net)
+def _golden_training(arrays, arithmetic, folder, monkeypatch, threads=2):
+    """A recorded training, repeated by `train` from the recorded weights on the recorded batches.
+
+    Returns:
+        The lines of losses.jsonl, and {step: tensors} of the steps whose weights are recorded.
+    """
+    solver, prototxt = str(arrays["solver"]), str(arrays["net"])
+    max_iter, iter_size = int(_field(solver, "max_iter")), int(_field(solver, "iter_size"))
+    model = {"classes": 5, "dropout": 0.0, "variance": "biased", "backbone": "mini",
+             "stem_width": 8, "head_width": 16, "aux_width": 8, "head": "literal",
+             "pool": "max" if "pool: MAX kernel_size: 12" in prototxt else "ave",
+             "arithmetic": arithmetic}
+    settings = TrainSettings(
+        model=model, data="golden", list_sha256="", crop_size=arrays["data@0"].shape[-1],
+        batch_size=len(arrays["data@0"]), iter_size=iter_size, max_iter=max_iter,
+        **{name: _field(solver, name) for name in ("base_lr", "power", "momentum", "weight_decay")},
+        guidance="eighth" if "label_shrink" in prototxt else "full", threads=threads)
+    start = PSPNet(**model)
+    tensors = _caffe_tensors(start)
     assert {f"init/{layer}/{k}" for layer, k in tensors} == {n for n in arrays if
                                                              n.startswith("init/")}
     with torch.no_grad():
         for (layer, k), tensor in tensors.items():
             tensor.copy_(torch.from_numpy(arrays[f"init/{layer}/{k}"]).view_as(tensor))
-    max_iter, iter_size = int(_field(text, "max_iter")), int(_field(text, "iter_size"))
-    base_lr, power = _field(text, "base_lr"), _field(text, "power")
-    solver = CaffeSGD(parameter_groups(net), base_lr, _field(text, "momentum"),
-                      _field(text, "weight_decay"), iter_size)
-    for t in range(max_iter):
-        solver.set_rate(poly_rate(base_lr, t, max_iter, power))
-        solver.zero_grad()
-        for _ in range(iter_size):
-            branches = net(torch.from_numpy(arrays[f"data@{t}"]).float())
-            labels = torch.from_numpy(arrays[f"label@{t}"])[:, 0]
-            loss, aux_loss = (guided_loss(logits, labels, guidance, 8, arithmetic=arithmetic)
-                              for logits in branches)
-            (loss + 0.4 * aux_loss).backward()
-        solver.step()
-        yield t + 1, loss.item(), aux_loss.item(), tensors
+    checkpoint.save_model(folder / "start.pt", start)
 
+    def batches(_sequence, _batch_size, first, last, _workers, _slots):
+        for t in range(first, last):
+            yield (torch.from_numpy(arrays[f"data@{t // iter_size}"]).float(),
+                   torch.from_numpy(arrays[f"label@{t // iter_size}"])[:, 0])
 
-def _recorded_steps(arrays):
-    return [t for t in range(1, 100) if f"step{t}/conv1/0" in arrays]
+    seen, recorded = {}, [t for t in range(1, 100) if f"step{t}/conv1/0" in arrays]
+
+    def look(net):
+        step = len(seen) + 1
+        seen[step] = ({key: tensor.detach().clone() for key, tensor in _caffe_tensors(net).items()}
+                      if step in recorded else None)
+        return {}
+
+    monkeypatch.setattr("pspnet_repro.train.batches", batches)
+    train(settings, [Pair("golden", "golden")], folder / "run", progress=False,
+          initial_weights=folder / "start.pt", watch=(1, look))
+    lines = [json.loads(line) for line in
+             (folder / "run" / "losses.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == list(range(max_iter))
+    assert recorded == [1, 2, 3, 10, max_iter]
+    return lines, {step: seen[step] for step in recorded}
 
 
 @pytest.mark.skipif(ops.USE_REFERENCE, reason="the reference has other orders of sums")
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("path", golden_files("solver"))
-def test_original_arithmetic_repeats_golden_trajectory(path, threads):
-    torch.set_num_threads(threads)
-    arrays, checked = read_golden(path), []
-    for step, loss, aux_loss, tensors in _training(arrays, "original"):
-        assert (loss, aux_loss) == (arrays[f"loss@{step - 1}"], arrays[f"loss_aux@{step - 1}"])
-        if step in _recorded_steps(arrays):
-            for (layer, k), tensor in tensors.items():
-                wanted = arrays[f"step{step}/{layer}/{k}"].reshape(tensor.shape)
-                np.testing.assert_array_equal(tensor.detach().numpy(), wanted, f"{layer}/{k}")
-            checked.append(step)
-    assert checked == [1, 2, 3, 10, step]
+def test_original_arithmetic_repeats_golden_trajectory(path, threads, tmp_path, monkeypatch):
+    arrays = read_golden(path)
+    lines, steps = _golden_training(arrays, "original", tmp_path, monkeypatch, threads)
+    for line in lines:
+        t = line["iteration"]
+        assert (line["loss"], line["loss_aux"]) == (arrays[f"loss@{t}"], arrays[f"loss_aux@{t}"])
+    for step, tensors in steps.items():
+        for (layer, k), tensor in tensors.items():
+            wanted = arrays[f"step{step}/{layer}/{k}"].reshape(tensor.shape)
+            np.testing.assert_array_equal(tensor.numpy(), wanted, f"{step}/{layer}/{k}")
 
 
 @pytest.mark.parametrize("path", golden_files("solver"))
-def test_training_matches_golden_trajectory(path):
-    arrays, checked = read_golden(path), []
-    for step, loss, aux_loss, tensors in _training(arrays, "torch"):
-        chaotic = path.stem in CHAOTIC and step > 3
-        rtol = 5e-2 if chaotic else 1e-5
-        np.testing.assert_allclose(loss, arrays[f"loss@{step - 1}"], rtol=rtol)
-        np.testing.assert_allclose(aux_loss, arrays[f"loss_aux@{step - 1}"], rtol=rtol)
-        if step in _recorded_steps(arrays) and not chaotic:
+def test_training_matches_golden_trajectory(path, tmp_path, monkeypatch):
+    arrays = read_golden(path)
+    lines, steps = _golden_training(arrays, "torch", tmp_path, monkeypatch)
+    for line in lines:
+        t = line["iteration"]
+        rtol = 5e-2 if path.stem in CHAOTIC and t >= 3 else 1e-5
+        np.testing.assert_allclose(line["loss"], arrays[f"loss@{t}"], rtol=rtol)
+        np.testing.assert_allclose(line["loss_aux"], arrays[f"loss_aux@{t}"], rtol=rtol)
+    for step, tensors in steps.items():
+        if path.stem not in CHAOTIC or step <= 3:
             error, where = _worst_error(tensors, arrays, step)
             # Rounding errors grow with the iterations.
             assert error <= {1: 1e-5, 2: 5e-5, 3: 5e-5}.get(step, 2e-4), (step, where)
-            checked.append(step)
-    assert checked == ([1, 2, 3] if path.stem in CHAOTIC else [1, 2, 3, 10, step])
 
 
 def test_poly_rate():
