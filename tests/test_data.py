@@ -1,4 +1,4 @@
-"""Lists, labels, augmentation, the sequence of samples, the embedded scenes."""
+"""Lists, labels, the sequence of samples, the embedded scenes."""
 
 import json
 
@@ -9,10 +9,10 @@ import torch
 
 from pspnet_repro import PSPNet
 from pspnet_repro.data import scenes
-from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation, augment
+from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.classes import Classes, read_classes
 from pspnet_repro.data.dataset import TrainingSequence, batches
-from pspnet_repro.data.lists import MEAN_BGR, Pair, read_image, read_label, read_list, read_pair
+from pspnet_repro.data.lists import Pair, read_image, read_label, read_list, read_pair
 from pspnet_repro.errors import UserError
 
 
@@ -88,57 +88,6 @@ def test_read_label_with_void_zero(folder):
     cv2.imwrite(str(folder / "ade.png"), np.array([[0, 1, 150]], np.uint8))
     assert read_label(folder / "ade.png", 150, zero_is_void=True).tolist() == [[255, 0, 149]]
     _expect("labels must be 0..149, got 150", read_label, folder / "ade.png", 149, True)
-
-
-def test_augment_off_is_a_crop():
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (50, 70, 3), np.uint8)
-    label = rng.integers(0, 4, (50, 70), np.uint8)
-    crop, crop_label = augment(image, label, 33, NO_AUGMENTATION, rng)
-    places = [(y, x) for y in range(18) for x in range(38)
-              if np.array_equal(label[y:y + 33, x:x + 33], crop_label)]
-    assert len(places) == 1
-    y, x = places[0]
-    assert np.array_equal(crop.transpose(1, 2, 0),
-                          image[y:y + 33, x:x + 33].astype(np.float32) - MEAN_BGR)
-
-
-def test_augment_pads_with_mean_and_255():
-    crop, label = augment(np.zeros((5, 7, 3), np.uint8), np.zeros((5, 7), np.uint8), 9,
-                          NO_AUGMENTATION, np.random.default_rng(0))
-    assert (label[2:7, 1:8] == 0).all() and (label == 255).sum() == 81 - 35
-    assert not crop[:, label == 255].any()
-
-
-def test_augment_mirrors_image_and_label_together():
-    image = np.arange(9 * 9, dtype=np.uint8).reshape(9, 9)
-    settings = Augmentation(scales=None, rotation=0, blur=False, mirror=True)
-    seen = set()
-    for seed in range(20):
-        crop, label = augment(np.repeat(image[:, :, None], 3, 2), image, 9, settings,
-                              np.random.default_rng(seed))
-        assert np.array_equal(crop[0] + MEAN_BGR[0], label.astype(np.float32))
-        seen.add(label[0, 0].item())
-    assert seen == {0, 8}
-
-
-def test_augment_draws_every_kind():
-    """Each switch changes something, and the scale covers its range."""
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (60, 60, 3), np.uint8)
-    label = np.zeros((60, 60), np.uint8)
-    for field, value in (("rotation", 10.0), ("blur", True)):
-        only = Augmentation(**{"scales": None, "rotation": 0.0, "blur": False, "mirror": False,
-                               field: value})
-        changed = sum(not np.array_equal(
-            augment(image, label, 60, only, np.random.default_rng(s))[0],
-            augment(image, label, 60, NO_AUGMENTATION, np.random.default_rng(s))[0])
-            for s in range(200))
-        assert 70 <= changed <= 130  # half of 200, within four deviations
-    only = Augmentation(rotation=0.0, blur=False, mirror=False)
-    sides = [np.sqrt((augment(image, label, 121, only, np.random.default_rng(s))[1] == 0).sum())
-             for s in range(100)]
-    assert 30 <= min(sides) < 35 and 115 < max(sides) <= 120
 
 
 def _sequence(folder, **changes):

@@ -1,0 +1,131 @@
+"""Training augmentation: where each pixel and its label go."""
+
+import cv2
+import numpy as np
+import pytest
+
+from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation, augment
+from pspnet_repro.data.lists import MEAN_BGR
+
+OFF = {"scales": None, "rotation": 0.0, "blur": False, "mirror": False}
+
+
+class Draws:
+    """Stands for the generator: numbers in the order in which `augment` uses them."""
+
+    def __init__(self, scale=0.5, turn=0.9, angle=0.5, blur=0.9, mirror=0.9, top=0.0, left=0.0):
+        self.numbers = scale, turn, angle, blur, mirror, top, left
+
+    def random(self, count):
+        assert count == len(self.numbers)
+        return np.array(self.numbers)
+
+
+def _patches(side):
+    """A label map of 4x4 patches of the values 0, 3 and 9, and an image of 20 times the label."""
+    label = np.random.default_rng(0).choice(np.array([0, 3, 9], np.uint8), (4, 4))
+    label = np.kron(label, np.ones((side // 4, side // 4), np.uint8))
+    return np.repeat(20 * label[:, :, None], 3, 2), label
+
+
+def _inside(label):
+    """Where the 5x5 pixels around one have one label."""
+    square, wide = np.ones((5, 5), np.uint8), np.pad(label, 1, constant_values=254)
+    return (cv2.erode(wide, square) == cv2.dilate(wide, square))[1:-1, 1:-1]
+
+
+def _check_agreement(crop, label):
+    """No label is blended, and inside patches the image shows what the label says."""
+    assert set(np.unique(label)) <= {0, 3, 9, 255}
+    inside = _inside(label)
+    assert inside[label != 255].mean() > 0.3
+    colours = np.where(label[..., None] == 255, MEAN_BGR, 20.0 * label[..., None]) - MEAN_BGR
+    np.testing.assert_allclose(crop.transpose(1, 2, 0)[inside], colours[inside], atol=1e-3)
+
+
+def test_no_augmentation_is_a_crop():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (50, 70, 3), np.uint8)
+    label = rng.integers(0, 4, (50, 70), np.uint8)
+    crop, crop_label = augment(image, label, 33, NO_AUGMENTATION, rng)
+    places = [(y, x) for y in range(18) for x in range(38)
+              if np.array_equal(label[y:y + 33, x:x + 33], crop_label)]
+    assert len(places) == 1
+    y, x = places[0]
+    assert np.array_equal(crop.transpose(1, 2, 0),
+                          image[y:y + 33, x:x + 33].astype(np.float32) - MEAN_BGR)
+
+
+def test_small_images_are_padded_with_mean_and_255():
+    crop, label = augment(np.zeros((5, 7, 3), np.uint8), np.zeros((5, 7), np.uint8), 9,
+                          NO_AUGMENTATION, np.random.default_rng(0))
+    assert (label[2:7, 1:8] == 0).all() and (label == 255).sum() == 81 - 35
+    assert not crop[:, label == 255].any()
+
+
+def test_mirror_turns_image_and_label_together():
+    image = np.arange(9 * 9, dtype=np.uint8).reshape(9, 9)
+    settings = Augmentation(scales=None, rotation=0, blur=False, mirror=True)
+    seen = set()
+    for seed in range(20):
+        crop, label = augment(np.repeat(image[:, :, None], 3, 2), image, 9, settings,
+                              np.random.default_rng(seed))
+        assert np.array_equal(crop[0] + MEAN_BGR[0], label.astype(np.float32))
+        seen.add(label[0, 0].item())
+    assert seen == {0, 8}
+
+
+@pytest.mark.parametrize("draw, factor", [(0.0, 0.5), (0.5, 1.25), (0.999999, 2.0)])
+def test_resize_covers_its_range_and_blends_no_labels(draw, factor):
+    image, label = _patches(96)
+    crop, label = augment(image[:80], label[:80], 201, Augmentation(**OFF | {"scales": (0.5, 2.0)}),
+                          Draws(scale=draw))
+    rows, columns = np.nonzero(label != 255)
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (80 * factor, 96 * factor)
+    _check_agreement(crop, label)
+
+
+@pytest.mark.parametrize("angle, degrees", [(0.0, -10.0), (0.25, -5.0), (1.0, 10.0)])
+def test_rotation_turns_image_and_label_about_the_centre(angle, degrees):
+    only = Augmentation(**OFF | {"rotation": 10.0})
+    image, label = _patches(96)
+    crop, label = augment(image, label, 96, only, Draws(turn=0.49, angle=angle))
+    assert (label == 255).sum() > 100 * abs(degrees) / 5
+    _check_agreement(crop, label)
+    # A line through the centre: counterclockwise angles raise its right end, against the rows.
+    line = np.zeros((121, 121), np.uint8)
+    line[59:62] = 1
+    _, line = augment(np.zeros((121, 121, 3), np.uint8), line, 121, only,
+                      Draws(turn=0.49, angle=angle))
+    rows, columns = np.nonzero(line == 1)
+    slope, offset = np.polyfit(columns - 60.0, rows - 60.0, 1)
+    assert np.degrees(np.arctan(-slope)) == pytest.approx(degrees, abs=0.3)
+    assert abs(offset) < 0.7
+
+
+def test_blur_is_a_gaussian_of_5_pixels_after_the_rotation():
+    only = Augmentation(**OFF | {"blur": True})
+    image = np.zeros((11, 11, 3), np.uint8)
+    image[5, 5] = 200
+    crop, _ = augment(image, np.zeros((11, 11), np.uint8), 11, only, Draws(blur=0.49))
+    taps = np.array([1, 4, 6, 4, 1]) / 16  # OpenCV's own for 5 pixels
+    wanted = np.zeros((11, 11))
+    wanted[3:8, 3:8] = 200 * np.outer(taps, taps)
+    np.testing.assert_allclose(crop[0] + MEAN_BGR[0], wanted, atol=1e-3)
+    # It reaches two pixels beyond the rotated image's edge, where the rotation leaves the mean.
+    both = Augmentation(**OFF | {"rotation": 10.0, "blur": True})
+    crop, label = augment(np.zeros((60, 60, 3), np.uint8), np.zeros((60, 60), np.uint8), 60, both,
+                          Draws(turn=0.0, angle=1.0, blur=0.49))
+    beyond = cv2.dilate((label == 0).astype(np.uint8), np.ones((3, 3), np.uint8)) == 0
+    assert (np.abs(crop[0][beyond]) > 1).sum() > 10
+
+
+@pytest.mark.parametrize("field, value", [("rotation", 10.0), ("blur", True), ("mirror", True)])
+def test_each_kind_happens_to_half_of_the_images(field, value):
+    image = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
+    label = np.zeros((60, 60), np.uint8)
+    changed = sum(not np.array_equal(
+        augment(image, label, 60, Augmentation(**OFF | {field: value}), np.random.default_rng(s))[0],
+        augment(image, label, 60, NO_AUGMENTATION, np.random.default_rng(s))[0])
+        for s in range(200))
+    assert 70 <= changed <= 130  # half of 200, within four deviations
