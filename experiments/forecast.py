@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from experiments.estimate import measure_all
 from experiments.run_row import CURVE_IMAGES, CURVE_POINTS
-from experiments.runs import labelled_pairs, row_protocol
+from experiments.runs import labelled_pairs, look_protocol, row_protocol
 from experiments.work import network_key, step_work, window_work, windows_an_image
 from pspnet_repro.data.lists import read_image
 
@@ -15,10 +15,17 @@ SAMPLES = 4  # training images whose reading is timed
 
 @dataclass(frozen=True)
 class Tests:
-    """What tests of a profile have in common: images, and windows that each row wants of one."""
+    """What tests of a profile have in common.
+
+    Attributes:
+        images: how many.
+        windows: {row name: windows that it wants of one image}.
+        look: windows of one image in a look at a training.
+    """
 
     images: int
     windows: dict
+    look: float
 
 
 def tests_of(trainings, profile, data):
@@ -26,8 +33,11 @@ def tests_of(trainings, profile, data):
     pairs = labelled_pairs(profile, data, "val")
     height, width = read_image(pairs[0].image).shape[:2]
     rows = {row.name: row for training in trainings for row in training.tests.values()}
-    return Tests(len(pairs), {name: windows_an_image(row_protocol(row, profile), height, width)
-                              for name, row in rows.items()})
+    def windows(protocol):
+        return windows_an_image(protocol, height, width)
+
+    return Tests(len(pairs), {name: windows(row_protocol(row, profile))
+                              for name, row in rows.items()}, windows(look_protocol(profile)))
 
 
 def _amounts(training, tests):
@@ -35,7 +45,7 @@ def _amounts(training, tests):
     steps = training.steps - training.steps_done()
     windows = sum(tests.images * tests.windows[row.name] for row in training.missing())
     looks = CURVE_POINTS * min(CURVE_IMAGES, tests.images) * steps / training.steps
-    return steps, windows + looks * 2
+    return steps, windows + looks * tests.look
 
 
 def longest_first(trainings, tests):

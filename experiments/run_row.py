@@ -24,14 +24,14 @@ import numpy as np
 import torch
 
 from experiments.profiles import PROFILES
-from experiments.runs import (data_set, find_row, labelled_pairs, parse_backbone, row_depth,
-                              row_protocol, row_settings, test_folder, training_folder)
+from experiments.runs import (data_set, find_row, labelled_pairs, look_protocol, parse_backbone,
+                              row_depth, row_protocol, row_settings, test_folder,
+                              training_folder)
 from pspnet_repro import checkpoint, distributed
 from pspnet_repro.errors import UsageError, UserError
-from pspnet_repro.evaluation import Protocol
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.record import CountsFile
-from pspnet_repro.memory import peak_bytes
+from pspnet_repro.memory import peak_bytes, reset_peak
 from pspnet_repro.run_folder import Interrupted
 from pspnet_repro.train import train, weights_digest
 from pspnet_repro.visualize import write_png
@@ -127,10 +127,9 @@ def _watch(profile, pairs, max_iter, processes):
     """What train's `watch` takes: a few validation images, spread over the list, at some steps."""
     chosen = [pairs[number] for number in
               np.linspace(0, len(pairs) - 1, min(CURVE_IMAGES, len(pairs))).round().astype(int)]
-    protocol = Protocol(profile.base_size, profile.train["crop_size"])
-
     def look(net):
-        matrix = evaluate(net.for_inference(), chosen, classes=net.classes, protocol=protocol,
+        matrix = evaluate(net.for_inference(), chosen, classes=net.classes,
+                          protocol=look_protocol(profile),
                           zero_is_void=profile.zero_is_void, progress=False, processes=processes)
         return {"mean_iou": matrix.mean_iou, "pixel_accuracy": matrix.pixel_accuracy}
 
@@ -140,15 +139,24 @@ def _watch(profile, pairs, max_iter, processes):
 def _train(settings, profile, data, out, processes, **how):
     """Path of the weights; trained.json beside them says how they came about."""
     pairs, val_pairs = (labelled_pairs(profile, data, split) for split in ("train", "val"))
-    about, began, facts = provenance(), time.monotonic(), out / "trained.json"
-    weights = train(settings, pairs, out, **how,
-                    watch=_watch(profile, val_pairs, settings.max_iter, processes))
-    if processes.first and not facts.exists():
-        checkpoint.write_bytes(facts, json.dumps({
+    about, began = provenance(), time.monotonic()
+
+    def tell():
+        checkpoint.write_bytes(out / "trained.json", json.dumps({
             "train_seconds_of_last_sitting": round(time.monotonic() - began, 1),
             "train_peak_memory_mib": _peak_mib(how["device"]),
             "train_provenance": about}, indent=1))
-    return weights
+
+    _reset_peak(how["device"])
+    return train(settings, pairs, out, **how, before_weights=tell,
+                 watch=_watch(profile, val_pairs, settings.max_iter, processes))
+
+
+def _reset_peak(device):
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        reset_peak()
 
 
 def _peak_mib(device):
@@ -158,6 +166,7 @@ def _peak_mib(device):
 
 def _test(row, profile, data, weights, folder, val_list, processes, progress, device):
     began, about = time.monotonic(), provenance()
+    _reset_peak(device)
     training = checkpoint.load(weights)
     settings, protocol = training["training"], row_protocol(row, profile)
     torch.set_num_threads(settings["threads"])
@@ -182,10 +191,11 @@ def _test(row, profile, data, weights, folder, val_list, processes, progress, de
         "initial_sha256": training["initial_sha256"],
         "parameters": sum(p.numel() for p in net.parameters()),
         "receptive_field": net.receptive_field(),
-        "processes": processes.size,
+        "train_processes": training["processes"],
         **json.loads((weights.parent / "trained.json").read_text(encoding="utf-8")),
+        "test_processes": processes.size,
         "test_seconds": round(time.monotonic() - began, 1),
-        "peak_memory_mib": _peak_mib(device),
+        "test_peak_memory_mib": _peak_mib(device),
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "provenance": about,
     }

@@ -33,6 +33,9 @@ from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.run_folder import Interrupted
 
 
+CONSOLE = "console.txt"
+
+
 def parse_arguments(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--table", default="1", choices=(*TABLES, "all"),
@@ -67,6 +70,7 @@ def parse_arguments(argv=None):
 
 
 def _start(training, args, profile, data):
+    """The process of a training, and how long its file of last words was before."""
     training.folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(ROOT / "experiments" / "run_row.py"), "--row", training.row.name,
                "--tests", ",".join(row.name for row in training.missing()),
@@ -75,9 +79,18 @@ def _start(training, args, profile, data):
                "--workers", str(args.workers)]
     for depth, file in args.backbone:
         command += ["--backbone", f"{depth}={file}"]
-    with open(training.folder / "console.txt", "w", encoding="utf-8") as console:
+    # At its end: another call may be at work in this folder.
+    with open(training.folder / CONSOLE, "ab") as console:
+        start = console.tell()
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=console,
-                                stderr=subprocess.STDOUT)
+                                stderr=subprocess.STDOUT), start
+
+
+def _failure(training, start, code):
+    """A UserError with the last line that a training's process wrote after byte `start`."""
+    data = (training.folder / CONSOLE).read_bytes()[start:]
+    said = data.decode(errors="replace").strip().rpartition("\n")[2].removeprefix("error: ")
+    return UserError(f"{training.name}: {said or f'exit {code}'}")
 
 
 def run_all(trainings, args, profile, data, jobs, images):
@@ -101,18 +114,16 @@ def run_all(trainings, args, profile, data, jobs, images):
             while waiting or running:
                 while waiting and len(running) < jobs:
                     training = waiting.pop(0)
-                    running[_start(training, args, profile, data)] = training
+                    process, start = _start(training, args, profile, data)
+                    running[process] = training, start
                     bar.write(f"{training.name}: started")
                 time.sleep(0.5)
                 for process in [p for p in running if p.poll() is not None]:
-                    training = running.pop(process)
+                    training, start = running.pop(process)
                     if process.returncode == 130:  # the terminal's Ctrl-C reached the row first
                         raise KeyboardInterrupt
                     if process.returncode:
-                        console = training.folder / "console.txt"
-                        said = console.read_text(encoding="utf-8").splitlines()
-                        raise UserError(f"{training.name}: "
-                                        f"{said[-1] if said else f'exit {process.returncode}'}")
+                        raise _failure(training, start, process.returncode)
                     bar.write(f"{training.name}: done")
                 tested = sum(training.images_done(images) for training in trainings)
                 bar.set_postfix_str(f"{tested} of {to_test} images tested", refresh=False)

@@ -24,9 +24,10 @@ def data_set(profile, data):
     own layout."""
     if not data.is_dir():
         raise UserError(f"{data}: no such data folder")
-    if profile.data in LAYOUTS and not (data / "train.txt").exists():
-        return DataSet(profile.data, data, LAYOUTS[profile.data])
-    return DataSet(profile.data, data, zero_is_void=profile.zero_is_void)
+    layout = LAYOUTS.get(profile.data)
+    if layout is None or (data / "train.txt").exists():
+        return DataSet(profile.data, data, table=layout and layout.listed)
+    return DataSet(profile.data, data, layout)
 
 
 def labelled_pairs(profile, data, split):
@@ -87,6 +88,11 @@ def row_protocol(row, profile):
     if "stride" in test:
         test["stride"] = math.ceil(test["stride"] * crop_size)
     return Protocol(profile.base_size, crop_size, **test)
+
+
+def look_protocol(profile):
+    """Protocol of the looks at a network during its training."""
+    return Protocol(profile.base_size, profile.train["crop_size"])
 
 
 def _digest(value):

@@ -16,6 +16,8 @@ from pspnet_repro.errors import UsageError, UserError, first_line
 TIMEOUT_SECONDS = 600.0
 LOCAL = "local"  # as a group: this process alone, whatever others there are
 _PATIENCE = datetime.timedelta(days=7)
+_joined = None  # the Processes of the block of `join` that made the group
+_groups = 0  # how many groups `join` made
 
 
 class ProcessLost(UserError, RuntimeError):
@@ -221,16 +223,18 @@ def choose_device(kind):
 def join(timeout_seconds=TIMEOUT_SECONDS):
     """The Processes that torchrun started, for the length of a with block.
 
-    Tensors on the CPU go through Gloo, those on GPUs through NCCL. Blocks may be nested, and a
-    group that the caller has made is used as it is. Without torchrun there is one process.
+    Tensors on the CPU go through Gloo, those on GPUs through NCCL. A block within another gets the
+    outer one's, and a group that the caller has made is used as it is. Without torchrun there is
+    one process.
 
     Args:
         timeout_seconds: how long a process waits for the others before it fails.
     Raises:
         UserError: the processes do not find each other.
     """
+    global _joined, _groups
     if dist.is_available() and dist.is_initialized():
-        yield Processes(dist.get_rank(), dist.get_world_size())
+        yield _joined or Processes(dist.get_rank(), dist.get_world_size())
         return
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Processes()
@@ -238,12 +242,19 @@ def join(timeout_seconds=TIMEOUT_SECONDS):
     backend = "gloo"
     if torch.cuda.is_available() and dist.is_nccl_available():
         backend = "cpu:gloo,cuda:nccl"
+    timeout = datetime.timedelta(seconds=timeout_seconds)
     try:
-        dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout_seconds))
+        store, rank, size = next(dist.rendezvous("env://", timeout=timeout))
+        # A second group would else read the addresses that the first one left in the store.
+        _groups += 1
+        dist.init_process_group(backend, store=dist.PrefixStore(f"group{_groups}", store),
+                                rank=rank, world_size=size, timeout=timeout)
         patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the processes do not find each other: {first_line(error)}") from error
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size(), patient)
+        _joined = Processes(rank, size, patient)
+        yield _joined
     finally:
+        _joined = None
         dist.destroy_process_group()

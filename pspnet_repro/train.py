@@ -119,7 +119,7 @@ def average_backward(model, solver, batches, settings, processes):
 
 def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress=True,
           timeout_seconds=distributed.TIMEOUT_SECONDS, device="cpu", initial_weights=None,
-          watch=None):
+          watch=None, before_weights=lambda: None):
     """Train a PSPNet, resuming where an earlier call in the same folder stopped.
 
     Writes to `output`: settings.json, log.txt, losses.jsonl (one line a step), checkpoint.pt
@@ -142,6 +142,8 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
         device: "cpu" or "cuda", see distributed.choose_device.
         initial_weights: a file to start from, see `load_initial_weights`.
         watch: (interval, function) for curve.jsonl, see run_folder.Curve; changes no result.
+        before_weights: called by the first process after the last step, before weights.pt is
+            there; not where it was there already.
     Returns:
         The path of weights.pt.
     Raises:
@@ -160,7 +162,7 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
             processes.on_first(lock)
             return _train(settings, pairs, output, processes, distributed.choose_device(device),
                           workers, checkpoint_seconds, progress and processes.first,
-                          initial_weights, watch)
+                          initial_weights, watch, before_weights)
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error}") from error
 
@@ -178,6 +180,9 @@ def _build(settings, processes):
         # The original's running variance starts at 0.
         model = PSPNet(**{"initial_running_var": 0.0, **settings.model})
         check_classes(model.classes)
+        if model.arithmetic == "original" and processes.size > 1:
+            raise ValueError(f"arithmetic original has each process's own statistics: it is for "
+                             f"one process, got {processes.size}")
         model.check_crop(settings.crop_size)
         solver = CaffeSGD(parameter_groups(model, settings.decay_bn), settings.base_lr,
                           settings.momentum, settings.weight_decay, settings.iter_size,
@@ -207,7 +212,7 @@ def _check_losses(gathered, iteration, sequence, settings):
 
 
 def _train(settings, pairs, output, processes, device, workers, checkpoint_seconds, progress,
-           initial_weights, watch):
+           initial_weights, watch, before_weights):
     weights_path, state_path = output / "weights.pt", output / "checkpoint.pt"
     losses_path = output / "losses.jsonl"
     slots = processes.split(settings.batch_size)
@@ -291,9 +296,13 @@ def _train(settings, pairs, output, processes, device, workers, checkpoint_secon
                     raise Interrupted(f"stopped after step {iteration + 1} of "
                                       f"{settings.max_iter}; the same command goes on from there")
         checkpoint.check_finite(model, "after the last step")
-        processes.on_first(lambda: checkpoint.save_model(
-            weights_path, model, training=settings.to_json(), initial_sha256=initial_digest,
-            processes=processes.size))
+
+        def save():
+            before_weights()
+            checkpoint.save_model(weights_path, model, training=settings.to_json(),
+                                  initial_sha256=initial_digest, processes=processes.size)
+
+        processes.on_first(save)
         log.info(f"done: {weights_path.name}")
     except UserError as error:
         log.info(f"failed: {error}")

@@ -17,9 +17,10 @@ MACHINE = {"commit": "c" * 40, "python": "3.11", "torch": "2.10", "numpy": "2", 
            "system": "Linux", "processor": "a processor", "cores": 2}
 ABOUT = {
     "settings": {"max_iter": 600, "batch_size": 8, "initial_weights": None},
-    "test": {"base_size": 184}, "initial_sha256": "ab" * 32, "processes": 1,
+    "test": {"base_size": 184}, "initial_sha256": "ab" * 32, "train_processes": 1,
     "train_seconds_of_last_sitting": 80.2, "train_peak_memory_mib": 447, "test_seconds": 4.0,
-    "peak_memory_mib": 321, "finished": "2026-01-02T03:04:05+00:00", "provenance": MACHINE,
+    "test_processes": 1,
+    "test_peak_memory_mib": 321, "finished": "2026-01-02T03:04:05+00:00", "provenance": MACHINE,
     "train_provenance": {**MACHINE, "commit": "d" * 40 + "+changes"}}
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -104,6 +105,28 @@ def test_an_interrupted_test_goes_on(tiny, trained, tmp_path, monkeypatch):
     assert len(written) == 2 and not any(name.startswith("00000") for name in written)
     result = json.loads((out / "result.json").read_text())
     assert result["confusion"] == json.loads(wanted)["confusion"]
+
+
+def test_facts_of_a_training_are_there_before_its_weights(tiny, tmp_path, monkeypatch):
+    profile, data, _ = tiny
+    saved = checkpoint.save_model
+
+    def stop(path, model, **about):
+        if path.name == "weights.pt":
+            raise RuntimeError("power cut")
+        saved(path, model, **about)
+
+    monkeypatch.setattr(checkpoint, "save_model", stop)
+    row = runs.find_row(FULL)
+    with pytest.raises(RuntimeError, match="power cut"):
+        run_row.run_row(row, profile, data, tmp_path, 0, progress=False)
+    facts, = tmp_path.rglob("trained.json")
+    assert not (facts.parent / "weights.pt").exists()
+    monkeypatch.undo()
+    facts.write_text("{}")  # of a sitting that came to nothing
+    out, = run_row.run_row(row, profile, data, tmp_path, 0, progress=False)
+    result = json.loads((out / "result.json").read_text())
+    assert result["train_processes"] == 1 and result["train_peak_memory_mib"] > 0
 
 
 def test_run_row_rejects_tests_of_another_training(tiny):
@@ -215,7 +238,12 @@ def test_run_table_reports_a_failed_row(tiny, tmp_path):
         check=False)
     assert run.returncode == 1 and "Traceback" not in run.stderr
     assert run.stderr.strip().splitlines()[-1] == (
-        f"error: row baseline, seed 0: error: {tmp_path}/gone.png: no such image")
+        f"error: row baseline, seed 0: {tmp_path}/gone.png: no such image")
+    # What the row wrote is kept; only what this call's process wrote is its failure.
+    console, = (tmp_path / "runs").rglob(run_table.CONSOLE)
+    training = SimpleNamespace(folder=console.parent, name="row x")
+    failure = run_table._failure(training, console.stat().st_size, -9)
+    assert str(failure) == "row x: exit -9"
 
 
 @pytest.mark.slow

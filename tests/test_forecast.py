@@ -15,6 +15,7 @@ from experiments.rows import BASELINE, FULL
 from pspnet_repro.data import scenes
 from pspnet_repro.distributed import Processes
 from pspnet_repro.evaluation import MULTI_SCALE, Protocol, predict_probabilities
+from pspnet_repro.visualize import write_png
 
 ROOT = Path(__file__).parents[1]
 MINI, PAPER = PROFILES["mini"], PROFILES["paper"]
@@ -102,7 +103,7 @@ def test_plan_lines(data):
     tables = plan.select_tables("3", f"{FULL},{FULL}-ms,depth-269")
     trainings, _ = plan.make_plan(tables, MINI, data, data / "runs", 1, {})
     tests = forecast.tests_of(trainings, MINI, data)
-    assert tests.images == 3 and tests.windows == {FULL: 2, f"{FULL}-ms": 40, "depth-269": 2}
+    assert tests.images == 3 and tests.look == 2 and tests.windows == {FULL: 2, f"{FULL}-ms": 40, "depth-269": 2}
     ordered = forecast.longest_first(trainings, tests)
     assert [training.row.name for training in ordered] == ["depth-269", FULL]
     rates = {work.network_key(training.settings.model): estimate.Rates(
@@ -124,6 +125,14 @@ def test_plan_lines(data):
     said = " ".join(forecast.how_lines(trainings[0].settings, rates, Processes(0, 4)))
     assert "of 2 of 2 networks, 1 thread each" in said
     assert "crop 185 and batch 8 in place of 185 and 2" in said
+
+
+def test_looks_have_the_windows_of_their_images(tmp_path):
+    write_png(tmp_path / "a.png", np.zeros((360, 480), np.uint8))
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.txt").write_text("a.png a.png\n")
+    # 361x481 pixels: 3x4 windows of 185 every 124, and their mirror images.
+    assert forecast.tests_of([], PROFILES["camvid"], tmp_path).look == 24
 
 
 @pytest.mark.slow

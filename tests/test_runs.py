@@ -8,6 +8,8 @@ from experiments import plan, runs
 from experiments.profiles import PROFILES
 from experiments.rows import BASELINE, FULL, TABLES
 from pspnet_repro import checkpoint
+from pspnet_repro.data.datasets import CAMVID_TABLE
+from pspnet_repro.data.lists import ZERO_IS_VOID
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import MULTI_SCALE
 
@@ -63,6 +65,12 @@ def test_a_plan_says_what_is_there(data):
     folders[f"{FULL}-ms"][0].mkdir()
     (folders[f"{FULL}-ms"][0] / "result.json").touch()
     assert training.state() == "done" and training.missing() == []
+
+
+def test_lists_of_a_benchmark_have_its_labels(data):
+    tables = {name: runs.data_set(PROFILES[name], data).pairs("val")[0].table
+              for name in ("mini", "camvid", "paper")}
+    assert tables == {"mini": None, "camvid": CAMVID_TABLE, "paper": ZERO_IS_VOID}
 
 
 def test_a_training_is_named_by_everything_that_matters(data, tmp_path):

@@ -148,6 +148,20 @@ def test_evaluate_gives_the_figures_of_one_process(data, uninterrupted, tmp_path
     assert not (tmp_path / "two" / "counts-1.jsonl").exists()
 
 
+_NESTED = """
+from pspnet_repro.distributed import join
+for _ in range(2):
+    with join() as outer, join() as inner:
+        assert inner is outer and inner.size == 2 and inner.patient is not None
+"""
+
+
+def test_a_join_within_another_is_the_same_group(tmp_path):
+    (tmp_path / "nested.py").write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})" + _NESTED)
+    code, _, said = _finish(_torchrun(tmp_path / "nested.py"))
+    assert code == 0, said
+
+
 _SHORT_TABLE = """
 import dataclasses, sys
 sys.path.insert(0, {root!r})
@@ -174,7 +188,7 @@ def test_run_table_works_at_a_training_over_the_processes(tmp_path):
     run, = (tmp_path / "runs" / "mini").glob("baseline-*")
     test, = run.glob("test-*")
     result = json.loads((test / "result.json").read_text())
-    assert result["processes"] == 2
+    assert result["train_processes"] == result["test_processes"] == 2
     assert sum(map(sum, result["confusion"])) == 3 * scenes.SIZE ** 2
     assert len(list((test / "predictions").glob("*.png"))) == 3
     curve = [json.loads(line) for line in (run / "curve.jsonl").read_text().splitlines()]

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from pspnet_repro.distributed import Processes
+from pspnet_repro.errors import UsageError
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 from pspnet_repro.train import TrainSettings, _build, _losses
 
@@ -55,6 +56,14 @@ def test_dropout_is_of_the_kind_asked_for(spatial, kind):
     _, model, _ = _start({"spatial_dropout": spatial})
     assert type(model.head.dropout) is type(model.auxiliary.dropout) is kind
     assert model.head.dropout.p == 0.1
+
+
+def test_original_arithmetic_is_of_one_process():
+    model = {**MODEL, "arithmetic": "original", "variance": "biased", "head": "literal"}
+    settings = TrainSettings(model=model, data="test", list_sha256="", crop_size=57)
+    assert _build(settings, Processes())[0].arithmetic == "original"
+    with pytest.raises(UsageError, match="it is for one process, got 2"):
+        _build(settings, Processes(0, 2))
 
 
 @pytest.mark.parametrize("guidance, side", [("eighth", 8), ("full", 57)])

@@ -14,9 +14,10 @@ PAPER = json.loads((Path(__file__).parents[1] / "paper.json").read_text(encoding
 METRICS = {"mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy"}
 # What provenance needs, besides the figures.
 _NUMBER = (int, float)
-_ABOUT = {"seed": int, "initial_sha256": str, "processes": int, "finished": str,
-          "train_seconds_of_last_sitting": _NUMBER, "train_peak_memory_mib": _NUMBER,
-          "test_seconds": _NUMBER, "peak_memory_mib": _NUMBER}
+_ABOUT = {"seed": int, "initial_sha256": str, "finished": str,
+          "train_processes": int, "train_seconds_of_last_sitting": _NUMBER,
+          "train_peak_memory_mib": _NUMBER, "test_processes": int, "test_seconds": _NUMBER,
+          "test_peak_memory_mib": _NUMBER}
 _MACHINE = {"commit": str, "python": str, "torch": str, "processor": str, "cores": int}
 _SETTINGS = {"max_iter": int, "batch_size": int, "initial_weights": (str, type(None))}
 

@@ -93,11 +93,11 @@ def _run_cells(result, folder):
     given = settings["initial_weights"]
     return (result["finished"],
             *(_either(*map(told, abouts)) for told in (_commit, _versions, _machine)),
-            str(result["processes"]),
+            _either(str(result["train_processes"]), str(result["test_processes"])),
             f"{result['initial_sha256'][:12]} ({'file ' + given[:12] if given else 'random'})",
             str(settings["max_iter"]), str(settings["batch_size"]),
             f"{result['train_seconds_of_last_sitting']:.0f}", f"{result['test_seconds']:.0f}",
-            str(result["train_peak_memory_mib"]), str(result["peak_memory_mib"]),
+            str(result["train_peak_memory_mib"]), str(result["test_peak_memory_mib"]),
             folder.parent.name.rpartition("-")[2], folder.name.rpartition("-")[2])
 
 
@@ -110,7 +110,7 @@ def provenance_blocks(names, results):
                  for name in names if name in results
                  for result, folder in zip(results.runs[name], results.folders[name], strict=True))
     return [Heading(2, "Provenance"),
-            Text("Rows with one training's digest share that training; seconds of training are "
-                 "those of its last sitting. All settings, digests of lists, confusion matrices "
+            Text("Rows with one training's digest share that training; a training's commit, "
+                 "seconds and memory are those of its last sitting. All settings, digests of lists, confusion matrices "
                  "and times are in report.json."),
             Table("Where every run comes from", heads, rows, folded=len(rows) > 8)]

@@ -31,6 +31,7 @@ class Layout:
         pairs: (folder, split) -> list of Pair.
         submission: (Pair, split) -> path of its prediction, relative to the folder of predictions.
         written: what a class becomes in a prediction, 256 bytes.
+        listed: what values of label files mean that a list names, 256 bytes, see Pair.
         base_size, crop_size: pixels, as the authors test it.
     """
 
@@ -38,6 +39,7 @@ class Layout:
     pairs: Callable
     submission: Callable
     written: bytes = IDENTITY
+    listed: bytes = IDENTITY
     base_size: int = 512
     crop_size: int = 473
 
@@ -114,13 +116,14 @@ def _voc2012_submission(pair, split):
 
 LAYOUTS = {
     "ade20k": Layout(("train", "val", "test"), _ade20k, _stem,
-                     bytes((k + 1) % 256 for k in range(256))),
+                     bytes((k + 1) % 256 for k in range(256)), ZERO_IS_VOID),
     "voc2012": Layout(("train", "train_aug", "val", "trainval", "test"), _voc2012,
                       _voc2012_submission),
     "cityscapes": Layout(("train", "val", "test"), _cityscapes, _stem,
                          bytes((*CITYSCAPES_IDS, *[0] * (256 - len(CITYSCAPES_IDS)))),
                          base_size=2048, crop_size=713),
-    "camvid": Layout(("train", "val", "test"), _camvid, _stem, base_size=480, crop_size=473),
+    "camvid": Layout(("train", "val", "test"), _camvid, _stem, listed=CAMVID_TABLE, base_size=480,
+                     crop_size=473),
 }
 
 
@@ -133,14 +136,14 @@ class DataSet:
         root: folder that everything lies in.
         layout: a Layout, or None for list files `<split>.txt`, or for the one file `list`.
         list: the list file that was given in place of a folder, or None.
-        zero_is_void: labels of list files are 0 = void, k + 1 = class k.
+        table: what values of list files' labels mean, see Pair; None: themselves.
     """
 
     name: str
     root: Path
     layout: Layout | None = None
     list: Path | None = None
-    zero_is_void: bool = False
+    table: bytes | None = None
 
     def _list(self, split):
         return self.list or self.root / f"{split}.txt"
@@ -149,7 +152,7 @@ class DataSet:
         """The Pairs of "train", "val", "test" or another split. Raises UserError: no such files."""
         if self.layout is None:
             return read_list(self._list(split), self.root, unlabelled=True,
-                             table=ZERO_IS_VOID if self.zero_is_void else None)
+                             table=self.table)
         if split not in self.layout.splits:
             raise UsageError(f"{self.name} has the splits {', '.join(self.layout.splits)}, not "
                              f"{split!r}")
@@ -193,12 +196,14 @@ def open_data(text, zero_is_void=False):
     Args:
         text: NAME=DIR with NAME of LAYOUTS; or a folder with train.txt, val.txt and so on; or a
             list file. Beside lists classes.txt may give names and colours, see read_classes.
-        zero_is_void: see DataSet; benchmarks know it themselves.
+        zero_is_void: labels of list files are 0 = void, k + 1 = class k; benchmarks know it
+            themselves.
     Raises:
         UsageError: an unknown NAME, or zero_is_void with a known one.
         UserError: no such folder.
     """
     name, equals, folder = text.partition("=")
+    table = ZERO_IS_VOID if zero_is_void else None
     if equals and name in LAYOUTS:
         if zero_is_void:
             raise UsageError(f"--zero-is-void is for list files: what labels mean in {name} is "
@@ -208,9 +213,9 @@ def open_data(text, zero_is_void=False):
         raise UsageError(f"--data: {name!r} is no benchmark; choose {', '.join(LAYOUTS)}, or give "
                          f"a folder with lists")
     elif Path(text).is_file():
-        data = DataSet(Path(text).stem, Path(text).parent, None, Path(text), zero_is_void)
+        data = DataSet(Path(text).stem, Path(text).parent, None, Path(text), table)
     else:
-        data = DataSet(Path(text).resolve().name, Path(text), None, None, zero_is_void)
+        data = DataSet(Path(text).resolve().name, Path(text), None, None, table)
     if not data.root.is_dir():
         raise UserError(f"{data.root}: no such data folder")
     return data
