@@ -73,14 +73,14 @@ PROFILES = {profile.name: profile for profile in (
                "stride_in": "3x3"},
         depths={50: {"blocks": (1, 1, 1, 1)}, 101: {"blocks": (1, 1, 2, 1)},
                 152: {"blocks": (1, 2, 2, 1)}, 269: {"blocks": (1, 2, 3, 2)}},
-        train={"crop_size": 185, "batch_size": 8, "max_iter": 600, "threads": 1,
+        train={"crop_size": scenes.SIZE, "batch_size": 8, "max_iter": 600, "threads": 1,
                "augmentation": Augmentation(scales=None, rotation=0.0, blur=False)},
-        base_size=184, rows_at_once=2, fidelity_scales=(1.0,),
+        base_size=scenes.SIZE - 1, rows_at_once=2, fidelity_scales=(1.0,),
         fidelity_note="Every scene is as large as the crop and is tested at its own size, because "
                       "a window would cut off what decides, so resizing, padding and windows have "
                       "nothing to do in the original's protocol.",
-        differs="drawn scenes; one narrow bottleneck a stage without dilation, so that the "
-                "receptive field is less than half the crop; 600 iterations of batch 8; mirror "
+        differs="drawn scenes; narrow bottlenecks without dilation, at depth 50 one a stage, so "
+                "that its receptive field is less than half the crop; 600 iterations of batch 8; mirror "
                 "only, because a resized crop can lose the part of the scene that decides"),
     Profile(
         name="camvid", data="camvid", folder=_given, classes=CAMVID.names,

@@ -16,7 +16,6 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-import torch
 from tqdm import tqdm
 
 from experiments.forecast import (cost, how_lines, longest_first, measure_networks, plan_lines,
@@ -26,8 +25,8 @@ from experiments.profiles import PROFILES
 from experiments.report import write_report
 from experiments.rows import TABLES
 from experiments.run_row import run_row
-from experiments.runs import parse_backbone
-from pspnet_repro import PSPNet, distributed
+from experiments.runs import parse_backbone, receptive_field
+from pspnet_repro import distributed
 from pspnet_repro.commands.arguments import positive, whole
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.run_folder import Interrupted
@@ -163,12 +162,9 @@ def run_tables(args, processes):
         [training for training in trainings if training.missing()], tests)])
     to_do = [trainings[number] for number in order]
     if processes.first:
-        with torch.device("meta"):
-            baseline = PSPNet(len(profile.classes), bins=(),
-                              **{**profile.model, **profile.depths[50]})
         print(f"Table {', '.join(tables)}, profile {profile.name}: {len(to_do)} of "
               f"{len(trainings)} trainings to do. Without the pyramid the network sees "
-              f"{baseline.receptive_field()} pixels of a {profile.train['crop_size']} crop.",
+              f"{receptive_field(profile, 50)} pixels of a {profile.train['crop_size']} crop.",
               flush=True)
     jobs = 1 if processes.size > 1 else args.jobs or min(profile.rows_at_once, os.cpu_count() or 1)
     if args.dry_run or to_do and profile.estimate:

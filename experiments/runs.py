@@ -7,7 +7,10 @@ import json
 import math
 from pathlib import Path
 
+import torch
+
 from experiments.rows import PROFILE_SCALES, TABLES
+from pspnet_repro import PSPNet
 from pspnet_repro.checkpoint import file_sha256
 from pspnet_repro.data.datasets import LAYOUTS, DataSet
 from pspnet_repro.errors import UsageError, UserError
@@ -88,6 +91,13 @@ def row_protocol(row, profile):
     if "stride" in test:
         test["stride"] = math.ceil(test["stride"] * crop_size)
     return Protocol(profile.base_size, crop_size, **test)
+
+
+def receptive_field(profile, depth):
+    """Pixels a side that a profile's network without the pyramid sees, see PSPNet."""
+    with torch.device("meta"):
+        return PSPNet(len(profile.classes), bins=(),
+                      **{**profile.model, **profile.depths[depth]}).receptive_field()
 
 
 def look_protocol(profile):

@@ -7,7 +7,8 @@ import pytest
 from report_runs import MINI, renamed, result, write_run
 
 from experiments.report.charts import curves_figure, thinned
-from experiments.report.fidelity import RETESTED, RETRAINED, costs, fidelity_blocks, within_spread
+from experiments.report.fidelity import (RETESTED, RETRAINED, chance_beyond, costs, fidelity_blocks,
+                                         within_spread)
 from experiments.report.markdown import table_lines
 from experiments.report.pictures import extremes
 from experiments.report.results import (PAPER, Results, Spread, class_means, number_text,
@@ -115,7 +116,7 @@ def test_depth_scores_are_figure_5(tmp_path):
     assert paper["single scale"][50].mean == pytest.approx((41.68 + 80.04) / 2)
     assert paper["multi scale"][269].mean == pytest.approx((44.94 + 81.69) / 2)
     texts = [block.text for block in depth_blocks(results, MINI) if hasattr(block, "text")]
-    assert any("50: blocks 1-1-1-1; 101: blocks 1-1-2-1" in text for text in texts)
+    assert any("50: blocks 1-1-1-1, sees 75 pixels; 101: blocks 1-1-2-1, sees 91 pixels" in text for text in texts)
     assert depth_blocks(Results({}, MINI), MINI) == []
 
 
@@ -136,7 +137,8 @@ def test_costs_are_paired_by_seed_in_two_groups(tmp_path):
     blocks = fidelity_blocks(results, MINI)
     words = " ".join(b.text for b in blocks if hasattr(b, "text"))
     assert "Every scene is as large as the crop" in words
-    assert ("The largest cost is that of “no mirror image”: -2.00 ± 1.00 points of mean IoU. "
+    assert "with 3 seeds 23% of rows without any effect lie beyond theirs" in words
+    assert ("The largest cost beyond its spread is that of “no mirror image”: -2.00 ± 1.00 points of mean IoU. "
             "0 of 1 changes in mean IoU are within their own spread over the seeds: no effect is "
             "shown for them. Beyond it: no mirror image (-2.00 ± 1.00)." in words)
     table = next(b for b in blocks if hasattr(b, "rows"))
@@ -174,8 +176,23 @@ def test_costs_without_the_first_row_are_not_claimed(tmp_path):
 
 
 def test_number_text_has_no_sign_of_zero():
-    assert [number_text(x, "+") for x in (-0.004, 0.0, 1.005, -2)] == [
-        "+0.00", "+0.00", "+1.00", "-2.00"]
+    assert [number_text(x, "+") for x in (-0.004, 0.0, 1.005, -2, np.float64(-0.125))] == [
+        "+0.00", "+0.00", "+1.01", "-2.00", "-0.13"]
+
+
+def test_figure_5_has_the_papers_own_score():
+    # "from 60.86 to 62.35" (5.2): (43.81 + 80.88) / 2 is a half, below it in binary.
+    _, paper = depth_scores(Results({}, MINI))
+    assert paper["single scale"][269].text() == "62.35"
+
+
+@pytest.mark.parametrize("seeds, percent", [(2, 39), (3, 23), (4, 14), (5, 9)])
+def test_share_of_rows_beyond_their_spread_by_chance(seeds, percent):
+    """Against draws: means of that many normal numbers beyond their own deviation."""
+    drawn = np.random.default_rng(0).normal(size=(400_000, seeds))
+    beyond = np.mean(np.abs(drawn.mean(1)) > drawn.std(1, ddof=1))
+    assert chance_beyond(seeds) == pytest.approx(beyond, abs=0.003)
+    assert round(100 * chance_beyond(seeds)) == percent
 
 
 def test_spread_of_one_seed_has_no_deviation():

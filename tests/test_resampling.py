@@ -60,6 +60,20 @@ def test_draws_have_the_figures_of_what_they_drew(tmp_path):
         np.testing.assert_allclose(np.bincount(nearest) / DRAWS, (0.25, 0.5, 0.25), atol=0.05)
 
 
+def test_a_class_that_a_draw_lacks_does_not_count_there(tmp_path):
+    """Of three images, all right, one alone has b; c is nowhere, which counts 0 as ever."""
+    counts = [np.diag([5, 5 * (number == 0), 0]) for number in range(3)]
+    three = renamed(classes=("a", "b", "c"), contextual=())
+    test = write_run(tmp_path / "run", result(0, 2 / 3, 1.0, three,
+                                              confusion=sum(counts).tolist()))
+    with CountsFile(test, {}, 3, 3) as record:
+        for number, count in enumerate(counts):
+            record.append(number, count)
+    drawn = drawn_figures(test, json.loads((test / "result.json").read_text()))["mean_iou"]
+    assert set(drawn.round(6)) == {50.0, round(200 / 3, 6)}
+    assert np.mean(drawn < 60) == pytest.approx((2 / 3) ** 3, abs=0.03)
+
+
 def test_interval_is_the_middle_of_the_draws():
     assert interval(np.arange(2001.0)) == (50, 1950)
     assert Spread({0: 1.0}, {0: np.arange(2001.0)}).interval == (50, 1950)

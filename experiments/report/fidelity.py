@@ -1,5 +1,9 @@
 """What each deviation from the authors' program costs."""
 
+import math
+
+import numpy as np
+
 from experiments.report.charts import costs_figure
 from experiments.report.document import Chart, Heading, Table, Text
 from experiments.report.resampling import DRAWS, SHARE
@@ -36,13 +40,27 @@ def within_spread(cost):
     return cost.deviation is not None and abs(cost.mean) <= cost.deviation
 
 
+def chance_beyond(seeds):
+    """Share of rows without any effect whose mean lies beyond its deviation over the seeds.
+
+    For normal figures: how often Student's t of seeds - 1 degrees exceeds the root of seeds.
+    """
+    degrees, end = seeds - 1, math.sqrt(seeds)
+    places = np.linspace(0, end, 10_001)
+    heights = (1 + places ** 2 / degrees) ** (-seeds / 2)
+    area = (heights.sum() - (heights[0] + heights[-1]) / 2) * places[1]
+    scale = math.exp(math.lgamma(seeds / 2) - math.lgamma(degrees / 2))
+    return 1 - 2 * area * scale / math.sqrt(degrees * math.pi)
+
+
 def _sentence(group):
     """What the costs of a group amount to, [(Row, Spread of mean IoU)]."""
     lower = [(row, cost) for row, cost in group if cost.mean < 0]
     beyond = [item for item in lower if not within_spread(item[1])]
     if beyond:
         row, cost = min(beyond, key=lambda item: item[1].mean)
-        text = (f"The largest cost is that of \N{LEFT DOUBLE QUOTATION MARK}{row.label}"
+        known = " beyond its spread" * (cost.deviation is not None)
+        text = (f"The largest cost{known} is that of \N{LEFT DOUBLE QUOTATION MARK}{row.label}"
                 f"\N{RIGHT DOUBLE QUOTATION MARK}: {cost.text('+')} points of mean IoU.")
     else:
         text = (f"No row falls below {FIRST.label} in mean IoU"
@@ -70,8 +88,8 @@ def _line(row, cost, results):
 def fidelity_blocks(results, profile):
     """The table `fidelity` as parts of a report; a group none of whose rows was run is left out."""
     seeds = results.seeds
-    doubt = (f" One beyond it is a hint, no proof: of rows without any effect one in "
-             f"{2 ** (seeds - 1)} would show the same sign in all {seeds} seeds."
+    doubt = (f" One beyond it is a hint, no proof: with {seeds} seeds "
+             f"{100 * chance_beyond(seeds):.0f}% of rows without any effect lie beyond theirs."
              if seeds > 1 else "")
     blocks = [Heading(2, "Fidelity: what each deviation costs"),
               Text("Each row deviates from the authors' program in one thing. Change: the row "

@@ -25,7 +25,8 @@ def drawn_figures(folder, result):
         folder: of the test.
         result: its result.json.
     Returns:
-        {metric: (DRAWS,) in percent}; empty where the folder has no counts.jsonl.
+        {metric: (DRAWS,) in percent}; the mean IoU of a draw is without classes that it lacks,
+        though other images have them (those that no image has count 0, as ever). Empty where the folder has no counts.jsonl.
     Raises:
         UserError: the file is damaged, or its images do not add up to the result's confusion.
     """
@@ -43,7 +44,10 @@ def drawn_figures(folder, result):
                         "the folder to test the row again")
     times = _times(len(parts))
     intersection, union, labelled = (times @ np.array(part) for part in zip(*parts))
-    return {"mean_iou": 100 * class_iou(intersection, union).mean(-1),
+    counted = (union > 0) | (total.union == 0)
+    means = (class_iou(intersection, union).sum(-1)
+             / np.maximum(counted.sum(-1), 1))  # no class: images without labels alone
+    return {"mean_iou": 100 * means,
             "pixel_accuracy": 100 * accuracy(intersection, labelled)}
 
 

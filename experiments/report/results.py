@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from decimal import ROUND_HALF_UP, Decimal
 from functools import cached_property
 from pathlib import Path
 
@@ -126,13 +127,14 @@ class Spread:
 
     def text(self, sign=""):
         """`mean ± deviation`; with sign "+" the mean bears its sign."""
-        spread = "" if self.deviation is None else f" ± {self.deviation:.2f}"
+        spread = "" if self.deviation is None else f" ± {number_text(self.deviation)}"
         return number_text(self.mean, sign) + spread
 
 
 def number_text(value, sign=""):
-    """Two decimals, and no sign of a zero."""
-    return format(round(value, 2) + 0.0, f"{sign}.2f")
+    """Two decimals, half away from zero as people round, and no sign of a zero."""
+    rounded = Decimal(repr(round(float(value), 9))).quantize(Decimal("0.01"), ROUND_HALF_UP)
+    return format(rounded if rounded else Decimal(0), f"{sign}.2f")
 
 
 def class_means(result, contextual):

@@ -8,9 +8,11 @@ from experiments.report.document import Chart, Heading, Table, Text
 from experiments.report.resampling import DRAWS, SHARE
 from experiments.report.results import METRICS, PAPER, Spread, number_text
 from experiments.rows import BASELINE, FULL
+from experiments.runs import receptive_field
+from pspnet_repro.resnet import BLOCKS
 
 MARK = " †"
-DEPTHS = (50, 101, 152, 269)
+DEPTHS = tuple(BLOCKS)
 
 
 def paper_spread(table, name, metric):
@@ -20,7 +22,7 @@ def paper_spread(table, name, metric):
 
 def row_label(table, row):
     """What a Row is called in a table: as in the paper, or by its own label."""
-    return PAPER[table][row.name]["label"] if table in PAPER else row.label
+    return _label(table, row.name) if table in PAPER else row.label
 
 
 def _label(number, name):
@@ -138,7 +140,9 @@ def summary_blocks(numbers, results):
         blocks.append(Text(
             f"Clearly: the test images are drawn anew, with replacement, {DRAWS} times; in the "
             f"middle {SHARE}% of the draws the lead has one sign. That says how much a lead hangs "
-            "on these images; how much it hangs on the seed only more seeds say."))
+            "on these images; how much it hangs on the seed only more seeds say. Pairs share rows: "
+            "the counts are not of independent trials, and among many pairs a few are clear by "
+            "chance."))
     return blocks
 
 
@@ -221,8 +225,9 @@ def depth_scores(results):
 
 def _stand_in(profile, depth):
     arguments = profile.depths[depth]
-    return ", ".join(f"{name} {'-'.join(map(str, value)) if isinstance(value, tuple) else value}"
-                     for name, value in arguments.items())
+    words = [f"{name} {'-'.join(map(str, value)) if isinstance(value, tuple) else value}"
+             for name, value in arguments.items()]
+    return ", ".join([*words, f"sees {receptive_field(profile, depth)} pixels"])
 
 
 def depth_blocks(results, profile):
@@ -236,8 +241,10 @@ def depth_blocks(results, profile):
     blocks = [Heading(2, "Figure 5: score against depth"),
               Text("Score: (mean IoU + pixel accuracy) / 2, from Table 3's results.")]
     if any(profile.depths[depth] != {"depth": depth} for depth in DEPTHS):
-        blocks.append(Text("What stands for the paper's depths in this profile: " + "; ".join(
-            f"{depth}: {_stand_in(profile, depth)}" for depth in DEPTHS) + "."))
+        blocks.append(Text("What stands for the paper's depths in this profile, and what it sees "
+                           f"of a {profile.train['crop_size']} crop without the pyramid: "
+                           + "; ".join(f"{depth}: {_stand_in(profile, depth)}"
+                                       for depth in DEPTHS) + "."))
     return [*blocks,
             Table("Figure 5, in percent", ("Depth", "single scale", "paper's single scale",
                                            "multi scale", "paper's multi scale"), rows),

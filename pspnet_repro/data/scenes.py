@@ -11,8 +11,8 @@ look alike; what they are is written far away:
   no context.
 
 In half of the scenes a dam parts the ground, and the two sides have strips of their own: one
-summary of the whole image is then not enough. The belt is broader than half of a miniature net's
-receptive field, so no such net sees a strip or the sky and what depends on them at once.
+summary of the whole image is then not enough. The belt is broader than half of the receptive field
+of the smallest miniature net, which so never sees a strip or the sky and what depends on them at once.
 """
 
 import json
@@ -24,16 +24,16 @@ import numpy as np
 from pspnet_repro import checkpoint
 from pspnet_repro.errors import UserError
 
-SIZE = 184
+SIZE = 185
 CLASSES = ("sky", "sand", "pavement", "tree", "rock", "hatch",
            "water", "road", "boat", "car", "building", "skyscraper")
-# Whether a window of BELT pixels around a pixel always shows enough to tell its class.
+# Whether the class hangs on what lies farther away than BELT pixels.
 CONTEXTUAL = (False,) * 6 + (True,) * 6
 PALETTE_RGB = ((135, 190, 235), (235, 210, 130), (120, 120, 130), (40, 140, 50), (140, 95, 60),
                (250, 250, 90), (40, 90, 200), (70, 70, 75), (230, 60, 50), (240, 150, 40),
                (170, 110, 200), (220, 120, 180))
 BELT = 50  # least rows between a cue and what depends on it
-VERSION = 1  # of the drawing; part of the cache's name
+VERSION = 2  # of the drawing; part of the cache's name
 
 _ID = {name: k for k, name in enumerate(CLASSES)}
 
