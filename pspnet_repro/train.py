@@ -30,7 +30,8 @@ from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
-    """Everything that a training's result depends on.
+    """What a training is asked for: with the same program, kind of machine and number of processes
+    its result depends on nothing else.
 
     Attributes:
         model: keyword arguments of PSPNet.

@@ -135,17 +135,6 @@ def test_evaluate_guards_its_folder(data, weights, tmp_path, capfd):
     assert code == 1 and "out: another process is at work in this folder" in error
 
 
-def test_train_takes_a_benchmark(ade, tmp_path, capfd):  # noqa: F811
-    code, said, error = run(
-        capfd, "train", "--data", f"ade20k={ade}", "--output", tmp_path / "run", "--classes", 150,
-        "--width", 0.125, "--stem", "classic", "--stem-width", 8, "--blocks", "1,1,1,1", "--bins",
-        "1,2", "--crop-size", 41, "--batch-size", 2, "--max-iter", 1, "--threads", 1)
-    assert code == 0, error
-    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
-    assert settings["data"] == "ade20k" and len(settings["list_sha256"]) == 64
-    assert said.strip().endswith("weights.pt")
-
-
 def test_evaluate_refuses_counts_of_another_test(data, weights, tmp_path, capfd):
     command = ("evaluate", "--weights", weights, "--data", data, "--output", tmp_path / "out")
     assert run(capfd, *command, *SIZES)[0] == 0

@@ -57,7 +57,7 @@ def test_predict_probabilities_matches_golden(path):
     assert probabilities.dtype == np.float32 and probabilities.shape == arrays["prob"].shape
     # A pixel whose resized image differs by one grey level moves its probabilities by up to 1e-2.
     error = np.abs(probabilities - arrays["prob"]).max(2)
-    assert np.quantile(error, 0.99) <= 1e-4
+    assert error.max() <= 1e-2 and np.quantile(error, 0.99) <= 1e-6
     assert (probabilities.argmax(2) == arrays["pred"]).mean() >= 0.999
 
 

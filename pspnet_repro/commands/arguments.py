@@ -7,6 +7,7 @@ import torch
 
 from pspnet_repro import checkpoint, distributed, precision
 from pspnet_repro.data.classes import KNOWN, known_classes, numbered_classes, read_classes
+from pspnet_repro.data.datasets import Recipe
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import MULTI_SCALE, Protocol
 
@@ -87,12 +88,12 @@ def add_testing(parser):
     speed.add_argument("--threads", type=processes, default=2, help="threads of the computation")
 
 
-def protocol_of(args, net, layout=None):
-    """The Protocol that arguments ask for. Raises UsageError where it does not fit the network."""
+def protocol_of(args, net, recipe=Recipe()):
+    """The Protocol that arguments ask for, a benchmark's where they do not say. Raises UsageError where it does not fit the network."""
     try:
         protocol = Protocol(
-            base_size=args.base_size or (layout.base_size if layout else 512),
-            crop_size=args.crop_size or (layout.crop_size if layout else 473),
+            base_size=args.base_size or recipe.base_size,
+            crop_size=args.crop_size or recipe.crop_size,
             scales=MULTI_SCALE if args.multi_scale else (1.0,), flip=not args.no_flip,
             align_corners=not args.half_pixel_logits, antialias=not args.no_antialias,
             merge="probabilities" if args.average_probabilities else "logits",

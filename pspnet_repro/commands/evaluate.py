@@ -52,7 +52,7 @@ def run(args):
     data = open_data(args.data, args.zero_is_void)
     pairs = data.pairs(args.split)
     classes = classes_of(args, net.classes, data)
-    protocol = protocol_of(args, net, data.layout)
+    protocol = protocol_of(args, net, data.recipe)
     scales = "-multi-scale" if args.multi_scale else ""
     output = args.output or weights[-1].parent / f"evaluation-{data.name}-{args.split}{scales}"
     predictions = (output / "predictions" if args.save_predictions or pairs[0].label is None

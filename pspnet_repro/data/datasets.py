@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.classes import known_classes, read_classes
 from pspnet_repro.data.lists import WRONG, ZERO_IS_VOID, Pair, list_digest, read_list
 from pspnet_repro.errors import UsageError, UserError
@@ -23,6 +24,22 @@ IDENTITY = bytes(range(256))
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """How the authors train and test a benchmark (paper, 5.1, and their scripts); ADE20K by default.
+
+    Attributes:
+        crop_size, base_size: pixels, of training and test, and of the test alone.
+        max_iter: steps of the training, of batch 16.
+        augmentation: what the training draws.
+    """
+
+    crop_size: int = 473
+    base_size: int = 512
+    max_iter: int = 150_000
+    augmentation: Augmentation = Augmentation()
+
+
+@dataclass(frozen=True)
 class Layout:
     """One benchmark.
 
@@ -32,7 +49,7 @@ class Layout:
         submission: (Pair, split) -> path of its prediction, relative to the folder of predictions.
         written: what a class becomes in a prediction, 256 bytes.
         listed: what values of label files mean that a list names, 256 bytes, see Pair.
-        base_size, crop_size: pixels, as the authors test it.
+        recipe: how it is trained and tested.
     """
 
     splits: tuple
@@ -40,8 +57,7 @@ class Layout:
     submission: Callable
     written: bytes = IDENTITY
     listed: bytes = IDENTITY
-    base_size: int = 512
-    crop_size: int = 473
+    recipe: Recipe = Recipe()
 
 
 def _first_folder(root, names, what):
@@ -118,12 +134,13 @@ LAYOUTS = {
     "ade20k": Layout(("train", "val", "test"), _ade20k, _stem,
                      bytes((k + 1) % 256 for k in range(256)), ZERO_IS_VOID),
     "voc2012": Layout(("train", "train_aug", "val", "trainval", "test"), _voc2012,
-                      _voc2012_submission),
+                      _voc2012_submission, recipe=Recipe(max_iter=30_000)),
     "cityscapes": Layout(("train", "val", "test"), _cityscapes, _stem,
                          bytes((*CITYSCAPES_IDS, *[0] * (256 - len(CITYSCAPES_IDS)))),
-                         base_size=2048, crop_size=713),
-    "camvid": Layout(("train", "val", "test"), _camvid, _stem, listed=CAMVID_TABLE, base_size=480,
-                     crop_size=473),
+                         recipe=Recipe(713, 2048, 90_000,
+                                       Augmentation(rotation=0.0, blur=False))),
+    "camvid": Layout(("train", "val", "test"), _camvid, _stem, listed=CAMVID_TABLE,
+                     recipe=Recipe(base_size=480)),
 }
 
 
@@ -183,6 +200,11 @@ class DataSet:
         # A folder above the list's must not meet one of the same name below it.
         parts = ["%parent" if part == ".." else part for part in inside.parts]
         return Path(*parts).with_suffix(".png")
+
+    @property
+    def recipe(self):
+        """The Recipe of the benchmark, or ADE20K's."""
+        return Recipe() if self.layout is None else self.layout.recipe
 
     @property
     def written(self):

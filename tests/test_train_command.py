@@ -1,0 +1,80 @@
+"""The command train: what it makes of its arguments."""
+
+import json
+
+import pytest
+from test_commands import run
+from test_datasets import GREY, ade, put, voc  # noqa: F401 (fixtures)
+
+from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation
+
+NET = ("--width", 0.125, "--stem", "classic", "--stem-width", 8, "--blocks", "1,1,1,1", "--bins",
+       "1,2")
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The TrainSettings that the command asks for; nothing is trained."""
+    found = []
+    monkeypatch.setattr("pspnet_repro.commands.train.train",
+                        lambda settings, *_, **__: found.append(settings))
+    return found
+
+
+@pytest.fixture
+def cityscapes(tmp_path):
+    name = "bonn_000001_000019"
+    put(tmp_path / "leftImg8bit" / "train" / "bonn" / f"{name}_leftImg8bit.png", GREY)
+    put(tmp_path / "gtFine" / "train" / "bonn" / f"{name}_gtFine_labelIds.png", GREY[..., 0])
+    return tmp_path
+
+
+# Paper, 5.1: 150K, 30K and 90K iterations; crops of 473, 473 and 713; rotation and blur for
+# ADE20K and VOC.
+@pytest.mark.parametrize("name, classes, crop_size, max_iter, augmentation", [
+    ("ade20k", 150, 473, 150_000, Augmentation()),
+    ("voc2012", 21, 473, 30_000, Augmentation()),
+    ("cityscapes", 19, 713, 90_000, Augmentation(rotation=0.0, blur=False))])
+def test_a_benchmark_brings_the_papers_recipe(request, asked, capfd, tmp_path, name, classes,
+                                              crop_size, max_iter, augmentation):
+    folder = request.getfixturevalue({"ade20k": "ade", "voc2012": "voc"}.get(name, name))
+    code, _, error = run(capfd, "train", "--data", f"{name}={folder}", "--output", tmp_path / "run")
+    assert code == 0, error
+    settings, = asked
+    assert (settings.model["classes"], settings.crop_size, settings.max_iter) == (
+        classes, crop_size, max_iter)
+    assert settings.augmentation == augmentation and settings.batch_size == 16
+
+
+@pytest.mark.parametrize("word, augmentation", [
+    ("all", Augmentation()), ("mirror-resize", Augmentation(rotation=0.0, blur=False)),
+    ("none", NO_AUGMENTATION)])
+def test_what_is_said_overrides_the_recipe(cityscapes, asked, capfd, tmp_path, word, augmentation):
+    code, _, error = run(capfd, "train", "--data", f"cityscapes={cityscapes}", "--output",
+                         tmp_path / "run", "--augmentation", word, "--crop-size", 89, "--max-iter",
+                         5, "--classes", 20)
+    assert code == 0, error
+    assert asked[0].augmentation == augmentation
+    assert (asked[0].crop_size, asked[0].max_iter, asked[0].model["classes"]) == (89, 5, 20)
+
+
+def test_classes_come_from_beside_the_list_or_must_be_said(asked, capfd, tmp_path):
+    put(tmp_path / "a.png", GREY)
+    (tmp_path / "train.txt").write_text("a.png a.png\n")
+    words = ("train", "--data", tmp_path, "--output", tmp_path / "run")
+    code, _, error = run(capfd, *words)
+    assert code == 2 and error.strip().endswith("it is no known benchmark and has no classes.txt")
+    (tmp_path / "classes.txt").write_text("1 2 3 sea\n4 5 6 wide land\n")
+    assert run(capfd, *words)[0] == 0
+    assert asked[0].model["classes"] == 2 and asked[0].crop_size == 473
+
+
+def test_train_takes_a_benchmark(ade, tmp_path, capfd):  # noqa: F811
+    code, said, error = run(
+        capfd, "train", "--data", f"ade20k={ade}", "--output", tmp_path / "run", *NET,
+        "--crop-size", 41, "--batch-size", 2, "--max-iter", 1, "--threads", 1)
+    assert code == 0, error
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert settings["data"] == "ade20k" and len(settings["list_sha256"]) == 64
+    assert settings["model"]["classes"] == 150
+    assert said.strip().endswith("weights.pt")
