@@ -216,7 +216,7 @@ def main():
         end = time.time() + LIMIT
         # The first one is measured however late it is.
         items = [(name, job, end if k else math.inf) for k, (name, job) in enumerate(jobs.items())]
-        with context.Pool(int(sys.argv[1]), maxtasksperchild=1) as pool:
+        with context.Pool(min(int(sys.argv[1]), len(items)), maxtasksperchild=1) as pool:
             found = dict(tqdm(pool.imap_unordered(_measure_before, items), total=len(items),
                               desc="measuring", unit="network"))
     except KeyboardInterrupt:

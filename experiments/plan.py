@@ -3,9 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from experiments.rows import TABLES, Row
-from experiments.runs import data_set, row_protocol, row_settings, test_folder, training_folder
+from experiments.runs import (data_set, row_depth, row_protocol, row_settings, test_folder,
+                              training_folder)
+from pspnet_repro import PSPNet
 from pspnet_repro.errors import UsageError
+from pspnet_repro.initial_weights import load_initial_weights
 from pspnet_repro.train import TrainSettings
 
 REPORTED = "5"  # a table of reported figures alone
@@ -126,3 +131,25 @@ def make_plan(tables, profile, data, runs, seeds, backbones):
             entry[2].append(row.name)
     return [Training(row, folder, tests, tuple(names), settings)
             for folder, (row, tests, names, settings) in trainings.items()], folders
+
+
+def check_backbones(trainings, backbones):
+    """Say where trainings start, and that their files of initial weights fit.
+
+    Args:
+        trainings: list of Training.
+        backbones: {depth: file}.
+    Raises:
+        UserError: a file cannot be read or does not fit the networks of its depth.
+    """
+    random = set()
+    for depth, training in {row_depth(training.row): training for training in trainings}.items():
+        if depth not in backbones:
+            random.add(depth)
+            continue
+        with torch.device("meta"):
+            net = PSPNet(**training.settings.model)
+        load_initial_weights(net, backbones[depth])
+    if random:
+        print(f"No --backbone for depth {', '.join(map(str, sorted(random)))}: random initial "
+              "weights.", flush=True)

@@ -28,7 +28,8 @@ from experiments.runs import (data_set, find_row, labelled_pairs, look_protocol,
                               row_depth, row_protocol, row_settings, test_folder,
                               training_folder)
 from pspnet_repro import checkpoint, distributed
-from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.commands.arguments import whole
+from pspnet_repro.errors import UsageError, UserError, print_anything, report
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.record import CountsFile
 from pspnet_repro.memory import peak_bytes, reset_peak
@@ -164,10 +165,30 @@ def _peak_mib(device):
     return peak // 2 ** 20
 
 
+def _training_facts(weights):
+    """The content of a training's weights.pt, and that of the trained.json beside it.
+
+    Raises:
+        UserError: one of them is damaged.
+    """
+    path = weights.parent / "trained.json"
+    training = checkpoint.load(weights)
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        if (set(facts) != {"train_seconds_of_last_sitting", "train_peak_memory_mib",
+                           "train_provenance"}
+                or not {"training", "initial_sha256", "processes"} <= training.keys()):
+            raise ValueError
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} or {weights.name}: missing or damaged; remove the folder to train "
+                        "again") from error
+    return training, facts
+
+
 def _test(row, profile, data, weights, folder, val_list, processes, progress, device):
     began, about = time.monotonic(), provenance()
     _reset_peak(device)
-    training = checkpoint.load(weights)
+    training, facts = _training_facts(weights)
     settings, protocol = training["training"], row_protocol(row, profile)
     torch.set_num_threads(settings["threads"])
     net = checkpoint.load_model(weights).to(distributed.choose_device(device))
@@ -181,6 +202,8 @@ def _test(row, profile, data, weights, folder, val_list, processes, progress, de
             zero_is_void=profile.zero_is_void, progress=progress, processes=processes,
             on_prediction=lambda number, pair, predicted: write_png(
                 folder / "predictions" / prediction_name(number, pair), predicted))
+    if not matrix.counts.any():
+        raise UserError(f"{profile.name}: no pixel of the {len(pairs)} test images is labelled")
     if not processes.first:
         return
     iou = dict(zip(profile.classes, matrix.iou.tolist(), strict=True))
@@ -192,7 +215,7 @@ def _test(row, profile, data, weights, folder, val_list, processes, progress, de
         "parameters": sum(p.numel() for p in net.parameters()),
         "receptive_field": net.receptive_field(),
         "train_processes": training["processes"],
-        **json.loads((weights.parent / "trained.json").read_text(encoding="utf-8")),
+        **facts,
         "test_processes": processes.size,
         "test_seconds": round(time.monotonic() - began, 1),
         "test_peak_memory_mib": _peak_mib(device),
@@ -219,22 +242,22 @@ def main():
     parser.add_argument("--profile", required=True, choices=PROFILES)
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--runs", required=True, type=Path)
-    parser.add_argument("--seed", required=True, type=int)
-    parser.add_argument("--device", required=True)
-    parser.add_argument("--workers", required=True, type=int)
+    parser.add_argument("--seed", required=True, type=whole(0, 2 ** 31 - 1))
+    parser.add_argument("--device", required=True, choices=("cpu", "cuda"))
+    parser.add_argument("--workers", required=True, type=whole(0, 1024))
     parser.add_argument("--backbone", type=parse_backbone, action="append", default=[])
     args = parser.parse_args()
+    print_anything()
     _stop_with_parent()
     try:
         run_row(find_row(args.row), PROFILES[args.profile], args.data, args.runs, args.seed,
                 [find_row(name) for name in args.tests.split(",")], dict(args.backbone),
                 progress=False, device=args.device, workers=args.workers)
     except (Interrupted, KeyboardInterrupt) as stop:
-        print(stop, file=sys.stderr)
+        print(str(stop) or "stopped", file=sys.stderr)
         return 130
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except (UserError, MemoryError) as error:
+        return report(error)
     return 0
 
 

@@ -20,15 +20,15 @@ from tqdm import tqdm
 
 from experiments.forecast import (cost, how_lines, longest_first, measure_networks, plan_lines,
                                   tests_of)
-from experiments.plan import make_plan, select_tables
+from experiments.plan import check_backbones, make_plan, select_tables
 from experiments.profiles import PROFILES
 from experiments.report import write_report
 from experiments.rows import TABLES
 from experiments.run_row import run_row
-from experiments.runs import parse_backbone, receptive_field
-from pspnet_repro import distributed
-from pspnet_repro.commands.arguments import positive, whole
-from pspnet_repro.errors import UsageError, UserError
+from experiments.runs import labelled_pairs, parse_backbone, receptive_field
+from pspnet_repro import checkpoint, distributed
+from pspnet_repro.commands.arguments import path, processes, whole
+from pspnet_repro.errors import UsageError, UserError, print_anything, printable, report
 from pspnet_repro.run_folder import Interrupted
 
 
@@ -43,15 +43,15 @@ def parse_arguments(argv=None):
                         help="data set, sizes and backbone (default mini)")
     parser.add_argument("--rows", default="all", metavar="ROW,ROW",
                         help="rows to run, separated by commas (default all)")
-    parser.add_argument("--data", type=Path, metavar="DIR",
+    parser.add_argument("--data", type=path, metavar="DIR",
                         help="folder of the data set: with train.txt and val.txt, or as "
                              "downloaded (mini draws its own)")
-    parser.add_argument("--seeds", type=positive, default=1, metavar="N",
+    parser.add_argument("--seeds", type=whole(1, 1000), default=1, metavar="N",
                         help="runs a row, with seeds 0..N-1 (default 1)")
     parser.add_argument("--backbone", type=parse_backbone, action="append", default=[],
                         metavar="DEPTH=FILE", help="initial weights of networks of that depth "
                         "(of prototxt_import convert --backbone); may be given several times")
-    parser.add_argument("--jobs", type=positive, metavar="N",
+    parser.add_argument("--jobs", type=processes, metavar="N",
                         help="trainings at a time (default: the profile's, at most the cores)")
     parser.add_argument("--workers", type=whole(0, 1024), default=0, metavar="N",
                         help="processes that read images, of each training process (default 0)")
@@ -59,11 +59,11 @@ def parse_arguments(argv=None):
                         help="print what is to do, with estimated time and memory, and stop")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
                         help="cuda: one GPU a process (default cpu)")
-    parser.add_argument("--runs", type=Path, default=ROOT / "experiments" / "runs", metavar="DIR",
+    parser.add_argument("--runs", type=path, default=ROOT / "experiments" / "runs", metavar="DIR",
                         help="folder of the runs (default experiments/runs)")
-    parser.add_argument("--cache", type=Path, default=ROOT / "cache", metavar="DIR",
+    parser.add_argument("--cache", type=path, default=ROOT / "cache", metavar="DIR",
                         help="folder of drawn scenes (default cache)")
-    parser.add_argument("--output", type=Path, metavar="DIR",
+    parser.add_argument("--output", type=path, metavar="DIR",
                         help="folder of the report (default: the profile's in --runs)")
     return parser.parse_args(argv)
 
@@ -73,11 +73,10 @@ def _start(training, args, profile, data):
     training.folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(ROOT / "experiments" / "run_row.py"), "--row", training.row.name,
                "--tests", ",".join(row.name for row in training.missing()),
-               "--profile", profile.name, "--data", str(data), "--runs",
-               str(training.folder.parent), "--seed", str(training.seed), "--device", args.device,
+               "--profile", profile.name, f"--data={data}", f"--runs={training.folder.parent}",
+               "--seed", str(training.seed), "--device", args.device,
                "--workers", str(args.workers)]
-    for depth, file in args.backbone:
-        command += ["--backbone", f"{depth}={file}"]
+    command += [f"--backbone={depth}={file}" for depth, file in args.backbone]
     # At its end: another call may be at work in this folder.
     with open(training.folder / CONSOLE, "ab") as console:
         start = console.tell()
@@ -86,10 +85,18 @@ def _start(training, args, profile, data):
 
 
 def _failure(training, start, code):
-    """A UserError with the last line that a training's process wrote after byte `start`."""
+    """What ended a training's process: a signal, or its last line after byte `start`.
+
+    Returns:
+        A UsageError for exit code 2, else a UserError.
+    """
+    if code < 0:
+        return UserError(f"{training.name}: killed by {signal.Signals(-code).name}; the same "
+                         "command goes on from its last checkpoint")
     data = (training.folder / CONSOLE).read_bytes()[start:]
     said = data.decode(errors="replace").strip().rpartition("\n")[2].removeprefix("error: ")
-    return UserError(f"{training.name}: {said or f'exit {code}'}")
+    kind = UsageError if code == 2 else UserError
+    return kind(f"{training.name}: {said or f'exit {code}'}")
 
 
 def run_all(trainings, args, profile, data, jobs, images):
@@ -113,6 +120,9 @@ def run_all(trainings, args, profile, data, jobs, images):
             while waiting or running:
                 while waiting and len(running) < jobs:
                     training = waiting.pop(0)
+                    if not training.missing():
+                        bar.write(f"{training.name}: done by another process")
+                        continue
                     process, start = _start(training, args, profile, data)
                     running[process] = training, start
                     bar.write(f"{training.name}: started")
@@ -128,10 +138,13 @@ def run_all(trainings, args, profile, data, jobs, images):
                 bar.set_postfix_str(f"{tested} of {to_test} images tested", refresh=False)
                 bar.update(sum(training.steps_done() for training in trainings) - bar.n)
         finally:
+            # A second Ctrl-C must not leave trainings behind that still save.
+            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
             for process in running:
                 process.send_signal(signal.SIGINT)
             for process in running:
                 process.wait()
+            signal.signal(signal.SIGINT, handler)
 
 
 def _print_plan(trainings, to_do, tests, args, profile, data, processes, jobs):
@@ -149,6 +162,13 @@ def _print_plan(trainings, to_do, tests, args, profile, data, processes, jobs):
 def run_tables(args, processes):
     """Run what is missing and print the tables; all of `processes` call this alike."""
     profile = PROFILES[args.profile]
+    for name in ("runs", "output"):
+        place = getattr(args, name)
+        if place is not None and place.exists() and not place.is_dir():
+            raise UsageError(f"--{name} must be a folder, got the file {place}")
+    given = [depth for depth, _ in args.backbone]
+    if len(set(given)) < len(given):
+        raise UsageError(f"--backbone: each depth once, got {', '.join(map(str, given))}")
     if processes.size > 1 and args.jobs is not None:
         raise UsageError("--jobs must be left out under torchrun: all processes work at one "
                          "training")
@@ -158,14 +178,19 @@ def run_tables(args, processes):
     trainings, folders = make_plan(tables, profile, data, runs, args.seeds, backbones)
     tests = tests_of(trainings, profile, data)
     # In an order that all processes share: the first one's files decide.
-    order = processes.on_first(lambda: [trainings.index(training) for training in longest_first(
+    numbers = {training.folder: number for number, training in enumerate(trainings)}
+    order = processes.on_first(lambda: [numbers[training.folder] for training in longest_first(
         [training for training in trainings if training.missing()], tests)])
     to_do = [trainings[number] for number in order]
+    if to_do:
+        labelled_pairs(profile, data, "train")
+        distributed.choose_device(args.device)
     if processes.first:
-        print(f"Table {', '.join(tables)}, profile {profile.name}: {len(to_do)} of "
-              f"{len(trainings)} trainings to do. Without the pyramid the network sees "
-              f"{receptive_field(profile, 50)} pixels of a {profile.train['crop_size']} crop.",
-              flush=True)
+        numbers = ", ".join(number for number, rows in tables.items() if rows)
+        print(f"Table {numbers}, profile {profile.name}: {len(to_do)} of {len(trainings)} "
+              f"trainings to do. Without the pyramid a score sees {receptive_field(profile, 50)} "
+              f"pixels a side; crops have {profile.train['crop_size']}.", flush=True)
+    processes.on_first(lambda: check_backbones(to_do, backbones))
     jobs = 1 if processes.size > 1 else args.jobs or min(profile.rows_at_once, os.cpu_count() or 1)
     if args.dry_run or to_do and profile.estimate:
         processes.on_first(lambda: _print_plan(trainings, to_do, tests, args, profile, data,
@@ -181,12 +206,14 @@ def run_tables(args, processes):
         run_all(to_do, args, profile, data, jobs, tests.images)
     if processes.first:
         output = args.output or runs
-        print("\n".join(write_report(tables, folders, profile, data, output)))
+        with checkpoint.lock_folder(output, ".report.lock"):
+            print("\n".join(write_report(tables, folders, profile, data, output)))
         print(f"Report: {output}")
 
 
 def main(argv=None):
     args = parse_arguments(argv)
+    print_anything()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with distributed.join() as processes:
@@ -195,11 +222,10 @@ def main(argv=None):
         distributed.say("\nstopped; the same command goes on from there")
         return 130
     except (UsageError, distributed.FailedElsewhere) as error:
-        distributed.say(f"error: {error}")
+        distributed.say(f"error: {printable(str(error))}")
         return 2 if isinstance(error, UsageError) else 1
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except (UserError, MemoryError, OSError) as error:
+        return report(error)
     return 0
 
 

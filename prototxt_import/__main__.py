@@ -4,7 +4,7 @@ import argparse
 import sys
 import warnings
 
-from pspnet_repro.errors import UserError, report
+from pspnet_repro.errors import UserError, print_anything, report
 from prototxt_import import convert_command, export_command, inspect, run
 
 # Each module adds its subcommand with add_parser(commands).
@@ -18,6 +18,7 @@ def main(argv=None):
     for command in COMMANDS:
         command.add_parser(commands)
     args = parser.parse_args(argv)
+    print_anything()
     warnings.showwarning = _print_warning
     try:
         args.run(args)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pspnet_repro import checkpoint
 from pspnet_repro.errors import UsageError
+from pspnet_repro.resnet import BLOCKS, WIDTHS
 from prototxt_import.convert import convert_network
 from prototxt_import.outputs import check_outputs
 from prototxt_import.torch_resnet import convert_torch_resnet
@@ -41,7 +42,20 @@ def _run(args):
     print(table(rows))
     for name, value in model.settings.items():
         print(f"{name}: {value}")
+    if args.backbone:
+        print(f"to start from it: python -m pspnet_repro train --initial-weights {args.output} "
+              f"{_train_arguments(model.settings)} ...")
     print(args.output)
+
+
+def _train_arguments(settings):
+    """What `train` needs to build a backbone of these settings of ResNet."""
+    blocks = tuple(settings["blocks"])
+    depth = [f"--depth {depth}" for depth, known in BLOCKS.items() if known == blocks]
+    return " ".join([*(depth or [f"--blocks {','.join(map(str, blocks))}"]),
+                     f"--stem {settings['stem']} --stem-width {settings['stem_width']}",
+                     f"--width {settings['widths'][0] / WIDTHS[0]:g}",
+                     f"--stride-in {settings['stride_in']}"])
 
 
 def table(rows):

@@ -30,12 +30,12 @@ def _run(args):
     folder = args.output[0].parent
     outputs = [*args.output, *((folder / TRAIN_NET, folder / SOLVER) if args.train else ())]
     check_outputs(outputs, [args.weights])
-    model = checkpoint.load_model(args.weights)
     content = checkpoint.read_model_file(args.weights)
+    model = checkpoint.model_of(content, args.weights)
     training = content.get("training", {})
     crop_size = args.crop_size
     if crop_size is None:
-        crop_size = training.get("crop_size", content.get("crop_size", _CROP_SIZE))
+        crop_size = checkpoint.crop_size_of(content) or _CROP_SIZE
     else:
         try:
             map_size(model, crop_size)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from pspnet_repro.errors import UserError, first_line, refuse_pipe
 
 MAX_DEPTH = 16
-MAX_BYTES = 2 ** 26
+MAX_BYTES = 2 ** 22  # the largest released one has 107 thousand
 
 _TOKEN = re.compile(r"""(?P<space>[ \t\r\f\v\n]+|\#[^\n]*)
     |(?P<name>[A-Za-z_][A-Za-z0-9_]*)

@@ -7,7 +7,7 @@ import cv2
 
 from pspnet_repro import distributed
 from pspnet_repro.commands import check_data, evaluate, predict, train
-from pspnet_repro.errors import UsageError, UserError, printable, report
+from pspnet_repro.errors import UsageError, UserError, print_anything, printable, report
 from pspnet_repro.run_folder import Interrupted
 
 
@@ -17,6 +17,7 @@ def main(argv=None):
     for command in (train, evaluate, predict, check_data):
         command.add(commands)
     args = parser.parse_args(argv)
+    print_anything()
     # Our own messages name the file.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
@@ -28,6 +29,10 @@ def main(argv=None):
         return 2 if isinstance(error, UsageError) else 1
     except (UserError, MemoryError, OSError) as error:
         return report(error)
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error) or "out of memory" in str(error):
+            return report(MemoryError())  # torch has no class of its own for it on the CPU
+        raise
     except (Interrupted, KeyboardInterrupt) as stop:
         distributed.say(f"\n{stop}" if str(stop) else "\nstopped")
         return 130

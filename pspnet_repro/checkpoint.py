@@ -22,9 +22,11 @@ def write_atomically(path, write):
     """Call write(file) on a new binary file that takes the name `path` only when it is complete.
 
     Raises:
-        UserError: the file cannot be written (no space, no permission); nothing is left behind.
+        UserError: the file cannot be written (no space, no permission), or the name is that of a
+            device or pipe; nothing is left behind.
     """
     path = Path(path)
+    refuse_pipe(path, "written")
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -237,16 +239,34 @@ def load_model(path):
     Raises:
         UserError: no such file, no settings in it, or weights that do not fit them.
     """
-    return _load(path, PSPNet)
+    return model_of(read_model_file(path), path)
 
 
 def load_backbone(path):
     """A ResNet from a file of `save_model`; raises as `load_model`."""
-    return _load(path, ResNet)
+    return model_of(read_model_file(path), path, ResNet)
 
 
-def _load(path, module):
-    content = read_model_file(path)
+def crop_size_of(content):
+    """The crop that a network was trained at or converted from; None where its file does not say.
+
+    Args:
+        content: of read_model_file.
+    """
+    for facts in (content.get("training"), content):
+        if isinstance(facts, dict) and type(facts.get("crop_size")) is int:
+            return facts["crop_size"]
+    return None
+
+
+def model_of(content, path, module=PSPNet):
+    """The PSPNet or ResNet of a file's content, in eval mode; raises as `load_model`.
+
+    Args:
+        content: of read_model_file.
+        path: of the file, for messages.
+        module: PSPNet or ResNet.
+    """
     if content["kind"] != ("backbone" if module is ResNet else "pspnet"):
         raise UserError(f"{path}: must hold a {module.__name__}, holds one of kind "
                         f"{content['kind']!r} (a backbone is for train --initial-weights)")

@@ -25,15 +25,22 @@ def printable(text, limit=2000):
     return text if len(text) <= limit else f"{text[:limit // 2]} ... {text[-limit // 2:]}"
 
 
-def refuse_pipe(path):
-    """Raise UserError for a pipe or a device, which may never end; other paths are left to those
-    who open them."""
+def refuse_pipe(path, purpose="read"):
+    """Raise UserError for a pipe or a device, which may never end and must not be replaced by a
+    file; other paths are left to those who open them."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
         return
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise UserError(f"{path}: cannot be read: not a regular file")
+        raise UserError(f"{path}: cannot be {purpose}: not a regular file")
+
+
+def print_anything():
+    """Let what a terminal's encoding lacks be escaped, in place of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def report(error):

@@ -5,8 +5,21 @@ import torch
 from pspnet_repro.checkpoint import read_model_file, shape_differences
 from pspnet_repro.errors import UserError
 
+_SHAPES = ("stem", "stem_width", "widths", "blocks")
 # Settings that change what a backbone computes, but no shape.
 _PLACES = ("strides", "dilations", "stride_in", "pool_padding")
+
+
+def _other_settings(model, settings):
+    """The settings of a file's network that give a backbone other shapes, in words."""
+    ours = model.backbone.settings
+    words = []
+    for name in _SHAPES:
+        theirs, own = (tuple(value) if isinstance(value, (list, tuple)) else value for value in
+                       (settings.get(name, ours.get(name)), ours.get(name)))
+        if theirs != own:
+            words.append(f"{name} is {theirs} there, {own} here")
+    return words
 
 
 @torch.no_grad()
@@ -44,6 +57,8 @@ def load_initial_weights(model, path):
     wanted = {name: tensor for name, tensor in wanted.items() if not of(fresh, name)}
     given = {name: tensor for name, tensor in given.items() if not of(fresh + left_out, name)}
     differences = shape_differences(wanted, given)
+    if differences:
+        differences = _other_settings(model, settings) or differences
     if differences or not given:
         raise UserError(f"{path}: does not fit this network: "
                         f"{'; '.join(differences[:5]) or 'no part of it'}"

@@ -35,26 +35,20 @@ class Log:
     """Lines with their time at the end of a text file."""
 
     def __init__(self, path):
-        self.file = open(path, "a", encoding="utf-8", buffering=1)
+        # Names of files may be of other encodings.
+        self.file = open(path, "a", encoding="utf-8", errors="backslashreplace", buffering=1)
 
     def info(self, text):
         self.file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
 
-def check_same_settings(settings, content, path):
-    """Raise UserError where the content of a file is of a training with other settings."""
-    saved = content.get("training")
-    if not isinstance(saved, dict):
-        raise UserError(f"{path}: not a file of a training: lacks its settings")
-    try:
-        ours, saved = (_flat(json.loads(json.dumps(given))) for given in
-                       (settings.to_json(), saved))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: training: must be plain settings: {first_line(error)}") from error
-    for key in sorted(set(ours) | set(saved)):
+def difference(ours, saved):
+    """The first setting in which two dictionaries of plain data differ, in words; "" without one."""
+    ours, saved = _flat(ours), _flat(saved)
+    for key in sorted({*ours, *saved}):
         if ours.get(key) != saved.get(key):
-            raise UserError(f"{path}: holds a training with {key} = {saved.get(key)!r}, not "
-                            f"{ours.get(key)!r}; choose another folder or remove this one")
+            return f"{key} = {saved.get(key)!r}, not {ours.get(key)!r}"
+    return ""
 
 
 def _flat(settings, prefix=""):
@@ -66,18 +60,49 @@ def _flat(settings, prefix=""):
     return flat
 
 
+def check_same_settings(settings, content, path):
+    """Raise UserError where the content of a file is of a training with other settings."""
+    saved = content.get("training")
+    if not isinstance(saved, dict):
+        raise UserError(f"{path}: not a file of a training: lacks its settings")
+    try:
+        found = difference(settings.to_json(), json.loads(json.dumps(saved)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: training: must be plain settings: {first_line(error)}") from error
+    if found:
+        raise UserError(f"{path}: holds a training with {found}; choose another folder or remove "
+                        "this one")
+
+
 def cut_losses(path, iteration):
-    """Drop the lines of steps that the checkpoint does not have."""
+    """Drop the lines of steps that the checkpoint does not have.
+
+    Raises:
+        UserError: it lacks a step, or a line is not that of its step.
+    """
     kept = _read_lines(path)[:iteration]
     if len(kept) < iteration:
         raise UserError(f"{path}: holds {len(kept)} steps, but the checkpoint beside it was saved "
-                        f"after {iteration}")
+                        f"after {iteration}; remove the folder to train again")
+    for number, line in enumerate(kept):
+        if _iteration(line) != number:
+            raise UserError(f"{path}, line {number + 1}: not the line of iteration {number}; "
+                            "remove the folder to train again")
     _write_lines(path, kept)
 
 
+def _iteration(line):
+    """The iteration of a line of losses.jsonl or curve.jsonl; None where it has none."""
+    try:
+        return json.loads(line)["iteration"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None
+
+
 def _read_lines(path):
-    return (path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists()
-            else [])
+    """Whole lines of a file; a last one that was cut off is dropped."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    return text[:text.rfind("\n") + 1].splitlines()
 
 
 def _write_lines(path, lines):
@@ -106,12 +131,12 @@ class Curve:
             processes.on_first(lambda: self._cut(start))
 
     def _cut(self, start):
-        try:
-            kept = [line for line in _read_lines(self._path) if json.loads(line)["iteration"] <= start]
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{self._path}: damaged; remove it to go on without its points: "
-                            f"{first_line(error)}") from error
-        _write_lines(self._path, kept)
+        lines = _read_lines(self._path)
+        for number, line in enumerate(lines, 1):
+            if type(_iteration(line)) is not int:
+                raise UserError(f"{self._path}, line {number}: not the line of a look; remove the "
+                                "file to go on without its points")
+        _write_lines(self._path, [line for line in lines if _iteration(line) <= start])
 
     def look(self, model, steps):
         """Note what is to be seen after so many steps, where it is time for that."""
@@ -155,8 +180,11 @@ def restore(path, settings, model, solver, processes, device):
                              f"{processes.size}")
         _check_state(state, settings)
         checkpoint.check_weights(state["weights"], path)
+        for name, tensor in state["weights"].items():
+            if tensor.dtype != torch.float32:
+                raise ValueError(f"{name} must be of torch.float32, got {tensor.dtype}")
         model.load_state_dict(state["weights"])
-        _load_solver(solver, state["solver"])
+        _load_solver(solver, state["solver"], state["iteration"])
         # A copy: torch crashes on a generator's state that starts within a storage.
         rng = state["rng"].view(processes.size, -1)[processes.rank].clone()
         if device.type == "cpu":
@@ -180,8 +208,8 @@ def _check_state(state, settings):
         raise ValueError(f"solver must be a dictionary, got a {type(solver).__name__}")
 
 
-def _load_solver(solver, state):
-    """load_state_dict of a state that must be of this training."""
+def _load_solver(solver, state, iteration):
+    """load_state_dict of a state that must be of this training after that many steps."""
     def options():
         return [{key: value for key, value in group.items() if key not in ("params", "lr")}
                 for group in solver.param_groups]
@@ -190,8 +218,11 @@ def _load_solver(solver, state):
     solver.load_state_dict(state)
     if options() != wanted:
         raise ValueError("solver: its groups are not this training's")
-    for parameter, entries in solver.state.items():
-        buffer = entries["momentum_buffer"]
-        if not isinstance(buffer, torch.Tensor) or buffer.shape != parameter.shape:
+    # After a step every parameter has its momentum.
+    learned = [p for group in solver.param_groups for p in group["params"]] if iteration else []
+    for parameter in {*learned, *solver.state}:
+        buffer = solver.state[parameter].get("momentum_buffer")
+        if (not isinstance(buffer, torch.Tensor) or buffer.shape != parameter.shape
+                or buffer.dtype != parameter.dtype):
             raise ValueError(f"solver: momentum_buffer must be a tensor of shape "
-                             f"{tuple(parameter.shape)}")
+                             f"{tuple(parameter.shape)} and {parameter.dtype}")

@@ -139,7 +139,7 @@ def test_evaluate_refuses_counts_of_another_test(data, weights, tmp_path, capfd)
     command = ("evaluate", "--weights", weights, "--data", data, "--output", tmp_path / "out")
     assert run(capfd, *command, *SIZES)[0] == 0
     code, _, error = run(capfd, *command, *SIZES, "--no-flip")
-    assert code == 1 and "counts.jsonl: holds a test with protocol = " in error
+    assert code == 1 and "counts.jsonl: holds a test with protocol.flip = True, not False; " in error
     # Images that are done would go without.
     code, _, error = run(capfd, *command, *SIZES, "--save-predictions")
     assert code == 1 and "holds a test with predictions = False, not True" in error
@@ -242,11 +242,32 @@ def test_predict_takes_every_kind_of_file(weights, tmp_path, capfd):
                       "clear.label.png": (30, 40)}
 
 
+def test_what_is_not_said_comes_from_the_training(data, tmp_path, capfd):
+    """The crop, and the names of a benchmark's classes; the words of the command come first."""
+    path = tmp_path / "trained.pt"
+    checkpoint.save_model(path, tiny_net(11), training={"crop_size": 89, "data": "camvid"})
+    photo = next(data.glob("0.png"))
+    words = ("predict", "--weights", path, photo, "--base-size", 96, "--threads", 1)
+    code, said, error = run(capfd, *words, "-o", tmp_path / "out")
+    assert code == 0 and "long side 96 x scale + 1, scales 1.0, windows of 89 every two" in error
+    assert said.strip() == f"1 x 3 pictures are in {tmp_path / 'out'}"
+    label = cv2.imread(str(tmp_path / "out" / "0.label.png"), cv2.IMREAD_UNCHANGED)
+    colours = cv2.imread(str(tmp_path / "out" / "0.colour.png"))[..., ::-1]
+    palette = np.array(known_classes("camvid").palette_rgb)
+    assert np.array_equal(colours, palette[label])
+    _, _, error = run(capfd, *words, "-o", tmp_path / "other", "--crop-size", 97)
+    assert "windows of 97" in error
+
+
 def test_output_names_never_meet(tmp_path):
     assert output_names([tmp_path / "a.png", tmp_path / "b.png"]) == ["a", "b"]
     assert output_names([tmp_path / "a.png", tmp_path / "a.jpg"]) == ["a.png", "a.jpg"]
-    assert output_names([tmp_path / "a.png", tmp_path / "x" / "a.png"]) == ["00000-a.png",
-                                                                            "00001-a.png"]
+    assert output_names([tmp_path / "a.png", tmp_path / "x" / "a.png", tmp_path / "b.png"]) == [
+        "00000-a.png", "00001-a.png", "b"]
+    assert output_names([tmp_path / "a.png", tmp_path / "a.jpg", tmp_path / "a.png.png"]) == [
+        "00000-a.png", "a.jpg", "00002-a.png.png"]
+    numbered = [tmp_path / "a.png", tmp_path / "x" / "a.png", tmp_path / "00000-a.png.jpg"]
+    assert len(set(output_names(numbered))) == 3
 
 
 @pytest.mark.parametrize("words, code, sentence", [

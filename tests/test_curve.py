@@ -72,7 +72,14 @@ def test_a_resumed_training_has_each_point_once(data, watched, tmp_path, monkeyp
     assert _points(tmp_path) == _points(watched.parent)
 
 
-def test_a_damaged_curve_is_reported(data, tmp_path):  # noqa: F811
-    (tmp_path / "curve.jsonl").write_text('{"iteration"')
-    with pytest.raises(UserError, match="curve.jsonl: damaged; remove it to go on without"):
+@pytest.mark.parametrize("line", ['{"iteration"', "[]", '{"iteration": "3"}', "[" * 100_000])
+def test_a_damaged_curve_is_reported(data, tmp_path, line):  # noqa: F811
+    (tmp_path / "curve.jsonl").write_text(line + "\n")
+    with pytest.raises(UserError, match="curve.jsonl, line 1: not the line of a look; remove the f"):
         _train(data, tmp_path, (3, _look))
+
+
+def test_a_last_line_that_was_cut_off_is_dropped(data, tmp_path):  # noqa: F811
+    (tmp_path / "curve.jsonl").write_text('{"iteration"')
+    _train(data, tmp_path, (3, _look))
+    assert [point["iteration"] for point in _points(tmp_path)] == [3, 6, 7]

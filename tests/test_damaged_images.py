@@ -4,11 +4,14 @@ import io
 import os
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from pspnet_repro import checkpoint
 from pspnet_repro.data.lists import read_image, read_label_file
 from pspnet_repro.errors import UserError
 
@@ -140,3 +143,41 @@ def test_libraries_lines_name_the_file(tmp_path, capfd):
     with pytest.raises(UserError, match="x.png: not an image that OpenCV can read"):
         read_image(path)
     assert capfd.readouterr().err == ""
+
+
+def _cut_jpeg(path):
+    """A photograph whose pixels end halfway, with the mark of an end."""
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    data = cv2.imencode(".jpg", pixels)[1].tobytes()
+    path.write_bytes(data[:len(data) // 2] + b"\xff\xd9")
+    return path
+
+
+def test_a_jpeg_cut_before_its_end_mark_is_refused(tmp_path):
+    with pytest.raises(UserError, match="cut.jpg: not an image that OpenCV can read: .*premature"):
+        read_image(_cut_jpeg(tmp_path / "cut.jpg"))
+
+
+def test_threads_that_read_images_leave_stderr_alone(tmp_path):
+    """What libjpeg says of a file is said of that file, and stderr is what it was."""
+    sound, cut = tmp_path / "sound.png", _cut_jpeg(tmp_path / "cut.jpg")
+    cv2.imwrite(str(sound), np.zeros((8, 8, 3), np.uint8))
+    before = os.fstat(2)
+
+    def read(number):
+        if number % 2:
+            with pytest.raises(UserError, match="cut.jpg.*premature"):
+                read_image(cut)
+        else:
+            assert read_image(sound).shape == (8, 8, 3)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(read, range(400)))
+    assert os.path.samestat(os.fstat(2), before)
+
+
+def test_devices_and_pipes_are_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe: cannot be written: not a regular file"):
+        checkpoint.write_bytes(tmp_path / "pipe", b"x")
+    assert (tmp_path / "pipe").is_fifo()

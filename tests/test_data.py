@@ -41,6 +41,13 @@ def _expect(words, function, *arguments):
     assert "\n" not in str(caught.value)
 
 
+def test_read_list_rejects_paths_of_the_machine(folder):
+    (folder / "absolute.txt").write_text(f"\n{folder}/0.png {folder}/0_label.png\n")
+    with pytest.raises(UserError, match=r"absolute.txt, line 2: paths start from .* with a leading "
+                                        r"slash too.*; got the path .*0.png of this machine"):
+        read_list(folder / "absolute.txt")
+
+
 def test_read_list_rejects(folder, tmp_path):
     bad = tmp_path / "bad.txt"
     _expect("nowhere: no such data folder", read_list, folder / "list.txt", folder / "nowhere")

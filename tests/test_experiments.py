@@ -107,28 +107,6 @@ def test_an_interrupted_test_goes_on(tiny, trained, tmp_path, monkeypatch):
     assert result["confusion"] == json.loads(wanted)["confusion"]
 
 
-def test_facts_of_a_training_are_there_before_its_weights(tiny, tmp_path, monkeypatch):
-    profile, data, _ = tiny
-    saved = checkpoint.save_model
-
-    def stop(path, model, **about):
-        if path.name == "weights.pt":
-            raise RuntimeError("power cut")
-        saved(path, model, **about)
-
-    monkeypatch.setattr(checkpoint, "save_model", stop)
-    row = runs.find_row(FULL)
-    with pytest.raises(RuntimeError, match="power cut"):
-        run_row.run_row(row, profile, data, tmp_path, 0, progress=False)
-    facts, = tmp_path.rglob("trained.json")
-    assert not (facts.parent / "weights.pt").exists()
-    monkeypatch.undo()
-    facts.write_text("{}")  # of a sitting that came to nothing
-    out, = run_row.run_row(row, profile, data, tmp_path, 0, progress=False)
-    result = json.loads((out / "result.json").read_text())
-    assert result["train_processes"] == 1 and result["train_peak_memory_mib"] > 0
-
-
 def test_run_row_rejects_tests_of_another_training(tiny):
     profile, data, folder = tiny
     with pytest.raises(UsageError, match="row baseline is of another training than row b1236"):
@@ -179,8 +157,8 @@ def test_run_table_prints_what_the_report_says(tiny, trained, monkeypatch, capsy
                  "--runs", str(tmp_path), "--seeds", "1"]
     assert run_table.main(arguments) == 0
     said = capsys.readouterr().out
-    assert "Table 1, 2, 3, 4, 5, profile mini: 1 of 2 trainings to do. Without the pyramid the "\
-        "network sees 75 pixels of a 185" in said and "the report's lines" in said
+    assert "Table 1, 2, 3, 4, profile mini: 1 of 2 trainings to do. Without the pyramid a score "\
+        "sees 75 pixels a side; crops have 185." in said and "the report's lines" in said
     assert done == ["row baseline, seed 0"]
     (tables, folders, _, _, output), = asked
     assert output == tmp_path / "mini"
@@ -214,7 +192,10 @@ def test_run_table_names_the_folder_of_a_damaged_result(tiny, trained, monkeypat
     (("--backbone", "50=nowhere.pt"), 1, "error: nowhere.pt: cannot be read"),
     (("--profile", "camvid"), 2, "error: --data must name the data set's folder"),
     (("--profile", "camvid", "--data", "nowhere"), 1, "error: nowhere"),
-    (("--seeds", "0"), 2, "argument --seeds: must be 1 to 2147483647, got 0"),
+    (("--backbone", "50=a.pt", "--backbone", "50=b.pt"), 2, "--backbone: each depth once, got 50"),
+    (("--output", __file__), 2, "--output must be a folder, got the file"),
+    (("--runs", ""), 2, "argument --runs: must not be empty"),
+    (("--seeds", "0"), 2, "argument --seeds: must be 1 to 1000, got 0"),
 ])
 def test_run_table_reports_mistakes(words, code, said):
     run = subprocess.run([sys.executable, str(ROOT / "experiments" / "run_table.py"), *words],
@@ -242,8 +223,11 @@ def test_run_table_reports_a_failed_row(tiny, tmp_path):
     # What the row wrote is kept; only what this call's process wrote is its failure.
     console, = (tmp_path / "runs").rglob(run_table.CONSOLE)
     training = SimpleNamespace(folder=console.parent, name="row x")
-    failure = run_table._failure(training, console.stat().st_size, -9)
-    assert str(failure) == "row x: exit -9"
+    end = console.stat().st_size
+    assert str(run_table._failure(training, end, 1)) == "row x: exit 1"
+    assert "gone.png: no such image" in str(run_table._failure(training, 0, 1))
+    assert isinstance(run_table._failure(training, end, 2), UsageError)
+    assert str(run_table._failure(training, 0, -9)).startswith("row x: killed by SIGKILL; the same")
 
 
 @pytest.mark.slow

@@ -89,6 +89,7 @@ def _training():
     ({"solver": 7}, "solver must be a dictionary, got a int"), ({"solver": {}}, "'param_groups'"),
     ({"solver": {"state": {0: {"momentum_buffer": "x"}}}}, "solver: momentum_buffer must be"),
     ({"solver": {"state": {0: {"momentum_buffer": torch.ones(2)}}}}, "solver: momentum_buffer"),
+    ({"solver": {"state": {}}}, "solver: momentum_buffer must be a tensor of shape"),
     ({"training": {"max_iter": torch.ones(2)}}, "training: must be plain settings"),
     ({"weights": {"a": 1}}, "a: must be a tensor, got a int"),
     ({"weights": None}, "settings must be a dictionary, weights one of tensors"),

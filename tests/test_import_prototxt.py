@@ -124,7 +124,7 @@ def test_gigantic_file_is_refused(tmp_path):
     path = tmp_path / "net.prototxt"
     with path.open("wb") as file:
         file.truncate(2 ** 40)
-    with pytest.raises(UserError, match="a prototxt must be at most 67108864 bytes"):
+    with pytest.raises(UserError, match="a prototxt must be at most 4194304 bytes"):
         read_net(path)
 
 

@@ -7,7 +7,7 @@ import pytest
 from experiments import plan, runs
 from experiments.profiles import PROFILES
 from experiments.rows import BASELINE, FULL, TABLES
-from pspnet_repro import checkpoint
+from pspnet_repro import PSPNet, checkpoint
 from pspnet_repro.data.datasets import CAMVID_TABLE
 from pspnet_repro.data.lists import ZERO_IS_VOID
 from pspnet_repro.errors import UsageError, UserError
@@ -71,6 +71,21 @@ def test_lists_of_a_benchmark_have_its_labels(data):
     tables = {name: runs.data_set(PROFILES[name], data).pairs("val")[0].table
               for name in ("mini", "camvid", "paper")}
     assert tables == {"mini": None, "camvid": CAMVID_TABLE, "paper": ZERO_IS_VOID}
+
+
+def test_backbones_are_tried_before_anything_starts(data, tmp_path, capsys):
+    trainings, _ = _plan("all", data)
+    plan.check_backbones(trainings, {})
+    assert "depth 50, 101, 152, 269: random initial weights" in capsys.readouterr().out
+    nets = [PSPNet(12, **MINI.model, **MINI.depths[depth]) for depth in (50, 101)]
+    files = [tmp_path / "50.pt", tmp_path / "101.pt"]
+    for file, net in zip(files, nets):
+        checkpoint.save_model(file, net.backbone)
+    plan.check_backbones(trainings, {50: files[0]})
+    assert "depth 101, 152, 269: random" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"101.pt: does not fit this network: blocks is \(1, 1, 2, "
+                                        r"1\) there, \(1, 1, 1, 1\) here$"):
+        plan.check_backbones(trainings, {50: files[1]})
 
 
 def test_a_training_is_named_by_everything_that_matters(data, tmp_path):

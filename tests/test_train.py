@@ -230,7 +230,15 @@ def test_lost_losses_are_reported(data, uninterrupted, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="power cut"):
         train(_settings(data), read_list(data / "train.txt"), tmp_path / "cut",
               checkpoint_seconds=0, progress=False)
-    (tmp_path / "cut" / "losses.jsonl").unlink()
+    losses = tmp_path / "cut" / "losses.jsonl"
+    whole = losses.read_text()
+    for damage, words in (("[]\n", "line 1: not the line of iteration 0; remove the folder"),
+                          ('{"iteration": 1, "loss": 1}\n', "line 1: not the line of iteration 0"),
+                          (whole[:-1], "holds 0 steps, but the checkpoint")):
+        losses.write_text(damage)
+        with pytest.raises(UserError, match=f"losses.jsonl.*{words}"):
+            _train(data, tmp_path / "cut")
+    losses.unlink()
     with pytest.raises(UserError, match="losses.jsonl: holds 0 steps, but the checkpoint"):
         _train(data, tmp_path / "cut")
 

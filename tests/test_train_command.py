@@ -51,11 +51,10 @@ def test_a_benchmark_brings_the_papers_recipe(request, asked, capfd, tmp_path, n
     ("none", NO_AUGMENTATION)])
 def test_what_is_said_overrides_the_recipe(cityscapes, asked, capfd, tmp_path, word, augmentation):
     code, _, error = run(capfd, "train", "--data", f"cityscapes={cityscapes}", "--output",
-                         tmp_path / "run", "--augmentation", word, "--crop-size", 89, "--max-iter",
-                         5, "--classes", 20)
+                         tmp_path / "run", "--augmentation", word, "--crop-size", 89, "--max-iter", 5)
     assert code == 0, error
     assert asked[0].augmentation == augmentation
-    assert (asked[0].crop_size, asked[0].max_iter, asked[0].model["classes"]) == (89, 5, 20)
+    assert (asked[0].crop_size, asked[0].max_iter) == (89, 5)
 
 
 def test_classes_come_from_beside_the_list_or_must_be_said(asked, capfd, tmp_path):
@@ -67,6 +66,8 @@ def test_classes_come_from_beside_the_list_or_must_be_said(asked, capfd, tmp_pat
     (tmp_path / "classes.txt").write_text("1 2 3 sea\n4 5 6 wide land\n")
     assert run(capfd, *words)[0] == 0
     assert asked[0].model["classes"] == 2 and asked[0].crop_size == 473
+    code, _, error = run(capfd, *words, "--classes", 3)
+    assert code == 2 and "--classes must be 2, the number of classes that" in error
 
 
 def test_train_takes_a_benchmark(ade, tmp_path, capfd):  # noqa: F811

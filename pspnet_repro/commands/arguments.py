@@ -1,11 +1,13 @@
 """Types and groups of arguments that commands share."""
 
 import argparse
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from pspnet_repro import checkpoint, distributed, precision
+from pspnet_repro import PSPNet, checkpoint, distributed, precision
 from pspnet_repro.data.classes import KNOWN, known_classes, numbered_classes, read_classes
 from pspnet_repro.data.datasets import Recipe
 from pspnet_repro.errors import UsageError, UserError
@@ -60,7 +62,8 @@ def add_testing(parser):
     protocol.add_argument("--base-size", type=pixels, help="long side of the resized image, less "
                           "1; default: the benchmark's, or 512")
     protocol.add_argument("--crop-size", type=pixels,
-                          help="side of the windows; default: the benchmark's, or 473")
+                          help="side of the windows; default: the training's, the benchmark's, or "
+                               "473")
     protocol.add_argument("--multi-scale", action="store_true",
                           help=f"average over scales {', '.join(map(str, MULTI_SCALE))}")
     protocol.add_argument("--no-flip", action="store_true", help="without the mirror image")
@@ -88,12 +91,19 @@ def add_testing(parser):
     speed.add_argument("--threads", type=processes, default=2, help="threads of the computation")
 
 
-def protocol_of(args, net, recipe=Recipe()):
-    """The Protocol that arguments ask for, a benchmark's where they do not say. Raises UsageError where it does not fit the network."""
+def protocol_of(args, given, recipe=Recipe()):
+    """The Protocol that arguments ask for; what they leave open the training or benchmark says.
+
+    Args:
+        given: what network_to_test gave.
+        recipe: of the data set.
+    Raises:
+        UsageError: it does not fit the network.
+    """
     try:
         protocol = Protocol(
             base_size=args.base_size or recipe.base_size,
-            crop_size=args.crop_size or recipe.crop_size,
+            crop_size=args.crop_size or given.crop_size or recipe.crop_size,
             scales=MULTI_SCALE if args.multi_scale else (1.0,), flip=not args.no_flip,
             align_corners=not args.half_pixel_logits, antialias=not args.no_antialias,
             merge="probabilities" if args.average_probabilities else "logits",
@@ -106,16 +116,43 @@ def protocol_of(args, net, recipe=Recipe()):
         raise UsageError(f"--window-stride must be at least a 32nd of the crop, "
                          f"{protocol.crop_size // 32}, got {args.window_stride}")
     try:
-        net.check_crop(protocol.crop_size)
+        given.net.check_crop(protocol.crop_size)
     except ValueError as error:
         raise UsageError(f"--crop-size: {error}") from error
     return protocol
 
 
-def network_to_test(args):
-    """(network in eval mode, paths of its weights, what else --weights names), as arguments say.
+def say_protocol(protocol):
+    """Print how images are tested."""
+    every = "two thirds of it" if protocol.stride is None else f"{protocol.stride} pixels"
+    windows = ("whole images" if protocol.whole_image else
+               f"windows of {protocol.crop_size} every {every}")
+    print(f"long side {protocol.base_size} x scale{' + 1' * protocol.plus_one}, scales "
+          f"{', '.join(map(str, protocol.scales))}, {windows}, "
+          f"{'with' if protocol.flip else 'without'} the mirror image", file=sys.stderr)
 
-    NET.prototxt W.caffemodel are two files of weights, any other is one.
+
+@dataclass
+class Given:
+    """What --weights names.
+
+    Attributes:
+        net: the PSPNet in eval mode.
+        files: paths of its weights: NET.prototxt W.caffemodel, or one file.
+        others: what else --weights names.
+        crop_size: of its training or of its prototxt, or None.
+        data: name of the data set of its training, or None.
+    """
+
+    net: PSPNet
+    files: list
+    others: list
+    crop_size: int | None
+    data: str | None
+
+
+def network_to_test(args):
+    """The Given that arguments name, on their device.
 
     Raises:
         UserError: the weights cannot be used, or arguments exclude each other.
@@ -127,26 +164,33 @@ def network_to_test(args):
         raise UsageError("--precision tf32 needs --device cuda: only GPUs have TF32")
     count = 2 if args.weights[0].suffix == ".prototxt" else 1
     paths, others = args.weights[:count], args.weights[count:]
-    return _load_network(paths).to(distributed.choose_device(args.device)), paths, others
+    net, crop_size, data = _load_network(paths)
+    return Given(net.to(distributed.choose_device(args.device)), paths, others, crop_size, data)
 
 
 def _load_network(paths):
+    """(network, crop size or None, name of its training's data or None)."""
     if paths[0].suffix != ".prototxt":
-        return checkpoint.load_model(paths[0])
+        content = checkpoint.read_model_file(paths[0])
+        training = content.get("training")
+        return (checkpoint.model_of(content, paths[0]), checkpoint.crop_size_of(content),
+                training.get("data") if isinstance(training, dict) else None)
     if len(paths) < 2:
         raise UsageError(f"--weights must name a caffemodel after {paths[0]}")
     # Only here does this package need the importer: for networks in the original's files.
-    from prototxt_import import convert
-    return convert(*paths).eval()
+    from prototxt_import.convert import convert_network
+    net, _, crop_size = convert_network(*paths)
+    return net.eval(), crop_size, None
 
 
-def network_for_testing(args, net, images_rgb, protocol):
-    """The network as --no-fusion and --precision ask for it; give up `net` for memory.
+def network_for_testing(args, given, images_rgb, protocol):
+    """The network as --no-fusion and --precision ask for it; `given` loses its own, for memory.
 
     Returns:
         (network, what precision.agreement says of the first image that can be read): None for
         float32 and without such an image.
     """
+    net, given.net = given.net, None
     tested = precision.network_in(net, args.precision, not args.no_fusion)
     image = None if args.precision == "float32" else next(iter(images_rgb), None)
     if image is None:
@@ -168,7 +212,7 @@ def say_agreement(args, found):
 def add_names(parser):
     parser.add_argument("--names", type=path, metavar="FILE",
                         help="names and colours of the classes: RED GREEN BLUE NAME a line; or "
-                             f"one of {', '.join(KNOWN)}")
+                             f"one of {', '.join(KNOWN)}; default: those of the data")
 
 
 def given_classes(args, data=None):
@@ -179,13 +223,17 @@ def given_classes(args, data=None):
             else read_classes(args.names))
 
 
-def classes_of(args, count, data=None):
-    """The Classes of a network with `count` classes; numbered where nothing names them.
+def classes_of(args, given, data=None):
+    """The Classes of a network: those of --names, of the data, or of the benchmark it was trained
+    on; numbered where nothing names them.
 
     Raises:
         UserError: the names are of another number of classes.
     """
-    found = given_classes(args, data) or numbered_classes(count)
+    count, found = given.net.classes, given_classes(args, data)
+    if found is None and given.data in KNOWN and len(known_classes(given.data).names) == count:
+        found = known_classes(given.data)
+    found = found or numbered_classes(count)
     if len(found.names) != count:
         raise UserError(f"{args.names or data.name}: names {len(found.names)} classes, but the "
                         f"network has {count}")

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from pspnet_repro import checkpoint, distributed
 from pspnet_repro.commands.arguments import (add_testing, classes_of, filled,
                                              network_for_testing, network_to_test, path,
-                                             protocol_of, say_agreement)
+                                             protocol_of, say_agreement, say_protocol)
 from pspnet_repro.data.datasets import LAYOUTS, open_data
 from pspnet_repro.data.lists import read_image
 from pspnet_repro.errors import UsageError, UserError, printable
@@ -46,24 +46,25 @@ def add(commands):
 
 def run(args):
     """0, or 1 where images could not be used."""
-    net, weights, others = network_to_test(args)
-    if others:
-        raise UsageError(f"--weights names more than weights: {' '.join(map(str, others))}")
+    given = network_to_test(args)
+    if given.others:
+        raise UsageError(f"--weights names more than weights: {' '.join(map(str, given.others))}")
     data = open_data(args.data, args.zero_is_void)
     pairs = data.pairs(args.split)
-    classes = classes_of(args, net.classes, data)
-    protocol = protocol_of(args, net, data.recipe)
+    classes = classes_of(args, given, data)
+    protocol = protocol_of(args, given, data.recipe)
     scales = "-multi-scale" if args.multi_scale else ""
-    output = args.output or weights[-1].parent / f"evaluation-{data.name}-{args.split}{scales}"
+    output = args.output or given.files[-1].parent / f"evaluation-{data.name}-{args.split}{scales}"
     predictions = (output / "predictions" if args.save_predictions or pairs[0].label is None
                    else None)
-    about = {"weights_sha256": weights_digest(net), "data": data.name, "split": args.split,
+    about = {"weights_sha256": weights_digest(given.net), "data": data.name, "split": args.split,
              "list_sha256": data.digest(args.split), "zero_is_void": args.zero_is_void,
              "protocol": dataclasses.asdict(protocol), "predictions": predictions is not None,
              "precision": args.precision, "fused": not args.no_fusion}
     with arithmetic(args.precision), distributed.join() as processes:
-        net, found = network_for_testing(args, net, _images(pairs), protocol)
+        net, found = network_for_testing(args, given, _images(pairs), protocol)
         if processes.first:
+            say_protocol(protocol)
             say_agreement(args, found)
         with CountsFile(output, about, net.classes, len(pairs), processes, found) as record:
             matrix, failed = _test(args, net, data, pairs, protocol, predictions, record, processes)
@@ -72,6 +73,8 @@ def run(args):
     if failed == len(pairs):
         raise UserError(f"none of the {failed} images could be used")
     if pairs[0].label is not None:
+        if not matrix.counts.any():
+            raise UserError(f"no pixel of the {len(pairs) - failed} images is labelled")
         _write_results(matrix, classes, {**about, "agreement": found}, len(pairs), failed, output)
     else:
         print(f"{len(pairs) - failed} predictions are in {predictions}")

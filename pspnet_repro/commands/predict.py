@@ -8,7 +8,8 @@ import numpy as np
 from tqdm import tqdm
 
 from pspnet_repro.commands.arguments import (add_testing, classes_of, network_for_testing,
-                                             network_to_test, path, protocol_of, say_agreement)
+                                             network_to_test, path, protocol_of, say_agreement,
+                                             say_protocol)
 from pspnet_repro.data.lists import has_alpha, read_image
 from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation import predict_stream
@@ -20,8 +21,10 @@ def add(commands):
     parser = commands.add_parser(
         "predict", help="label maps and pictures of photographs",
         description="Writes for each image NAME.label.png (class indices), NAME.colour.png and "
-                    "NAME.overlay.png with a legend of the classes present. Photographs are "
-                    "turned upright as their EXIF orientation says.")
+                    "NAME.overlay.png with a legend of the classes present. NAME is the file's "
+                    "without its ending; of files that would meet the whole name, and of those "
+                    "that still would, with a number before. Photographs are turned upright as "
+                    "their EXIF orientation says.")
     parser.add_argument("images", nargs="*", type=path, metavar="IMAGE|DIR",
                         help="image files, and folders of them")
     parser.add_argument("-o", "--output", required=True, type=path, metavar="DIR",
@@ -52,28 +55,33 @@ def image_files(paths):
 
 
 def output_names(files):
-    """A name for each file: its stem, or its whole name where stems meet, or a number before."""
-    for name in (lambda k: files[k].stem, lambda k: files[k].name,
-                 lambda k: f"{k:05d}-{files[k].name}"):
-        names = [name(k) for k in range(len(files))]
-        if max(Counter(names).values()) == 1:
-            return names
-    return names
+    """A name for each file: its stem; its whole name where stems meet; where those meet too, with
+    its number before."""
+    names = [file.stem for file in files]
+    for longer in (lambda k: files[k].name, lambda k: f"{k:05d}-{files[k].name}"):
+        count = Counter(names)
+        names = [name if count[name] == 1 else longer(k) for k, name in enumerate(names)]
+    # A number can meet the name of a file that looks numbered.
+    return names if max(Counter(names).values()) == 1 else [
+        f"{k:05d}-{file.name}" for k, file in enumerate(files)]
 
 
 def run(args):
     """0, or 1 where files were no images."""
-    net, _, others = network_to_test(args)
-    images = [*others, *args.images]
+    given = network_to_test(args)
+    images = [*given.others, *args.images]
     if not images:
         raise UsageError("name an image or a folder of images")
-    classes = classes_of(args, net.classes)
-    protocol = protocol_of(args, net)
+    classes = classes_of(args, given)
+    protocol = protocol_of(args, given)
     files = image_files(images)
     with arithmetic(args.precision):
-        net, found = network_for_testing(args, net, _readable(files), protocol)
+        net, found = network_for_testing(args, given, _readable(files), protocol)
+        say_protocol(protocol)
         say_agreement(args, found)
         failed = _predict(args, net, files, protocol, classes)
+    if failed < len(files):
+        print(f"{len(files) - failed} x 3 pictures are in {args.output}")
     if failed:
         print(f"{failed} of {len(files)} files could not be used", file=sys.stderr)
     return 1 if failed else 0

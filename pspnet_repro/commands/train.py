@@ -1,5 +1,7 @@
 """python -m pspnet_repro train"""
 
+import sys
+
 from pspnet_repro import distributed
 from pspnet_repro.commands.arguments import (filled, numbers, path, pixels, positive, processes,
                                              whole)
@@ -92,8 +94,8 @@ def run(args):
     if args.output.exists() and not args.output.is_dir():
         raise UsageError(f"--output must be a folder, got the file {args.output}")
     data = open_data(args.data, args.zero_is_void)
-    recipe = data.recipe
-    model = {"classes": args.classes or _known_classes(data), "depth": args.depth,
+    recipe, classes = data.recipe, _classes(args, data)
+    model = {"classes": classes, "depth": args.depth,
              "bins": args.bins, "pool": args.pool, "reduce": not args.no_reduce,
              "aux": not args.no_aux, "stem": args.stem, "stem_width": args.stem_width,
              "width": args.width, "stride_in": args.stride_in, "variance": args.variance,
@@ -111,15 +113,21 @@ def run(args):
         augmentation=AUGMENTATIONS.get(args.augmentation, recipe.augmentation),
         seed=args.seed, threads=args.threads)
     with distributed.join(args.timeout) as joined:
+        if joined.first and (args.output / "weights.pt").exists():
+            print("finished before", file=sys.stderr)
         weights = train(settings, pairs, args.output, args.workers, device=args.device,
                         initial_weights=args.initial_weights)
     if joined.first:
         print(weights)
 
 
-def _known_classes(data):
-    classes = data.classes()
-    if classes is None:
+def _classes(args, data):
+    """The number of classes. Raises UsageError where it is not known, or is another."""
+    known = data.classes()
+    if known is None and args.classes is None:
         raise UsageError(f"--classes must say how many classes {data.name} has: it is no known "
                          f"benchmark and has no classes.txt")
-    return len(classes.names)
+    if known is not None and args.classes not in (None, len(known.names)):
+        raise UsageError(f"--classes must be {len(known.names)}, the number of classes that "
+                         f"{data.name} has, got {args.classes}")
+    return args.classes or len(known.names)

@@ -7,6 +7,7 @@ import os
 import struct
 import sys
 import tempfile
+import threading
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -77,6 +78,10 @@ def read_list(path, root=None, unlabelled=False, table=None):
             raise UserError(f"{path}, line {number}: must name an image"
                             f"{' and a label' if count == 2 else ', as the lines before it'}, got "
                             f"{len(names)} name{'s' * (len(names) != 1)}: {line[:80]!r}")
+    number, (name, *_), _ = lines[0]
+    if name[0] == "/" and not (root / name.lstrip("/")).exists() and Path(name).exists():
+        raise UserError(f"{path}, line {number}: paths start from {root}, with a leading slash "
+                        f"too, as in the original's lists; got the path {name} of this machine")
     return [Pair(*[root / name.lstrip("/") for name in names], *[None] * (2 - count), table)
             for _, names, _ in lines]
 
@@ -89,6 +94,7 @@ def check_classes(classes):
 
 def list_digest(path):
     """SHA-256 of a list file's bytes, in hexadecimal. Raises UserError where it cannot be read."""
+    refuse_pipe(path)
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
@@ -160,9 +166,15 @@ def _is_whole_png(data):
     return wanted <= 0
 
 
+_STDERR = threading.Lock()
+
+
 @contextlib.contextmanager
 def _stderr_lines():
-    """Takes what libraries in C write to stderr meanwhile: yields a list, filled at the end."""
+    """Takes what libraries in C write to stderr meanwhile: yields a list, filled at the end.
+
+    One thread at a time: stderr is the whole process's.
+    """
     lines = []
     try:
         before = os.dup(2)
@@ -187,12 +199,13 @@ def _stderr_lines():
 
 def _decode(path, data, flags):
     try:
-        with _stderr_lines() as lines:
+        with _STDERR, _stderr_lines() as lines:
             decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error as error:
         raise UserError(f"{path}: not an image that OpenCV can read: {error.err}") from error
     why = f": {printable(lines[0], 200)}" if lines else ""
-    if decoded is None:
+    # libjpeg fills the missing rest with grey.
+    if decoded is None or any("premature end of data" in line for line in lines):
         raise UserError(f"{path}: not an image that OpenCV can read{why}")
     if why:
         # libpng and libjpeg do not name the file.

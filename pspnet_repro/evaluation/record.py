@@ -8,6 +8,7 @@ import numpy as np
 from pspnet_repro import checkpoint
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.run_folder import difference
 
 _MERGED = "counts.jsonl"
 
@@ -71,11 +72,11 @@ class CountsFile:
                       lambda head: self._compare(path, head))
 
     def _compare(self, path, saved):
-        for key in sorted({*saved, *self._about} - {"agreement"}):
-            if saved.get(key) != self._about.get(key):
-                raise UserError(f"{path}: holds a test with {key} = {saved.get(key)!r}, not "
-                                f"{self._about.get(key)!r}; choose another folder or remove this "
-                                f"file")
+        found = difference(self._about, {key: value for key, value in saved.items()
+                                         if key != "agreement"})
+        if found:
+            raise UserError(f"{path}: holds a test with {found}; choose another folder or remove "
+                            "this file")
 
     def append(self, number, counts):
         """Note the counts, (classes, classes) int64, of image `number` of the list."""
