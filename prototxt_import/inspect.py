@@ -58,4 +58,5 @@ def _inspect(args):
     if args.caffemodel is not None:
         unused = [name for name, (_, blobs) in read_caffemodel(args.caffemodel).items()
                   if blobs and name not in net.params]
-        print(f"weights fit; layers only in {args.caffemodel}: {', '.join(unused) or 'none'}")
+        print(f"{args.caffemodel} fits; layers of it that the network lacks: "
+              f"{', '.join(unused) or 'none'}")

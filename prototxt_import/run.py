@@ -73,12 +73,14 @@ def _run(args):
         names = args.blobs.split(",") if args.blobs else list(outputs)
         unknown = [blob for blob in names if blob not in net.blobs]
         if unknown:
-            raise UsageError(f"--blobs: {', '.join(unknown)} not in {args.prototxt}")
+            raise UsageError(f"--blobs: {', '.join(unknown)} not in {args.prototxt}, whose last "
+                             f"are {', '.join(list(net.blobs)[-5:])}")
         buffer = io.BytesIO()
         np.savez(buffer, **{blob: net.blobs[blob].numpy() for blob in names})
         write_bytes(args.output, buffer.getvalue())
         for blob in names:
             print(f"{blob}  {'x'.join(map(str, net.blobs[blob].shape))}")
+        print(args.output)
     if arrays is not None:
         print(compare(net, arrays, args.tolerance, args.compare))
 

@@ -27,6 +27,10 @@ class Structure:
         self.graph = graph
         self.image, self.settings, self.units, self.scores = None, {}, {}, {}
         self.used = set()
+        classifiers = [node for node in graph.nodes if node.kind == "InnerProduct"]
+        if whole and classifiers:
+            graph.fail(classifiers[0], "has no place in a PSPNet; of a classification network "
+                       "--backbone converts the rest")
         middle, features = read_backbone(self, whole)
         if whole:
             read_head(self, middle, features)

@@ -161,11 +161,11 @@ def test_convert_backbone_rejects_an_eps_that_variances_cannot_take_up(tmp_path)
         convert_backbone(*net.write(tmp_path))
 
 
-def test_convert_rejects_a_classifier_as_pspnet(tmp_path):
-    with pytest.raises(UserError, match=r"layer 'p' \(Pooling\): must be MAX 3x3 stride 2 padding"):
-        convert(*Classifier().write(tmp_path))
-    with pytest.raises(UserError, match=r"must be read by one convolution, is read by 0"):
-        convert(*Classifier(deep=True).write(tmp_path))
+@pytest.mark.parametrize("deep", [False, True])
+def test_convert_rejects_a_classifier_as_pspnet(tmp_path, deep):
+    with pytest.raises(UserError, match=r"layer 'fc' \(InnerProduct\): has no place in a PSPNet; "
+                                        "of a classification network --backbone converts the rest"):
+        convert(*Classifier(deep=deep).write(tmp_path))
 
 
 def test_backbone_command_and_training_weights(tmp_path, capsys):
@@ -175,6 +175,9 @@ def test_backbone_command_and_training_weights(tmp_path, capsys):
     said = capsys.readouterr().out
     assert any(line.split() == ["fc", "InnerProduct", "left", "out"] for line in said.splitlines())
     assert "u1s " in said and "pool_padding: 1" in said
+    assert (f"python -m pspnet_repro train --initial-weights {out} --blocks "
+            f"{','.join(map(str, BLOCKS))} --stem deep --stem-width 6 --width {WIDTHS[0] / 64:g} "
+            "--stride-in 3x3 ...") in said
     pspnet = PSPNet(3, stem_width=6, widths=WIDTHS, blocks=BLOCKS, stride_in="3x3")
     report = load_initial_weights(pspnet, out)
     backbone = checkpoint.load_backbone(out)

@@ -50,7 +50,7 @@ def test_run_subtracts_the_mean_and_writes_blobs(files, capsys):
     np.testing.assert_allclose(blobs["sum"][0, 0],
                                wanted[0, 0] + 10 * wanted[0, 1] + 100 * wanted[0, 2], rtol=1e-5)
     # The shared parameter of "twin" is in the file under its owner's name: no warning.
-    assert capsys.readouterr() == ("sum  1x1x4x5\ndata  1x3x4x5\n", "")
+    assert capsys.readouterr() == (f"sum  1x1x4x5\ndata  1x3x4x5\n{folder / 'o.npz'}\n", "")
 
 
 def test_run_resizes_and_takes_another_mean(files):

@@ -58,15 +58,15 @@ def test_paper_table_shows_mean_spread_and_difference(tmp_path):
     lines = table_lines(paper_table("1", results, renamed(contextual=())))
     # Deviation of 40 and 50 over n - 1: 7.07; 45 - 37.23 = 7.77.
     assert lines[2] == ("| ResNet50-Baseline | 45.00 ± 7.07 | 37.23 | +7.77 | 70.00 ± 14.14 | "
-                        "78.01 | -8.01 |")
-    assert lines[3] == "| ResNet50+B1+MAX | - | 39.94 | - | - | 79.46 | - |"
+                        "78.01 | -8.01 | baseline |")
+    assert lines[3] == "| ResNet50+B1+MAX | - | 39.94 | - | - | 79.46 | - | b1-max |"
 
 
 def test_paper_table_of_one_seed_has_no_spread(tmp_path):
     results = _results(tmp_path, {BASELINE: [(0.4, 0.6)]})
     table = paper_table("1", results, MINI)
-    assert table.heads[-2:] == ("local", "contextual")
-    assert table.rows[0][1] == "40.00" and table.rows[0][-1] == "40.00"
+    assert table.heads[-3:] == ("local", "contextual", "row")
+    assert table.rows[0][1] == "40.00" and table.rows[0][-2:] == ("40.00", "baseline")
 
 
 def test_paper_table_marks_what_is_only_reported(tmp_path):
@@ -166,6 +166,16 @@ def test_a_cost_within_the_spread_is_none(tmp_path, other, said):
     texts = [block.text for block in fidelity_blocks(results, MINI) if hasattr(block, "text")]
     assert any(said in text for text in texts)
     assert RETESTED in texts and RETRAINED not in texts  # of which no row was run
+
+
+def test_deviations_without_any_effect_are_told_apart(tmp_path):
+    results = _results(tmp_path, {
+        TABLES["fidelity"][0].name: [(0.5, 0.5), (0.6, 0.5)],
+        "test-no-flip": [(0.4, 0.5), (0.51, 0.5)], "test-whole": [(0.5, 0.5), (0.6, 0.5)]})
+    words = " ".join(block.text for block in fidelity_blocks(results, MINI)
+                     if hasattr(block, "text"))
+    assert "Without any effect on the figures here: whole image instead of windows. The lar" in words
+    assert "0 of 1 other changes in mean IoU are within their own spread" in words
 
 
 def test_costs_keep_the_order_of_the_rows(tmp_path):

@@ -21,12 +21,13 @@ def _opening(results, profile, with_paper):
     tests = {folder for folders in results.folders.values() for folder in folders}
     trainings = {folder.parent for folder in tests}
     seeds = sorted({run["seed"] for runs in results.runs.values() for run in runs})
-    text = (f"Rows: {len(results.runs)}; tests: {len(tests)}; trainings: {len(trainings)}; seeds: "
-            f"{', '.join(map(str, seeds)) or 'none'}. Figures in percent; differences in points of "
-            "it. ")
+    text = (f"Rows: {len(results.runs)}; tests: {len(tests)}; trainings: {len(trainings)}; number "
+            f"of seeds: {len(seeds)} ({', '.join(map(str, seeds)) or 'none'}). Figures in percent; "
+            "differences in points of it. ")
     if len(seeds) > 1:
         text += "± is the sample deviation over the seeds. "
-    blocks = [Heading(1, f"PSPNet's tables, profile {profile.name}"), Text(text.strip())]
+    title = "PSPNet's tables" if with_paper else "What each deviation from PSPNet's program costs"
+    blocks = [Heading(1, f"{title}, profile {profile.name}"), Text(text.strip())]
     if with_paper and profile.data != "ade20k":
         blocks.append(Text(
             "The paper's figures are on ADE20K, ours on other data: the columns \"difference\" "

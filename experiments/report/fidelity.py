@@ -55,20 +55,25 @@ def chance_beyond(seeds):
 
 def _sentence(group):
     """What the costs of a group amount to, [(Row, Spread of mean IoU)]."""
+    idle = [row.label for row, cost in group if not any(cost.values.values())]
+    group = [(row, cost) for row, cost in group if any(cost.values.values())]
+    before = (f"Without any effect on the figures here: {'; '.join(idle)}. " if idle else "")
+    if not group:
+        return before.strip()
     lower = [(row, cost) for row, cost in group if cost.mean < 0]
     beyond = [item for item in lower if not within_spread(item[1])]
     if beyond:
         row, cost = min(beyond, key=lambda item: item[1].mean)
         known = " beyond its spread" * (cost.deviation is not None)
-        text = (f"The largest cost{known} is that of \N{LEFT DOUBLE QUOTATION MARK}{row.label}"
+        text = (f"{before}The largest cost{known} is that of \N{LEFT DOUBLE QUOTATION MARK}{row.label}"
                 f"\N{RIGHT DOUBLE QUOTATION MARK}: {cost.text('+')} points of mean IoU.")
     else:
-        text = (f"No row falls below {FIRST.label} in mean IoU"
+        text = (f"{before}No row falls below {FIRST.label} in mean IoU"
                 f"{' by more than its spread' if lower else ''}.")
     if any(cost.deviation is None for _, cost in group):
         return text + " One seed was run, so that nothing is known of the spread."
     outside = [f"{row.label} ({cost.text('+')})" for row, cost in group if not within_spread(cost)]
-    text += (f" {len(group) - len(outside)} of {len(group)} changes in mean IoU are within "
+    text += (f" {len(group) - len(outside)} of {len(group)}{' other' * bool(idle)} changes in mean IoU are within "
              "their own spread over the seeds: no effect is shown for them.")
     return text + (f" Beyond it: {'; '.join(outside)}." if outside else "")
 
@@ -82,7 +87,7 @@ def _line(row, cost, results):
     if not cost["mean_iou"] or cost["mean_iou"].deviation is None:
         return (*cells, "-")
     within = [words for metric, words in METRICS.items() if within_spread(cost[metric])]
-    return (*cells, "both" if len(within) == len(METRICS) else ", ".join(within) or "no")
+    return (*cells, ", ".join(within) or "none")
 
 
 def fidelity_blocks(results, profile):
@@ -104,7 +109,7 @@ def fidelity_blocks(results, profile):
         return [*blocks, Text(f"{FIRST.label} was not run, so that no cost is known.")]
     heads = ("Row", *(word for words in METRICS.values() for word in
                        (words, f"change in {words}", f"its {SHARE}% over images")),
-             "within the spread")
+             "changes within the spread")
     drawn = {}
     for name, group in costs(results).items():
         if not any(row.name in results for row, _ in group):

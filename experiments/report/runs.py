@@ -37,7 +37,8 @@ def curve_blocks(table, names, results):
             curves = [read_curve(path, ("iteration", "mean_iou")) for path in places]
             scores[label] = [(c["iteration"], 100 * c["mean_iou"]) for c in curves]
     alt = (f"Loss{' and intermediate mean IoU' if scores else ''} against the iteration for the "
-           f"{len(found)} training{'s' * (len(found) > 1)} of {table}")
+           f"{len(found)} training{'s' * (len(found) > 1)} of {table}; the first losses reach "
+           "beyond the axis")
     return [Chart(f"report-curves-{table.lower().replace(' ', '')}", alt,
                   lambda: curves_figure(losses, scores))]
 

@@ -53,9 +53,9 @@ def paper_table(number, results, profile):
                       number_text(ours.mean - theirs.mean, "+") if ours else "-"]
         cells += [_cell(None if place in reported else results.spread(name, metric))
                   for metric in split]
-        rows.append(tuple(cells))
-    return Table(f"Table {number}, in percent; difference: ours - paper", (*heads, *split),
-                 tuple(rows), frozenset(reported))
+        rows.append((*cells, "" if place in reported else name))
+    return Table(f"Table {number}, in percent; difference: ours - paper; row: its name in --rows",
+                 (*heads, *split, "row"), tuple(rows), frozenset(reported))
 
 
 def _cell(spread):
@@ -180,7 +180,8 @@ def _lead_blocks(results):
     return [Text("Local: mean IoU of the classes that can be told by what lies near; contextual: "
                  "of those that cannot, so that a network that does not see far enough always "
                  "says one of two, or either."),
-            Table("Lead of the full row over the baseline in points of mean IoU",
+            Table(f"Lead of {_label('1', FULL)} (PSPNet) over {_label('1', BASELINE)} in points "
+                  "of mean IoU",
                   ("Seed", "all classes", "local", "contextual"), rows)]
 
 

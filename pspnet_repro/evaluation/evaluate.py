@@ -40,7 +40,8 @@ def evaluate(net, pairs, *, classes, protocol, zero_is_void=False, batch_size=BA
             matrix.counts += counts
     share = processes.shard([item for item in enumerate(pairs) if item[0] not in done])
     reading = deque()  # what belongs to the images that are on their way
-    with tqdm(total=len(share), desc="test", unit="image",
+    before = len(done) // processes.size
+    with tqdm(total=before + len(share), initial=before, desc="test", unit="image",
               disable=not (progress and processes.first)) as bar:
         def images():
             for number, pair in share:
