@@ -128,6 +128,7 @@ def _watch(profile, pairs, max_iter, processes):
     """What train's `watch` takes: a few validation images, spread over the list, at some steps."""
     chosen = [pairs[number] for number in
               np.linspace(0, len(pairs) - 1, min(CURVE_IMAGES, len(pairs))).round().astype(int)]
+
     def look(net):
         matrix = evaluate(net.for_inference(), chosen, classes=net.classes,
                           protocol=look_protocol(profile),
@@ -154,10 +155,10 @@ def _train(settings, profile, data, out, processes, **how):
 
 
 def _reset_peak(device):
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    else:
+    if device == "cpu":
         reset_peak()
+    elif torch.cuda.is_initialized():  # else nothing was taken yet
+        torch.cuda.reset_peak_memory_stats()
 
 
 def _peak_mib(device):

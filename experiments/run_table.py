@@ -68,11 +68,12 @@ def parse_arguments(argv=None):
     return parser.parse_args(argv)
 
 
-def _start(training, args, profile, data):
-    """The process of a training, and how long its file of last words was before."""
+def _start(training, missing, args, profile, data):
+    """The process that does the tests of a training for the Rows `missing`, and how long its file
+    of last words was before."""
     training.folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(ROOT / "experiments" / "run_row.py"), "--row", training.row.name,
-               "--tests", ",".join(row.name for row in training.missing()),
+               "--tests", ",".join(row.name for row in missing),
                "--profile", profile.name, f"--data={data}", f"--runs={training.folder.parent}",
                "--seed", str(training.seed), "--device", args.device,
                "--workers", str(args.workers)]
@@ -120,10 +121,11 @@ def run_all(trainings, args, profile, data, jobs, images):
             while waiting or running:
                 while waiting and len(running) < jobs:
                     training = waiting.pop(0)
-                    if not training.missing():
+                    missing = training.missing()
+                    if not missing:
                         bar.write(f"{training.name}: done by another process")
                         continue
-                    process, start = _start(training, args, profile, data)
+                    process, start = _start(training, missing, args, profile, data)
                     running[process] = training, start
                     bar.write(f"{training.name}: started")
                 time.sleep(0.5)
@@ -184,7 +186,7 @@ def run_tables(args, processes):
     to_do = [trainings[number] for number in order]
     if to_do:
         labelled_pairs(profile, data, "train")
-        distributed.choose_device(args.device)
+        distributed.find_device(args.device)
     if processes.first:
         numbers = ", ".join(number for number, rows in tables.items() if rows)
         print(f"Table {numbers}, profile {profile.name}: {len(to_do)} of {len(trainings)} "

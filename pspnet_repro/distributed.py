@@ -203,8 +203,8 @@ class Processes:
         return outcome["result"]
 
 
-def choose_device(kind):
-    """Where this process computes: "cpu", or for "cuda" the GPU of its number on this machine.
+def find_device(kind):
+    """Where this process can compute: "cpu", or for "cuda" the GPU of its number on this machine.
 
     Raises:
         UsageError: there is no such GPU.
@@ -215,8 +215,15 @@ def choose_device(kind):
     if number >= count:
         raise UsageError(f"device cuda needs a GPU for each process of a machine, got {count} for "
                          f"process {number}")
-    torch.cuda.set_device(number)
     return torch.device("cuda", number)
+
+
+def choose_device(kind):
+    """`find_device`, which is this process's from now on and takes up memory."""
+    device = find_device(kind)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
 
 
 @contextlib.contextmanager

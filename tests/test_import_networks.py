@@ -119,7 +119,7 @@ def test_inspect_prints_a_table(shared, capsys):
     assert first == ["conv_1", "Convolution", "1x64x112x112", "64x3x7x7", "64", "9,472",
                      f"{64 * 112 * 112 * 3 * 49:,}", "data", "conv_1"]
     assert lines[-2].startswith("total") and "5,944,567" in lines[-2]
-    assert lines[-1].endswith("resnet_50_1by2_nsfw.caffemodel: none")
+    assert lines[-1].endswith("nsfw.caffemodel fits; layers of it that the network lacks: none")
 
 
 def test_inspect_counts_released_network(shared, capsys):

@@ -143,7 +143,7 @@ def test_evaluate_gives_the_figures_of_one_process(data, uninterrupted, tmp_path
     assert len((tmp_path / "two" / "counts-1.jsonl").read_text().splitlines()) == 2
     again = subprocess.run([sys.executable, *map(str, words), str(tmp_path / "two")], cwd=ROOT,
                            capture_output=True, text=True, check=True)
-    assert "0/1 [" in again.stderr
+    assert "1/2 [00:00<?" in again.stderr and "0/2 [" not in again.stderr
     assert (tmp_path / "two" / "result.json").read_text() == result
     assert not (tmp_path / "two" / "counts-1.jsonl").exists()
 
