@@ -18,6 +18,9 @@ from pspnet_repro.pspnet import PSPNet
 from pspnet_repro.resnet import ResNet
 
 
+MAX_SIDE = 2 ** 15  # pixels of a crop
+
+
 def write_atomically(path, write):
     """Call write(file) on a new binary file that takes the name `path` only when it is complete.
 
@@ -248,14 +251,16 @@ def load_backbone(path):
 
 
 def crop_size_of(content):
-    """The crop that a network was trained at or converted from; None where its file does not say.
+    """The crop that a network was trained at or converted from; None where its file does not name
+    a possible one.
 
     Args:
         content: of read_model_file.
     """
     for facts in (content.get("training"), content):
-        if isinstance(facts, dict) and type(facts.get("crop_size")) is int:
-            return facts["crop_size"]
+        size = facts.get("crop_size") if isinstance(facts, dict) else None
+        if type(size) is int and 1 <= size <= MAX_SIDE:
+            return size
     return None
 
 

@@ -212,3 +212,11 @@ def test_commands_take_converted_files(data, tmp_path, capsys):  # noqa: F811
     assert 0 < change < 0.1
     assert convert_main(["export", str(run / "weights.pt"), "-o", *files, "--train"]) == 0
     assert "max_iter: 1" in (tmp_path / "solver.prototxt").read_text()
+
+
+@pytest.mark.parametrize("content, size", [
+    ({"training": {"crop_size": 89}, "crop_size": 97}, 89), ({"crop_size": 97}, 97), ({}, None),
+    ({"training": 5, "crop_size": 97}, 97), ({"training": {"crop_size": 10 ** 12}}, None),
+    ({"crop_size": True}, None), ({"crop_size": "89"}, None), ({"crop_size": -1}, None)])
+def test_crop_of_a_file_is_a_possible_one(content, size):
+    assert checkpoint.crop_size_of(content) == size

@@ -36,7 +36,7 @@ def whole(low, high):
 
 
 positive = whole(1, 2 ** 31 - 1)
-pixels = whole(1, 2 ** 15)
+pixels = whole(1, checkpoint.MAX_SIDE)
 processes = whole(1, 1024)
 
 
@@ -231,8 +231,8 @@ def classes_of(args, given, data=None):
         UserError: the names are of another number of classes.
     """
     count, found = given.net.classes, given_classes(args, data)
-    if found is None and given.data in KNOWN and len(known_classes(given.data).names) == count:
-        found = known_classes(given.data)
+    if found is None and str(given.data) in KNOWN and len(known_classes(str(given.data)).names) == count:
+        found = known_classes(str(given.data))
     found = found or numbered_classes(count)
     if len(found.names) != count:
         raise UserError(f"{args.names or data.name}: names {len(found.names)} classes, but the "
