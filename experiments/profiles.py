@@ -67,7 +67,8 @@ def _scenes(data, cache):
 
 PROFILES = {profile.name: profile for profile in (
     Profile(
-        name="mini", data="scenes", folder=_scenes, classes=scenes.CLASSES,
+        # Lists of all versions of the drawing are alike.
+        name="mini", data=f"scenes-v{scenes.VERSION}", folder=_scenes, classes=scenes.CLASSES,
         palette_rgb=scenes.PALETTE_RGB, contextual=scenes.CONTEXTUAL,
         model={"width": 0.125, "stem": "classic", "stem_width": 16, "dilations": (1, 1, 1, 1),
                "stride_in": "3x3"},
