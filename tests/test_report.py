@@ -174,6 +174,9 @@ def test_deviations_without_any_effect_are_told_apart(tmp_path):
         "test-no-flip": [(0.4, 0.5), (0.51, 0.5)], "test-whole": [(0.5, 0.5), (0.6, 0.5)]})
     words = " ".join(block.text for block in fidelity_blocks(results, MINI)
                      if hasattr(block, "text"))
+    table = next(block for block in fidelity_blocks(results, MINI) if hasattr(block, "rows"))
+    assert [row[-1] for row in table.rows if row[0].startswith(("no m", "whole"))] == [
+        "no effect", "pixel accuracy"]
     assert "Without any effect on the figures here: whole image instead of windows. The lar" in words
     assert "0 of 1 other changes in mean IoU are within their own spread" in words
 

@@ -86,6 +86,8 @@ def _line(row, cost, results):
                   cost[metric].interval_text() if cost[metric] else "-"]
     if not cost["mean_iou"] or cost["mean_iou"].deviation is None:
         return (*cells, "-")
+    if not any(value for metric in METRICS for value in cost[metric].values.values()):
+        return (*cells, "no effect")
     within = [words for metric, words in METRICS.items() if within_spread(cost[metric])]
     return (*cells, ", ".join(within) or "none")
 
