@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from report_runs import renamed, result, write_run
+from report_runs import figures, renamed, result, write_run
 
 from experiments.report.resampling import DRAWS, drawn_figures, interval
 from experiments.report.results import Results, Spread
@@ -21,8 +21,7 @@ def _run(folder, images, seed=0):
     matrix = ConfusionMatrix(2)
     counts = [np.array([[5, 0], [wrong, 5 - wrong]]) for wrong in images]
     matrix.counts += sum(counts)
-    content = result(seed, matrix.mean_iou, matrix.pixel_accuracy, TWO,
-                     confusion=matrix.counts.tolist())
+    content = result(seed, None, None, TWO) | figures(matrix, TWO)
     test = write_run(folder, content)
     with CountsFile(test, {}, 2, len(images)) as record:
         for number in reversed(range(len(images))):  # as processes finish them, in any order
@@ -64,8 +63,9 @@ def test_a_class_that_a_draw_lacks_does_not_count_there(tmp_path):
     """Of three images, all right, one alone has b; c is nowhere, which counts 0 as ever."""
     counts = [np.diag([5, 5 * (number == 0), 0]) for number in range(3)]
     three = renamed(classes=("a", "b", "c"), contextual=())
-    test = write_run(tmp_path / "run", result(0, 2 / 3, 1.0, three,
-                                              confusion=sum(counts).tolist()))
+    matrix = ConfusionMatrix(3)
+    matrix.counts += sum(counts)
+    test = write_run(tmp_path / "run", result(0, None, None, three) | figures(matrix, three))
     with CountsFile(test, {}, 3, 3) as record:
         for number, count in enumerate(counts):
             record.append(number, count)
@@ -135,4 +135,14 @@ def test_damaged_counts_are_reported(tmp_path, change, said):
     path = test / "counts.jsonl"
     path.write_text("".join(line + "\n" for line in change(path.read_text().splitlines())))
     with pytest.raises(UserError, match=f"counts.jsonl(, |: )({said})"):
+        Results({"baseline": [test]}, TWO)
+
+
+@pytest.mark.parametrize("change", [{"mean_iou": 0.9}, {"pixel_accuracy": 1.0},
+                                    {"iou": {"a": 1.0, "b": 0.5}}])
+def test_figures_that_the_counts_do_not_have_are_reported(tmp_path, change):
+    test = _run(tmp_path / "run", [0, 1, 2])
+    path = test / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match="does not add up to the figures of result.json; remove"):
         Results({"baseline": [test]}, TWO)

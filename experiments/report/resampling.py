@@ -28,7 +28,7 @@ def drawn_figures(folder, result):
         {metric: (DRAWS,) in percent}; the mean IoU of a draw is without classes that it lacks,
         though other images have them (those that no image has count 0, as ever). Empty where the folder has no counts.jsonl.
     Raises:
-        UserError: the file is damaged, or its images do not add up to the result's confusion.
+        UserError: the file is damaged, or its images do not add up to the result's figures.
     """
     path, classes = folder / "counts.jsonl", len(result["iou"])
     if not path.exists():
@@ -39,9 +39,11 @@ def drawn_figures(folder, result):
         image.counts += counts
         parts.append((image.intersection, image.union, counts.sum()))
         total.counts += counts
-    if total.counts.tolist() != result.get("confusion"):
-        raise UserError(f"{path}: does not add up to the confusion matrix of result.json; remove "
-                        "the folder to test the row again")
+    told = [result["mean_iou"], result["pixel_accuracy"], *result["iou"].values()]
+    if (total.counts.tolist() != result.get("confusion")
+            or not np.allclose(told, [total.mean_iou, total.pixel_accuracy, *total.iou])):
+        raise UserError(f"{path}: does not add up to the figures of result.json; remove the folder "
+                        "to test the row again")
     times = _times(len(parts))
     intersection, union, labelled = (times @ np.array(part) for part in zip(*parts))
     counted = (union > 0) | (total.union == 0)
