@@ -33,6 +33,7 @@ def tests_of(trainings, profile, data):
     pairs = labelled_pairs(profile, data, "val")
     height, width = read_image(pairs[0].image).shape[:2]
     rows = {row.name: row for training in trainings for row in training.tests.values()}
+
     def windows(protocol):
         return windows_an_image(protocol, height, width)
 

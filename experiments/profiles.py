@@ -81,8 +81,8 @@ PROFILES = {profile.name: profile for profile in (
                       "a window would cut off what decides, so resizing, padding and windows have "
                       "nothing to do in the original's protocol.",
         differs="drawn scenes; narrow bottlenecks without dilation, at depth 50 one a stage, so "
-                "that its receptive field is less than half the crop; 600 iterations of batch 8; mirror "
-                "only, because a resized crop can lose the part of the scene that decides"),
+                "that its receptive field is less than half the crop; 600 iterations of batch 8; "
+                "mirror only, because a resized crop can lose the part of the scene that decides"),
     Profile(
         name="camvid", data="camvid", folder=_given, classes=CAMVID.names,
         palette_rgb=CAMVID.palette_rgb, contextual=(),

@@ -173,7 +173,7 @@ def _training_facts(weights):
         UserError: one of them is damaged.
     """
     path = weights.parent / "trained.json"
-    training = checkpoint.load(weights)
+    training = checkpoint.read_model_file(weights)
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         if (set(facts) != {"train_seconds_of_last_sitting", "train_peak_memory_mib",
@@ -192,7 +192,7 @@ def _test(row, profile, data, weights, folder, val_list, processes, progress, de
     training, facts = _training_facts(weights)
     settings, protocol = training["training"], row_protocol(row, profile)
     torch.set_num_threads(settings["threads"])
-    net = checkpoint.load_model(weights).to(distributed.choose_device(device))
+    net = checkpoint.model_of(training, weights).to(distributed.choose_device(device))
     fused = net.for_inference()
     pairs = labelled_pairs(profile, data, "val")
     test = {**dataclasses.asdict(protocol), "fused": True, "list_sha256": val_list}

@@ -10,16 +10,15 @@ _SHAPES = ("stem", "stem_width", "widths", "blocks")
 _PLACES = ("strides", "dilations", "stride_in", "pool_padding")
 
 
-def _other_settings(model, settings):
-    """The settings of a file's network that give a backbone other shapes, in words."""
-    ours = model.backbone.settings
-    words = []
-    for name in _SHAPES:
-        theirs, own = (tuple(value) if isinstance(value, (list, tuple)) else value for value in
-                       (settings.get(name, ours.get(name)), ours.get(name)))
-        if theirs != own:
-            words.append(f"{name} is {theirs} there, {own} here")
-    return words
+def _other_settings(model, settings, names):
+    """(name, theirs, ours) of the settings of that name that a file's network has otherwise than a
+    PSPNet's backbone."""
+    for name in names:
+        ours = model.backbone.settings.get(name)
+        theirs = settings.get(name, ours)
+        theirs = tuple(theirs) if isinstance(theirs, list) else theirs
+        if theirs != ours:
+            yield name, theirs, ours
 
 
 @torch.no_grad()
@@ -58,7 +57,8 @@ def load_initial_weights(model, path):
     given = {name: tensor for name, tensor in given.items() if not of(fresh + left_out, name)}
     differences = shape_differences(wanted, given)
     if differences:
-        differences = _other_settings(model, settings) or differences
+        differences = [f"{name} is {theirs} there, {ours} here" for name, theirs, ours in
+                       _other_settings(model, settings, _SHAPES)] or differences
     if differences or not given:
         raise UserError(f"{path}: does not fit this network: "
                         f"{'; '.join(differences[:5]) or 'no part of it'}"
@@ -73,10 +73,5 @@ def load_initial_weights(model, path):
         report.append(f"starting afresh: {', '.join(fresh)}")
     if left_out:
         report.append(f"left out of the file: {', '.join(left_out)}")
-    for name in _PLACES:
-        ours = model.backbone.settings.get(name)
-        theirs = settings.get(name, ours)
-        theirs = tuple(theirs) if isinstance(theirs, list) else theirs
-        if theirs != ours:
-            report.append(f"note: the file's network has {name} {theirs}, this one {ours}")
-    return report
+    return report + [f"note: the file's network has {name} {theirs}, this one {ours}"
+                     for name, theirs, ours in _other_settings(model, settings, _PLACES)]

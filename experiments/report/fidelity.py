@@ -57,24 +57,24 @@ def _sentence(group):
     """What the costs of a group amount to, [(Row, Spread of mean IoU)]."""
     idle = [row.label for row, cost in group if not any(cost.values.values())]
     group = [(row, cost) for row, cost in group if any(cost.values.values())]
-    before = (f"Without any effect on the figures here: {'; '.join(idle)}. " if idle else "")
+    text = f"Without any effect on the figures here: {'; '.join(idle)}. " if idle else ""
     if not group:
-        return before.strip()
+        return text.strip()
     lower = [(row, cost) for row, cost in group if cost.mean < 0]
     beyond = [item for item in lower if not within_spread(item[1])]
     if beyond:
         row, cost = min(beyond, key=lambda item: item[1].mean)
         known = " beyond its spread" * (cost.deviation is not None)
-        text = (f"{before}The largest cost{known} is that of \N{LEFT DOUBLE QUOTATION MARK}{row.label}"
-                f"\N{RIGHT DOUBLE QUOTATION MARK}: {cost.text('+')} points of mean IoU.")
+        text += (f"The largest cost{known} is that of \N{LEFT DOUBLE QUOTATION MARK}{row.label}"
+                 f"\N{RIGHT DOUBLE QUOTATION MARK}: {cost.text('+')} points of mean IoU.")
     else:
-        text = (f"{before}No row falls below {FIRST.label} in mean IoU"
-                f"{' by more than its spread' if lower else ''}.")
+        text += (f"No row falls below {FIRST.label} in mean IoU"
+                 f"{' by more than its spread' if lower else ''}.")
     if any(cost.deviation is None for _, cost in group):
         return text + " One seed was run, so that nothing is known of the spread."
     outside = [f"{row.label} ({cost.text('+')})" for row, cost in group if not within_spread(cost)]
-    text += (f" {len(group) - len(outside)} of {len(group)}{' other' * bool(idle)} changes in mean IoU are within "
-             "their own spread over the seeds: no effect is shown for them.")
+    text += (f" {len(group) - len(outside)} of {len(group)}{' other' * bool(idle)} changes in mean "
+             "IoU are within their own spread over the seeds: no effect is shown for them.")
     return text + (f" Beyond it: {'; '.join(outside)}." if outside else "")
 
 

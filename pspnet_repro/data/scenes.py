@@ -12,7 +12,8 @@ look alike; what they are is written far away:
 
 In half of the scenes a dam parts the ground, and the two sides have strips of their own: one
 summary of the whole image is then not enough. The belt is broader than half of the receptive field
-of the smallest miniature net, which so never sees a strip or the sky and what depends on them at once.
+of the smallest miniature net, which so never sees a strip or the sky and what depends on them at
+once.
 """
 
 import json
