@@ -29,7 +29,7 @@ from experiments.runs import (data_set, find_row, labelled_pairs, look_protocol,
                               training_folder)
 from pspnet_repro import checkpoint, distributed
 from pspnet_repro.commands.arguments import whole
-from pspnet_repro.errors import UsageError, UserError, print_anything, report
+from pspnet_repro.errors import REPORTED, UsageError, UserError, print_anything, report
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.record import CountsFile
 from pspnet_repro.memory import peak_bytes, reset_peak
@@ -257,7 +257,7 @@ def main():
     except (Interrupted, KeyboardInterrupt) as stop:
         print(str(stop) or "stopped", file=sys.stderr)
         return 130
-    except (UserError, MemoryError) as error:
+    except REPORTED as error:
         return report(error)
     return 0
 

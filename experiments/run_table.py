@@ -28,7 +28,7 @@ from experiments.run_row import run_row
 from experiments.runs import labelled_pairs, parse_backbone, receptive_field
 from pspnet_repro import checkpoint, distributed
 from pspnet_repro.commands.arguments import path, processes, whole
-from pspnet_repro.errors import UsageError, UserError, print_anything, printable, report
+from pspnet_repro.errors import REPORTED, UsageError, UserError, print_anything, printable, report
 from pspnet_repro.run_folder import Interrupted
 
 
@@ -226,7 +226,7 @@ def main(argv=None):
     except (UsageError, distributed.FailedElsewhere) as error:
         distributed.say(f"error: {printable(str(error))}")
         return 2 if isinstance(error, UsageError) else 1
-    except (UserError, MemoryError, OSError) as error:
+    except REPORTED as error:
         return report(error)
     return 0
 

@@ -120,5 +120,5 @@ def training_folder(runs, row, settings):
 
 
 def test_folder(training, protocol, list_sha256):
-    """Where a training's test lives, inside its folder; named by protocol and digest of the list."""
+    """Where a training's test lives, inside its folder: named by protocol and the list's digest."""
     return Path(training) / f"test-{_digest([vars(protocol), list_sha256])}"

@@ -4,7 +4,7 @@ import argparse
 import sys
 import warnings
 
-from pspnet_repro.errors import UserError, print_anything, report
+from pspnet_repro.errors import REPORTED, print_anything, report
 from prototxt_import import convert_command, export_command, inspect, run
 
 # Each module adds its subcommand with add_parser(commands).
@@ -23,7 +23,7 @@ def main(argv=None):
     try:
         args.run(args)
         sys.stdout.flush()
-    except (UserError, MemoryError, OSError) as error:
+    except REPORTED as error:
         return report(error)
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)

@@ -7,7 +7,7 @@ import cv2
 
 from pspnet_repro import distributed
 from pspnet_repro.commands import check_data, evaluate, predict, train
-from pspnet_repro.errors import UsageError, UserError, print_anything, printable, report
+from pspnet_repro.errors import REPORTED, UsageError, print_anything, printable, report
 from pspnet_repro.run_folder import Interrupted
 
 
@@ -27,12 +27,8 @@ def main(argv=None):
     except (UsageError, distributed.FailedElsewhere) as error:
         distributed.say(f"error: {printable(str(error))}")
         return 2 if isinstance(error, UsageError) else 1
-    except (UserError, MemoryError, OSError) as error:
+    except REPORTED as error:
         return report(error)
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error) or "out of memory" in str(error):
-            return report(MemoryError())  # torch has no class of its own for it on the CPU
-        raise
     except (Interrupted, KeyboardInterrupt) as stop:
         distributed.say(f"\n{stop}" if str(stop) else "\nstopped")
         return 130

@@ -14,6 +14,10 @@ class UsageError(UserError):
     """A mistake in the arguments themselves: commands end with exit code 2."""
 
 
+# What commands catch for `report`.
+REPORTED = (UserError, MemoryError, OSError, RuntimeError)
+
+
 def first_line(error):
     """What an exception says, without the lines that torch and numpy add."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -46,9 +50,18 @@ def print_anything():
 def report(error):
     """Say in one line why a command ends; where only its reader has gone, end quietly.
 
+    Args:
+        error: one of REPORTED.
     Returns:
         The exit code: 2 for a UsageError, else 1.
+    Raises:
+        error: a RuntimeError of another kind than torch's for memory, which is a bug.
     """
+    if isinstance(error, RuntimeError) and not isinstance(error, UserError):
+        # torch has a class of its own for it on a GPU only.
+        if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
+            raise error
+        error = MemoryError()
     if not isinstance(error, BrokenPipeError):
         default = "not enough memory" if isinstance(error, MemoryError) else type(error).__name__
         lines = f"error: {str(error) or default}".split("\n")

@@ -43,7 +43,7 @@ class Log:
 
 
 def difference(ours, saved):
-    """The first setting in which two dictionaries of plain data differ, in words; "" without one."""
+    """The first setting in which two dictionaries of plain data differ, in words, or ""."""
     ours, saved = _flat(ours), _flat(saved)
     for key in sorted({*ours, *saved}):
         if ours.get(key) != saved.get(key):

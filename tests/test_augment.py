@@ -124,8 +124,9 @@ def test_blur_is_a_gaussian_of_5_pixels_after_the_rotation():
 def test_each_kind_happens_to_half_of_the_images(field, value):
     image = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
     label = np.zeros((60, 60), np.uint8)
+    some = Augmentation(**OFF | {field: value})
     changed = sum(not np.array_equal(
-        augment(image, label, 60, Augmentation(**OFF | {field: value}), np.random.default_rng(s))[0],
+        augment(image, label, 60, some, np.random.default_rng(s))[0],
         augment(image, label, 60, NO_AUGMENTATION, np.random.default_rng(s))[0])
         for s in range(200))
     assert 70 <= changed <= 130  # half of 200, within four deviations

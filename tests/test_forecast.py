@@ -103,7 +103,8 @@ def test_plan_lines(data):
     tables = plan.select_tables("3", f"{FULL},{FULL}-ms,depth-269")
     trainings, _ = plan.make_plan(tables, MINI, data, data / "runs", 1, {})
     tests = forecast.tests_of(trainings, MINI, data)
-    assert tests.images == 3 and tests.look == 2 and tests.windows == {FULL: 2, f"{FULL}-ms": 40, "depth-269": 2}
+    assert tests.images == 3 and tests.look == 2
+    assert tests.windows == {FULL: 2, f"{FULL}-ms": 40, "depth-269": 2}
     ordered = forecast.longest_first(trainings, tests)
     assert [training.row.name for training in ordered] == ["depth-269", FULL]
     rates = {work.network_key(training.settings.model): estimate.Rates(

@@ -11,10 +11,12 @@ import torch
 
 import prototxt_import.__main__ as imports
 import pspnet_repro.__main__ as commands
+from experiments import run_table
 from pspnet_repro import checkpoint
 from pspnet_repro.data.classes import read_classes
 from pspnet_repro.data.datasets import open_data
 from pspnet_repro.data.lists import read_list
+from pspnet_repro.distributed import ProcessLost
 from pspnet_repro.errors import UsageError, UserError, printable, report
 from pspnet_repro.evaluation import ConfusionMatrix
 from pspnet_repro.figures import confusion_figure
@@ -53,19 +55,31 @@ def test_weights_of_one_format_may_be_named_as_the_other(tmp_path):
 
 @pytest.mark.parametrize("main, place, words", [
     (commands.main, "pspnet_repro.commands.check_data.run", ["check-data", "--data", "x"]),
-    (imports.main, "prototxt_import.run._run", ["run", "a", "b"])])
+    (imports.main, "prototxt_import.run._run", ["run", "a", "b"]),
+    (run_table.main, "experiments.run_table.run_tables", [])])
 @pytest.mark.parametrize("error, code, said", [
     (MemoryError(), 1, "error: not enough memory\n"), (UserError("why"), 1, "error: why\n"),
+    (torch.OutOfMemoryError("CUDA out of memory."), 1, "error: not enough memory\n"),
     (UsageError("how"), 2, "error: how\n"),
     (OSError(36, "File name too long", "a"), 1, "error: [Errno 36] File name too long: 'a'\n"),
     (BrokenPipeError(), 1, "")])
 def test_commands_end_with_one_line(monkeypatch, capsys, main, place, words, error, code, said):
-    def fail(_):
+    def fail(*_):
         raise error
 
     monkeypatch.setattr(place, fail)
     assert main(words) == code
     assert capsys.readouterr().err == said
+
+
+def test_memory_that_torch_lacks_is_told_and_bugs_keep_their_traceback(capsys):
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2 ** 60, dtype=torch.uint8)
+    assert report(caught.value) == 1
+    assert report(ProcessLost("process 1 is gone")) == 1  # also a RuntimeError, and no bug
+    assert capsys.readouterr().err == "error: not enough memory\nerror: process 1 is gone\n"
+    with pytest.raises(RuntimeError, match="sizes differ"):
+        report(RuntimeError("sizes differ"))
 
 
 @pytest.mark.parametrize("full", [True, False])

@@ -177,7 +177,8 @@ def test_pictures_are_chosen_by_pixel_accuracy(folders, data):
     (lambda path: path.unlink(), "no such"),
     (lambda path: path.write_bytes(b"nothing"), "not an image"),
     (lambda path: cv2.imwrite(str(path), np.zeros((5, 6), np.uint8)), "size 5x6 differs from"),
-    (lambda path: cv2.imwrite(str(path), np.full((scenes.SIZE,) * 2, 77, np.uint8)), "labels must be"),
+    (lambda path: cv2.imwrite(str(path), np.full((scenes.SIZE,) * 2, 77, np.uint8)),
+     "labels must be"),
     (lambda path: cv2.imwrite(str(path), np.full((scenes.SIZE,) * 2, 255, np.uint8)),
      "predictions must be 0..11, got 255")])
 def test_damaged_predictions_are_reported(folders, data, tmp_path, damage, said):

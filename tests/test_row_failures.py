@@ -15,7 +15,7 @@ from pspnet_repro.errors import UserError
 from pspnet_repro.visualize import write_png
 
 
-def test_facts_of_a_training_are_there_before_its_weights(tiny, tmp_path, monkeypatch):  # noqa: F811
+def test_facts_of_a_training_come_before_its_weights(tiny, tmp_path, monkeypatch):  # noqa: F811
     profile, data, _ = tiny
     saved = checkpoint.save_model
 
@@ -37,7 +37,7 @@ def test_facts_of_a_training_are_there_before_its_weights(tiny, tmp_path, monkey
     assert result["train_processes"] == 1 and result["train_peak_memory_mib"] > 0
 
 
-def test_a_row_that_another_process_has_done_is_left(tiny, trained, monkeypatch, capsys):  # noqa: F811
+def test_a_row_done_by_another_process_is_left(tiny, trained, monkeypatch, capsys):  # noqa: F811
     profile, data, folder = tiny
     trainings, _ = plan.make_plan({"1": (runs.find_row(FULL),)}, profile, data, folder / "runs", 1,
                                   {})

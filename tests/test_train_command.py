@@ -50,8 +50,9 @@ def test_a_benchmark_brings_the_papers_recipe(request, asked, capfd, tmp_path, n
     ("all", Augmentation()), ("mirror-resize", Augmentation(rotation=0.0, blur=False)),
     ("none", NO_AUGMENTATION)])
 def test_what_is_said_overrides_the_recipe(cityscapes, asked, capfd, tmp_path, word, augmentation):
-    code, _, error = run(capfd, "train", "--data", f"cityscapes={cityscapes}", "--output",
-                         tmp_path / "run", "--augmentation", word, "--crop-size", 89, "--max-iter", 5)
+    code, _, error = run(capfd, "train", "--data", f"cityscapes={cityscapes}",
+                         "--output", tmp_path / "run", "--augmentation", word, "--crop-size", 89,
+                         "--max-iter", 5)
     assert code == 0, error
     assert asked[0].augmentation == augmentation
     assert (asked[0].crop_size, asked[0].max_iter) == (89, 5)

@@ -235,8 +235,8 @@ void plane_backward_reduce(const scalar_t* grad, const scalar_t* input, int64_t 
 }
 
 // Calls body(c, vectors, lanes) for blocks of whole vectors of channels, eight at a time while
-// there are so many, then for what is left of a vector; the type of `vectors` lets the compiler keep a
-// block in registers.
+// there are so many, then for what is left of a vector; the type of `vectors` lets the compiler
+// keep a block in registers.
 template <typename acc_t, typename Body>
 void for_each_block(int64_t channels, const Body& body) {
   constexpr int64_t kCount = Lanes<acc_t>::kCount;

@@ -26,7 +26,8 @@ def drawn_figures(folder, result):
         result: its result.json.
     Returns:
         {metric: (DRAWS,) in percent}; the mean IoU of a draw is without classes that it lacks,
-        though other images have them (those that no image has count 0, as ever). Empty where the folder has no counts.jsonl.
+        though other images have them (those that no image has count 0, as ever). Empty where the
+        folder has no counts.jsonl.
     Raises:
         UserError: the file is damaged, or its images do not add up to the result's figures.
     """

@@ -231,8 +231,9 @@ def classes_of(args, given, data=None):
         UserError: the names are of another number of classes.
     """
     count, found = given.net.classes, given_classes(args, data)
-    if found is None and str(given.data) in KNOWN and len(known_classes(str(given.data)).names) == count:
-        found = known_classes(str(given.data))
+    if found is None and str(given.data) in KNOWN:
+        trained = known_classes(str(given.data))
+        found = trained if len(trained.names) == count else None
     found = found or numbered_classes(count)
     if len(found.names) != count:
         raise UserError(f"{args.names or data.name}: names {len(found.names)} classes, but the "

@@ -25,7 +25,7 @@ IDENTITY = bytes(range(256))
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the authors train and test a benchmark (paper, 5.1, and their scripts); ADE20K by default.
+    """How the authors train and test a benchmark (paper, 5.1; their scripts); ADE20K by default.
 
     Attributes:
         crop_size, base_size: pixels, of training and test, and of the test alone.
