@@ -172,6 +172,23 @@ def test_run_table_prints_what_the_report_says(tiny, trained, monkeypatch, capsy
     assert "0 of 2 trainings to do" in capsys.readouterr().out
 
 
+def test_paper_is_estimated_before_it_starts(tiny, trained, monkeypatch, tmp_path):
+    """Time and memory are told where there is something to do, and before that."""
+    profile, data, _ = tiny
+    assert PROFILES["paper"].estimate
+    monkeypatch.setitem(PROFILES, "mini", dataclasses.replace(profile, estimate=True))
+    events = []
+    monkeypatch.setattr(run_table, "_print_plan", lambda *_: events.append("estimate"))
+    monkeypatch.setattr(run_table, "run_all", lambda *_: events.append("run"))
+    monkeypatch.setattr(run_table, "write_report", lambda *_: [])
+    (tmp_path / "mini").mkdir()
+    (tmp_path / "mini" / trained[0].parent.name).symlink_to(trained[0].parent)
+    for row, wanted in ((BASELINE, ["estimate", "run"]), (FULL, [])):
+        events.clear()
+        assert run_table.main(["--rows", row, "--data", str(data), "--runs", str(tmp_path)]) == 0
+        assert events == wanted
+
+
 def test_run_table_names_the_folder_of_a_damaged_result(tiny, trained, monkeypatch, capsys,
                                                         tmp_path):
     profile, data, _ = tiny

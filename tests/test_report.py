@@ -147,8 +147,8 @@ def test_costs_are_paired_by_seed_in_two_groups(tmp_path):
     assert "Every scene is as large as the crop" in words
     assert "with 3 seeds 23% of rows without any effect lie beyond theirs" in words
     assert ("The largest cost beyond its spread is that of “no mirror image”: -2.00 ± 1.00 points "
-            "of mean IoU. 0 of 1 changes in mean IoU are within their own spread over the seeds: no "
-            "effect is shown for them. Beyond it: no mirror image (-2.00 ± 1.00)." in words)
+            "of mean IoU. Beyond their own spread: no mirror image (-2.00 ± 1.00)." in words)
+    assert "0 of 1" not in words
     table = next(b for b in blocks if hasattr(b, "rows"))
     assert table.rows[0] == ("the authors' program", "60.00 ± 10.00", "-", "-",
                              "83.33 ± 5.77", "-", "-", "-")
@@ -178,8 +178,18 @@ def test_deviations_without_any_effect_are_told_apart(tmp_path):
     table = next(block for block in fidelity_blocks(results, MINI) if hasattr(block, "rows"))
     assert [row[-1] for row in table.rows if row[0].startswith(("no m", "whole"))] == [
         "no effect", "pixel accuracy"]
-    assert "Without any effect on the figures here: whole image instead of windows. The" in words
-    assert "0 of 1 other changes in mean IoU are within their own spread" in words
+    assert "Without any effect on mean IoU here: whole image instead of windows. The" in words
+    assert "no effect is shown for them" not in words
+
+
+def test_changes_within_and_beyond_their_spread_are_told_apart(tmp_path):
+    results = _results(tmp_path, {
+        TABLES["fidelity"][0].name: [(0.5, 0.5), (0.6, 0.5)],
+        "test-no-flip": [(0.4, 0.5), (0.51, 0.5)], "test-whole": [(0.45, 0.5), (0.63, 0.5)]})
+    words = " ".join(block.text for block in fidelity_blocks(results, MINI)
+                     if hasattr(block, "text"))
+    assert ("1 of 2 changes in mean IoU are within their own spread over the seeds: no effect is "
+            "shown for them. Beyond their own spread: no mirror image (-9.50 ± 0.71).") in words
 
 
 def test_costs_keep_the_order_of_the_rows(tmp_path):

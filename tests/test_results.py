@@ -36,9 +36,12 @@ def test_there_are_results():
     assert FILES
 
 
-def test_mini_results_hold_every_row_of_table_1():
-    rows = {row.name for row in TABLES["1"]}
-    assert any(rows <= set(_read(path)[1]) for path in FILES if path.parent.name == "mini")
+def test_mini_results_hold_every_row():
+    tables, fidelity = (_read(RESULTS / name / "report.json")[1]
+                        for name in ("mini", "fidelity-mini"))
+    assert set(tables) == {row.name for number in "1234" for row in TABLES[number]}
+    assert {name: len(runs) for name, runs in fidelity.items()} == {
+        row.name: 3 for row in TABLES["fidelity"]}
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.parent.name.startswith("mini")], ids=_name)

@@ -57,7 +57,7 @@ def _sentence(group):
     """What the costs of a group amount to, [(Row, Spread of mean IoU)]."""
     idle = [row.label for row, cost in group if not any(cost.values.values())]
     group = [(row, cost) for row, cost in group if any(cost.values.values())]
-    text = f"Without any effect on the figures here: {'; '.join(idle)}. " if idle else ""
+    text = f"Without any effect on mean IoU here: {'; '.join(idle)}. " if idle else ""
     if not group:
         return text.strip()
     lower = [(row, cost) for row, cost in group if cost.mean < 0]
@@ -73,9 +73,10 @@ def _sentence(group):
     if any(cost.deviation is None for _, cost in group):
         return text + " One seed was run, so that nothing is known of the spread."
     outside = [f"{row.label} ({cost.text('+')})" for row, cost in group if not within_spread(cost)]
-    text += (f" {len(group) - len(outside)} of {len(group)}{' other' * bool(idle)} changes in mean "
-             "IoU are within their own spread over the seeds: no effect is shown for them.")
-    return text + (f" Beyond it: {'; '.join(outside)}." if outside else "")
+    if len(outside) < len(group):
+        text += (f" {len(group) - len(outside)} of {len(group)}{' other' * bool(idle)} changes in "
+                 "mean IoU are within their own spread over the seeds: no effect is shown for them.")
+    return text + (f" Beyond their own spread: {'; '.join(outside)}." if outside else "")
 
 
 def _line(row, cost, results):

@@ -25,9 +25,9 @@ def drawn_figures(folder, result):
         folder: of the test.
         result: its result.json.
     Returns:
-        {metric: (DRAWS,) in percent}; the mean IoU of a draw is without classes that it lacks,
-        though other images have them (those that no image has count 0, as ever). Empty where the
-        folder has no counts.jsonl.
+        {metric: (DRAWS,) in percent}; the mean IoU of a draw is without classes that none of its
+        labels has, though other images' have (those that no image has count 0, as ever). Empty
+        where the folder has no counts.jsonl.
     Raises:
         UserError: the file is damaged, or its images do not add up to the result's figures.
     """
@@ -38,7 +38,7 @@ def drawn_figures(folder, result):
     for counts in read_counts(folder, classes):
         image = ConfusionMatrix(classes)
         image.counts += counts
-        parts.append((image.intersection, image.union, counts.sum()))
+        parts.append((image.intersection, image.union, counts.sum(1)))
         total.counts += counts
     told = [result["mean_iou"], result["pixel_accuracy"], *result["iou"].values()]
     if (total.counts.tolist() != result.get("confusion")
@@ -47,11 +47,12 @@ def drawn_figures(folder, result):
                         "to test the row again")
     times = _times(len(parts))
     intersection, union, labelled = (times @ np.array(part) for part in zip(*parts))
-    counted = (union > 0) | (total.union == 0)
+    # By labels alone: they are the same for all rows.
+    counted = (labelled > 0) | (total.counts.sum(1) == 0)
     means = (class_iou(intersection, union).sum(-1)
              / np.maximum(counted.sum(-1), 1))  # no class: images without labels alone
     return {"mean_iou": 100 * means,
-            "pixel_accuracy": 100 * accuracy(intersection, labelled)}
+            "pixel_accuracy": 100 * accuracy(intersection, labelled.sum(-1))}
 
 
 def interval(draws):

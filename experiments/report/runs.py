@@ -111,7 +111,7 @@ def provenance_blocks(names, results):
                  for name in names if name in results
                  for result, folder in zip(results.runs[name], results.folders[name], strict=True))
     return [Heading(2, "Provenance"),
-            Text("Rows with one training's digest share that training; a training's commit, "
-                 "seconds and memory are those of its last sitting. All settings, digests of "
-                 "lists, confusion matrices and times are in report.json."),
+            Text("Rows with one training's digest share that training. Commit, seconds and memory, "
+                 "of trainings and of tests, are those of the last sitting. All settings, digests "
+                 "of lists, confusion matrices and times are in report.json."),
             Table("Where every run comes from", heads, rows, folded=len(rows) > 8)]
