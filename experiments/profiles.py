@@ -89,8 +89,8 @@ PROFILES = {profile.name: profile for profile in (
         fidelity_note="Every scene is as large as the crop and is tested at its own size, because "
                       "a window would cut off what decides, so resizing, padding and windows have "
                       "nothing to do in the original's protocol. Without the + 1 every scene "
-                      "shrinks by a pixel, and that resampling is most of what it costs: small "
-                      "classes that hardly differ from their ground (hatch) lose by far the most.",
+                      "shrinks by a pixel and so is resampled: hatches, small and hardly unlike "
+                      "their ground, lose by far the most.",
         differs="drawn scenes of 12 classes; random initial weights (the paper's are ImageNet's); "
                 "a 7x7 stem and narrow bottlenecks without dilation, at depth 50 one a stage, so "
                 "that its receptive field is less than half the crop; crop 185, 600 iterations of "
