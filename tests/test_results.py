@@ -10,6 +10,7 @@ import pytest
 from experiments.profiles import PROFILES
 from experiments.report.results import class_means
 from experiments.rows import BASELINE, FULL, TABLES
+from experiments.runs import find_row, row_protocol, row_settings
 from pspnet_repro.data import scenes
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results"
@@ -71,6 +72,18 @@ def test_results_agree_with_themselves(path):
             assert list(run["iou"]) == list(PROFILES[run["profile"]].classes)
             for about in ("provenance", "train_provenance"):
                 assert not run.get(about, {"commit": ""})["commit"].endswith("+changes")
+
+
+@pytest.mark.parametrize("path", FILES, ids=_name)
+def test_results_are_of_the_settings_that_the_rows_have_now(path):
+    """What the commands give today, but for the list and the file of initial weights."""
+    for name, runs in _read(path)[1].items():
+        for run in runs:
+            profile, settings = PROFILES[run["profile"]], run["settings"]
+            wanted = row_settings(find_row(name), profile, settings["list_sha256"], run["seed"])
+            assert settings == {**wanted.to_json(), "initial_weights": settings["initial_weights"]}
+            protocol = vars(row_protocol(find_row(name), profile))
+            assert json.loads(json.dumps(protocol)).items() <= run["test"].items()
 
 
 @pytest.mark.parametrize("path", FILES, ids=_name)
