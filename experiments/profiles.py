@@ -32,6 +32,7 @@ class Profile:
         differs: what differs from the paper's setting, in words.
         fidelity_scales: of the tests of the table `fidelity`.
         fidelity_note: what must be known of that table, in words.
+        alike: how many neighbours in the list of test images look alike, as frames of a video do.
         zero_is_void: see data.lists.read_label.
         rows_at_once: trainings at a time.
         estimate: say before the start how long it will take.
@@ -51,6 +52,7 @@ class Profile:
     zero_is_void: bool = False
     fidelity_scales: tuple = MULTI_SCALE
     fidelity_note: str = ""
+    alike: int = 1
     rows_at_once: int = 1
     estimate: bool = False
 
@@ -67,7 +69,7 @@ def _scenes(data, cache):
 
 _CAMVID = {
     "data": "camvid", "folder": _given, "classes": CAMVID.names, "palette_rgb": CAMVID.palette_rgb,
-    "contextual": (), "base_size": 480,
+    "contextual": (), "base_size": 480, "alike": 10,
     "model": {"width": 0.5, "stem": "classic", "stem_width": 64}}
 _CAMVID_DIFFERS = (
     "367 street photographs of 480x360, tested at that size, 11 classes; half-width ResNets with a "

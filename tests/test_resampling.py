@@ -29,6 +29,10 @@ def _run(folder, images, seed=0):
     return test
 
 
+def _drawn(test, block=1):
+    return drawn_figures(test, json.loads((test / "result.json").read_text()), block)
+
+
 def test_images_come_in_the_order_of_the_list(tmp_path):
     test = _run(tmp_path / "run", [0, 1, 2])
     assert [counts[1, 0] for counts in read_counts(test, 2)] == [0, 1, 2]
@@ -42,13 +46,13 @@ def test_images_of_all_processes_count(tmp_path):
     (test / "counts-1.jsonl").write_text(head + lines[1])
     (test / "counts-2.jsonl").write_text(head + lines[2])
     assert [counts[1, 0] for counts in read_counts(test, 2)] == [0, 1, 2]
-    assert drawn_figures(test, json.loads((test / "result.json").read_text()))
+    assert _drawn(test)
 
 
 def test_draws_have_the_figures_of_what_they_drew(tmp_path):
     """Two images: a draw has one of them twice, or both."""
     test = _run(tmp_path / "run", [0, 2])
-    drawn = drawn_figures(test, json.loads((test / "result.json").read_text()))
+    drawn = _drawn(test)
     possible = {"pixel_accuracy": (100, 90, 80),
                 # Wrong pixels of 10: iou of a 10 / (10 + wrong), of b (10 - wrong) / 10.
                 "mean_iou": [50 * (10 / (10 + wrong) + (10 - wrong) / 10) for wrong in (0, 2, 4)]}
@@ -57,6 +61,37 @@ def test_draws_have_the_figures_of_what_they_drew(tmp_path):
         nearest = np.abs(drawn[metric][:, None] - np.array(values)).argmin(1)
         np.testing.assert_allclose(drawn[metric], np.take(values, nearest), rtol=1e-12)
         np.testing.assert_allclose(np.bincount(nearest) / DRAWS, (0.25, 0.5, 0.25), atol=0.05)
+
+
+def test_neighbours_are_drawn_together(tmp_path):
+    """Four images in two blocks of two: the last and the first are neighbours as well."""
+    test = _run(tmp_path / "run", [0, 0, 2, 2])
+    drawn = _drawn(test, 2)["pixel_accuracy"]
+    assert set(drawn.round(6)) == {100, 95, 90, 85, 80}
+    # Blocks have 0, 1, 1 or 2 of the two wrong images, each as often.
+    shares = [np.mean(np.isclose(drawn, value)) for value in (100, 95, 90, 85, 80)]
+    np.testing.assert_allclose(shares, (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16), atol=0.05)
+
+
+def test_no_interval_of_a_single_block(tmp_path):
+    assert _drawn(_run(tmp_path / "run", [0, 1, 2]), 2) != {}
+    assert _drawn(_run(tmp_path / "run2", [0, 1, 2]), 3) == {}
+
+
+def test_report_says_how_images_are_drawn(tmp_path):
+    """Neighbours alike: drawn together they make the lead less sure."""
+    folders = {"no-aux": [_run(tmp_path / "a", [0, 0, 0, 3, 3, 3])],
+               "baseline": [_run(tmp_path / "b", [1] * 6)]}
+    intervals = []
+    for profile, said in (
+            (TWO, "drawn anew, with replacement, 2000 times"),
+            (renamed(TWO, alike=3), "anew, with replacement, in blocks of 3 neighbours, 2000")):
+        results = Results(folders, profile)
+        assert said in summary_blocks(["2"], results)[1].text
+        lead = results.spread("baseline", "pixel_accuracy").minus(
+            results.spread("no-aux", "pixel_accuracy"))
+        intervals.append(lead.interval)
+    assert intervals == [pytest.approx((-5, 15)), pytest.approx((-10, 20))]
 
 
 @pytest.mark.parametrize("wrong", [0, 1])
@@ -73,7 +108,7 @@ def test_a_class_that_a_draw_lacks_does_not_count_there(tmp_path, wrong):
     with CountsFile(test, {}, 3, 3) as record:
         for number, count in enumerate(counts):
             record.append(number, count)
-    drawn = drawn_figures(test, json.loads((test / "result.json").read_text()))["mean_iou"]
+    drawn = _drawn(test)["mean_iou"]
     of_a = (5 - wrong) / 5
     # b is labelled in none, one, two or all three of a draw's images.
     possible = [100 * of_a / 2, *(100 * (of_a + 5 * n / (5 * n + 3 * wrong)) / 3 for n in (1, 2, 3))]

@@ -104,8 +104,8 @@ def fidelity_blocks(results, profile):
                    f"minus {FIRST.label}, seed by seed, in points; mean ± sample deviation over "
                    "the seeds. A negative change is what the deviation costs. A change no larger "
                    f"than its deviation is called within the spread.{doubt} Over images: the "
-                   f"change in the middle {SHARE}% of {DRAWS} draws, with replacement, of the test "
-                   "images; it says how much a change hangs on them, not on the seed.")]
+                   f"change in the middle {SHARE}% of {DRAWS} draws, {results.how_drawn}, of the "
+                   "test images; it says how much a change hangs on them, not on the seed.")]
     if profile.fidelity_note:
         blocks.append(Text(profile.fidelity_note))
     if FIRST.name not in results:

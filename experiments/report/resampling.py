@@ -12,22 +12,32 @@ DRAWS, SHARE = 2000, 95
 
 
 @functools.lru_cache(maxsize=4)
-def _times(images):
-    """(DRAWS, images): how often a draw with replacement takes each image; the same for all tests
-    of as many images, so that their differences are those of the same draws."""
-    return np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=DRAWS)
+def _times(images, block):
+    """(DRAWS, images): how often a draw takes each image; the same for all tests of as many
+    images, so that their differences are those of the same draws. Drawn with replacement are
+    blocks of neighbours, any image the first of one; behind the last image comes the first."""
+    firsts = np.random.default_rng(0).multinomial(
+        round(images / block), np.full(images, 1 / images), size=DRAWS)
+    return sum(np.roll(firsts, place, axis=1) for place in range(block))
 
 
-def drawn_figures(folder, result):
+def how_drawn(block):
+    """How test images are drawn anew, in words; block as in drawn_figures."""
+    return "with replacement" + f", in blocks of {block} neighbours" * (block > 1)
+
+
+def drawn_figures(folder, result, block):
     """Figures of a test in each draw of its images.
 
     Args:
         folder: of the test.
         result: its result.json.
+        block: how many neighbours in the list are drawn together, because they look alike: drawn
+            singly, images that repeat each other would make a figure look surer than it is.
     Returns:
         {metric: (DRAWS,) in percent}; the mean IoU of a draw is without classes that none of its
         labels has, though other images' have (those that no image has count 0, as ever). Empty
-        where the folder has no counts.jsonl.
+        where the folder has no counts.jsonl, or images for fewer than two blocks.
     Raises:
         UserError: the file is damaged, or its images do not add up to the result's figures.
     """
@@ -45,7 +55,9 @@ def drawn_figures(folder, result):
             or not np.allclose(told, [total.mean_iou, total.pixel_accuracy, *total.iou])):
         raise UserError(f"{path}: does not add up to the figures of result.json; remove the folder "
                         "to test the row again")
-    times = _times(len(parts))
+    if round(len(parts) / block) < 2:
+        return {}
+    times = _times(len(parts), block)
     intersection, union, labelled = (times @ np.array(part) for part in zip(*parts))
     # By labels alone: they are the same for all rows.
     counted = (labelled > 0) | (total.counts.sum(1) == 0)

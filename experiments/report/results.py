@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.report.resampling import drawn_figures, interval
+from experiments.report.resampling import drawn_figures, how_drawn, interval
 from pspnet_repro.errors import UserError, first_line
 
 PAPER = json.loads((Path(__file__).parents[1] / "paper.json").read_text(encoding="utf-8"))
@@ -153,6 +153,7 @@ class Results:
     Attributes:
         folders: {row name: folders}, of the rows that have any.
         runs: {row name: result.json's contents}, likewise.
+        how_drawn: how test images are drawn anew, in words.
     """
 
     def __init__(self, folders, profile):
@@ -161,9 +162,10 @@ class Results:
         self.runs = {name: [read_result(folder, profile) for folder in places]
                      for name, places in self.folders.items()}
         self._contextual = profile.contextual
-        self._draws = {name: {run["seed"]: drawn_figures(folder, run) for run, folder in
-                              zip(self.runs[name], places, strict=True)}
+        self._draws = {name: {run["seed"]: drawn_figures(folder, run, profile.alike)
+                              for run, folder in zip(self.runs[name], places, strict=True)}
                        for name, places in self.folders.items()}
+        self.how_drawn = how_drawn(profile.alike)
 
     def __contains__(self, name):
         return name in self.runs

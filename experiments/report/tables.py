@@ -138,11 +138,11 @@ def summary_blocks(numbers, results):
                     ("Table", *(f"in {words}" for words in METRICS.values())), rows)]
     if any(o.ours.interval for group in found.values() for o in group):
         blocks.append(Text(
-            f"Clearly: the test images are drawn anew, with replacement, {DRAWS} times; in the "
-            f"middle {SHARE}% of the draws the lead has one sign. That says how much a lead hangs "
-            "on these images; how much it hangs on the seed only more seeds say. Pairs share rows: "
-            "the counts are not of independent trials, and among many pairs a few are clear by "
-            "chance."))
+            f"Clearly: the test images are drawn anew, {results.how_drawn}, {DRAWS} times; in "
+            f"the middle {SHARE}% of the draws the lead has one sign. That says how much a lead "
+            "hangs on these images; how much it hangs on the seed only more seeds say. Pairs share "
+            "rows: the counts are not of independent trials, and among many pairs a few are clear "
+            "by chance."))
     return blocks
 
 
