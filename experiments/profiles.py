@@ -73,8 +73,8 @@ _CAMVID = {
     "model": {"width": 0.5, "stem": "classic", "stem_width": 64}}
 _CAMVID_DIFFERS = (
     "367 street photographs of 480x360, tested at that size, 11 classes; half-width ResNets with a "
-    "7x7 stem; initial weights of --backbone, meant to be open_nsfw's (which were trained without the "
-    "padding of the first pooling), random at depths without it; ")
+    "7x7 stem; initial weights of --backbone, meant to be open_nsfw's (which were trained without "
+    "the padding of the first pooling), random at depths without it; ")
 
 PROFILES = {profile.name: profile for profile in (
     Profile(

@@ -111,7 +111,8 @@ def test_a_class_that_a_draw_lacks_does_not_count_there(tmp_path, wrong):
     drawn = _drawn(test)["mean_iou"]
     of_a = (5 - wrong) / 5
     # b is labelled in none, one, two or all three of a draw's images.
-    possible = [100 * of_a / 2, *(100 * (of_a + 5 * n / (5 * n + 3 * wrong)) / 3 for n in (1, 2, 3))]
+    possible = [100 * of_a / 2,
+                *(100 * (of_a + 5 * n / (5 * n + 3 * wrong)) / 3 for n in (1, 2, 3))]
     nearest = np.abs(drawn[:, None] - np.array(possible)).argmin(1)
     np.testing.assert_allclose(drawn, np.take(possible, nearest), rtol=1e-12)
     assert np.mean(nearest == 0) == pytest.approx((2 / 3) ** 3, abs=0.03)

@@ -76,7 +76,8 @@ def test_results_agree_with_themselves(path):
 
 @pytest.mark.parametrize("path", FILES, ids=_name)
 def test_results_are_of_the_settings_that_the_rows_have_now(path):
-    """What the commands give today, but for the list and the file of initial weights."""
+    """What the commands give today, but for the list and which file of initial weights."""
+    assert _read(path)[1]
     for name, runs in _read(path)[1].items():
         for run in runs:
             profile, settings = PROFILES[run["profile"]], run["settings"]
@@ -84,6 +85,7 @@ def test_results_are_of_the_settings_that_the_rows_have_now(path):
             assert settings == {**wanted.to_json(), "initial_weights": settings["initial_weights"]}
             protocol = vars(row_protocol(find_row(name), profile))
             assert json.loads(json.dumps(protocol)).items() <= run["test"].items()
+            assert (settings["initial_weights"] is None) == (run["profile"] == "mini")
 
 
 @pytest.mark.parametrize("path", FILES, ids=_name)

@@ -75,7 +75,8 @@ def _sentence(group):
     outside = [f"{row.label} ({cost.text('+')})" for row, cost in group if not within_spread(cost)]
     if len(outside) < len(group):
         text += (f" {len(group) - len(outside)} of {len(group)}{' other' * bool(idle)} changes in "
-                 "mean IoU are within their own spread over the seeds: no effect is shown for them.")
+                 "mean IoU are within their own spread over the seeds: no effect is shown for "
+                 "them.")
     return text + (f" Beyond their own spread: {'; '.join(outside)}." if outside else "")
 
 
