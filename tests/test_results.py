@@ -77,8 +77,9 @@ def test_results_agree_with_themselves(path):
 @pytest.mark.parametrize("path", FILES, ids=_name)
 def test_results_are_of_the_settings_that_the_rows_have_now(path):
     """What the commands give today, but for the list and which file of initial weights."""
-    assert _read(path)[1]
-    for name, runs in _read(path)[1].items():
+    results = _read(path)[1]
+    assert results
+    for name, runs in results.items():
         for run in runs:
             profile, settings = PROFILES[run["profile"]], run["settings"]
             wanted = row_settings(find_row(name), profile, settings["list_sha256"], run["seed"])

@@ -12,13 +12,14 @@ DRAWS, SHARE = 2000, 95
 
 
 @functools.lru_cache(maxsize=4)
-def _times(images, block):
+def _times(images, blocks, size):
     """(DRAWS, images): how often a draw takes each image; the same for all tests of as many
-    images, so that their differences are those of the same draws. Drawn with replacement are
-    blocks of neighbours, any image the first of one; behind the last image comes the first."""
+    images, so that their differences are those of the same draws. Drawn with replacement are so
+    many blocks of `size` neighbours, any image the first of one; behind the last image comes the
+    first."""
     firsts = np.random.default_rng(0).multinomial(
-        round(images / block), np.full(images, 1 / images), size=DRAWS)
-    return sum(np.roll(firsts, place, axis=1) for place in range(block))
+        blocks, np.full(images, 1 / images), size=DRAWS)
+    return sum(np.roll(firsts, place, axis=1) for place in range(size))
 
 
 def how_drawn(block):
@@ -55,9 +56,10 @@ def drawn_figures(folder, result, block):
             or not np.allclose(told, [total.mean_iou, total.pixel_accuracy, *total.iou])):
         raise UserError(f"{path}: does not add up to the figures of result.json; remove the folder "
                         "to test the row again")
-    if round(len(parts) / block) < 2:
+    blocks = round(len(parts) / block)
+    if blocks < 2:
         return {}
-    times = _times(len(parts), block)
+    times = _times(len(parts), blocks, block)
     intersection, union, labelled = (times @ np.array(part) for part in zip(*parts))
     # By labels alone: they are the same for all rows.
     counted = (labelled > 0) | (total.counts.sum(1) == 0)
