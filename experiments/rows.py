@@ -16,7 +16,8 @@ class Row:
         name: what `--rows` takes, and the key in paper.json; the same name in two tables is the
             same row.
         model: keyword arguments of PSPNet that make the row; its depth is one of the profile's.
-        train: fields of TrainSettings that differ from the profile's.
+        train: fields of TrainSettings that differ from the profile's; `padding` is the
+            augmentation's alone.
         test: fields of Protocol that differ from the profile's; `stride` is a share of the crop,
             and scales may be PROFILE_SCALES.
         label: for tables that the paper does not have; else the paper's, in paper.json.
@@ -105,6 +106,10 @@ TABLES = {
         _retrained("train-decay-bn", "weight decay on BN", train={"decay_bn": True}),
         _retrained("train-spatial-dropout", "dropout of whole channels",
                    {"spatial_dropout": True}),
+        _retrained("train-centre", "crops padded on all sides in training",
+                   train={"padding": "centre"}),
+        Row("centre", PYRAMID, {"padding": "centre"}, {**AUTHORS, "padding": "centre"},
+            "padding on all sides in training and test"),
         _retrained("train-full-labels", "loss at full size", train={"guidance": "full"}),
     ),
 }

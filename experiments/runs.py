@@ -1,6 +1,7 @@
 """What a run is: its settings, and the folders that a digest of them names."""
 
 import argparse
+import dataclasses
 import functools
 import hashlib
 import json
@@ -12,9 +13,11 @@ import torch
 from experiments.rows import PROFILE_SCALES, TABLES
 from pspnet_repro import PSPNet
 from pspnet_repro.checkpoint import file_sha256
+from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.datasets import LAYOUTS, DataSet
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import Protocol
+from pspnet_repro.initial_weights import model_with_structure
 from pspnet_repro.resnet import BLOCKS
 from pspnet_repro.train import TrainSettings
 
@@ -70,16 +73,23 @@ def row_settings(row, profile, list_sha256, seed, backbones=None):
         row, profile: a Row and a Profile.
         list_sha256: digest of the training list, see DataSet.digest.
         seed: of the run.
-        backbones: {depth: file of initial weights}; depths without start from random weights.
+        backbones: {depth: file of initial weights}, whose structure the network takes; depths
+            without start from random weights.
+    Raises:
+        UserError: see model_with_structure.
     """
     weights = (backbones or {}).get(row_depth(row))
-    row_model = {name: value for name, value in row.model.items() if name != "depth"}
+    model = {"classes": len(profile.classes), **profile.model, **profile.depths[row_depth(row)],
+             **{name: value for name, value in row.model.items() if name != "depth"}}
+    train = {"augmentation": Augmentation(), **profile.train, **row.train}
+    if "padding" in train:
+        train["augmentation"] = dataclasses.replace(train["augmentation"],
+                                                    padding=train.pop("padding"))
     return TrainSettings(**{
         "data": profile.data, "list_sha256": list_sha256, "seed": seed,
-        "zero_is_void": profile.zero_is_void, **profile.train, **row.train,
+        "zero_is_void": profile.zero_is_void, **train,
         "initial_weights": weights and _file_sha256(weights),
-        "model": {"classes": len(profile.classes), **profile.model,
-                  **profile.depths[row_depth(row)], **row_model}})
+        "model": model_with_structure(model, weights) if weights else model})
 
 
 def row_protocol(row, profile):

@@ -275,19 +275,34 @@ def model_of(content, path, module=PSPNet):
     if content["kind"] != ("backbone" if module is ResNet else "pspnet"):
         raise UserError(f"{path}: must hold a {module.__name__}, holds one of kind "
                         f"{content['kind']!r} (a backbone is for train --initial-weights)")
+    model = without_memory(content, path)
+    model.to_empty(device="cpu").load_state_dict(content["weights"])
+    check_finite(model, path)
+    return model.eval()
+
+
+def without_memory(content, path):
+    """The PSPNet or ResNet of a file's content on device "meta": wrong settings must not exhaust
+    the memory.
+
+    Args:
+        content: of read_model_file.
+        path: of the file, for messages.
+    Raises:
+        UserError: settings that make no network, or weights that do not fit them.
+    """
+    if content["kind"] not in ("pspnet", "backbone"):
+        raise UserError(f"{path}: kind must be pspnet or backbone, got {content['kind'][:40]!r}")
     try:
-        # Without memory first: wrong settings must not exhaust it.
         with torch.device("meta"):
-            model = module(**content["settings"])
+            model = (ResNet if content["kind"] == "backbone" else PSPNet)(**content["settings"])
         differences = shape_differences(model.state_dict(), content["weights"])
         if differences:
             raise ValueError("; ".join(differences))
-        model.to_empty(device="cpu").load_state_dict(content["weights"])
     except (TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
         raise UserError(f"{path}: weights and settings do not fit: "
                         f"{' '.join(str(error).split())[:300]}") from error
-    check_finite(model, path)
-    return model.eval()
+    return model
 
 
 def shape_differences(wanted, given):

@@ -2,21 +2,70 @@
 
 import torch
 
-from pspnet_repro.checkpoint import read_model_file, shape_differences
-from pspnet_repro.errors import UserError
+from pspnet_repro.checkpoint import read_model_file, shape_differences, without_memory
+from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.resnet import BLOCKS, stage_widths
 
-_SHAPES = ("stem", "stem_width", "widths", "blocks")
-# Settings that change what a backbone computes, but no shape.
-_PLACES = ("strides", "dilations", "stride_in", "pool_padding")
+# What a backbone's weights were made for: `model_with_structure` takes it from their file.
+_BACKBONE = ("stem", "stem_width", "widths", "blocks", "stride_in")
+_WHOLE = ("backbone", "strides", "dilations", "head_width")
+_PYRAMID = ("bins", "pool", "reduce")
+# What a PSPNet does otherwise than an ImageNet network of the same weights, and says so.
+_DILATED = ("strides", "dilations", "pool_padding")
+
+
+def model_with_structure(model: dict, path) -> dict:
+    """Arguments of PSPNet with the structure that the weights of a file were made for.
+
+    The structure is what decides about the result beside the weights: stem, widths, blocks and the
+    place of the stride of any file, and the strides, dilations, pyramid and head of a PSPNet's. It
+    is taken from the file where `model` leaves it open.
+
+    Args:
+        model: keyword arguments of PSPNet that are asked for; None asks for nothing.
+        path: a file of checkpoint.save_model.
+    Returns:
+        `model`, completed.
+    Raises:
+        UserError: no such file, another kind of file, or one whose settings make no network.
+        UsageError: `model` asks for another structure than the file has.
+    """
+    content = read_model_file(path)
+    without_memory(content, path)
+    settings = content["settings"]
+    wanted = {name: value for name, value in model.items() if value is not None}
+    if "width" in wanted:
+        wanted.setdefault("widths", stage_widths(wanted["width"]))
+    if "depth" in wanted:
+        wanted.setdefault("blocks", BLOCKS.get(wanted["depth"]))
+    names = _BACKBONE
+    if content["kind"] == "pspnet":
+        names += _WHOLE + (_PYRAMID if settings.get("bins") and wanted.get("bins", True) else ())
+    completed = dict(model)
+    for name in names:
+        theirs = _plain(settings.get(name))
+        if theirs is None:
+            continue
+        if name not in wanted:
+            completed[name] = theirs
+        elif _plain(wanted[name]) != theirs:
+            raise UsageError(
+                f"{name} must be {theirs}, for which the weights of {path} were made, got "
+                f"{_plain(wanted[name])}: leave it to the file, or start from other weights")
+    return completed
+
+
+def _plain(value):
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _other_settings(model, settings, names):
     """(name, theirs, ours) of the settings of that name that a file's network has otherwise than a
-    PSPNet's backbone."""
+    PSPNet."""
+    here = {**model.settings, **model.backbone.settings}
     for name in names:
-        ours = model.backbone.settings.get(name)
-        theirs = settings.get(name, ours)
-        theirs = tuple(theirs) if isinstance(theirs, list) else theirs
+        ours = here.get(name)
+        theirs = _plain(settings.get(name, ours))
         if theirs != ours:
             yield name, theirs, ours
 
@@ -27,7 +76,8 @@ def load_initial_weights(model, path):
 
     A backbone file fills the backbone. A PSPNet's file fills every part (backbone, pyramid, head,
     auxiliary branch) that the network has; where the numbers of classes differ the score
-    convolutions start afresh. All other names and shapes of a part that both have must agree.
+    convolutions start afresh. All other names and shapes of a part that both have must agree, and
+    so must the structure, see `model_with_structure`.
 
     Args:
         model: the PSPNet, filled in place.
@@ -55,10 +105,9 @@ def load_initial_weights(model, path):
 
     wanted = {name: tensor for name, tensor in wanted.items() if not of(fresh, name)}
     given = {name: tensor for name, tensor in given.items() if not of(fresh + left_out, name)}
-    differences = shape_differences(wanted, given)
-    if differences:
-        differences = [f"{name} is {theirs} there, {ours} here" for name, theirs, ours in
-                       _other_settings(model, settings, _SHAPES)] or differences
+    names = _BACKBONE + (_PYRAMID if any(name.startswith("pyramid.") for name in given) else ())
+    differences = [f"{name} is {theirs} there, {ours} here" for name, theirs, ours in
+                   _other_settings(model, settings, names)] or shape_differences(wanted, given)
     if differences or not given:
         raise UserError(f"{path}: does not fit this network: "
                         f"{'; '.join(differences[:5]) or 'no part of it'}"
@@ -74,4 +123,4 @@ def load_initial_weights(model, path):
     if left_out:
         report.append(f"left out of the file: {', '.join(left_out)}")
     return report + [f"note: the file's network has {name} {theirs}, this one {ours}"
-                     for name, theirs, ours in _other_settings(model, settings, _PLACES)]
+                     for name, theirs, ours in _other_settings(model, settings, _DILATED)]

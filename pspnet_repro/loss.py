@@ -48,11 +48,25 @@ def softmax_loss(logits, labels, ignore_index=IGNORE_INDEX, normalization="valid
     if ignore_index is None:
         ignore_index = -1
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    loss = F.nll_loss(F.log_softmax(logits, 1), labels, ignore_index=ignore_index,
-                      reduction="none")
-    # The clamp changes the value, never the gradient.
-    loss = (loss + (loss.detach().clamp(max=_LARGEST) - loss.detach())).sum()
-    return loss / normalizer
+    losses = F.nll_loss(F.log_softmax(logits, 1), labels, ignore_index=ignore_index,
+                        reduction="none")
+    value = losses.detach().clamp(max=_LARGEST).sum() / normalizer
+    return _WithGradientOf.apply(value, losses.sum() / normalizer)
+
+
+class _WithGradientOf(torch.autograd.Function):
+    """The first argument, with the gradient of the second: a clamp that gradients do not see.
+
+    Adding the difference of the two to the second would cancel where it is large.
+    """
+
+    @staticmethod
+    def forward(ctx, value, source):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None, grad
 
 
 def _normalizer(labels, ignore_index, normalization):

@@ -20,12 +20,14 @@ from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.dataset import TrainingSequence, batches
 from pspnet_repro.data.lists import check_classes
 from pspnet_repro.errors import UsageError, UserError, first_line
-from pspnet_repro.initial_weights import load_initial_weights
+from pspnet_repro.initial_weights import load_initial_weights, model_with_structure
 from pspnet_repro.loss import guided_loss
 from pspnet_repro.pspnet import PSPNet
 from pspnet_repro.run_folder import (Curve, Interrupted, Log, StopRequest, check_same_settings,
                                      cut_losses, restore, save_state)
 from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
+
+CHECKED_STEPS = 50  # on a GPU weights are found not to be finite after so many steps at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +36,7 @@ class TrainSettings:
     its result depends on nothing else.
 
     Attributes:
-        model: keyword arguments of PSPNet.
+        model: keyword arguments of PSPNet; `train` adds what its initial weights decide.
         data: name of the data set, for people.
         list_sha256: of the training list's bytes, see data.lists.list_digest.
         zero_is_void: label files hold 0 = void, k + 1 = class k (ADE20K).
@@ -153,8 +155,10 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
         Interrupted: a signal came; the state is saved.
     """
     output = Path(output)
-    settings = dataclasses.replace(
-        settings, initial_weights=initial_weights and checkpoint.file_sha256(initial_weights))
+    settings = dataclasses.replace(settings, **(
+        {"initial_weights": None} if initial_weights is None else
+        {"initial_weights": checkpoint.file_sha256(initial_weights),
+         "model": model_with_structure(settings.model, initial_weights)}))
     try:
         with distributed.join(timeout_seconds) as processes, contextlib.ExitStack() as held:
             def lock():
@@ -197,19 +201,42 @@ def _build(settings, processes):
     return model, solver
 
 
-def _check_losses(gathered, iteration, sequence, settings):
-    """Raise UserError naming the images of the first loss that is not finite.
+def _check_losses(gathered, iteration, rate, sequence, settings):
+    """Raise UserError for the first loss that is not finite.
 
     Args:
         gathered: total losses [process][pass].
+        rate: the step's learning rate.
     """
     count = settings.batch_size // len(gathered)
     for k in range(settings.iter_size):
         for rank, totals in enumerate(gathered):
             if not math.isfinite(totals[k]):
                 first = (iteration * settings.iter_size + k) * settings.batch_size + rank * count
-                names = ", ".join(str(sequence.pair(p).image) for p in range(first, first + count))
-                raise UserError(f"loss is {totals[k]} at iteration {iteration}, images {names}")
+                raise _diverged(f"loss is {totals[k]} at iteration {iteration}", rate, settings,
+                                [sequence.pair(p).image for p in range(first, first + count)])
+
+
+def _check_weights(model, iteration, rate, sequence, settings):
+    """Raise UserError where a step left a weight or a running statistic that is not finite."""
+    tensors = {name: tensor for name, tensor in model.state_dict().items()
+               if tensor.is_floating_point() and tensor.numel()}
+    largest = torch.stack(torch._foreach_norm(list(tensors.values()), math.inf)).isfinite().cpu()
+    if not largest.all():
+        name = list(tensors)[largest.tolist().index(False)]
+        passes = settings.iter_size * settings.batch_size
+        raise _diverged(f"{name} is not finite after iteration {iteration}", rate, settings,
+                        [sequence.pair(p).image
+                         for p in range(iteration * passes, (iteration + 1) * passes)])
+
+
+def _diverged(what, rate, settings, images):
+    """The UserError for a training whose numbers are not finite."""
+    shown = ", ".join(map(str, images[:16])) + f" and {len(images) - 16} more" * (len(images) > 16)
+    return UserError(
+        f"{what}: the training diverged at learning rate {rate:.3g}, or an image is damaged. Train "
+        f"in a new folder with a rate below {settings.base_lr:g} (--base-lr), or look at the "
+        f"images of this step: {shown}")
 
 
 def _train(settings, pairs, output, processes, device, workers, checkpoint_seconds, progress,
@@ -269,9 +296,13 @@ def _train(settings, pairs, output, processes, device, workers, checkpoint_secon
                     [stop.signal, time.monotonic() - saved_at > checkpoint_seconds, loss.item(),
                      0.0 if aux_loss is None else aux_loss.item(),
                      *(total.item() for total, _, _ in parts)]))
-                _check_losses(gathered[:, 4:], iteration, sequence, settings)
+                _check_losses(gathered[:, 4:], iteration, rate, sequence, settings)
                 solver.step()
                 signal, save = int(gathered[:, 0].max()), bool(gathered[0, 1])
+                last = iteration + 1 == settings.max_iter
+                # On a GPU the check waits for all that is under way.
+                if device.type == "cpu" or signal or save or last or iteration % CHECKED_STEPS == 0:
+                    _check_weights(model, iteration, rate, sequence, settings)
                 loss, aux_loss = gathered[:, 2:4].mean(0).tolist()
                 line = {"iteration": iteration, "lr": rate, "loss": loss,
                         "loss_aux": None if model.auxiliary is None else aux_loss}
@@ -296,8 +327,6 @@ def _train(settings, pairs, output, processes, device, workers, checkpoint_secon
                     log.info(f"stopped by signal {signal} after step {iteration + 1}")
                     raise Interrupted(f"stopped after step {iteration + 1} of "
                                       f"{settings.max_iter}; the same command goes on from there")
-        checkpoint.check_finite(model, "after the last step")
-
         def save():
             before_weights()
             checkpoint.save_model(weights_path, model, training=settings.to_json(),

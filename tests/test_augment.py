@@ -56,11 +56,64 @@ def test_no_augmentation_is_a_crop():
                           image[y:y + 33, x:x + 33].astype(np.float32) - MEAN_BGR)
 
 
-def test_small_images_are_padded_with_mean_and_255():
-    crop, label = augment(np.zeros((5, 7, 3), np.uint8), np.zeros((5, 7), np.uint8), 9,
-                          NO_AUGMENTATION, np.random.default_rng(0))
-    assert (label[2:7, 1:8] == 0).all() and (label == 255).sum() == 81 - 35
+@pytest.mark.parametrize("padding, mirror, top, left", [
+    ("end", 0.9, 0, 0), ("end", 0.1, 0, 2), ("centre", 0.9, 2, 1), ("centre", 0.1, 2, 1)])
+def test_small_images_are_padded_with_mean_and_255(padding, mirror, top, left):
+    """Right and bottom, or on all sides; a mirrored crop has its padding mirrored."""
+    only = Augmentation(**OFF | {"mirror": True, "padding": padding})
+    image = np.arange(35, dtype=np.uint8).reshape(5, 7)
+    crop, label = augment(np.repeat(image[:, :, None], 3, 2), image, 9, only,
+                          Draws(mirror=mirror, top=0.99, left=0.99))
+    wanted = np.full((9, 9), 255)
+    wanted[top:top + 5, left:left + 7] = image[:, ::-1] if mirror < 0.5 else image
+    assert np.array_equal(label, wanted)
     assert not crop[:, label == 255].any()
+    assert np.array_equal(crop[0][label != 255] + MEAN_BGR[0], label[label != 255])
+
+
+def test_padding_is_one_of_two():
+    with pytest.raises(ValueError, match="padding must be one of end, centre, got 'left'"):
+        Augmentation(padding="left")
+
+
+def test_a_crop_is_taken_before_it_is_mirrored():
+    image = np.arange(20 * 12, dtype=np.uint8).reshape(12, 20)
+    _, label = augment(np.repeat(image[:, :, None], 3, 2), image, 9,
+                       Augmentation(**OFF | {"mirror": True}), Draws(mirror=0.1, top=0.5, left=0.3))
+    assert np.array_equal(label, image[2:11, 3:12][:, ::-1])
+
+
+@pytest.mark.parametrize("draw", [0.0, 0.1234, 0.36, 0.77, 0.9999])
+def test_resize_samples_at_steps_of_one_over_the_factor(draw):
+    """However the size rounds: OpenCV's rule for fx and fy, nearest and bilinear."""
+    factor = 0.5 + 1.5 * draw
+    label = np.random.default_rng(1).integers(0, 200, (37, 53), np.uint8)
+    crop, got = augment(np.repeat(label[:, :, None], 3, 2), label, 121,
+                        Augmentation(**OFF | {"scales": (0.5, 2.0)}), Draws(scale=draw))
+    sizes = [round(side * factor) for side in label.shape]
+    rows, columns = (np.floor(np.arange(size) / factor).clip(max=side - 1).astype(int)
+                     for size, side in zip(sizes, label.shape))
+    assert np.array_equal(got[:sizes[0], :sizes[1]], label[np.ix_(rows, columns)])
+    assert (got[sizes[0]:] == 255).all() and (got[:, sizes[1]:] == 255).all()
+    (y0, y1, wy), (x0, x1, wx) = (_linear(size, side, factor)
+                                  for size, side in zip(sizes, label.shape))
+    values = label.astype(np.float64)
+    rows = (1 - wy)[:, None] * values[y0] + wy[:, None] * values[y1]
+    wanted = (1 - wx) * rows[:, x0] + wx * rows[:, x1]
+    np.testing.assert_allclose(crop[0, :sizes[0], :sizes[1]] + MEAN_BGR[0], wanted, atol=2e-3)
+
+
+def _linear(size, side, factor):
+    """Source pixels and weight of the second of a bilinear resize with half-pixel centres."""
+    at = ((np.arange(size) + 0.5) / factor - 0.5).clip(0, side - 1)
+    first = np.floor(at).astype(int)
+    return first, np.minimum(first + 1, side - 1), at - first
+
+
+def test_one_pixel_can_be_halved():
+    crop, label = augment(np.full((1, 4, 3), 7, np.uint8), np.full((1, 4), 7, np.uint8), 9,
+                          Augmentation(**OFF | {"scales": (0.4, 0.4)}), Draws())
+    assert (label[0, :2] == 7).all() and (label != 255).sum() == 2
 
 
 def test_mirror_turns_image_and_label_together():

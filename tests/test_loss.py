@@ -42,6 +42,20 @@ def test_softmax_loss_clamps_value_not_gradient():
     assert z.grad.flatten().tolist() == [-1.0, 1.0]
 
 
+@pytest.mark.parametrize("difference", [88, 1e4, 1e8, 1e9, 1e10, 1e20, 3e38])
+def test_softmax_loss_of_diverged_scores_is_that_of_the_smallest_probability(difference):
+    z = torch.tensor([difference, 0.0]).view(1, 2, 1, 1).requires_grad_()
+    loss = softmax_loss(z, torch.ones(1, 1, 1, dtype=torch.long))
+    loss.backward()
+    assert loss.item() == pytest.approx(87.3365, abs=1e-4)
+    assert z.grad.flatten().tolist() == [1.0, -1.0]
+
+
+def test_softmax_loss_of_infinite_scores_is_nan():
+    z = torch.tensor([math.inf, 0.0]).view(1, 2, 1, 1)
+    assert softmax_loss(z, torch.ones(1, 1, 1, dtype=torch.long)).isnan()
+
+
 def test_softmax_loss_without_labels_is_zero():
     z = torch.randn(2, 3, 4, 4, requires_grad=True)
     loss = softmax_loss(z, torch.full((2, 4, 4), 255))

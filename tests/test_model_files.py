@@ -142,7 +142,10 @@ def test_initial_weights_of_a_network_with_other_classes(tmp_path):
 @pytest.mark.parametrize("settings, words", [
     ({"stem_width": 16, "blocks": (1, 1, 2, 1)},
      r"stem_width is 16 there, 8 here; blocks is \(1, 1, 2, 1\) there, \(1, 1, 1, 1\) here$"),
-    ({"bins": (1, 2, 3)}, "lacks pyramid.reduce.3.conv.weight; .*and 16 more"),
+    ({"bins": (1, 2, 3)}, r"bins is \(1, 2, 3\) there, \(1, 2, 3, 6\) here$"),
+    ({"pool": "max"}, "pool is max there, ave here$"),
+    ({"stride_in": "3x3"}, "stride_in is 3x3 there, 1x1 here$"),
+    ({"head_width": 5}, r"head.conv.conv.weight must be .*; and 4 more$"),
 ])
 def test_initial_weights_rejects_other_shapes(tmp_path, settings, words):
     checkpoint.save_model(tmp_path / "n.pt", PSPNet(**{**MODEL, **settings}))

@@ -12,6 +12,7 @@ from pspnet_repro.data.datasets import CAMVID_TABLE
 from pspnet_repro.data.lists import ZERO_IS_VOID
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import MULTI_SCALE
+from pspnet_repro.resnet import ResNet
 
 MINI = PROFILES["mini"]
 
@@ -36,7 +37,7 @@ def test_15_trainings_make_all_tables(data):
     full, = [training for training in trainings if training.row.name == FULL]
     assert full.rows == (FULL, f"{FULL}-ms")
     fidelity, _ = _plan("fidelity", data)
-    assert len(fidelity) == 7 and len(_plan("all", data, seeds=3)[0]) == 45
+    assert len(fidelity) == 8 and len(_plan("all", data, seeds=3)[0]) == 45
 
 
 def test_seeds_have_folders_of_their_own(data):
@@ -70,8 +71,8 @@ def test_a_plan_says_what_is_there(data):
 def test_lists_of_a_benchmark_have_its_labels(data):
     tables = {name: runs.data_set(PROFILES[name], data).pairs("val")[0].table
               for name in PROFILES}
-    assert tables == {"mini": None, "camvid": CAMVID_TABLE, "camvid-329": CAMVID_TABLE,
-                      "paper": ZERO_IS_VOID}
+    assert tables == {"mini": None, "camvid": CAMVID_TABLE, "camvid-281": CAMVID_TABLE,
+                      "camvid-329": CAMVID_TABLE, "paper": ZERO_IS_VOID}
 
 
 def test_backbones_are_tried_before_anything_starts(data, tmp_path, capsys):
@@ -96,8 +97,8 @@ def test_a_training_is_named_by_everything_that_matters(data, tmp_path):
         return runs.training_folder(tmp_path, row, runs.row_settings(row, profile, list_sha256,
                                                                      seed, backbones))
 
-    weights = tmp_path / "weights"
-    weights.write_bytes(b"1")
+    weights = tmp_path / "weights.pt"
+    checkpoint.save_model(weights, PSPNet(12, **MINI.model, **MINI.depths[50]).backbone)
     folders = {folder(), folder(seed=1), folder(FULL), folder("aux-0.3"), folder("depth-101"),
                folder("train-biased"), folder(backbones={50: weights}),
                folder(profile=dataclasses.replace(MINI, train={**MINI.train, "base_lr": 0.02})),
@@ -106,6 +107,34 @@ def test_a_training_is_named_by_everything_that_matters(data, tmp_path):
     folders.add(folder())
     assert len(folders) == 10
     assert folder(FULL) == folder(f"{FULL}-ms") == folder("test-no-flip")
+
+
+def test_a_network_takes_the_structure_of_its_backbone(data, tmp_path):
+    def settings(profile):
+        return runs.row_settings(runs.find_row(FULL), profile, "", 0, {50: weights})
+
+    weights = tmp_path / "weights.pt"
+    open_profile = dataclasses.replace(
+        MINI, model={name: value for name, value in MINI.model.items() if name != "stride_in"})
+    for place in ("1x1", "3x3"):
+        checkpoint.save_model(weights, ResNet((1, 1, 1, 1), "classic", 16, (8, 16, 32, 64),
+                                              stride_in=place))
+        assert settings(open_profile).model["stride_in"] == place
+        assert PSPNet(**settings(open_profile).model).backbone.settings["stride_in"] == place
+    assert settings(MINI).model == {**MINI.model, **MINI.depths[50], "classes": 12,
+                                    **runs.find_row(FULL).model}
+    checkpoint.save_model(weights, ResNet((1, 1, 1, 1), "classic", 16, (8, 16, 32, 64),
+                                          stride_in="1x1"))
+    with pytest.raises(UsageError, match=f"stride_in must be 1x1, for which the weights of "
+                                         f"{weights} were made, got 3x3: leave it to the file"):
+        settings(MINI)
+
+
+def test_padding_of_a_row_changes_nothing_else(data):
+    centre, other = (runs.row_settings(runs.find_row(name), MINI, "", 0)
+                     for name in ("train-centre", FULL))
+    assert centre == dataclasses.replace(other, augmentation=dataclasses.replace(
+        MINI.train["augmentation"], padding="centre"))
 
 
 def test_rows_of_one_protocol_share_a_test(data):

@@ -141,6 +141,14 @@ def test_poly_rate():
     assert poly_rate(0.01, 75_000, 150_000, 0.9) == pytest.approx(0.005358867, rel=1e-6)
 
 
+def test_poly_rate_has_the_bits_of_the_c_library():
+    """Rates printed by a C program with powf; another rounding of the power differs at 362."""
+    rates = {0: "0x1.47ae14p-7", 361: "0x1.46f85cp-7", 362: "0x1.46f7dcp-7",
+             149_999: "0x1.d80a18p-23"}
+    for iteration, rate in rates.items():
+        assert poly_rate(0.01, iteration, 150_000, 0.9) == float.fromhex(rate)
+
+
 def test_solver_keeps_the_rate_inside_the_momentum():
     w = nn.Parameter(torch.tensor([1.0]))
     solver = CaffeSGD([w], 1.0, momentum=0.5, weight_decay=0)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from pspnet_repro import checkpoint
+from pspnet_repro import PSPNet, checkpoint
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.lists import list_digest, read_list
 from pspnet_repro.errors import UsageError, UserError
@@ -191,17 +191,50 @@ def test_train_rejects_crops_smaller_than_the_bins(data, tmp_path):
         _train(data, tmp_path, crop_size=33)
 
 
-def test_train_stops_at_a_loss_that_is_not_finite(data, tmp_path):
-    with pytest.raises(UserError, match=r"loss is nan at iteration 1, images .*\.png, .*\.png"):
-        _train(data, tmp_path, base_lr=1e30)
+@pytest.mark.parametrize("base_lr, iteration, what", [
+    (100.0, 5, "backbone.stem.0.conv.weight is not finite after"),
+    (1e6, 2, "backbone.stage2.0.reduce.bn.running_var is not finite after"),
+    (1e30, 1, "loss is nan at")])
+def test_train_stops_where_it_diverges(data, tmp_path, base_lr, iteration, what):
+    """At the step itself: the checkpoint before it stays, the losses until it are no zeros."""
+    with pytest.raises(UserError) as refusal:
+        train(_settings(data, base_lr=base_lr), read_list(data / "train.txt"), tmp_path,
+              checkpoint_seconds=0, progress=False)
+    message = str(refusal.value)
+    assert message.startswith(f"{what} iteration {iteration}: the training diverged at learning "
+                              "rate ")
+    assert f"Train in a new folder with a rate below {base_lr:g} (--base-lr)" in message
+    assert message.count(".png") == 2
     assert not (tmp_path / "weights.pt").exists()
-    assert "failed: loss is nan at iteration 1" in (tmp_path / "log.txt").read_text()
+    assert f"failed: {message}" in (tmp_path / "log.txt").read_text()
+    saved = checkpoint.load(tmp_path / "checkpoint.pt")
+    assert saved["iteration"] == iteration == len(_losses(tmp_path))
+    assert all(tensor.isfinite().all() for tensor in saved["weights"].values())
+    assert all(1 < line["loss"] < 87.34 for line in _losses(tmp_path))
 
 
-def test_train_stops_at_weights_that_are_not_finite(data, tmp_path):
-    with pytest.raises(UserError, match=r"after the last step: .*weight is not finite"):
+def test_train_stops_at_weights_that_are_not_finite_after_the_last_step(data, tmp_path):
+    with pytest.raises(UserError, match="weight is not finite after iteration 0: "):
         _train(data, tmp_path, base_lr=1e36, weight_decay=1e10, max_iter=1)
     assert not (tmp_path / "weights.pt").exists()
+
+
+def test_train_takes_the_structure_of_its_initial_weights(data, tmp_path):
+    given = PSPNet(**{**MODEL, "classes": 7, "stride_in": "3x3", "bins": (1, 3), "pool": "max",
+                      "dilations": (1, 1, 1, 1), "strides": (1, 2, 1, 1), "head_width": 5})
+    checkpoint.save_model(tmp_path / "given.pt", given)
+    weights = train(_settings(data, model={"classes": 4}, max_iter=1),
+                    read_list(data / "train.txt"), tmp_path / "run", progress=False,
+                    initial_weights=tmp_path / "given.pt")
+    net = checkpoint.load_model(weights)
+    assert net.settings == {**given.settings, "classes": 4}
+    with pytest.raises(UsageError, match="pool must be max, for which the weights of .*given.pt "
+                                         "were made, got ave: leave it to the file, or start from "
+                                         "other weights"):
+        train(_settings(data, model={"classes": 4, "pool": "ave"}, max_iter=1),
+              read_list(data / "train.txt"), tmp_path / "other", progress=False,
+              initial_weights=tmp_path / "given.pt")
+    assert not (tmp_path / "other").exists()
 
 
 def test_settings_file_is_for_people(data, tmp_path):

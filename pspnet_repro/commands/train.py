@@ -1,11 +1,12 @@
 """python -m pspnet_repro train"""
 
+import dataclasses
 import sys
 
 from pspnet_repro import distributed
 from pspnet_repro.commands.arguments import (filled, numbers, path, pixels, positive, processes,
                                              whole)
-from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation
+from pspnet_repro.data.augment import NO_AUGMENTATION, PADDINGS, Augmentation
 from pspnet_repro.data.datasets import LAYOUTS, open_data
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.train import TrainSettings, train
@@ -32,21 +33,18 @@ def add(commands):
                         help="number of classes; default: the benchmark's or that of classes.txt")
     parser.add_argument("--zero-is-void", action="store_true",
                         help="labels of list files are 0 = void, k + 1 = class k (ADE20K)")
-    net = parser.add_argument_group("network")
-    net.add_argument("--depth", type=int, default=50,
-                     help="50, 101, 152 or 269; default: %(default)s")
-    net.add_argument("--bins", type=numbers, default=(1, 2, 3, 6),
-                     help='"none": no pyramid; default: 1,2,3,6')
-    net.add_argument("--pool", choices=("ave", "max"), default="ave",
-                     help="pooling of the bins; default: %(default)s")
+    net = parser.add_argument_group(
+        "network", "With --initial-weights the defaults are the file's; another structure than the "
+                   "file's is refused.")
+    net.add_argument("--depth", type=int, help="50, 101, 152 or 269; default: 50")
+    net.add_argument("--bins", type=numbers, help='"none": no pyramid; default: 1,2,3,6')
+    net.add_argument("--pool", choices=("ave", "max"), help="pooling of the bins; default: ave")
     net.add_argument("--no-reduce", action="store_true", help="no reduction after pooling")
     net.add_argument("--no-aux", action="store_true", help="no auxiliary branch")
-    net.add_argument("--stem", choices=("deep", "classic"), default="deep",
-                     help="first layers: three 3x3 convolutions or one 7x7; default: %(default)s")
-    net.add_argument("--stem-width", type=positive, default=64,
-                     help="channels of the stem; default: %(default)s")
-    net.add_argument("--width", type=float, default=1.0,
-                     help="factor of the stages' channels; default: %(default)s")
+    net.add_argument("--stem", choices=("deep", "classic"),
+                     help="first layers: three 3x3 convolutions or one 7x7; default: deep")
+    net.add_argument("--stem-width", type=positive, help="channels of the stem; default: 64")
+    net.add_argument("--width", type=float, help="factor of the stages' channels; default: 1")
     net.add_argument("--blocks", type=numbers,
                      help="four numbers, for miniature networks; default: the depth's")
     net.add_argument("--stride-in", choices=("1x1", "3x3"),
@@ -76,6 +74,10 @@ def add(commands):
     solver.add_argument("--augmentation", choices=AUGMENTATIONS,
                         help="beside random crops; all: mirror, resize, rotation, blur; default: "
                              "the benchmark's, or all")
+    solver.add_argument("--padding", choices=PADDINGS,
+                        help="border of images smaller than the crop: end (right and bottom, as the "
+                             "original and its test) or centre (as the authors' later program); "
+                             "default: end")
     solver.add_argument("--seed", type=whole(0, 2 ** 63 - 1), default=0,
                         help="of everything random; default: %(default)s")
     parser.add_argument("--threads", type=processes, default=2,
@@ -95,12 +97,16 @@ def run(args):
         raise UsageError(f"--output must be a folder, got the file {args.output}")
     data = open_data(args.data, args.zero_is_void)
     recipe, classes = data.recipe, _classes(args, data)
-    model = {"classes": classes, "depth": args.depth,
-             "bins": args.bins, "pool": args.pool, "reduce": not args.no_reduce,
-             "aux": not args.no_aux, "stem": args.stem, "stem_width": args.stem_width,
-             "width": args.width, "stride_in": args.stride_in, "variance": args.variance,
-             "blocks": args.blocks, "arithmetic": args.arithmetic,
+    model = {"classes": classes, "depth": args.depth, "bins": args.bins, "pool": args.pool,
+             "reduce": False if args.no_reduce else None, "aux": not args.no_aux,
+             "stem": args.stem, "stem_width": args.stem_width, "width": args.width,
+             "stride_in": args.stride_in, "variance": args.variance, "blocks": args.blocks,
+             "arithmetic": args.arithmetic,
              "head": "literal" if args.arithmetic == "original" else "factorized"}
+    model = {name: value for name, value in model.items() if value is not None}
+    augmentation = AUGMENTATIONS.get(args.augmentation, recipe.augmentation)
+    if args.padding is not None:
+        augmentation = dataclasses.replace(augmentation, padding=args.padding)
     pairs = data.pairs(args.split)
     if pairs[0].label is None:
         raise UserError(f"--data: {data.name}, {args.split} has no labels to train on")
@@ -110,8 +116,7 @@ def run(args):
         batch_size=args.batch_size, iter_size=args.iter_size,
         max_iter=args.max_iter or recipe.max_iter, base_lr=args.base_lr,
         aux_weight=args.aux_weight, guidance=args.guidance,
-        augmentation=AUGMENTATIONS.get(args.augmentation, recipe.augmentation),
-        seed=args.seed, threads=args.threads)
+        augmentation=augmentation, seed=args.seed, threads=args.threads)
     with distributed.join(args.timeout) as joined:
         if joined.first and (args.output / "weights.pt").exists():
             print("finished before", file=sys.stderr)
