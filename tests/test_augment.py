@@ -91,7 +91,7 @@ def test_resize_samples_at_steps_of_one_over_the_factor(draw):
     crop, got = augment(np.repeat(label[:, :, None], 3, 2), label, 121,
                         Augmentation(**OFF | {"scales": (0.5, 2.0)}), Draws(scale=draw))
     sizes = [round(side * factor) for side in label.shape]
-    rows, columns = (np.floor(np.arange(size) / factor).clip(max=side - 1).astype(int)
+    rows, columns = (np.floor(np.arange(size) * (1 / factor)).clip(max=side - 1).astype(int)
                      for size, side in zip(sizes, label.shape))
     assert np.array_equal(got[:sizes[0], :sizes[1]], label[np.ix_(rows, columns)])
     assert (got[sizes[0]:] == 255).all() and (got[:, sizes[1]:] == 255).all()
