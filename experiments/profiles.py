@@ -23,7 +23,7 @@ class Profile:
         data: name of the data set.
         folder: (data folder given or None, cache folder) -> folder with train.txt and val.txt.
         classes: names.
-        palette_rgb: a colour a class; empty: no pictures.
+        palette_rgb: a colour a class.
         contextual: whether each class needs context; empty where not known.
         model: keyword arguments of PSPNet besides the row's.
         depths: for each of the paper's depths, the keyword arguments of PSPNet that stand for it.

@@ -150,7 +150,9 @@ def _train(settings, profile, data, out, processes, **how):
             "train_provenance": about}, indent=1))
 
     _reset_peak(how["device"])
-    return train(settings, pairs, out, **how, before_weights=tell,
+    facts = {"base_size": profile.base_size, "names": profile.classes,
+             "palette_rgb": profile.palette_rgb}
+    return train(settings, pairs, out, **how, before_weights=tell, facts=facts,
                  watch=_watch(profile, val_pairs, settings.max_iter, processes))
 
 

@@ -122,7 +122,7 @@ def average_backward(model, solver, batches, settings, processes):
 
 def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress=True,
           timeout_seconds=distributed.TIMEOUT_SECONDS, device="cpu", initial_weights=None,
-          watch=None, before_weights=lambda: None):
+          watch=None, before_weights=lambda: None, facts=None):
     """Train a PSPNet, resuming where an earlier call in the same folder stopped.
 
     Writes to `output`: settings.json, log.txt, losses.jsonl (one line a step), checkpoint.pt
@@ -147,6 +147,8 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
         watch: (interval, function) for curve.jsonl, see run_folder.Curve; changes no result.
         before_weights: called by the first process after the last step, before weights.pt is
             there; not where it was there already.
+        facts: what weights.pt tells of its test beside the settings: "names", "palette_rgb",
+            "base_size", see evaluation.network_file.
     Returns:
         The path of weights.pt.
     Raises:
@@ -167,7 +169,7 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
             processes.on_first(lock)
             return _train(settings, pairs, output, processes, distributed.choose_device(device),
                           workers, checkpoint_seconds, progress and processes.first,
-                          initial_weights, watch, before_weights)
+                          initial_weights, watch, before_weights, facts or {})
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error}") from error
 
@@ -240,7 +242,7 @@ def _diverged(what, rate, settings, images):
 
 
 def _train(settings, pairs, output, processes, device, workers, checkpoint_seconds, progress,
-           initial_weights, watch, before_weights):
+           initial_weights, watch, before_weights, facts):
     weights_path, state_path = output / "weights.pt", output / "checkpoint.pt"
     losses_path = output / "losses.jsonl"
     slots = processes.split(settings.batch_size)
@@ -329,7 +331,7 @@ def _train(settings, pairs, output, processes, device, workers, checkpoint_secon
                                       f"{settings.max_iter}; the same command goes on from there")
         def save():
             before_weights()
-            checkpoint.save_model(weights_path, model, training=settings.to_json(),
+            checkpoint.save_model(weights_path, model, **facts, training=settings.to_json(),
                                   initial_sha256=initial_digest, processes=processes.size)
 
         processes.on_first(save)

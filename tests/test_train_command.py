@@ -7,6 +7,8 @@ from test_commands import run
 from test_datasets import GREY, ade, put, voc  # noqa: F401 (fixtures)
 
 from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation
+from pspnet_repro.data.classes import known_classes, read_classes
+from pspnet_repro.evaluation.network_file import read_network
 
 NET = ("--width", 0.125, "--stem", "classic", "--stem-width", 8, "--blocks", "1,1,1,1", "--bins",
        "1,2")
@@ -80,3 +82,18 @@ def test_train_takes_a_benchmark(ade, tmp_path, capfd):  # noqa: F811
     assert settings["data"] == "ade20k" and len(settings["list_sha256"]) == 64
     assert settings["model"]["classes"] == 150
     assert said.strip().endswith("weights.pt")
+    file = read_network(tmp_path / "run" / "weights.pt")
+    assert (file.classes, file.base_size, file.crop_size) == (known_classes("ade20k"), 512, 41)
+
+
+def test_trained_weights_know_their_classes(tmp_path, capfd):
+    put(tmp_path / "a.png", GREY)
+    put(tmp_path / "b.png", GREY[..., 0])
+    (tmp_path / "train.txt").write_text("a.png b.png\n")
+    (tmp_path / "classes.txt").write_text("".join(f"{k} 2 3 thing {k}\n" for k in range(254)))
+    code, _, error = run(
+        capfd, "train", "--data", tmp_path, "--output", tmp_path / "run", *NET, "--crop-size", 41,
+        "--batch-size", 1, "--max-iter", 1, "--threads", 1)
+    assert code == 0, error
+    assert read_network(tmp_path / "run" / "weights.pt").classes == read_classes(
+        tmp_path / "classes.txt")

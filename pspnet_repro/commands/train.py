@@ -96,7 +96,8 @@ def run(args):
     if args.output.exists() and not args.output.is_dir():
         raise UsageError(f"--output must be a folder, got the file {args.output}")
     data = open_data(args.data, args.zero_is_void)
-    recipe, classes = data.recipe, _classes(args, data)
+    recipe, known = data.recipe, data.classes()
+    classes = _number_of_classes(args, data, known)
     model = {"classes": classes, "depth": args.depth, "bins": args.bins, "pool": args.pool,
              "reduce": False if args.no_reduce else None, "aux": not args.no_aux,
              "stem": args.stem, "stem_width": args.stem_width, "width": args.width,
@@ -117,18 +118,20 @@ def run(args):
         max_iter=args.max_iter or recipe.max_iter, base_lr=args.base_lr,
         aux_weight=args.aux_weight, guidance=args.guidance,
         augmentation=augmentation, seed=args.seed, threads=args.threads)
+    facts = {"base_size": recipe.base_size}
+    if known is not None:
+        facts |= {"names": known.names, "palette_rgb": known.palette_rgb}
     with distributed.join(args.timeout) as joined:
         if joined.first and (args.output / "weights.pt").exists():
             print("finished before", file=sys.stderr)
         weights = train(settings, pairs, args.output, args.workers, device=args.device,
-                        initial_weights=args.initial_weights)
+                        initial_weights=args.initial_weights, facts=facts)
     if joined.first:
         print(weights)
 
 
-def _classes(args, data):
+def _number_of_classes(args, data, known):
     """The number of classes. Raises UsageError where it is not known, or is another."""
-    known = data.classes()
     if known is None and args.classes is None:
         raise UsageError(f"--classes must say how many classes {data.name} has: it is no known "
                          f"benchmark and has no classes.txt")

@@ -1,0 +1,116 @@
+"""What a file of weights knows of how its network is tested."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pspnet_repro.checkpoint import MAX_SIDE, crop_size_of, model_of, read_model_file
+from pspnet_repro.data.classes import (KNOWN, MAX_NAME, Classes, known_classes, numbered_classes)
+from pspnet_repro.data.datasets import LAYOUTS, Recipe
+from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.pspnet import PSPNet
+
+# The released networks, by their number of classes: their files name none.
+_RELEASED = {150: "ade20k", 21: "voc2012", 19: "cityscapes"}
+
+
+@dataclass
+class NetworkFile:
+    """A network and how it is tested.
+
+    Attributes:
+        path: of its weights.
+        net: the PSPNet in eval mode.
+        classes: data.classes.Classes.
+        crop_size, base_size: pixels, see evaluation.Protocol.
+        data: name of the data set that it was trained on, or None.
+    """
+
+    path: Path
+    net: PSPNet
+    classes: Classes
+    crop_size: int
+    base_size: int
+    data: str | None
+
+    def check_fits(self, classes, crop_size):
+        """Raise UserError for a network of other classes, UsageError for a crop that it cannot
+        take."""
+        if len(classes.names) != self.net.classes:
+            raise UserError(f"{self.path}: has {self.net.classes} classes, must have "
+                            f"{len(classes.names)} as the other weights or the names")
+        try:
+            self.net.check_crop(crop_size)
+        except ValueError as error:
+            raise UsageError(f"crop_size: {error}") from error
+
+
+def read_network(weights) -> NetworkFile:
+    """The network of a file of weights, and what the file says of its test.
+
+    The crop is that of the training or of the prototxt. Names, colours and base size are those that
+    the training stored, else the benchmark's that it was trained on, else, of the original's files,
+    those of the released network with as many classes; else classes are numbered and the sizes are
+    ADE20K's.
+
+    Args:
+        weights: path of a file of checkpoint.save_model, or a pair (prototxt, caffemodel).
+    Raises:
+        UserError: a file cannot be read or holds no PSPNet.
+        UsageError: a prototxt without a caffemodel.
+    """
+    if isinstance(weights, (tuple, list)):
+        # Only here does this package need the importer: for networks in the original's files.
+        from prototxt_import.convert import convert_network
+        prototxt, caffemodel = map(Path, weights)
+        net, _, crop_size = convert_network(prototxt, caffemodel)
+        path, content = caffemodel, {"crop_size": crop_size}
+    else:
+        path = Path(weights)
+        if path.suffix == ".prototxt":
+            raise UsageError(f"weights must name a caffemodel beside {path}: "
+                             f"({path}, W.caffemodel)")
+        content = read_model_file(path)
+        net = model_of(content, path)
+    data = _data(content, net.classes)
+    recipe = LAYOUTS[data].recipe if data in LAYOUTS else Recipe()
+    return NetworkFile(path, net.eval(), _classes(content, net.classes, data, path),
+                       crop_size_of(content) or recipe.crop_size,
+                       _base_size(content) or recipe.base_size, data)
+
+
+def _data(content, count):
+    training = content.get("training")
+    if isinstance(training, dict):
+        name = training.get("data")
+        return name if isinstance(name, str) else None
+    return _RELEASED.get(count)
+
+
+def _base_size(content):
+    size = content.get("base_size")
+    return size if type(size) is int and 1 <= size <= MAX_SIDE else None
+
+
+def _classes(content, count, data, path):
+    if "names" in content or "palette_rgb" in content:
+        return _stored_classes(content.get("names"), content.get("palette_rgb"), count, path)
+    if data in KNOWN and len(known_classes(data).names) == count:
+        return known_classes(data)
+    return numbered_classes(count)
+
+
+def _stored_classes(names, palette_rgb, count, path):
+    rules = [
+        (isinstance(names, (list, tuple)) and len(names) == count and all(
+            isinstance(name, str) and name.isprintable() and 0 < len(name) <= MAX_NAME
+            for name in names),
+         f"names must be {count} names of at most {MAX_NAME} printable characters"),
+        (isinstance(palette_rgb, (list, tuple)) and len(palette_rgb) == count and all(
+            isinstance(colour, (list, tuple)) and len(colour) == 3
+            and all(type(part) is int and 0 <= part <= 255 for part in colour)
+            for colour in palette_rgb),
+         f"palette_rgb must be {count} times three numbers from 0 to 255")]
+    for fulfilled, message in rules:
+        if not fulfilled:
+            raise UserError(f"{path}: {message}")
+    return Classes(tuple(names), tuple(tuple(colour) for colour in palette_rgb))

@@ -1,0 +1,180 @@
+"""Label maps of photographs from a file of weights."""
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from pspnet_repro import precision as precisions
+from pspnet_repro.data.classes import Classes
+from pspnet_repro.data.lists import read_image
+from pspnet_repro.distributed import choose_device
+from pspnet_repro.errors import UsageError
+from pspnet_repro.evaluation.network_file import read_network
+from pspnet_repro.evaluation.protocol import Protocol
+from pspnet_repro.evaluation.sliding import BATCH_SIZE, predict_stream
+from pspnet_repro.visualize import overlay
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of one photograph.
+
+    Attributes:
+        labels: (H, W) uint8, the class of every pixel, an index into `names`.
+        probabilities: (H, W, classes) float32 where they were asked for, else None.
+        names: a word a class.
+        colours: (red, green, blue) a class.
+        image: (H, W, 3) uint8 RGB, the photograph.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray | None
+    names: list
+    colours: list
+    image: np.ndarray
+
+    def overlay(self) -> Image.Image:
+        """The photograph under the colours of its classes, with a legend below, as a PIL image."""
+        return Image.fromarray(overlay(self.image, self.labels,
+                                       Classes(tuple(self.names), tuple(self.colours))))
+
+
+class Predictor:
+    """Parses photographs with the networks of weight files, as their authors test them.
+
+    Classes, names, colours, window and size of the images come from the file, see
+    network_file.read_network. Of several networks the probabilities are averaged.
+
+    Args:
+        weights: path of a file of weights; a pair (prototxt, caffemodel); or a list of these.
+        device: "cpu" or "cuda".
+        precision: "float32", "tf32" (GPUs) or "bfloat16", see pspnet_repro.precision.
+        protocol: the Protocol of the test; None: the authors', with the sizes of the first file.
+        fused: run the copy PSPNet.for_inference, which is faster and rounds otherwise.
+    Raises:
+        UserError: a file cannot be used, or files name other classes than the first.
+        UsageError: an argument out of range, or a crop that a network cannot take.
+
+    Attributes: `networks`, a list of PSPNet or of their fused copies; `classes`, a
+    data.classes.Classes; `protocol`.
+    """
+
+    def __init__(self, weights, *, device: str = "cpu", precision: str = "float32",
+                 protocol: Protocol | None = None, fused: bool = True):
+        if precision not in precisions.PRECISIONS:
+            raise UsageError(f"precision must be one of {', '.join(precisions.PRECISIONS)}, got "
+                             f"{precision!r}")
+        if precision == "tf32" and device == "cpu":
+            raise UsageError('precision "tf32" needs device "cuda": only GPUs have TF32')
+        files = [read_network(each) for each in (weights if isinstance(weights, list)
+                                                 else [weights])]
+        if not files:
+            raise UsageError("weights must name a file, got an empty list")
+        self.classes = files[0].classes
+        self.protocol = protocol or Protocol(files[0].base_size, files[0].crop_size)
+        self.precision = precision
+        self.networks = []
+        for file in files:
+            file.check_fits(self.classes, self.protocol.crop_size)
+            net = file.net.to(choose_device(device))
+            self.networks.append(precisions.network_in(net, precision, fused))
+
+    @property
+    def names(self) -> list:
+        """A word a class."""
+        return list(self.classes.names)
+
+    def __call__(self, image, probabilities: bool = False) -> Prediction:
+        """Parse one photograph.
+
+        Args:
+            image: path, PIL image, or (H, W, 3) uint8 RGB array; files and PIL images are turned
+                upright as their EXIF orientation says.
+            probabilities: keep the probability of every class at every pixel.
+        Raises:
+            UserError: a file that cannot be read.
+            UsageError: an image of another kind.
+        """
+        (prediction,) = self.many([image], probabilities=probabilities)
+        return prediction
+
+    def many(self, images: Iterable, batch_size: int = BATCH_SIZE,
+             probabilities: bool = False) -> Iterator[Prediction]:
+        """Parse photographs, one after the other; each is read when its turn comes.
+
+        Args:
+            images: as in a call.
+            batch_size: windows a pass of the network, of one or more photographs; as many mirror
+                images go along.
+            probabilities: see a call.
+        Yields:
+            A Prediction for each image, in order.
+        Raises:
+            as a call.
+        """
+        waiting = deque()
+
+        def read():
+            for image in images:
+                waiting.append(as_rgb(image))
+                yield waiting[-1]
+
+        for scores in self.stream(read(), batch_size):
+            labels = scores.argmax(0).to(torch.uint8).cpu().numpy()
+            kept = (np.ascontiguousarray(scores.permute(1, 2, 0).cpu().numpy())
+                    if probabilities else None)
+            yield Prediction(labels, kept, self.names, list(self.classes.palette_rgb),
+                             waiting.popleft())
+
+    def stream(self, images_rgb: Iterable, batch_size: int = BATCH_SIZE) -> Iterator[torch.Tensor]:
+        """Mean probabilities of the networks, (classes, H, W) float32 on their device, for each of
+        (H, W, 3) uint8 RGB images; see predict_stream."""
+        copies = itertools.tee(images_rgb, len(self.networks))
+        streams = [predict_stream(net, copy, classes=len(self.names), protocol=self.protocol,
+                                  batch_size=batch_size)
+                   for net, copy in zip(self.networks, copies)]
+        while True:
+            # Not around the whole: the caller's code runs between two images.
+            with precisions.arithmetic(self.precision):
+                maps = [next(stream, None) for stream in streams]
+                if maps[0] is None:
+                    return
+                mean = maps[0]
+                for other in maps[1:]:
+                    mean += other
+                if len(maps) > 1:
+                    mean /= len(maps)
+            yield mean
+
+
+def as_rgb(image) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a path, a PIL image or an array; raises as Predictor's call."""
+    if isinstance(image, (str, Path)):
+        return np.ascontiguousarray(read_image(image, upright=True)[:, :, ::-1])
+    if isinstance(image, Image.Image):
+        if image.mode in ("I", "F") or ";" in image.mode:
+            raise UsageError(f"image must have 8 bits a channel, got a PIL image of mode "
+                             f"{image.mode}: scale it to 0..255 and convert it to RGB")
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    if not isinstance(image, np.ndarray):
+        raise UsageError("image must be a path, a PIL image or a numpy array, got a "
+                         f"{type(image).__name__}")
+    kind = f"an array of shape {image.shape} and type {image.dtype}"
+    if image.ndim == 3 and image.shape[2] == 4:
+        raise UsageError(f"image must be (H, W, 3) RGB, got {kind}: drop its transparency, "
+                         "image[:, :, :3]")
+    if image.ndim == 2:
+        raise UsageError(f"image must be (H, W, 3) RGB, got {kind}: repeat its one channel, "
+                         "numpy.stack([image] * 3, 2)")
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise UsageError(f"image must be (H, W, 3) RGB with at least one pixel, got {kind}")
+    if image.dtype != np.uint8:
+        raise UsageError(f"image must be uint8, 0 to 255, got {kind}: scale it to 0..255 and "
+                         "convert it, image.astype(numpy.uint8)")
+    return np.ascontiguousarray(image)
