@@ -117,7 +117,7 @@ def test_printed_tables_are_those_asked_for(folders, data, tmp_path, report):
     few = {row.name: folders[row.name] for row in rows}
     lines = write_report({"2": tuple(rows)}, few, MINI, data, tmp_path)
     shown = [line for line in lines if line.startswith("| ResNet50 (")]
-    assert sum("| - | 37." in line or "| - | 36." in line for line in shown) == 3
+    assert sum("| - | - | - | - | - |" in line for line in shown) == 3
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "Pictures need the rows baseline and b1236-ave-dr" in text
 

@@ -10,7 +10,7 @@ from experiments.report.page import write_page
 from experiments.report.pictures import picture_blocks
 from experiments.report.results import METRICS, PAPER, Results
 from experiments.report.runs import class_blocks, curve_blocks, provenance_blocks
-from experiments.report.tables import (depth_blocks, orderings, row_label, summary_blocks,
+from experiments.report.tables import (PAPER_DATA, depth_blocks, orderings, row_label, summary_blocks,
                                        table_blocks)
 from pspnet_repro.checkpoint import write_bytes
 
@@ -28,11 +28,10 @@ def _opening(results, profile, with_paper):
         text += "± is the sample deviation over the seeds. "
     title = "PSPNet's tables" if with_paper else "What each deviation from PSPNet's program costs"
     blocks = [Heading(1, f"{title}, profile {profile.name}"), Text(text.strip())]
-    if with_paper and profile.data != "ade20k":
+    if with_paper and profile.data != PAPER_DATA:
         blocks.append(Text(
-            "The paper's figures are on ADE20K, ours on other data: the columns \"difference\" "
-            "say how far the numbers lie apart, and nothing about how well the paper is "
-            "reproduced. What can be compared is which row is above which."))
+            "The paper's figures are on ADE20K, ours on other data, so figures cannot be compared. "
+            "The order of the rows can."))
     return [*blocks, Text(f"What differs from the paper's setting in this profile: "
                           f"{profile.differs}.")]
 

@@ -12,6 +12,7 @@ from experiments.runs import receptive_field
 from pspnet_repro.resnet import BLOCKS
 
 MARK = " †"
+PAPER_DATA = "ade20k"
 DEPTHS = tuple(BLOCKS)
 
 
@@ -30,7 +31,10 @@ def _label(number, name):
 
 
 def paper_table(number, results, profile):
-    """A table of the paper as a document.Table: ours, the paper's and the difference.
+    """A table of the paper as a document.Table.
+
+    On the paper's data it gives ours, the paper's and the difference; on other data, where figures
+    cannot be compared, ours and whether the rows stand in the paper's order.
 
     Args:
         number: of the table, "1" to "4".
@@ -38,24 +42,59 @@ def paper_table(number, results, profile):
         profile: Profile.
     """
     split = ("local", "contextual") if profile.contextual else ()
-    heads = ["Setting"]
+    same_data = profile.data == PAPER_DATA
+    heads, rows, reported = ["Setting"], [], set()
     for words in METRICS.values():
-        heads += [words, f"paper's {words}", "difference"]
-    rows, reported = [], set()
-    for place, (name, paper) in enumerate(PAPER[number].items()):
+        heads += [words, *((f"paper's {words}", "difference") if same_data else ())]
+    if not same_data:
+        heads += ["rank", "rank in the paper", "pairs in the paper's order"]
+    ranks = {} if same_data else _ranks(number, results)
+    for name, paper in PAPER[number].items():
         if paper.get("reported"):
-            reported.add(place)
-        cells = [paper["label"] + MARK * (place in reported)]
+            if not same_data:
+                continue
+            reported.add(len(rows))
+        cells = [paper["label"] + MARK * bool(paper.get("reported"))]
         for metric in METRICS:
-            ours = None if place in reported else results.spread(name, metric)
-            theirs = paper_spread(number, name, metric)
-            cells += [_cell(ours), theirs.text(),
-                      number_text(ours.mean - theirs.mean, "+") if ours else "-"]
-        cells += [_cell(None if place in reported else results.spread(name, metric))
+            ours = None if paper.get("reported") else results.spread(name, metric)
+            cells.append(_cell(ours))
+            if same_data:
+                theirs = paper_spread(number, name, metric)
+                cells += [theirs.text(),
+                          number_text(ours.mean - theirs.mean, "+") if ours else "-"]
+        if not same_data:
+            cells += ranks.get(name, ("-",) * 3)
+        cells += [_cell(None if paper.get("reported") else results.spread(name, metric))
                   for metric in split]
-        rows.append((*cells, "" if place in reported else name))
-    return Table(f"Table {number}, in percent; difference: ours - paper; row: its name in --rows",
+        rows.append((*cells, "" if paper.get("reported") else name))
+    how = ("difference: ours - paper" if same_data else
+           "ranks and pairs by mean IoU, among the rows that were run")
+    return Table(f"Table {number}, in percent; {how}; row: its name in --rows",
                  (*heads, *split, "row"), tuple(rows), frozenset(reported))
+
+
+def _ranks(number, results):
+    """{row: (our rank, the paper's, "k of n" pairs with another row that stand in the paper's
+    order)} by mean IoU, of the rows that were run."""
+    ours = {name: results.spread(name, "mean_iou").mean for name, entry in PAPER[number].items()
+            if name in results and not entry.get("reported")}
+    papers = {name: PAPER[number][name]["mean_iou"] for name in ours}
+    pairs = [o for o in orderings(number, results) if o.metric == "mean_iou"]
+
+    def rank(figures, name):
+        return str(1 + sum(figure > figures[name] for figure in figures.values()))
+
+    return {name: (rank(ours, name), rank(papers, name), "{} of {}".format(
+        *(sum(name in (o.lower, o.higher) and (o.holds or every) for o in pairs)
+          for every in (False, True)))) for name in ours}
+
+
+def _reported_text(number):
+    """The rows that the paper takes from others, in words."""
+    rows = [f"{entry['label']} {entry['mean_iou']:.2f} / {entry['pixel_accuracy']:.2f}"
+            for entry in PAPER[number].values() if entry.get("reported")]
+    return Text("Reported by the paper on ADE20K and never run here, mean IoU / pixel accuracy: "
+                f"{'; '.join(rows)}.")
 
 
 def _cell(spread):
@@ -192,7 +231,9 @@ def table_blocks(number, results, profile):
     if all(entry.get("reported") for entry in PAPER[number].values()):
         return [*blocks, reported_table(number), marked]
     table = paper_table(number, results, profile)
-    blocks += [table, *[marked] * bool(table.reported), *_ordering_blocks(number, results)]
+    others = any(entry.get("reported") for entry in PAPER[number].values())
+    note = marked if profile.data == PAPER_DATA else _reported_text(number)
+    blocks += [table, *[note] * others, *_ordering_blocks(number, results)]
     if number == "1" and profile.contextual and BASELINE in results and FULL in results:
         blocks += _lead_blocks(results)
     done = [name for name, entry in PAPER[number].items()
