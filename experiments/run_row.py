@@ -133,7 +133,7 @@ def _watch(profile, pairs, max_iter, processes):
         matrix = evaluate(net.for_inference(), chosen, classes=net.classes,
                           protocol=look_protocol(profile),
                           zero_is_void=profile.zero_is_void, progress=False, processes=processes)
-        return {"mean_iou": matrix.mean_iou, "pixel_accuracy": matrix.pixel_accuracy}
+        return matrix.figures
 
     return -(-max_iter // CURVE_POINTS), look
 
@@ -212,7 +212,7 @@ def _test(row, profile, data, weights, folder, val_list, processes, progress, de
     iou = dict(zip(profile.classes, matrix.iou.tolist(), strict=True))
     result = {
         "row": row.name, "profile": profile.name, "seed": settings["seed"],
-        "mean_iou": matrix.mean_iou, "pixel_accuracy": matrix.pixel_accuracy, "iou": iou,
+        **matrix.figures, "iou": iou,
         "confusion": matrix.counts.tolist(), "settings": settings, "test": test,
         "initial_sha256": training["initial_sha256"],
         "parameters": sum(p.numel() for p in net.parameters()),

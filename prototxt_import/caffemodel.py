@@ -1,6 +1,5 @@
 """Caffemodel files: names, types and blobs of layers, read in place and written."""
 
-import codecs
 import math
 import os
 import warnings
@@ -13,9 +12,9 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from pspnet_repro.checkpoint import write_atomically
 from pspnet_repro.errors import UserError, first_line, refuse_pipe
+from pspnet_repro.weights import recognize
 from prototxt_import import caffe_pb2
 
-HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 # Bytes after the key by wire type; 0: a length follows.
 _FIXED = {1: 8, 2: 0, 5: 4}
 
@@ -116,14 +115,9 @@ def _layer_bytes(path):
 
 def _read_layers(file, path):
     size = os.fstat(file.fileno()).st_size
-    start = file.read(4096)
-    if not start:
-        raise UserError(f"{path}: the file is empty")
-    if start.startswith(HDF5_MAGIC):
-        raise UserError(f"{path}: HDF5 weights are not supported: save them as a binary caffemodel "
-                        "(snapshot_format: BINARYPROTO)")
-    if _is_text(start):
-        raise UserError(f"{path}: not a caffemodel: it is a text (a prototxt?)")
+    kind = recognize.kind_of(file)
+    if kind not in (recognize.CAFFEMODEL, recognize.UNKNOWN):
+        raise UserError(recognize.sentence(path, kind))
     file.seek(0)
     layers = 0
     while file.tell() < size:
@@ -140,8 +134,7 @@ def _read_layers(file, path):
             raise UserError(f"{path}: not a caffemodel, or cut short: byte {file.tell()} promises "
                             f"{length} bytes, {left} are left")
         if (field, wire_type) == (2, 2):
-            raise UserError(f"{path}: a caffemodel of the first format (V1 'layers'), which is not "
-                            "supported: upgrade it with Caffe's upgrade_net_proto_binary")
+            raise UserError(recognize.sentence(path, recognize.OLD_CAFFEMODEL))
         if (field, wire_type) == (100, 2):
             layers += 1
             yield file.read(length)
@@ -149,14 +142,6 @@ def _read_layers(file, path):
             file.seek(length, os.SEEK_CUR)
     if not layers:
         raise UserError(f"{path}: not a caffemodel: it holds no layers")
-
-
-def _is_text(data):
-    try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(data)
-    except UnicodeDecodeError:
-        return False
-    return all(character.isprintable() or character.isspace() for character in text)
 
 
 def _varint(file, path):

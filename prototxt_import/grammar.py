@@ -1,10 +1,12 @@
 """The grammar of prototxt files: a text becomes a tree of fields that remember their lines."""
 
+import io
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 from pspnet_repro.errors import UserError, first_line, refuse_pipe
+from pspnet_repro.weights import recognize
 
 MAX_DEPTH = 16
 MAX_BYTES = 2 ** 22  # the largest released one has 107 thousand
@@ -46,6 +48,9 @@ def _read_text(path):
         raise UserError(f"{path}: no such file") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
+    kind = recognize.kind_of(io.BytesIO(data))
+    if kind not in (recognize.PROTOTXT, recognize.TEXT, recognize.UNKNOWN):
+        raise UserError(recognize.sentence(path, kind))
     if len(data) > MAX_BYTES:
         raise UserError(f"{path}: a prototxt must be at most {MAX_BYTES} bytes")
     try:

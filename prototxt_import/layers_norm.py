@@ -1,5 +1,7 @@
 """BN, SyncBN, BatchNorm, Scale and Bias."""
 
+import warnings
+
 import torch
 from torch.func import functional_call
 
@@ -21,7 +23,7 @@ def _check_eps(eps):
     check(eps > 0, f"eps must be above 0, got {eps}")
 
 
-def _bn(layer, shapes, train, variance, group, exact):
+def _bn(layer, shapes, train, variance, group, exact, frozen):
     check_counts(layer, 1, 1)
     channels = check_image(shapes[0])[1]
     param = layer.bn_param
@@ -29,13 +31,13 @@ def _bn(layer, shapes, train, variance, group, exact):
     _check_eps(param.eps)
     shape = (1, channels, 1, 1)
     # Running values start at 0, as in the original; a frozen variance at 1.
-    params = [Param(shape, filler_or(param, "slope_filler", 0), not param.frozen),
-              Param(shape, filler_or(param, "bias_filler", 0), not param.frozen),
+    params = [Param(shape, filler_or(param, "slope_filler", 0), not frozen),
+              Param(shape, filler_or(param, "bias_filler", 0), not frozen),
               Param(shape, constant(0), False),
-              Param(shape, constant(1 if param.frozen else 0), False)]
+              Param(shape, constant(1 if frozen else 0), False)]
     module = SyncBatchNorm2d(channels, param.eps, torch_momentum(param.momentum), variance,
                              group)
-    module.train(train and not param.frozen)
+    module.train(train and not frozen)
 
     def run(bottoms, params):
         if exact and original.is_exact(*bottoms, *params):
@@ -48,12 +50,25 @@ def _bn(layer, shapes, train, variance, group, exact):
 
 def bn(layer, shapes, train):
     """Blobs: slope, bias, running mean, running variance, each (1, C, 1, 1); biased variance."""
-    return _bn(layer, shapes, train, "biased", LOCAL, exact=True)
+    return _bn(layer, shapes, train, "biased", LOCAL, exact=True, frozen=layer.bn_param.frozen)
 
 
 def sync_bn(layer, shapes, train):
-    """BN with the corrected variance, over all processes of torch.distributed."""
-    return _bn(layer, shapes, train, "unbiased", None, exact=False)
+    """BN with the corrected variance, over all processes of torch.distributed.
+
+    As in the original, `frozen` changes nothing: `warn_of_frozen` says so.
+    """
+    return _bn(layer, shapes, train, "unbiased", None, exact=False, frozen=False)
+
+
+def warn_of_frozen(path, layers):
+    """Warn of SyncBN layers that say `frozen: true`: the original's SyncBN does not read it."""
+    names = [layer.name for layer in layers if layer.type == "SyncBN" and layer.bn_param.frozen]
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        warnings.warn(f"{path}: layer {names[0]!r}{more}: SyncBN ignores frozen: true, as in the "
+                      "original, and trains; to freeze the layer, write type: \"BN\"",
+                      stacklevel=2)
 
 
 def batch_norm(layer, shapes, train):

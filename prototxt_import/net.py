@@ -15,6 +15,7 @@ from prototxt_import.caffemodel import iterate_caffemodel
 from prototxt_import.fillers import check_filler, fill
 from prototxt_import.inputs import is_input, layer_inputs, old_inputs
 from prototxt_import.layers import LAYERS, count_uses, loss_weights
+from prototxt_import.layers_norm import warn_of_frozen
 from prototxt_import.parameters import check_fits, check_size, same_shape, share
 from prototxt_import.prototxt import read_net
 
@@ -76,6 +77,7 @@ class CaffeNet(nn.Module):
         self.name = param.name
         self.training_phase = param.state.phase == caffe_pb2.TRAIN
         self.layers = list(param.layer)
+        warn_of_frozen(path, self.layers)
         self.blobs = {}
         self.params = {}
         # {layer: [ParamSpec]}, one for every blob; shared blobs have their owner's.

@@ -24,8 +24,9 @@ def learning_rate(param, iteration):
 
     fixed: base_lr; step: base_lr * gamma^floor(iteration / stepsize); exp: base_lr *
     gamma^iteration; inv: base_lr * (1 + gamma * iteration)^-power; multistep: base_lr *
-    gamma^(number of stepvalues reached); poly: base_lr * (1 - iteration / max_iter)^power; sigmoid:
-    base_lr / (1 + exp(-gamma * (iteration - stepsize))).
+    gamma^(number of stepvalues passed); poly: base_lr * (1 - iteration / max_iter)^power; sigmoid:
+    base_lr / (1 + exp(-gamma * (iteration - stepsize))). Powers of gamma are double, as C++ has
+    them of a float and an int.
 
     Args:
         param: a SolverParameter.
@@ -40,9 +41,24 @@ def learning_rate(param, iteration):
     else:
         steps = {"fixed": 0, "exp": iteration,
                  "step": iteration // max(param.stepsize, 1),
-                 "multistep": sum(iteration >= value for value in param.stepvalue)}
-        factor = gamma ** np.float32(steps[param.lr_policy])
+                 "multistep": _stepvalues_passed(param.stepvalue, iteration)}
+        return float(np.float32(np.float64(base) * np.float64(gamma) ** steps[param.lr_policy]))
     return float(base * np.float32(factor))
+
+
+def _stepvalues_passed(stepvalues, iteration):
+    """How many stepvalues are passed when the rate of an iteration is taken.
+
+    They are passed in the file's order, each at the first iteration that reaches it, at most one
+    per iteration: 3, 3 are passed at 3 and 4; 6, 3 at 6 and 7.
+    """
+    passed = earliest = 0
+    for value in stepvalues:
+        at = max(value, earliest)
+        if at > iteration:
+            break
+        passed, earliest = passed + 1, at + 1
+    return passed
 
 
 def load_solver(path):

@@ -115,7 +115,8 @@ def _variance(parts):
             kind = "biased"
         if kind:
             said.setdefault(kind, unit.norm)
-            parts.check(param.frozen or shortest(param.momentum) == 0.95, unit.norm,
+            frozen = param.frozen and unit.norm.kind == "BN"
+            parts.check(frozen or shortest(param.momentum) == 0.95, unit.norm,
                         f"momentum must be 0.95, is {shortest(param.momentum)}")
     for node in list(said.values())[1:]:
         parts.graph.fail(node, "counts variances otherwise than the layers before it "

@@ -7,6 +7,7 @@ from pspnet_repro import checkpoint
 from pspnet_repro.data.lists import MEAN_BGR
 from pspnet_repro.errors import UserError
 from pspnet_repro.resnet import ResNet
+from pspnet_repro.weights import recognize
 from prototxt_import.blobs import listed, merged_bn
 from prototxt_import.convert import Conversion, Row, without_memory
 
@@ -19,10 +20,11 @@ _BN = ("weight", "bias", "running_mean", "running_var")
 
 
 def convert_torch_resnet(path):
-    """The Conversion of a file that torch.save made of a ResNet's state dict.
+    """The Conversion of a file of a ResNet's state dict, of torch.save or safetensors.
 
     Names are torchvision's: conv1, bn1 (a deep stem adds conv2, bn2, conv3, bn3), layer1.0.conv1,
-    ..., layer4.2.downsample.1; fc and num_batches_tracked are left out. Strides are 1, 2, 2, 2 in
+    ..., layer4.2.downsample.1; fc and num_batches_tracked are left out. They may stand under
+    "state_dict", and after "module.", as trainings save them. Strides are 1, 2, 2, 2 in
     the 3x3 convolutions. The first convolution takes over the step from our input (BGR, 0..255,
     minus our mean) to torchvision's: its channels are turned round and divided by 255 times the
     deviation. What is left, the difference of the two means (at most half a level of 255), is a
@@ -38,7 +40,10 @@ def convert_torch_resnet(path):
         UserError: a file that cannot be read, names or shapes of another network, or numbers that
             are not finite.
     """
-    state = checkpoint.load(path)
+    content = checkpoint.load_content(path)
+    state, _ = recognize.state_dict_of(content)
+    if not {"conv1.weight", "layer1.0.conv1.weight"} <= state.keys():
+        raise UserError(recognize.refusal(path, content))
     if not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{path}: must be a state dict of tensors alone")
     settings = _settings(path, state)

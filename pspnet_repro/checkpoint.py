@@ -16,6 +16,7 @@ import torch
 from pspnet_repro.errors import UserError, first_line, refuse_pipe
 from pspnet_repro.pspnet import PSPNet
 from pspnet_repro.resnet import ResNet
+from pspnet_repro.weights import recognize
 
 
 MAX_SIDE = 2 ** 15  # pixels of a crop
@@ -96,18 +97,26 @@ def load(path, data=None):
     try:
         # An open file: torch would choose a format by the path's suffix.
         with open(path, "rb") if data is None else io.BytesIO(data) as file:
+            kind = recognize.kind_of(file)
+            if kind is not recognize.PYTORCH:
+                raise UserError(recognize.sentence(path, kind))
+            file.seek(0)
             content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except (EOFError, pickle.UnpicklingError) as error:
+    except IsADirectoryError as error:
+        raise UserError(recognize.refusal(path)) from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
+    except pickle.UnpicklingError as error:
         # In our own words: torch advises to unpickle whatever the file holds.
-        raise UserError(f"{path}: not a readable checkpoint: not a file of plain tensors; files "
-                        "that need unpickling of code are not loaded") from error
-    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError,
+        raise UserError(recognize.sentence(path, recognize.with_objects(error))) from error
+    except (EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError,
             OverflowError, MemoryError) as error:
-        raise UserError(f"{path}: not a readable checkpoint: {first_line(error)}") from error
+        raise UserError(f"{path}: not a readable checkpoint: damaged or cut short "
+                        f"({first_line(error)}); copy or download it again") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: not a checkpoint: holds a {type(content).__name__}")
+        raise UserError(recognize.sentence(path, recognize.kind_of_content(content)))
     return content
 
 
@@ -152,20 +161,25 @@ def read_model_file(path):
     Raises:
         UserError: no such file, or another kind of file.
     """
-    refuse_pipe(path)
-    if Path(path).suffix == ".caffemodel":
-        raise UserError(f"{path}: a caffemodel: make a file of it first, with python -m "
-                        "prototxt_import convert")
-    content = _load_safetensors(path) if _is_safetensors(path) else load(path)
+    content = load_content(path)
     missing = [key for key in ("settings", "weights") if key not in content]
+    if len(missing) == 2:
+        raise UserError(recognize.refusal(path, content))
     if missing:
-        raise UserError(f"{path}: not a PSPNet file: lacks {' and '.join(missing)}")
+        raise UserError(f"{path}: not a PSPNet file: lacks {missing[0]}")
     content = {"kind": "pspnet", **content}
     if not isinstance(content["kind"], str):
         raise UserError(f"{path}: kind: must be text, got a {type(content['kind']).__name__}")
     check_weights(content["weights"], path)
     _check_settings(content["settings"], path)
     return content
+
+
+def load_content(path):
+    """`load` of a file in either format: of safetensors with our settings what was saved, of others
+    the tensors by name."""
+    refuse_pipe(path)
+    return _load_safetensors(path) if _is_safetensors(path) else load(path)
 
 
 def check_weights(weights, path):
@@ -220,7 +234,7 @@ _RULES = {
 def _is_safetensors(path):
     try:
         with open(path, "rb") as file:
-            return file.read(9)[8:] == b"{"
+            return recognize.kind_of(file) is recognize.SAFETENSORS
     except OSError:
         return False  # `load` says why
 
@@ -228,12 +242,15 @@ def _is_safetensors(path):
 def _load_safetensors(path):
     try:
         with safetensors.safe_open(path, "pt") as file:
-            content = {name: json.loads(fact) for name, fact in (file.metadata() or {}).items()
-                       if name != "format"}
-            content["weights"] = {name: file.get_tensor(name) for name in file.keys()}
-            return content
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            facts = file.metadata() or {}
+            if "settings" not in facts:  # of another program, whose facts may be no JSON
+                return tensors
+            return {**{name: json.loads(fact) for name, fact in facts.items() if name != "format"},
+                    "weights": tensors}
     except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a readable checkpoint: {first_line(error)}") from error
+        raise UserError(f"{path}: not a readable checkpoint: damaged or cut short "
+                        f"({first_line(error)}); copy or download it again") from error
 
 
 def load_model(path):

@@ -70,8 +70,11 @@ def check_same_settings(settings, content, path):
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: training: must be plain settings: {first_line(error)}") from error
     if found:
-        raise UserError(f"{path}: holds a training with {found}; choose another folder or remove "
-                        "this one")
+        # Weights of another network would not fit.
+        start = ("" if found.startswith(("model.", "initial_weights")) else
+                 f", and start there from these weights with --initial-weights {path}")
+        raise UserError(f"{path}: holds a training with {found}; give the old value to resume it, "
+                        f"or choose a new folder with --output{start}")
 
 
 def cut_losses(path, iteration):

@@ -181,6 +181,16 @@ def test_evaluate_writes_no_figures_of_no_images(data, weights, tmp_path, capfd)
     assert not (tmp_path / "out" / "result.json").exists()
 
 
+def test_evaluate_tells_no_accuracy_without_labels(data, weights, tmp_path, capfd):
+    for file in data.glob("*_label.png"):
+        put(file, np.full(cv2.imread(str(file), cv2.IMREAD_GRAYSCALE).shape, 255))
+    code, out, err = run(capfd, "evaluate", "--weights", weights, "--data", data, "--output",
+                         tmp_path / "out", *SIZES)
+    assert code == 1 and "accuracy" not in out
+    assert "no pixel of the 5 images is labelled, so no accuracy is defined" in err
+    assert not (tmp_path / "out" / "result.json").exists()
+
+
 def test_evaluate_writes_submissions(ade, weights, tmp_path, capfd):  # noqa: F811
     checkpoint.save_model(weights, tiny_net(150))
     image = photograph(50, 70)

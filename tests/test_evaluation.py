@@ -1,5 +1,7 @@
 """The protocol against the authors' functions."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from conftest import golden_files, read_golden
 
 from pspnet_repro import PSPNet
 from pspnet_repro.evaluation import ConfusionMatrix, Protocol, imresize, predict_probabilities
+from pspnet_repro.evaluation.metrics import accuracy
 
 WEIGHTS = torch.tensor([[1.3, -0.7, 0.2], [-0.4, 0.9, -0.6], [0.5, 0.1, -1.1], [-0.9, -0.3, 0.8]])
 IMAGES = [p for p in golden_files("protocol") if p.id != "metrics"]
@@ -154,7 +157,22 @@ def test_confusion_matrix_matches_golden():
 def test_confusion_matrix_without_labels():
     matrix = ConfusionMatrix(3)
     matrix.update(np.zeros((2, 2), int), np.full((2, 2), 255))
-    assert matrix.pixel_accuracy == 0 and matrix.mean_iou == 0
+    assert math.isnan(matrix.pixel_accuracy) and matrix.mean_iou == 0
+    assert matrix.figures == {"mean_iou": 0, "pixel_accuracy": None}
+
+
+@pytest.mark.parametrize("right, labelled", [(1, 1), (0, 1), (1, 2), (2, 3), (3, 3)])
+def test_pixel_accuracy_is_an_exact_share(right, labelled):
+    """IoU alone has the script's eps."""
+    matrix = ConfusionMatrix(2)
+    matrix.update(np.arange(labelled) >= right, np.zeros(labelled, int))
+    assert matrix.pixel_accuracy == right / labelled == matrix.figures["pixel_accuracy"]
+    assert matrix.iou[0] == right / (np.finfo(float).eps + labelled)
+
+
+def test_accuracy_of_each_row_is_its_own():
+    right = np.array([[1, 0], [0, 0], [1, 1]])
+    np.testing.assert_array_equal(accuracy(right, np.array([1, 0, 3])), [1, np.nan, 2 / 3])
 
 
 def test_confusion_matrix_rejects():

@@ -100,15 +100,15 @@ GIGANTIC = b"\xa2\x06" + b"\xff" * 5 + b"\x1f"
 
 
 @pytest.mark.parametrize(("data", "message"), [
-    (b"", "the file is empty"),
+    (b"", "this is an empty file"),
     (WHOLE[:-3], "cut short"),
     (WHOLE[:40], "cut short: byte 3 promises .* bytes, 37 are left"),
     (b"\x0a" + GIGANTIC, "cut short"),
     (GIGANTIC + b"\0" * 9, "byte 8 promises 1099511627775 bytes, 9 are left"),
     (b"\xff" * 30, "not a caffemodel, or damaged"),
     (b"\x0a\x01n", "holds no layers"),
-    (b"\x89HDF\r\n\x1a\n rest", "HDF5 weights are not supported"),
-    (b'name: "net"\nlayer { name: "a" }\n', "not a caffemodel: it is a text"),
+    (b"\x89HDF\r\n\x1a\n rest", "this is an HDF5 file: HDF5 is not supported"),
+    (b'name: "net"\nlayer { name: "a" }\n', "this is a prototxt: it holds no weights"),
     (WeightsFile(name="n").SerializeToString() + b"\x12\x03abc", "first format .V1 'layers'."),
     (b"\xa2\x06\x02\x0a\xff" + b"\0" * 300, "damaged after layer None"),
     (WHOLE + WeightsFile(layer=[LAYER]).SerializeToString(), "layer 'a' is there twice")],

@@ -191,6 +191,22 @@ def test_convert_says_how_variances_are_counted(files, tmp_path):
                         weights))
 
 
+def test_convert_says_that_sync_bn_ignores_frozen(files, tmp_path, capsys):
+    _, text, weights = files
+    text = text.replace('"BN"', '"SyncBN"')
+    paths = write_files(tmp_path, text, weights)
+    assert main(["convert", *map(str, paths), "-o", str(tmp_path / "net.pt")]) == 0
+    assert "SyncBN ignores frozen: true" in capsys.readouterr().err
+    assert checkpoint.load_model(tmp_path / "net.pt").settings["variance"] == "unbiased"
+    # Python prints a warning of the same words once in a process: another name.
+    other = paths[0].rename(tmp_path / "other.prototxt")
+    assert main(["inspect", str(other)]) == 0
+    assert capsys.readouterr().err.count("SyncBN ignores frozen: true") == 1
+    # What is ignored excuses nothing: it trains with that momentum.
+    with pytest.raises(UserError, match="momentum must be 0.95, is 0.9"):
+        convert(*write_files(tmp_path, text.replace("0.95", "0.9"), weights))
+
+
 def test_convert_command(files, tmp_path, capsys):
     net, text, weights = files
     paths = write_files(tmp_path, text, weights)

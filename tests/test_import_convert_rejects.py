@@ -137,10 +137,11 @@ def test_convert_rejects_structures(files, tmp_path, change, words):
 @pytest.mark.parametrize("words, code, said", [
     (("net.prototxt",), 2, "needs NET.prototxt and W.caffemodel, or --backbone and one file"),
     (("net.prototxt", "w.caffemodel", "-o", "x.npz"), 2, "must end in .safetensors, .pt, .pth"),
-    (("w.caffemodel", "net.prototxt"), 1, "is it a caffemodel?"),
-    (("net.prototxt", "net.prototxt"), 1, "it is a text"),
+    (("w.caffemodel", "net.prototxt"), 1, "w.caffemodel: this is a caffemodel: "
+     "convert it first: python -m prototxt_import convert NET.prototxt w.caffemodel -o OUT"),
+    (("net.prototxt", "net.prototxt"), 1, "net.prototxt: this is a prototxt: it holds no weights"),
     (("net.prototxt", "none.caffemodel"), 1, "none.caffemodel: no such file"),
-    (("--backbone", "w.caffemodel"), 1, "w.caffemodel: not a readable checkpoint"),
+    (("--backbone", "w.caffemodel"), 1, "w.caffemodel: this is a caffemodel: convert it first"),
 ])
 def test_convert_command_rejects(files, tmp_path, capsys, monkeypatch, words, code, said):
     _, text, weights = files

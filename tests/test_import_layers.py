@@ -1,6 +1,7 @@
 """Layers that no golden layer file witnesses: values by hand, gradients numerically."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -185,12 +186,16 @@ def test_batch_norm_in_training(tmp_path):
     torch.testing.assert_close(fixed(x=x)["y"], (x - 4) / math.sqrt(20 / 3 + 1e-5))
 
 
+@pytest.mark.parametrize("frozen", ["", "frozen: true"])
 @pytest.mark.parametrize("path", golden_files("sync_bn", "ranks1_*"))
-def test_sync_bn_matches_golden(tmp_path, path):
+@pytest.mark.filterwarnings("ignore:.*SyncBN ignores frozen")
+def test_sync_bn_matches_golden(tmp_path, path, frozen):
+    """The original's SyncBN does not read `frozen`."""
     arrays = read_golden(path)
     x = torch.from_numpy(arrays["x"][0]).double().requires_grad_()
     net = build(tmp_path, layer("SyncBN", f"bn_param {{ momentum: {float(arrays['momentum'])} "
-                                          f"eps: {float(arrays['eps'])} }}"), [x.shape])
+                                          f"eps: {float(arrays['eps'])} {frozen} }}"), [x.shape])
+    assert not any(tensor.any() for tensor in net.params["l"])  # frozen BN has a variance of 1
     names = ("slope", "bias", "running_mean", "running_var")
     with torch.no_grad():
         for tensor, name in zip(net.params["l"], names):
@@ -210,6 +215,19 @@ def test_bn_starts_at_zero_or_frozen_at_one(tmp_path):
         net = build(tmp_path, layer("BN", f"bn_param {{ frozen: {frozen} }}"), [(1, 2, 1, 1)])
         assert [p.flatten().tolist() for p in net.params["l"]] == [[0, 0], [0, 0], [0, 0],
                                                                   [variance] * 2]
+
+
+def test_sync_bn_warns_of_frozen(tmp_path):
+    text = layer("SyncBN", "bn_param { frozen: true }")
+    with pytest.warns(UserWarning, match="layer 'l': SyncBN ignores frozen: true.* \"BN\"$"):
+        build(tmp_path, text, [(1, 2, 1, 1)])
+    with pytest.warns(UserWarning, match="layer 'l' and 1 more: SyncBN ignores frozen"):
+        build(tmp_path, text + text.replace('"l"', '"m"').replace('"x"', '"y"').replace(
+            'top: "y"', 'top: "z"'), [(1, 2, 1, 1)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build(tmp_path, layer("SyncBN"), [(1, 2, 1, 1)])
+        build(tmp_path, layer("BN", "bn_param { frozen: true }"), [(1, 2, 1, 1)])
 
 
 GRADIENTS = {

@@ -103,7 +103,7 @@ def test_syntax_errors_name_file_and_line(tmp_path, text, line, message):
 
 
 @pytest.mark.parametrize(("data", "message"), [
-    (b"", "the file is empty"), (b" \n\t", "the file is empty"),
+    (b"", "this is an empty file"), (b" \n\t", "the file is empty"),
     (b"\x0a\x05abcde\xa2\x06\xff", "byte 7 is no text .is it a caffemodel"),
     (b"name: \0", "it holds zero bytes")])
 def test_files_that_are_no_text_are_refused(tmp_path, data, message):

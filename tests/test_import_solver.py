@@ -49,10 +49,8 @@ def _follow(path, tmp_path, threads, prepare=lambda net: None):
         yield t + 1, losses, arrays, tensors
 
 
-@pytest.mark.skipif(ops.USE_REFERENCE, reason="the reference operators sum in another order")
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("path", golden_files("solver"))
-def test_solver_repeats_golden_trajectory_bit_for_bit(path, threads, tmp_path):
+def _repeat_bit_for_bit(path, tmp_path, threads):
+    """Train as `_follow`; returns the steps, the last one too, whose parameters were compared."""
     checked = []
     for step, losses, arrays, tensors in _follow(path, tmp_path, threads):
         for name in ("loss", "loss_aux"):
@@ -61,7 +59,23 @@ def test_solver_repeats_golden_trajectory_bit_for_bit(path, threads, tmp_path):
             for (layer, k), tensor in tensors.items():
                 assert_same_bits(tensor, arrays[f"step{step}/{layer}/{k}"])
             checked.append(step)
-    assert checked == [1, 2, 3, 10, step]
+    assert checked[-1] == step
+    return checked
+
+
+@pytest.mark.skipif(ops.USE_REFERENCE, reason="the reference operators sum in another order")
+def test_solver_repeats_golden_multistep_bit_for_bit(tmp_path):
+    """With stepvalues 3 and 7, and clip_gradients."""
+    path = GOLDEN / "snapshots" / "sgd_multistep.npz"
+    assert _repeat_bit_for_bit(path, tmp_path, 1) == [1, 2, 5, 6, 10]
+
+
+@pytest.mark.skipif(ops.USE_REFERENCE, reason="the reference operators sum in another order")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("path", golden_files("solver"))
+def test_solver_repeats_golden_trajectory_bit_for_bit(path, threads, tmp_path):
+    *checked, last = _repeat_bit_for_bit(path, tmp_path, threads)
+    assert checked == [1, 2, 3, 10] and last > 10
 
 
 @pytest.mark.parametrize("path", golden_files("solver"))
@@ -126,6 +140,34 @@ def test_learning_rate(tmp_path, text, rate):
 def test_learning_rate_is_float32():
     param = caffe_pb2.SolverParameter(lr_policy="fixed", base_lr=0.1)
     assert learning_rate(param, 3) == np.float32(0.1)
+
+
+@pytest.mark.parametrize("fields", [{"lr_policy": "exp"}, {"lr_policy": "step", "stepsize": 1},
+                                    {"lr_policy": "multistep", "stepvalue": [0, 1]}],
+                         ids=lambda fields: fields["lr_policy"])
+def test_powers_of_gamma_are_double(fields):
+    """pow(float, int) of C++ is: in float32 0.01 * 0.1^2 would be 0.000100000005."""
+    param = caffe_pb2.SolverParameter(base_lr=0.01, gamma=0.1, **fields)
+    iteration = 1 if "stepvalue" in fields else 2
+    assert learning_rate(param, iteration) == np.float32(0.0001)
+
+
+@pytest.mark.parametrize("stepvalues", [
+    (3, 7), (7, 3), (3, 3, 3), (6, 2, 2, 9, 4), (0, 0, 5), (-2, 1), (4,), (20, 3)])
+def test_multistep_passes_stepvalues_in_the_order_of_the_file(tmp_path, stepvalues):
+    """As Caffe's GetLearningRate does, which is called once per iteration."""
+    text = " ".join(f"stepvalue: {value}" for value in stepvalues)
+    solver = _solver(tmp_path, 'net: "net.prototxt" base_lr: 0.5 lr_policy: "multistep" gamma: 0.5 '
+                               + text)
+    current_step, rates = 0, []
+    for iteration in range(12):
+        if current_step < len(stepvalues) and iteration >= stepvalues[current_step]:
+            current_step += 1
+        rates.append(0.5 * 0.5 ** current_step)
+    # Each by itself, as after a restore, and backwards: no call depends on one before it.
+    for iteration in reversed(range(12)):
+        solver.iteration = iteration
+        assert solver.learning_rate == rates[iteration]
 
 
 def test_step_with_momentum_decay_multipliers_and_passes(tmp_path):

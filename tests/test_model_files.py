@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -15,6 +16,7 @@ from pspnet_repro.errors import UserError
 from pspnet_repro.initial_weights import load_initial_weights
 from pspnet_repro.resnet import ResNet
 from pspnet_repro.train import train
+from prototxt_import import write_caffemodel
 from prototxt_import.__main__ import main as convert_main
 
 BACKBONE = {"blocks": (1, 1, 1, 1), "stem": "classic", "stem_width": 8, "widths": (8, 16, 32, 64)}
@@ -82,12 +84,15 @@ def test_backbone_file(tmp_path):
 def test_model_file_rejects_what_is_none(tmp_path):
     path = tmp_path / "x.safetensors"
     safetensors.torch.save_file({"a": torch.zeros(2)}, path)
-    with pytest.raises(UserError, match="x.safetensors: not a PSPNet file: lacks settings"):
+    with pytest.raises(UserError, match="x.safetensors: this is a safetensors state dict with "
+                                        "names of another network, such as 'a': it cannot"):
         checkpoint.load_model(path)
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(UserError, match="x.safetensors: not a readable checkpoint"):
+    with pytest.raises(UserError, match="x.safetensors: not a readable checkpoint: damaged or cut"):
         checkpoint.load_model(path)
-    with pytest.raises(UserError, match="w.caffemodel: a caffemodel: make a file of it first"):
+    write_caffemodel(tmp_path / "w.caffemodel", "net", {"a": ("X", [np.zeros(2)])})
+    with pytest.raises(UserError, match="w.caffemodel: this is a caffemodel: convert it first: "
+                                        "python -m prototxt_import convert NET.prototxt .*w.caf"):
         checkpoint.load_model(tmp_path / "w.caffemodel")
     safetensors.torch.save_file({"a": torch.zeros(2)}, path, {"settings": "{"})
     with pytest.raises(UserError, match="x.safetensors: not a readable checkpoint"):

@@ -56,7 +56,7 @@ def test_files_of_other_processes_are_merged(tmp_path):
 
 @pytest.mark.parametrize("text, words", [
     ("{}\n", "counts.jsonl: holds a test with protocol.scales = None, not"),
-    (json.dumps(ABOUT | {"weights": "v"}) + "\n", "with weights = 'v', not 'w'; choose another"),
+    (json.dumps(ABOUT | {"weights": "v"}) + "\n", "with weights = 'v', not 'w'; give the old"),
     ("[]\n", "counts.jsonl, line 1: not a record of a test"),
     (json.dumps(ABOUT) + "\n{}\n", "line 2: not a record of a test"),
     (json.dumps(ABOUT) + '\n{"image": 1, "cells": [9], "counts": [1]}\n', "line 2: not a record"),

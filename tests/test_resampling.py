@@ -118,6 +118,22 @@ def test_a_class_that_a_draw_lacks_does_not_count_there(tmp_path, wrong):
     assert np.mean(nearest == 0) == pytest.approx((2 / 3) ** 3, abs=0.03)
 
 
+def test_a_draw_without_labels_has_no_figures(tmp_path):
+    """Two images, one without labels: a quarter of the draws has that one alone."""
+    counts = [np.array([[5, 0], [1, 4]]), np.zeros((2, 2), np.int64)]
+    matrix = ConfusionMatrix(2)
+    matrix.counts += counts[0]
+    test = write_run(tmp_path / "run", result(0, None, None, TWO) | figures(matrix, TWO))
+    with CountsFile(test, {}, 2, 2) as record:
+        for number, count in enumerate(counts):
+            record.append(number, count)
+    for metric, value in (("mean_iou", 50 * (5 / 6 + 4 / 5)), ("pixel_accuracy", 90)):
+        draws = _drawn(test)[metric]
+        assert np.isnan(draws).mean() == pytest.approx(0.25, abs=0.05)
+        assert draws[~np.isnan(draws)] == pytest.approx(value)
+        assert interval(draws) == pytest.approx((value, value))
+
+
 def test_interval_is_the_middle_of_the_draws():
     assert interval(np.arange(2001.0)) == (50, 1950)
     assert Spread({0: 1.0}, {0: np.arange(2001.0)}).interval == (50, 1950)

@@ -11,6 +11,7 @@ from experiments import plan, run_row, run_table, runs
 from experiments.rows import FULL
 from pspnet_repro import checkpoint
 from pspnet_repro.data import scenes
+from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UserError
 from pspnet_repro.visualize import write_png
 
@@ -62,14 +63,27 @@ def test_damaged_facts_of_a_training_are_named_before_its_test(tiny, trained, tm
     assert not list(out.rglob("counts.jsonl"))
 
 
+def _without_labels(data, copy):
+    """The folder `copy`, with the data but for the labels of the test images."""
+    shutil.copytree(data, copy, ignore=shutil.ignore_patterns("runs"))
+    for name in (data / "val.txt").read_text().split()[1::2]:
+        write_png(copy / name, np.full((scenes.SIZE, scenes.SIZE), 255, np.uint8))
+    return copy
+
+
 def test_a_test_without_labels_has_no_result(tiny, trained, tmp_path):  # noqa: F811
     profile, data, _ = tiny
-    shutil.copytree(data, tmp_path / "data", ignore=shutil.ignore_patterns("runs"))
-    lines = (data / "val.txt").read_text().split()
-    for name in lines[1::2]:
-        write_png(tmp_path / "data" / name, np.full((scenes.SIZE, scenes.SIZE), 255, np.uint8))
+    _without_labels(data, tmp_path / "data")
     shutil.copytree(trained[0].parent, tmp_path / "runs" / trained[0].parent.name,
                     ignore=shutil.ignore_patterns("test-*"))
     with pytest.raises(UserError, match="no pixel of the 3 test images is labelled"):
         run_row.run_row(runs.find_row(FULL), profile, tmp_path / "data", tmp_path / "runs", 0,
                         progress=False)
+
+
+def test_a_look_without_labels_has_no_accuracy(tiny, trained, tmp_path):  # noqa: F811
+    profile, data, _ = tiny
+    pairs = runs.labelled_pairs(profile, _without_labels(data, tmp_path / "data"), "val")
+    _, look = run_row._watch(profile, pairs, 8, Processes())
+    net = checkpoint.load_model(trained[0].parent / "weights.pt")
+    assert json.dumps(look(net)) == '{"mean_iou": 0.0, "pixel_accuracy": null}'

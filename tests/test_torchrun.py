@@ -122,7 +122,8 @@ def test_mistakes_are_said_once(data, uninterrupted, tmp_path):  # noqa: F811
     code, _, said = _finish(_start(data, uninterrupted, "--base-lr", 0.02))
     assert code != 0 and _error_lines(said) == [
         f"error: {uninterrupted / 'weights.pt'}: holds a training with base_lr = 0.01, not 0.02; "
-        "choose another folder or remove this one"]
+        "give the old value to resume it, or choose a new folder with --output, and start there "
+        f"from these weights with --initial-weights {uninterrupted / 'weights.pt'}"]
 
 
 def test_evaluate_gives_the_figures_of_one_process(data, uninterrupted, tmp_path):  # noqa: F811

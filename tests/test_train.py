@@ -173,10 +173,35 @@ def test_train_with_iter_size_resumes(data, tmp_path, monkeypatch):
 
 
 def test_train_rejects_other_settings(data, uninterrupted):
-    with pytest.raises(UserError, match="holds a training with base_lr = 0.01, not 0.02"):
+    with pytest.raises(UserError, match="weights.pt: holds a training with base_lr = 0.01, not 0.02"
+                                        "; give the old value to resume it, or .*--output, and sta"
+                                        "rt .* --initial-weights .*weights.pt$"):
         _train(data, uninterrupted.parent, base_lr=0.02)
-    with pytest.raises(UserError, match="with model.width = 0.125, not 0.25; choose another"):
+    with pytest.raises(UserError, match="with model.width = 0.125, not 0.25; give .* --output$"):
         _train(data, uninterrupted.parent, model={**MODEL, "width": 0.25})
+
+
+def test_other_settings_can_start_from_a_checkpoint(data, tmp_path, monkeypatch):
+    """As the refusal says, where there are no weights yet."""
+    saved = checkpoint.save_model
+
+    def stop_after_saving(path, model, **about):
+        saved(path, model, **about)
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(checkpoint, "save_model", stop_after_saving)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(_settings(data, max_iter=3), read_list(data / "train.txt"), tmp_path / "old",
+              checkpoint_seconds=0, progress=False)
+    monkeypatch.undo()
+    state = tmp_path / "old" / "checkpoint.pt"
+    with pytest.raises(UserError, match="checkpoint.pt: holds a training with max_iter = 3, not 2; "
+                                        f".* --initial-weights {state}$"):
+        _train(data, tmp_path / "old", max_iter=2)
+    weights = train(_settings(data, max_iter=1, base_lr=0.0), read_list(data / "train.txt"),
+                    tmp_path / "new", progress=False, initial_weights=state)
+    before, after = (checkpoint.load(path)["weights"] for path in (state, weights))
+    assert torch.equal(before["head.score.weight"], after["head.score.weight"])
 
 
 def test_train_rejects_crops_that_the_net_cannot_take(data, tmp_path):
@@ -286,7 +311,7 @@ def test_train_refuses_a_folder_in_use(data, tmp_path):
 
 def test_damaged_checkpoint_is_reported(data, tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 cut")
-    with pytest.raises(UserError, match="checkpoint.pt: not a readable checkpoint"):
+    with pytest.raises(UserError, match="checkpoint.pt: this is a zip archive that is damaged or"):
         _train(data, tmp_path)
 
 
@@ -311,7 +336,7 @@ class _Evil:
 
 def test_checkpoint_does_not_run_code(tmp_path):
     torch.save({"weights": _Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(UserError, match="evil.pt: not a readable checkpoint"):
+    with pytest.raises(UserError, match="evil.pt: this is a PyTorch file with objects of posix.sys"):
         checkpoint.load(tmp_path / "evil.pt")
 
 
@@ -331,7 +356,7 @@ def test_failed_start_does_not_block_the_corrected_one(data, tmp_path):
 
 def test_finished_training_is_not_taken_for_another(data, uninterrupted, tmp_path):
     (tmp_path / "weights.pt").write_bytes(uninterrupted.read_bytes()[:5000])
-    with pytest.raises(UserError, match="weights.pt: not a readable checkpoint"):
+    with pytest.raises(UserError, match="weights.pt: this is a PyTorch file that is damaged or"):
         _train(data, tmp_path)
 
 

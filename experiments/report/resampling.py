@@ -37,8 +37,9 @@ def drawn_figures(folder, result, block):
             singly, images that repeat each other would make a figure look surer than it is.
     Returns:
         {metric: (DRAWS,) in percent}; the mean IoU of a draw is without classes that none of its
-        labels has, though other images' have (those that no image has count 0, as ever). Empty
-        where the folder has no counts.jsonl, or images for fewer than two blocks.
+        labels has, though other images' have (those that no image has count 0, as ever). A draw
+        without a labelled pixel has NaN in both. Empty where the folder has no counts.jsonl, or
+        images for fewer than two blocks.
     Raises:
         UserError: the file is damaged, or its images do not add up to the result's figures.
     """
@@ -63,14 +64,14 @@ def drawn_figures(folder, result, block):
     intersection, union, labelled = (times @ np.array(part) for part in zip(*parts))
     # By labels alone: they are the same for all rows.
     counted = (labelled > 0) | (total.counts.sum(1) == 0)
-    means = (class_iou(intersection, union).sum(-1)
-             / np.maximum(counted.sum(-1), 1))  # no class: images without labels alone
-    return {"mean_iou": 100 * means,
-            "pixel_accuracy": 100 * accuracy(intersection, labelled.sum(-1))}
+    accuracies = accuracy(intersection, labelled.sum(-1))
+    means = class_iou(intersection, union).sum(-1) / np.maximum(counted.sum(-1), 1)
+    return {"mean_iou": 100 * np.where(np.isnan(accuracies), np.nan, means),
+            "pixel_accuracy": 100 * accuracies}
 
 
 def interval(draws):
-    """(low, high): the middle SHARE percent of the draws, (DRAWS,)."""
+    """(low, high): the middle SHARE percent of the draws, (DRAWS,), that have a labelled pixel."""
     rest = (100 - SHARE) / 2
-    low, high = np.percentile(draws, (rest, 100 - rest))
+    low, high = np.nanpercentile(draws, (rest, 100 - rest))
     return float(low), float(high)

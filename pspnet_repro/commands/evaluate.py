@@ -74,7 +74,9 @@ def run(args):
         raise UserError(f"none of the {failed} images could be used")
     if pairs[0].label is not None:
         if not matrix.counts.any():
-            raise UserError(f"no pixel of the {len(pairs) - failed} images is labelled")
+            raise UserError(f"{data.name}, {args.split}: no pixel of the {len(pairs) - failed} "
+                            "images is labelled, so no accuracy is defined; python -m "
+                            "pspnet_repro check-data says which values the label files hold")
         _write_results(matrix, classes, {**about, "agreement": found}, len(pairs), failed, output)
     else:
         print(f"{len(pairs) - failed} predictions are in {predictions}")
@@ -112,8 +114,7 @@ def _test(args, net, data, pairs, protocol, predictions, record, processes):
 
 def _write_results(matrix, classes, about, images, failed, output):
     """Write result.json and confusion.png and print the figures."""
-    figures = {"mean_iou": matrix.mean_iou, "pixel_accuracy": matrix.pixel_accuracy,
-               "classes": classes.names, "iou": matrix.iou.tolist(),
+    figures = {**matrix.figures, "classes": classes.names, "iou": matrix.iou.tolist(),
                "confusion": matrix.counts.tolist(), "images": images - failed,
                "failed": failed, **about}
     checkpoint.write_bytes(output / "result.json", json.dumps(figures, indent=1))

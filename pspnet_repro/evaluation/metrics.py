@@ -1,5 +1,7 @@
 """Mean IoU and pixel accuracy as the authors' script counts them."""
 
+import math
+
 import numpy as np
 
 
@@ -12,8 +14,11 @@ def class_iou(intersection, union):
 
 
 def accuracy(intersection, labelled):
-    """Pixel accuracy from (..., classes) pixels predicted rightly and (...) labelled pixels."""
-    return intersection.sum(-1) / (_EPS + labelled)
+    """Pixel accuracy from (..., classes) pixels predicted rightly and (...) labelled pixels; NaN
+    where no pixel is labelled."""
+    labelled = np.asarray(labelled)
+    return np.divide(intersection.sum(-1), labelled, out=np.full(labelled.shape, np.nan),
+                     where=labelled > 0)
 
 
 class ConfusionMatrix:
@@ -75,5 +80,12 @@ class ConfusionMatrix:
 
     @property
     def pixel_accuracy(self):
-        """Share of labelled pixels that are right; 0 without labels."""
+        """Share of labelled pixels that are right; NaN without labels."""
         return float(accuracy(self.intersection, self.counts.sum()))
+
+    @property
+    def figures(self):
+        """{"mean_iou", "pixel_accuracy"} for a JSON file: an accuracy without labels is None."""
+        accuracy = self.pixel_accuracy
+        return {"mean_iou": self.mean_iou,
+                "pixel_accuracy": None if math.isnan(accuracy) else accuracy}

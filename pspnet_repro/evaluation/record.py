@@ -75,8 +75,8 @@ class CountsFile:
         found = difference(self._about, {key: value for key, value in saved.items()
                                          if key != "agreement"})
         if found:
-            raise UserError(f"{path}: holds a test with {found}; choose another folder or remove "
-                            "this file")
+            raise UserError(f"{path}: holds a test with {found}; give the old value to resume it, "
+                            "choose a new folder with --output, or remove this file")
 
     def append(self, number, counts):
         """Note the counts, (classes, classes) int64, of image `number` of the list."""

@@ -1,0 +1,1 @@
+"""Files of weights: whose they are, and what can be done with them."""
