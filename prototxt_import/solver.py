@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from pspnet_repro.errors import UserError
+from pspnet_repro.libm import expf, powf
 from pspnet_repro.solver import CaffeSGD, poly_rate
 from prototxt_import.net import CaffeNet
 from prototxt_import.prototxt import read_net, read_solver, training_state
@@ -35,9 +36,10 @@ def learning_rate(param, iteration):
     if param.lr_policy == "poly":
         return poly_rate(param.base_lr, iteration, param.max_iter, param.power)
     if param.lr_policy == "inv":
-        factor = (1 + gamma * np.float32(iteration)) ** np.float32(-param.power)
+        factor = powf(np.float32(1) + gamma * np.float32(iteration), -param.power)
     elif param.lr_policy == "sigmoid":
-        factor = 1 / (1 + np.exp(-gamma * np.float32(iteration - param.stepsize)))
+        steps = np.float32(iteration) - np.float32(param.stepsize)
+        factor = np.float32(1) / (np.float32(1) + np.float32(expf(-gamma * steps)))
     else:
         steps = {"fixed": 0, "exp": iteration,
                  "step": iteration // max(param.stepsize, 1),

@@ -1,17 +1,12 @@
 """The original's solver: the learning rate inside the momentum buffer, multipliers, poly."""
 
-import ctypes
 import math
 
 import numpy as np
 import torch
 
 from pspnet_repro import ops
-
-
-# The C library's, whose last place is not always the correctly rounded one.
-_powf = ctypes.CDLL("libm.so.6").powf
-_powf.argtypes, _powf.restype = (ctypes.c_float, ctypes.c_float), ctypes.c_float
+from pspnet_repro.libm import powf
 
 
 def poly_rate(base_lr, iteration, max_iter, power):
@@ -25,7 +20,7 @@ def poly_rate(base_lr, iteration, max_iter, power):
         The rate as a float that float32 holds exactly.
     """
     left = np.float32(1) - np.float32(iteration) / np.float32(max_iter)
-    return float(np.float32(base_lr) * np.float32(_powf(left, power)))
+    return float(np.float32(base_lr) * np.float32(powf(left, power)))
 
 
 def parameter_groups(model, decay_bn=False):

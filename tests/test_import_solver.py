@@ -137,6 +137,18 @@ def test_learning_rate(tmp_path, text, rate):
     assert solver.learning_rate == pytest.approx(rate, rel=1e-6)
 
 
+@pytest.mark.parametrize("fields, rates", [
+    ({"lr_policy": "inv", "gamma": 1e-4, "power": 0.75},
+     {1: "0x1.47a7cap-7", 1000: "0x1.3112fcp-7", 77_777: "0x1.01063ep-9"}),
+    ({"lr_policy": "sigmoid", "gamma": -1e-3, "stepsize": 5000},
+     {1: "0x1.457c14p-7", 1000: "0x1.41c948p-7", 77_777: "0x1.48d04ap-112", 123_457: "0x0p+0"})])
+def test_learning_rates_have_the_bits_of_the_c_library(fields, rates):
+    """Printed by a C program with powf and expf."""
+    param = caffe_pb2.SolverParameter(base_lr=0.01, **fields)
+    for iteration, rate in rates.items():
+        assert learning_rate(param, iteration) == float.fromhex(rate)
+
+
 def test_learning_rate_is_float32():
     param = caffe_pb2.SolverParameter(lr_policy="fixed", base_lr=0.1)
     assert learning_rate(param, 3) == np.float32(0.1)
