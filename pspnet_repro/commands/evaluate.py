@@ -113,6 +113,8 @@ def _test(args, net, data, pairs, protocol, predictions, record, processes):
 def _write_results(matrix, classes, about, images, failed, output):
     """Write result.json and confusion.png and print the figures."""
     figures = {"mean_iou": matrix.mean_iou, "pixel_accuracy": matrix.pixel_accuracy,
+               "mean_accuracy": matrix.mean_accuracy,
+               "frequency_weighted_iou": matrix.frequency_weighted_iou, "score": matrix.score,
                "classes": classes.names, "iou": matrix.iou.tolist(),
                "confusion": matrix.counts.tolist(), "images": images - failed,
                "failed": failed, **about}
@@ -123,4 +125,7 @@ def _write_results(matrix, classes, about, images, failed, output):
         print(f"class {k:3d}  {name:{width}}  IoU {100 * iou:6.2f}")
     print(f"mean IoU {100 * matrix.mean_iou:.2f}  pixel accuracy "
           f"{100 * matrix.pixel_accuracy:.2f}")
+    print(f"mean class accuracy {100 * matrix.mean_accuracy:.2f}  frequency-weighted IoU "
+          f"{100 * matrix.frequency_weighted_iou:.2f}  score {100 * matrix.score:.2f} = (mean "
+          "IoU + pixel accuracy) / 2")
     print(f"written to {output}: result.json, confusion.png")

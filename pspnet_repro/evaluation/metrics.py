@@ -1,5 +1,7 @@
 """Mean IoU and pixel accuracy as the authors' script counts them."""
 
+import math
+
 import numpy as np
 
 
@@ -77,3 +79,37 @@ class ConfusionMatrix:
     def pixel_accuracy(self):
         """Share of labelled pixels that are right; 0 without labels."""
         return float(accuracy(self.intersection, self.counts.sum()))
+
+    @property
+    def mean_accuracy(self):
+        """Mean over the classes that occur in the labels of the share of a class's pixels that are
+        right; NaN without labels.
+
+        Source: Long, Shelhamer, Darrell 2015, section 5 (mean accuracy).
+        """
+        labelled = self.counts.sum(1)
+        occurs = labelled > 0
+        if not occurs.any():
+            return math.nan
+        return float((self.intersection[occurs] / labelled[occurs]).mean())
+
+    @property
+    def frequency_weighted_iou(self):
+        """Mean of the classes' IoU, weighted by their share of the labelled pixels; NaN without
+        labels.
+
+        Source: Long, Shelhamer, Darrell 2015, section 5 (frequency weighted IU).
+        """
+        labelled = self.counts.sum(1)
+        occurs = labelled > 0
+        if not occurs.any():
+            return math.nan
+        # A class that occurs has a union, so the script's eps, which keeps 1 from being reached,
+        # is not needed.
+        iou = self.intersection[occurs] / self.union[occurs]
+        return float((labelled[occurs] * iou).sum() / labelled.sum())
+
+    @property
+    def score(self):
+        """(mean IoU + pixel accuracy) / 2, the challenge's final score (paper, Table 5)."""
+        return (self.mean_iou + self.pixel_accuracy) / 2
