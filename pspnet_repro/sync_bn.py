@@ -107,7 +107,8 @@ class SyncBatchNorm2d(nn.Module):
 
     y = weight * (x - mean) / sqrt(var + eps) + bias, channel by channel. In training mean and var
     are the batch's, and running = (1 - momentum) * running + momentum * batch; otherwise they are
-    the running values, and weight and bias get no gradient (the original's `frozen`).
+    the running values, and weight and bias get no gradient (the original's `frozen`); `freeze`
+    makes that so in training mode too.
     `variance` says how the batch's variance is counted:
 
     - "biased" (layer BN of the released program): sum / m, to normalize and to remember;
@@ -144,6 +145,8 @@ class SyncBatchNorm2d(nn.Module):
     Source: layers BN and SyncBN.
     """
 
+    frozen = False  # see `freeze`
+
     def __init__(self, channels, eps=1e-5, momentum=0.05, variance="unbiased",
                  process_group=None, initial_running_var=1.0):
         super().__init__()
@@ -161,7 +164,18 @@ class SyncBatchNorm2d(nn.Module):
 
     def extra_repr(self):
         return (f"{self.channels}, eps={self.eps}, momentum={self.momentum}, "
-                f"variance={self.variance!r}")
+                f"variance={self.variance!r}" + ", frozen" * self.frozen)
+
+    def freeze(self):
+        """Fix running values, weight and bias for good: `train()` does not free them.
+
+        Source: `frozen: true` of layer BN.
+        """
+        self.frozen = True
+        self.requires_grad_(False).eval()
+
+    def train(self, mode=True):
+        return super().train(mode and not self.frozen)
 
     def forward(self, input, relu=False):
         """Normalize; with `relu` also the ReLU of it, in the same pass."""
@@ -221,8 +235,13 @@ class SyncBatchNorm2d(nn.Module):
             module: any module; changed in place, except where it is itself a layer to replace.
         Returns:
             The module, or the layer that replaces it.
+        Raises:
+            ValueError: a frozen layer: torch's would learn again after `train()`.
         """
-        def make(layer, _name):
+        def make(layer, name):
+            if layer.frozen:
+                raise ValueError(f"{name or 'module'} must not be frozen to become a layer of "
+                                 f"torch, which `train()` would free: convert before `freeze`")
             if layer.process_group is distributed.LOCAL:
                 return nn.BatchNorm2d(layer.channels, layer.eps, layer.momentum)
             return nn.SyncBatchNorm(layer.channels, layer.eps, layer.momentum,

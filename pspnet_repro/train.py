@@ -20,6 +20,7 @@ from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.dataset import TrainingSequence, batches
 from pspnet_repro.data.lists import check_classes
 from pspnet_repro.errors import UsageError, UserError, first_line
+from pspnet_repro.freezing import check_frozen, freeze, learning
 from pspnet_repro.initial_weights import load_initial_weights, model_with_structure
 from pspnet_repro.loss import guided_loss
 from pspnet_repro.pspnet import PSPNet
@@ -52,6 +53,7 @@ class TrainSettings:
         seed: of initial weights, order, augmentation and dropout.
         threads: of the computation in each process; sums, and so bits, can depend on it.
         initial_weights: SHA-256 of the file that the weights start from, set by `train`.
+        freeze_bn, freeze_backbone: what does not learn, see freezing.freeze.
     """
 
     model: dict
@@ -74,10 +76,19 @@ class TrainSettings:
     seed: int = 0
     threads: int = 2
     initial_weights: str | None = None
+    freeze_bn: str | None = None
+    freeze_backbone: bool = False
 
     def to_json(self):
-        """Plain data, the same after a round trip through JSON."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        """Plain data, the same after a round trip through JSON.
+
+        What is not frozen is left out: digests and folders of trainings without it stay valid.
+        """
+        plain = dataclasses.asdict(self)
+        for name in ("freeze_bn", "freeze_backbone"):
+            if not plain[name]:
+                del plain[name]
+        return json.loads(json.dumps(plain))
 
 
 def weights_digest(model):
@@ -191,7 +202,8 @@ def _build(settings, processes):
             raise ValueError(f"arithmetic original has each process's own statistics: it is for "
                              f"one process, got {processes.size}")
         model.check_crop(settings.crop_size)
-        solver = CaffeSGD(parameter_groups(model, settings.decay_bn), settings.base_lr,
+        freeze(model, settings.freeze_bn, settings.freeze_backbone)
+        solver = CaffeSGD(learning(parameter_groups(model, settings.decay_bn)), settings.base_lr,
                           settings.momentum, settings.weight_decay, settings.iter_size,
                           settings.rate_in_momentum)
     except (TypeError, ValueError, OverflowError, RuntimeError, MemoryError) as error:
@@ -256,6 +268,7 @@ def _train(settings, pairs, output, processes, device, workers, checkpoint_secon
     if processes.on_first(finished):
         return weights_path
     origin = load_initial_weights(model, initial_weights) if initial_weights else []
+    origin += check_frozen(model)
     initial_digest = weights_digest(model)
     processes.check_alike(json.dumps([settings.to_json(), initial_digest]),
                           "settings and initial weights")

@@ -85,6 +85,10 @@ def test_evaluate_writes_figures(data, weights, tmp_path, capfd):
     assert figures["classes"] == ["dust", "sea", "wide land", "sky"] and figures["failed"] == 0
     assert figures["protocol"]["crop_size"] == 89 and figures["images"] == 5
     assert f"mean IoU {100 * figures['mean_iou']:.2f}  pixel accuracy " in said
+    for name, words in (("mean_accuracy", "mean class accuracy"), ("score", "score"),
+                        ("frequency_weighted_iou", "frequency-weighted IoU")):
+        assert figures[name] == pytest.approx(getattr(wanted, name), abs=2e-3)
+        assert f"{words} {100 * figures[name]:.2f} " in said
     assert f"class   2  wide land  IoU {100 * figures['iou'][2]:6.2f}" in said
     assert cv2.imread(str(out / "confusion.png")).shape[2] == 3
     assert not (out / "predictions").exists()

@@ -20,8 +20,10 @@ from pspnet_repro.distributed import FailedElsewhere, ProcessLost, Processes
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import Protocol
 from pspnet_repro.evaluation.evaluate import evaluate
+from pspnet_repro.freezing import freeze, learning
 from pspnet_repro.run_folder import Interrupted
 from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
+from pspnet_repro.sync_bn import SyncBatchNorm2d
 from pspnet_repro.train import (TrainSettings, _build, average_backward, train,
                                 weights_digest)
 from pspnet_repro.visualize import write_png
@@ -131,14 +133,23 @@ def test_mistakes_of_the_first_process_end_all(two, kind):
                                              ("FailedElsewhere", "no space")]
 
 
-def _follow(rank, dtype, size):
-    """Ten iterations on given images; parameters and running values afterwards."""
+def _follow(rank, dtype, size, frozen):
+    """Ten iterations on given images; parameters and running values afterwards.
+
+    What is frozen has the statistics of the first images.
+    """
     processes = Processes(rank, size)
     settings = _settings_of(CALM)
     torch.manual_seed(0)
     model = PSPNet(**CALM, initial_running_var=0.0).to(dtype).train()
-    solver = CaffeSGD(parameter_groups(model), SLOW)
     generator = torch.Generator().manual_seed(7)
+    if frozen:
+        for module in model.modules():
+            if isinstance(module, SyncBatchNorm2d):
+                module.momentum = 1.0
+        model(torch.randn((8, 3, 57, 57), generator=generator, dtype=torch.float64).to(dtype) * 60)
+        freeze(model, **frozen)
+    solver = CaffeSGD(learning(parameter_groups(model)), SLOW)
     slots = processes.split(8)
     for iteration in range(10):
         images = torch.randn((8, 3, 57, 57), generator=generator, dtype=torch.float64) * 60
@@ -169,12 +180,13 @@ def _settings_of(model):
     return TrainSettings(model=model, data="test", list_sha256="", crop_size=57, threads=1)
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-9), (torch.float32, 2e-4)],
-                         ids=["float64", "float32"])
-def test_two_processes_follow_one(two, dtype, tolerance):
+@pytest.mark.parametrize("dtype, tolerance, frozen", [
+    (torch.float64, 1e-9, {}), (torch.float32, 2e-4, {}),
+    (torch.float64, 1e-9, {"backbone": True})], ids=["float64", "float32", "frozen-backbone"])
+def test_two_processes_follow_one(two, dtype, tolerance, frozen):
     """2 ranks x batch 4 against 1 x batch 8: the original's data parallelism is no other step."""
-    ranks = two.run(_follow, dtype, 2)
-    wanted = _follow(0, dtype, 1)
+    ranks = two.run(_follow, dtype, 2, frozen)
+    wanted = _follow(0, dtype, 1, frozen)
     for name, value in wanted.items():
         assert ranks[0][name].tobytes() == ranks[1][name].tobytes(), name
     assert _worst_error(ranks[0], wanted) <= tolerance

@@ -60,6 +60,27 @@ def test_what_is_said_overrides_the_recipe(cityscapes, asked, capfd, tmp_path, w
     assert (asked[0].crop_size, asked[0].max_iter) == (89, 5)
 
 
+@pytest.mark.parametrize("words, frozen", [
+    ((), (None, False)), (("--freeze-bn", "all"), ("all", False)),
+    (("--freeze-backbone",), (None, True)),
+    (("--freeze-bn", "backbone", "--freeze-backbone"), ("backbone", True))], ids=str)
+def test_what_is_frozen_is_a_setting(cityscapes, asked, capfd, tmp_path, words, frozen):
+    code, _, error = run(capfd, "train", "--data", f"cityscapes={cityscapes}",
+                         "--output", tmp_path / "run", *words)
+    assert code == 0, error
+    assert (asked[0].freeze_bn, asked[0].freeze_backbone) == frozen
+
+
+def test_random_weights_are_not_frozen(ade, capfd, tmp_path):  # noqa: F811
+    code, _, error = run(capfd, "train", "--data", f"ade20k={ade}", "--output", tmp_path / "run",
+                         *NET, "--crop-size", 41, "--freeze-backbone")
+    assert code == 2 and error.strip().count("\n") == 0
+    assert "start from trained weights (--initial-weights FILE)" in error
+    code, _, error = run(capfd, "train", "--data", f"ade20k={ade}", "--output", tmp_path / "run",
+                         "--freeze-bn", "head")
+    assert code == 2 and "--freeze-bn: invalid choice: 'head'" in error
+
+
 def test_classes_come_from_beside_the_list_or_must_be_said(asked, capfd, tmp_path):
     put(tmp_path / "a.png", GREY)
     (tmp_path / "train.txt").write_text("a.png a.png\n")

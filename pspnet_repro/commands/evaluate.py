@@ -124,4 +124,7 @@ def _write_results(matrix, classes, about, images, failed, output):
         print(f"class {k:3d}  {name:{width}}  IoU {100 * iou:6.2f}")
     print(f"mean IoU {100 * matrix.mean_iou:.2f}  pixel accuracy "
           f"{100 * matrix.pixel_accuracy:.2f}")
+    print(f"mean class accuracy {100 * matrix.mean_accuracy:.2f}  frequency-weighted IoU "
+          f"{100 * matrix.frequency_weighted_iou:.2f}  score {100 * matrix.score:.2f} = (mean "
+          "IoU + pixel accuracy) / 2")
     print(f"written to {output}: result.json, confusion.png")

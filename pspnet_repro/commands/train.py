@@ -9,6 +9,7 @@ from pspnet_repro.commands.arguments import (filled, numbers, path, pixels, posi
 from pspnet_repro.data.augment import NO_AUGMENTATION, PADDINGS, Augmentation
 from pspnet_repro.data.datasets import LAYOUTS, open_data
 from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.freezing import FREEZE_BN
 from pspnet_repro.train import TrainSettings, train
 
 
@@ -80,6 +81,15 @@ def add(commands):
                              "default: end")
     solver.add_argument("--seed", type=whole(0, 2 ** 63 - 1), default=0,
                         help="of everything random; default: %(default)s")
+    tuning = parser.add_argument_group(
+        "fine-tuning", "What is frozen stays as --initial-weights has it. By default nothing is.")
+    tuning.add_argument("--freeze-bn", choices=FREEZE_BN,
+                        help="fix running values, slope and bias of batch normalization, for small "
+                             "batches: in the backbone, or in all parts, which then must not start "
+                             "afresh")
+    tuning.add_argument("--freeze-backbone", action="store_true",
+                        help="fix the backbone, running values of its batch normalization "
+                             "included: a step takes less time and memory")
     parser.add_argument("--threads", type=processes, default=2,
                         help="threads of the computation; default: %(default)s")
     parser.add_argument("--workers", type=whole(0, 1024), default=0,
@@ -117,7 +127,8 @@ def run(args):
         batch_size=args.batch_size, iter_size=args.iter_size,
         max_iter=args.max_iter or recipe.max_iter, base_lr=args.base_lr,
         aux_weight=args.aux_weight, guidance=args.guidance,
-        augmentation=augmentation, seed=args.seed, threads=args.threads)
+        augmentation=augmentation, seed=args.seed, threads=args.threads,
+        freeze_bn=args.freeze_bn, freeze_backbone=args.freeze_backbone)
     facts = {"base_size": recipe.base_size}
     if known is not None:
         facts |= {"names": known.names, "palette_rgb": known.palette_rgb}

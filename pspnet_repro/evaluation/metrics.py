@@ -84,8 +84,42 @@ class ConfusionMatrix:
         return float(accuracy(self.intersection, self.counts.sum()))
 
     @property
+    def mean_accuracy(self):
+        """Mean over the classes that occur in the labels of the share of a class's pixels that are
+        right; NaN without labels.
+
+        Source: Long, Shelhamer, Darrell 2015, section 5 (mean accuracy).
+        """
+        labelled = self.counts.sum(1)
+        occurs = labelled > 0
+        if not occurs.any():
+            return math.nan
+        return float((self.intersection[occurs] / labelled[occurs]).mean())
+
+    @property
+    def frequency_weighted_iou(self):
+        """Mean of the classes' IoU, weighted by their share of the labelled pixels; NaN without
+        labels.
+
+        Source: Long, Shelhamer, Darrell 2015, section 5 (frequency weighted IU).
+        """
+        labelled = self.counts.sum(1)
+        occurs = labelled > 0
+        if not occurs.any():
+            return math.nan
+        # A class that occurs has a union, so the script's eps, which keeps 1 from being reached,
+        # is not needed.
+        iou = self.intersection[occurs] / self.union[occurs]
+        return float((labelled[occurs] * iou).sum() / labelled.sum())
+
+    @property
+    def score(self):
+        """(mean IoU + pixel accuracy) / 2, the challenge's final score (paper, Table 5)."""
+        return (self.mean_iou + self.pixel_accuracy) / 2
+
+    @property
     def figures(self):
-        """{"mean_iou", "pixel_accuracy"} for a JSON file: an accuracy without labels is None."""
-        accuracy = self.pixel_accuracy
-        return {"mean_iou": self.mean_iou,
-                "pixel_accuracy": None if math.isnan(accuracy) else accuracy}
+        """All figures but those of single classes, by name, for a JSON file: None for NaN."""
+        figures = {name: getattr(self, name) for name in (
+            "mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou", "score")}
+        return {name: None if math.isnan(figure) else figure for name, figure in figures.items()}

@@ -1,0 +1,66 @@
+"""Fine-tuning: parts of a network that stay as their initial weights have them."""
+
+from pspnet_repro.errors import UsageError
+from pspnet_repro.sync_bn import SyncBatchNorm2d
+
+FREEZE_BN = ("backbone", "all")
+
+
+def freeze(model, bn=None, backbone=False):
+    """Fix parts of a PSPNet in place; `train()` does not free them.
+
+    Args:
+        model: a PSPNet.
+        bn: whose batch normalization is fixed, see SyncBatchNorm2d.freeze: "backbone", "all" or
+            None.
+        backbone: the backbone's parameters do not learn and its batch normalization is fixed: the
+            backward pass ends at its outputs.
+    Raises:
+        ValueError: another `bn`.
+    """
+    if bn is not None and bn not in FREEZE_BN:
+        raise ValueError(f"freeze_bn must be None, {' or '.join(FREEZE_BN)}, got {bn!r}")
+    if backbone:
+        model.backbone.requires_grad_(False)
+    if bn or backbone:
+        for module in (model if bn == "all" else model.backbone).modules():
+            if isinstance(module, SyncBatchNorm2d):
+                module.freeze()
+
+
+def learning(groups):
+    """Parameter groups (see solver.parameter_groups) without the parameters that are frozen."""
+    groups = [{**group, "params": [p for p in group["params"] if p.requires_grad]}
+              for group in groups]
+    return [group for group in groups if group["params"]]
+
+
+def check_frozen(model):
+    """Refuse frozen batch normalization that has no statistics to normalize by.
+
+    Args:
+        model: a PSPNet after `freeze`, with its initial weights.
+    Returns:
+        Sentences that say what is frozen, none where nothing is.
+    Raises:
+        UsageError: the running values of a frozen layer are those that every layer starts with:
+            mean 0, and one variance in all channels.
+    """
+    layers = {name: module for name, module in model.named_modules()
+              if isinstance(module, SyncBatchNorm2d) and module.frozen}
+    for name, layer in layers.items():
+        mean, var = layer.running_mean, layer.running_var
+        if not mean.any() and (var == var[0]).all():
+            way = ("start from trained weights (--initial-weights FILE)"
+                   if name.startswith("backbone.") else
+                   "freeze that of the backbone only (--freeze-bn backbone), or start from weights "
+                   "that have this part (--initial-weights FILE)")
+            raise UsageError(f"{name}: frozen batch normalization must have statistics, got the "
+                             f"initial running values, mean 0 and variance {var[0].item():g}: "
+                             f"{way}")
+    if not layers:
+        return []
+    learned, every = (sum(p.numel() for p in model.parameters() if p.requires_grad or whole)
+                      for whole in (False, True))
+    return [f"frozen: batch normalization of {len(layers)} layers; {learned} of {every} "
+            "parameters learn"]
