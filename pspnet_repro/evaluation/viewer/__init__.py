@@ -84,7 +84,7 @@ def write_viewer(path, title, classes, images, networks):
     write_atomically(path, write)
     if not smaller:
         return ""
-    return (f"{path}: {smaller} of its pictures are shown at less than {SIDES[0]} pixels, because "
+    return (f"{path}: {smaller} of its pictures had to shrink below {SIDES[0]} pixels, because "
             f"each may take {PICTURE_BYTES // 1000} kB")
 
 

@@ -61,5 +61,5 @@ def png_url(values, palette_rgb=None):
         colours = _chunk(b"PLTE", table.tobytes()) + _chunk(b"tRNS", alpha.tobytes())
     header = struct.pack(">IIBBBBB", width, height, 8, 0 if palette_rgb is None else 3, 0, 0, 0)
     data = (b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + colours
-            + _chunk(b"IDAT", zlib.compress(rows.tobytes(), 9)) + _chunk(b"IEND", b""))
+            + _chunk(b"IDAT", zlib.compress(rows.tobytes(), 8)) + _chunk(b"IEND", b""))
     return f"data:image/png;base64,{base64.b64encode(data).decode()}"

@@ -73,13 +73,16 @@ def picture(number, image, classes, networks):
     labels |= {layer: image.predictions[name] for layer, name in enumerate(networks, 2)}
     extent = image.image_rgb.shape[:2]
     usual = scaled(*extent, SIDES[0])
-    start = _thumbnail(image, labels, classes)
-    end = f'</div><ul class="legend">{_legend(labels, classes)}</ul></section></li>\n'
+    counts = {layer: np.bincount(label.ravel(), minlength=UNLABELLED + 1)
+              for layer, label in labels.items()}
+    largest = {layer: _largest(count, classes.names) for layer, count in counts.items()}
+    start = _thumbnail(image, list(largest.values()))
+    end = f'</div><ul class="legend">{_legend(counts, classes)}</ul></section></li>\n'
     for side in SIDES:
         size = scaled(*extent, side)
         shrunk = shrink(image.image_rgb, size)
-        figures = "".join(_label_figure(number, layer, label, size, image, classes, networks)
-                          for layer, label in labels.items())
+        figures = "".join(_label_figure(number, layer, size, image, classes, networks, label,
+                                        largest[layer]) for layer, label in labels.items())
         for quality in QUALITIES:
             html = (start + _heading(image, size, usual)
                     + _photograph_figure(number, image, shrunk, quality) + figures + end)
@@ -88,19 +91,18 @@ def picture(number, image, classes, networks):
     return html, size != usual
 
 
-def _largest(label, names):
+def _largest(counts, names):
     """The largest classes of a label map, for those who do not see it."""
-    counts = np.bincount(label.ravel(), minlength=UNLABELLED)[:len(names)]
-    order = [k for k in np.argsort(-counts, kind="stable")[:3] if counts[k]]
-    return ", ".join(f"{_html(names[k])} {counts[k] / label.size:.0%}" for k in order) or (
+    order = [k for k in np.argsort(-counts[:len(names)], kind="stable")[:3] if counts[k]]
+    return ", ".join(f"{_html(names[k])} {counts[k] / counts.sum():.0%}" for k in order) or (
         "unlabelled")
 
 
-def _thumbnail(image, labels, classes):
+def _thumbnail(image, largest):
     pixels = shrink(image.image_rgb, scaled(*image.image_rgb.shape[:2], THUMBNAIL_SIDE))
-    summary = [_largest(label, classes.names) for label in labels.values()][:1]
     name = _html(image.name)
-    return (f'<li><button type="button" class="thumbnail"><img alt="{": ".join([name, *summary])}" '
+    alt = ": ".join([name, *largest[:1]])
+    return (f'<li><button type="button" class="thumbnail"><img alt="{alt}" '
             f'src="{jpeg_url(pixels, 70)}"><span aria-hidden="true"><bdi>{name}</bdi></span>'
             "</button>\n")
 
@@ -127,7 +129,7 @@ def _photograph_figure(number, image, pixels, quality):
     return _figure(0, (height, width), f"{_html(image.name)}, photograph", "Photograph", content)
 
 
-def _label_figure(number, layer, label, size, image, classes, networks):
+def _label_figure(number, layer, size, image, classes, networks, label, largest):
     name = _layers(networks)[layer]
     data = ""
     if layer > 1 and name in (image.confidence or {}):
@@ -143,13 +145,12 @@ def _label_figure(number, layer, label, size, image, classes, networks):
     height, width = size
     content = (f'<use href="#p{number}"/><image class="labels" width="{width}" height="{height}" '
                f'href="{png_url(nearest(label, size), classes.palette_rgb)}"/>')
-    alt = f"{_html(image.name)}, {_html(name)}: {_largest(label, classes.names)}"
+    alt = f"{_html(image.name)}, {_html(name)}: {largest}"
     return _figure(layer, size, alt, name, content, data)
 
 
-def _legend(labels, classes):
-    present = np.zeros(UNLABELLED + 1, bool)
-    for label in labels.values():
-        present[np.unique(label)] = True
-    return "".join(f"<li>{_swatch(rgb)}<bdi>{_html(name)}</bdi></li>" for k, (name, rgb)
-                   in enumerate(zip(classes.names, classes.palette_rgb, strict=True)) if present[k])
+def _legend(counts, classes):
+    present = sum(counts.values(), np.zeros(UNLABELLED + 1, int))
+    entries = zip(classes.names, classes.palette_rgb, strict=True)
+    return "".join(f"<li>{_swatch(rgb)}<bdi>{_html(name)}</bdi></li>"
+                   for k, (name, rgb) in enumerate(entries) if present[k])
