@@ -1,6 +1,7 @@
 # PYTHON: the interpreter. VENV: folder of the virtual environment; empty builds into PYTHON itself
 # and installs nothing. TORCH, TORCH_INDEX: which torch to install, and an index to take it from.
 # SETTINGS: further arguments of run_table.py. BENCH: the folder where make bench leaves figures.
+# CUDA_TORCH, CUDA_VENV: the torch that make cuda-link-check builds with, and where it lies.
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
@@ -8,20 +9,27 @@ TORCH_INDEX ?=
 MAX_JOBS ?= 2
 SETTINGS ?=
 BENCH ?= experiments/runs/bench
+CUDA_TORCH ?= torch==2.14.1
+CUDA_VENV ?= build/cuda-venv
+OPERATOR_TESTS := ops ops_golden ops_rejects batch_norm scores winograd original_arithmetic
 
 PY := $(if $(VENV),$(VENV)/bin/python,$(PYTHON))
 INSTALLED := $(if $(VENV),$(VENV)/.installed)
 BUILT := build/.built
 # What the build and the environment depend on besides files; a changed value makes them anew.
-BUILD_SETTINGS := $(PY) USE_CUDA=$(USE_CUDA) FORCE_CUDA=$(FORCE_CUDA) MARCH=$(PSPNET_MARCH)
+BUILD_SETTINGS := $(PY) USE_CUDA=$(USE_CUDA) FORCE_CUDA=$(FORCE_CUDA) MARCH=$(PSPNET_MARCH) \
+    CUDA_HOME=$(CUDA_HOME) CUDA_PATH=$(CUDA_PATH) ARCHITECTURES=$(TORCH_CUDA_ARCH_LIST)
 INSTALL_SETTINGS := $(PYTHON) $(TORCH) $(TORCH_INDEX)
 # Writes $(2) into the file $(1) unless it holds just that.
 remember = mkdir -p $(dir $(1)) && { echo '$(2)' | cmp -s - $(1) || echo '$(2)' > $(1); }
+# Runs $(1) setup.py $(3) and shows what it decided about CUDA, or its words $(2) where it fails.
+compile = if MAX_JOBS=$(MAX_JOBS) $(1) setup.py --quiet $(3) > $(2) 2>&1; \
+    then grep '^setup.py: ' $(2); else cat $(2); exit 1; fi
 SOURCES := setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu)
 
-.PHONY: help build test test-cuda cuda-check table tables bench clean always
+.PHONY: help build test test-cuda cuda-check cuda-link-check table tables bench clean always
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 24
 
 build: $(BUILT)  ## set up the virtual environment and compile the extension
 
@@ -36,6 +44,16 @@ test-cuda: build  ## run the kernels' tests on the GPU, also under compute-sanit
 cuda-check: build  ## compile the CUDA kernels with nvcc, where there is one, and print what they take
 	$(PY) tests/cuda_check.py
 
+cuda-link-check: python = $(abspath $(CUDA_VENV)/bin/python)
+cuda-link-check:  ## compile, link and import with a torch for CUDA in build/cuda, without a GPU; test there
+	@$(MAKE) --no-print-directory $(CUDA_VENV)/.installed VENV=$(CUDA_VENV) TORCH='$(CUDA_TORCH)'
+	@rm -rf build/cuda/lib && mkdir -p build/cuda
+	@echo "compiling csrc for CUDA; the compiler's words go to build/cuda/log.txt"
+	@export FORCE_CUDA=1; $(call compile,$(python),build/cuda/log.txt,egg_info \
+	    --egg-base build/cuda build --build-lib build/cuda/lib --build-temp build/cuda/temp)
+	cd build/cuda && PYTHONPATH=lib $(python) ../../tests/cuda_link_check.py
+	cd build/cuda && PYTHONPATH=lib $(python) -m pytest $(OPERATOR_TESTS:%=../../tests/test_%.py)
+
 table: build  ## train and test the rows of Table 1 on the embedded scenes
 	$(PY) experiments/run_table.py --table 1 --profile mini $(SETTINGS)
 
@@ -49,14 +67,12 @@ bench: build  ## time the operators against torch's own, and whole networks agai
 	$(PY) experiments/bench_ops.py
 	$(PY) experiments/bench_net.py --output $(BENCH)
 
-clean:  ## remove what was built; the virtual environment and results stay
+clean:  ## remove what was built, build/cuda-venv too; .venv and results stay
 	rm -rf build pspnet_repro/_C*.so
 
 $(BUILT): $(SOURCES) $(INSTALLED) build/.settings
 	@echo "compiling csrc; the compiler's words go to build/log.txt"
-	@MAX_JOBS=$(MAX_JOBS) $(PY) setup.py --quiet build_ext --inplace > build/log.txt 2>&1; \
-	    code=$$?; grep '^setup.py: ' build/log.txt; \
-	    if [ $$code -ne 0 ]; then cat build/log.txt; exit 1; fi
+	@$(call compile,$(PY),build/log.txt,build_ext --inplace)
 	@touch $@
 
 build/.settings: always

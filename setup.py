@@ -1,8 +1,10 @@
 """Compiles the one extension, pspnet_repro._C, and prints what was decided about CUDA.
 
 USE_CUDA=0 leaves CUDA out, FORCE_CUDA=1 insists on it; otherwise it is built when torch was built
-for CUDA and an nvcc of the same major version is found. PSPNET_MARCH names the processor to
-compile for (default: native, the one that compiles).
+for CUDA and a toolkit of the same major version is found: the one that CUDA_HOME names, else that
+of the nvcc on the PATH, else /usr/local/cuda. No GPU is needed. TORCH_CUDA_ARCH_LIST names the
+architectures to compile for (default: ARCHITECTURES). PSPNET_MARCH names the processor to compile
+for (default: native, the one that compiles).
 """
 
 import os
@@ -11,47 +13,183 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parent
+DEFAULT_HOME = Path("/usr/local/cuda")
+# Code for 8.0 runs on 8.6 and 8.9 too; a card newer than the last compiles its PTX at first use.
+ARCHITECTURES = ("7.5", "8.0", "9.0")
+WAYS_ON = "name a toolkit with CUDA_HOME=/folder/of/toolkit, or leave CUDA out with USE_CUDA=0"
 
 
-def nvcc_version(cuda_home):
-    """Version of nvcc in cuda_home or on the PATH as "13.0", or None."""
-    nvcc = Path(cuda_home, "bin", "nvcc") if cuda_home else shutil.which("nvcc")
-    if not nvcc or not Path(nvcc).exists():
-        return None
-    said = subprocess.run([str(nvcc), "--version"], capture_output=True, text=True, check=False)
-    found = re.search(r"release (\d+\.\d+)", said.stdout)
-    return found.group(1) if found else None
+class Obstacle(Exception):
+    """Why CUDA cannot be built here, and the way on."""
 
 
-def decide_cuda(environ, torch_cuda, nvcc, sources):
-    """Whether to build CUDA, and why; SystemExit where FORCE_CUDA=1 cannot be met.
+class Toolkit(NamedTuple):
+    """A CUDA toolkit, as its nvcc describes it."""
+
+    nvcc: Path
+    version: str  # "13.0"
+    home: Path  # holds bin/nvcc
+    headers: Path  # holds cuda_runtime.h
+    libraries: tuple  # folders that may hold libcudart
+    architectures: tuple  # all that nvcc compiles for: "7.5", "10.3"
+
+
+def ask(nvcc, *arguments):
+    """What nvcc prints on both channels, whatever its exit code."""
+    try:
+        run = subprocess.run([str(nvcc), *arguments], capture_output=True, text=True,
+                             errors="replace", check=False)
+    except OSError as error:
+        raise Obstacle(f"{nvcc} cannot be run ({error.strerror}): {WAYS_ON}") from error
+    return run.stdout + run.stderr
+
+
+def read_toolkit(nvcc):
+    """The Toolkit of an nvcc, which may be a link, or a script that calls another nvcc.
+
+    Raises:
+        Obstacle: nvcc does not work, or its headers are missing.
+    """
+    nvcc = Path(os.path.abspath(nvcc))
+    version = re.search(r"release (\d+\.\d+)", ask(nvcc, "--version"))
+    if version is None:
+        raise Obstacle(f"`{nvcc} --version` prints no release: {WAYS_ON}")
+    # A script's folder tells nothing; the nvcc that it calls names its own folders in a dry run.
+    plan = ask(nvcc, "--dryrun", "-x", "cu", "-c", "/dev/null", "-o", "/dev/null")
+    named = dict(re.findall(r"^#\$ (TOP|INCLUDES|LIBRARIES)=(.*)$", plan, re.MULTILINE))
+    homes = _folders([named.get("TOP", nvcc.parents[1]), nvcc.resolve().parents[1],
+                      nvcc.parents[1]])
+    homes = [home for home in homes if (home / "bin" / "nvcc").exists()]
+    includes = _folders([*_values("-I", named.get("INCLUDES", "")),
+                         *(home / "include" for home in homes)])
+    headers = [folder for folder in includes if (folder / "cuda_runtime.h").is_file()]
+    if not homes or not headers:
+        raise Obstacle(f"the headers of {nvcc} are missing (no cuda_runtime.h in "
+                       f"{', '.join(map(str, includes)) or nvcc.parents[1]}): {WAYS_ON}")
+    libraries = _folders([*_values("-L", named.get("LIBRARIES", "")),
+                          *(home / name for home in homes for name in ("lib64", "lib"))])
+    known = re.findall(r"compute_(\d+)(\d)\b", ask(nvcc, "--list-gpu-arch"))
+    return Toolkit(nvcc, version.group(1), homes[0], headers[0], tuple(libraries),
+                   tuple(f"{major}.{minor}" for major, minor in known))
+
+
+def _folders(paths):
+    """Normal paths, each once."""
+    return list(dict.fromkeys(Path(os.path.normpath(path)) for path in paths))
+
+
+def _values(flag, words):
+    """The values of one flag, quoted or not, in a line for the shell."""
+    return [quoted or bare for quoted, bare in re.findall(rf'"{flag}([^"]+)"|{flag}(\S+)', words)]
+
+
+def find_toolkit(torch_cuda=None):
+    """The Toolkit to compile with.
 
     Args:
-        environ: mapping with USE_CUDA and FORCE_CUDA.
-        torch_cuda: torch.version.cuda, None for a CPU build of torch.
-        nvcc: version of nvcc or None.
-        sources: the CUDA sources of csrc/cuda.
+        torch_cuda: torch.version.cuda; None takes a toolkit of any version.
+    Raises:
+        Obstacle: no place holds a whole toolkit of torch's major version; says why the first does.
     """
-    force = environ.get("FORCE_CUDA") == "1"
-    if environ.get("USE_CUDA") == "0":
+    variable = next((name for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)), None)
+    if variable:
+        places = [Path(os.environ[variable], "bin", "nvcc")]
+        missing = f"{variable}={os.environ[variable]} holds no bin/nvcc"
+    else:
+        places = [Path(shutil.which("nvcc") or ""), DEFAULT_HOME / "bin" / "nvcc"]
+        missing = f"no nvcc found on the PATH or in {DEFAULT_HOME}"
+    obstacles = []
+    for nvcc in filter(Path.is_file, places):
+        try:
+            toolkit = read_toolkit(nvcc)
+            if torch_cuda and toolkit.version.split(".")[0] != torch_cuda.split(".")[0]:
+                raise Obstacle(f"{nvcc} is of CUDA {toolkit.version} but torch has CUDA "
+                               f"{torch_cuda}: {WAYS_ON}")
+            return toolkit
+        except Obstacle as obstacle:
+            obstacles.append(obstacle)
+    raise obstacles[0] if obstacles else Obstacle(f"{missing}: {WAYS_ON}")
+
+
+def find_cudart(toolkit, packages):
+    """The file of CUDA's runtime library to link with: the toolkit's, else the one beside torch.
+
+    Args:
+        toolkit: a Toolkit.
+        packages: the folder that torch's package lies in, and those packages of pip's that hold
+            the library without the name that a linker looks for.
+    Raises:
+        Obstacle: there is none.
+    """
+    major = toolkit.version.split(".")[0]
+    for folder in (*toolkit.libraries, *sorted(Path(packages).glob("nvidia/*/lib"))):
+        for name in ("libcudart.so", f"libcudart.so.{major}*"):
+            for path in sorted(folder.glob(name)):
+                return path
+    raise Obstacle(f"libcudart.so is neither in {', '.join(map(str, toolkit.libraries))} nor "
+                   f"beside torch: {WAYS_ON}")
+
+
+def choose_architectures(toolkit):
+    """TORCH_CUDA_ARCH_LIST where set, else what nvcc knows of ARCHITECTURES, with the last's PTX.
+
+    Raises:
+        Obstacle: torch cannot read the list, or nvcc cannot compile for it.
+    """
+    from torch.utils import cpp_extension
+
+    can = f"nvcc {toolkit.version} can compile for {', '.join(toolkit.architectures)}"
+    listed = os.environ.get("TORCH_CUDA_ARCH_LIST")
+    if not listed:
+        chosen = [name for name in ARCHITECTURES if name in toolkit.architectures]
+        if not chosen:
+            raise Obstacle(f"{can}, none of {', '.join(ARCHITECTURES)}: name architectures with "
+                           "TORCH_CUDA_ARCH_LIST, or leave CUDA out with USE_CUDA=0")
+        return ";".join(chosen) + "+PTX"
+    try:
+        flags = " ".join(cpp_extension._get_cuda_arch_flags())
+    except (ValueError, IndexError) as error:  # the latter for "native" without a GPU
+        raise Obstacle(f"torch finds no architectures in TORCH_CUDA_ARCH_LIST={listed} on this "
+                       "machine: write it like 8.0;9.0+PTX, or unset it") from error
+    named = {f"{major}.{minor}" for major, minor in re.findall(r"arch=compute_(\d+)(\d)", flags)}
+    if not named <= set(toolkit.architectures):
+        raise Obstacle(f"TORCH_CUDA_ARCH_LIST={listed}, but {can}: change the list, or unset it")
+    return listed
+
+
+def decide_cuda(torch_cuda, sources, packages):
+    """(toolkit, libcudart, architectures) or None, and why; SystemExit with FORCE_CUDA=1.
+
+    Args:
+        torch_cuda: torch.version.cuda, None for a CPU build of torch.
+        sources: the CUDA sources of csrc/cuda.
+        packages: the folder that torch's package lies in.
+    """
+    force = os.environ.get("FORCE_CUDA") == "1"
+    if os.environ.get("USE_CUDA") == "0":
         if force:
             raise SystemExit("setup.py: USE_CUDA=0 and FORCE_CUDA=1 exclude each other")
-        return False, "USE_CUDA=0"
-    if torch_cuda is None:
-        obstacle = "this torch was built without CUDA"
-    elif nvcc is None:
-        obstacle = f"no nvcc found (torch has CUDA {torch_cuda})"
-    elif nvcc.split(".")[0] != torch_cuda.split(".")[0]:
-        obstacle = f"nvcc is {nvcc} but torch has CUDA {torch_cuda}"
-    elif not sources:
-        obstacle = "csrc/cuda holds no kernels"
-    else:
-        return True, f"nvcc {nvcc} and torch's CUDA {torch_cuda} agree"
-    if force:
-        raise SystemExit(f"setup.py: FORCE_CUDA=1, but {obstacle}")
-    return False, obstacle
+        return None, "USE_CUDA=0"
+    try:
+        if torch_cuda is None:
+            raise Obstacle("this torch was built without CUDA")
+        if not sources:
+            raise Obstacle("csrc/cuda holds no kernels")
+        toolkit = find_toolkit(torch_cuda)
+        cudart = find_cudart(toolkit, packages)
+        architectures = choose_architectures(toolkit)
+    except Obstacle as obstacle:
+        if force:
+            raise SystemExit(f"setup.py: FORCE_CUDA=1, but {obstacle}") from obstacle
+        return None, str(obstacle)
+    source = ("TORCH_CUDA_ARCH_LIST" if os.environ.get("TORCH_CUDA_ARCH_LIST")
+              else f"every card from {architectures[:3]} on")
+    return (toolkit, cudart, architectures), (
+        f"nvcc {toolkit.version} of {toolkit.home} and torch's CUDA {torch_cuda} agree; "
+        f"architectures {architectures} ({source})")
 
 
 def extension():
@@ -59,8 +197,7 @@ def extension():
     from torch.utils import cpp_extension
 
     cuda_sources = sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/cuda/*.c[up]*"))
-    nvcc = nvcc_version(cpp_extension.CUDA_HOME)
-    cuda, reason = decide_cuda(os.environ, torch.version.cuda, nvcc, cuda_sources)
+    cuda, reason = decide_cuda(torch.version.cuda, cuda_sources, Path(torch.__file__).parents[1])
     march = os.environ.get("PSPNET_MARCH", "native")
     print(f"setup.py: torch {torch.__version__}, CUDA {'on' if cuda else 'off'}: {reason}; "
           f"-march={march}")
@@ -73,9 +210,20 @@ def extension():
     compile_args = {"cxx": ["-O3", "-std=c++20", f"-march={march}", "-ffp-contract=off",
                             "-fopenmp", "-Wall", "-Wno-psabi"],
                     "nvcc": ["-O3", "-std=c++20", "-fmad=false"]}
-    kind = cpp_extension.CUDAExtension if cuda else cpp_extension.CppExtension
-    return kind("pspnet_repro._C", sources + (cuda_sources if cuda else []),
-                extra_compile_args=compile_args, extra_link_args=["-fopenmp"])
+    options = {"extra_compile_args": compile_args, "extra_link_args": ["-fopenmp"]}
+    if cuda is None:
+        return cpp_extension.CppExtension("pspnet_repro._C", sources, **options)
+    toolkit, cudart, architectures = cuda
+    # Torch takes the folder above the one that holds nvcc, which is no toolkit's for a script.
+    cpp_extension.CUDA_HOME = str(toolkit.home)
+    os.environ.setdefault("PYTORCH_NVCC", str(toolkit.nvcc))
+    os.environ["TORCH_CUDA_ARCH_LIST"] = architectures
+    built = cpp_extension.CUDAExtension(
+        "pspnet_repro._C", sources + cuda_sources, library_dirs=[str(cudart.parent)], **options)
+    built.include_dirs.append(str(toolkit.headers))
+    # The linker takes the name behind a colon as it is.
+    built.libraries = [f":{cudart.name}" if name == "cudart" else name for name in built.libraries]
+    return built
 
 
 if __name__ == "__main__":

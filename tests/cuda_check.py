@@ -3,9 +3,7 @@
 Exit code 1 where something does not compile or a kernel spills registers. Without nvcc it says so.
 """
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,6 +12,9 @@ from pathlib import Path
 from torch.utils import cpp_extension
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+import setup  # noqa: E402
+
 CUDA = ROOT / "csrc" / "cuda"
 ARCHITECTURES = ("sm_80", "sm_90")
 _USED = re.compile(r"Used (\d+) registers.*")
@@ -47,17 +48,11 @@ def _readable(names):
                    name.replace("(anonymous namespace)::", "")) for name in found]
 
 
-def find_path():
-    """Where nvcc may be: PATH, then the CUDA toolkit that torch sees."""
-    home = cpp_extension.CUDA_HOME
-    folders = [os.environ.get("PATH", ""), *([str(Path(home, "bin"))] if home else [])]
-    return os.pathsep.join(folders)
-
-
 def main():
-    nvcc = shutil.which("nvcc", path=find_path())
-    if nvcc is None:
-        print("no nvcc found: the kernels were not compiled for a GPU")
+    try:
+        toolkit = setup.find_toolkit()
+    except setup.Obstacle as obstacle:
+        print(f"the kernels were not compiled for a GPU: {obstacle}")
         return
     spilled = 0
     print(f"{'kernel':64} {'arch':6} {'registers':>9} {'shared':>6} {'spilled':>7}")
@@ -65,16 +60,13 @@ def main():
         for source in sorted(CUDA.glob("*.cu")):
             for architecture in ARCHITECTURES:
                 rows = resources(_run([
-                    nvcc, *cpp_extension.COMMON_NVCC_FLAGS, "-O3", "-std=c++20", "-fmad=false",
-                    f"-arch={architecture}", "-Xptxas", "-v", "-c", source, "-o",
+                    toolkit.nvcc, *cpp_extension.COMMON_NVCC_FLAGS, "-O3", "-std=c++20",
+                    "-fmad=false", f"-arch={architecture}", "-Xptxas", "-v", "-c", source, "-o",
                     Path(folder, "kernel.o")]))
                 for name, row in zip(_readable([row[0] for row in rows]), rows):
                     spilled += row[3]
                     print(f"{name[:64]:64} {architecture:6} {row[1]:9} {row[2]:6} {row[3]:7}")
-    # nvcc knows where its headers are.
-    plan = _run([nvcc, "--dryrun", "-x", "cu", "-c", "/dev/null", "-o", "/dev/null"])
-    headers = re.search(r'INCLUDES="-I([^"]+)"', plan).group(1).strip()
-    include = [f"-I{path}" for path in (*cpp_extension.include_paths(), headers)]
+    include = [f"-I{path}" for path in (*cpp_extension.include_paths(), toolkit.headers)]
     for source in sorted(CUDA.glob("*.cpp")):
         # A torch without CUDA lacks a header that it generates; nothing here needs it.
         _run(["c++", "-fsyntax-only", "-std=c++20", "-DC10_CUDA_NO_CMAKE_CONFIGURE_FILE",
