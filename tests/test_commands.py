@@ -14,7 +14,8 @@ from pspnet_repro import checkpoint
 from pspnet_repro.__main__ import main
 from pspnet_repro.commands.predict import output_names
 from pspnet_repro.data.classes import known_classes
-from pspnet_repro.data.lists import read_image, read_pair
+from pspnet_repro.data.images import read_image
+from pspnet_repro.data.pairs import read_pair
 from pspnet_repro.evaluation import ConfusionMatrix, predict_probabilities
 
 SIZES = ("--base-size", "96", "--crop-size", "89", "--threads", "1")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pspnet_repro.data.lists import has_alpha, read_image
+from pspnet_repro.data.images import has_alpha, read_image
 from pspnet_repro.errors import UserError
 
 

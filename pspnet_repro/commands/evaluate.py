@@ -13,7 +13,7 @@ from pspnet_repro.commands.arguments import (add_testing, classes_of, filled,
                                              network_for_testing, network_to_test, path,
                                              protocol_of, say_agreement, say_protocol)
 from pspnet_repro.data.datasets import LAYOUTS, open_data
-from pspnet_repro.data.lists import read_image
+from pspnet_repro.data.images import read_image
 from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.record import CountsFile

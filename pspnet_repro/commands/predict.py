@@ -10,7 +10,7 @@ from tqdm import tqdm
 from pspnet_repro.commands.arguments import (add_testing, classes_of, network_for_testing,
                                              network_to_test, path, protocol_of, say_agreement,
                                              say_protocol)
-from pspnet_repro.data.lists import has_alpha, read_image
+from pspnet_repro.data.images import has_alpha, read_image
 from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation import predict_stream
 from pspnet_repro.precision import arithmetic

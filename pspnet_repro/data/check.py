@@ -9,7 +9,8 @@ import numpy as np
 from tqdm import tqdm
 
 from pspnet_repro.data.datasets import CITYSCAPES_TABLE, IDENTITY
-from pspnet_repro.data.lists import allowed_values, read_image, read_label_file, spans
+from pspnet_repro.data.images import read_image
+from pspnet_repro.data.labels import allowed_values, read_label_file, spans
 from pspnet_repro.errors import UserError
 
 
@@ -136,7 +137,7 @@ def check_split(pairs, classes, palette_rgb, workers=2, progress=True):
     """Read every file of a split.
 
     Args:
-        pairs: list of data.lists.Pair.
+        pairs: list of data.pairs.Pair.
         classes: number of classes.
         palette_rgb: colours of the classes, to tell what coloured label files are.
         workers: threads.

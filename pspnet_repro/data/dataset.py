@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pspnet_repro.data.augment import augment
-from pspnet_repro.data.lists import read_pair
+from pspnet_repro.data.pairs import read_pair
 from pspnet_repro.errors import UserError, first_line
 
 
@@ -17,8 +17,8 @@ class TrainingSequence(Dataset):
     augmentation is drawn from (seed, p). So neither workers nor interruptions change anything.
 
     Args:
-        pairs: list of data.lists.Pair.
-        classes, zero_is_void: see data.lists.read_label.
+        pairs: list of data.pairs.Pair.
+        classes, zero_is_void: see data.labels.read_label.
         crop_size: side of the crops in pixels.
         augmentation: data.augment.Augmentation.
         seed: of order and augmentation.
