@@ -9,8 +9,9 @@ import numpy as np
 from tqdm import tqdm
 
 from pspnet_repro.data.datasets import CITYSCAPES_TABLE, IDENTITY
-from pspnet_repro.data.images import read_image
-from pspnet_repro.data.labels import allowed_values, read_label_file, spans
+from pspnet_repro.data.images import ImageDepth, read_image
+from pspnet_repro.data.labels import (ColouredLabel, LabelDepth, LabelFormat, allowed_values,
+                                      read_label_file, spans)
 from pspnet_repro.errors import UserError
 
 
@@ -47,9 +48,12 @@ class Findings:
 UNREADABLE = "files that cannot be used"
 COLOURED = "coloured label files"
 DEPTH = "label files of more or less than 8 bits a pixel"
+FORMAT = "label files whose format does not keep indices for certain"
+IMAGE_DEPTH = "images whose values have no certain brightness"
 SIZES = "labels of another size than their image"
 VALUES = "labels with values outside the classes"
 TWICE = "images that are listed twice"
+KINDS = {ImageDepth: IMAGE_DEPTH, LabelFormat: FORMAT, LabelDepth: DEPTH}
 
 
 def _colours(path):
@@ -67,14 +71,12 @@ def _examine(pair, classes, palette_rgb):
         if pair.label is None:
             return _File()
         values = read_label_file(pair.label)
-    except UserError as error:
-        if "a label must be one channel of 8 bits" not in str(error):
-            return _File((UNREADABLE, str(error)))
-        if "got shape" not in str(error):
-            return _File((DEPTH, str(error)))
+    except ColouredLabel as error:
         foreign = _colours(pair.label) - set(palette_rgb) - {(0, 0, 0), (255, 255, 255)}
         kind = "colours of the classes" if not foreign else "colours of no class"
         return _File((COLOURED, f"{error}: {kind}"))
+    except UserError as error:
+        return _File((KINDS.get(type(error), UNREADABLE), str(error)))
     counts = np.bincount(values.ravel(), minlength=256)
     if values.shape != size:
         return _File((SIZES, f"{pair.label}: {values.shape[0]}x{values.shape[1]}, the image "
@@ -125,6 +127,11 @@ def _diagnose(findings, classes, table):
                                   "colour by its class's index")
     if DEPTH in findings.problems:
         findings.mends.append("save label files with 8 bits a pixel; no class index needs more")
+    if FORMAT in findings.problems:
+        findings.mends.append("write label files as 8-bit PNGs of one channel, from a source that "
+                              "was never a JPEG or its like, which change indices")
+    if IMAGE_DEPTH in findings.problems:
+        findings.mends.append("scale these images to 0..255 and save them as 8-bit PNGs or JPEGs")
     if SIZES in findings.problems:
         findings.mends.append("labels must be drawn on the pixels as stored: an image turned by "
                               "EXIF or resized after labelling must be turned or resized back")
