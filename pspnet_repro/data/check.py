@@ -1,5 +1,6 @@
 """Goes over a data set and says what is wrong with it and how to mend it."""
 
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -8,10 +9,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from pspnet_repro.data.conventions import IGNORE_INDEX
 from pspnet_repro.data.datasets import CITYSCAPES_TABLE, IDENTITY
 from pspnet_repro.data.images import ImageDepth, read_image
-from pspnet_repro.data.labels import (ColouredLabel, LabelDepth, LabelFormat, allowed_values,
-                                      read_label_file, spans)
+from pspnet_repro.data.labels import (ZERO_IS_VOID, ColouredLabel, LabelDepth, LabelFormat,
+                                      allowed_values, read_label, read_label_file, spans)
 from pspnet_repro.errors import UserError
 
 
@@ -53,7 +55,9 @@ IMAGE_DEPTH = "images whose values have no certain brightness"
 SIZES = "labels of another size than their image"
 VALUES = "labels with values outside the classes"
 TWICE = "images that are listed twice"
+LESSON = "split that teaches nothing"
 KINDS = {ImageDepth: IMAGE_DEPTH, LabelFormat: FORMAT, LabelDepth: DEPTH}
+READ = 256  # label files that `check_lesson` reads at most
 
 
 def _colours(path):
@@ -138,6 +142,62 @@ def _diagnose(findings, classes, table):
     if UNREADABLE in findings.problems:
         findings.mends.append("fetch the files anew that are missing or damaged, or take their "
                               "lines out of the list")
+    labels = np.bincount(np.frombuffer(table, np.uint8), findings.pixels, 256)
+    problem = no_lesson(labels > 0, classes, table)
+    if problem and VALUES not in findings.problems:
+        findings.add(LESSON, problem)
+
+
+def no_lesson(present, classes, table):
+    """Why a network cannot learn from labels, and what to do; None where it may.
+
+    Args:
+        present: (256,) bool, the labels that occur, after `table`.
+        classes, table: see data.labels.allowed_values.
+    """
+    unlabelled = spans(np.flatnonzero(np.frombuffer(table, np.uint8) == IGNORE_INDEX))
+    if not present[IGNORE_INDEX]:
+        return None
+    if not present[:classes].any():
+        return (f"every pixel is unlabelled ({unlabelled}): give pixels the index of their class, "
+                f"0 to {classes - 1}")
+    if classes > 2 or np.flatnonzero(present[:classes]).tolist() != [0]:
+        return None
+    return (f"class 0 is the only one, and other pixels are unlabelled ({unlabelled}): "
+            + ("in masks of 0 and 255 write 1 in place of 255, for 2 classes"
+               if table == IDENTITY else
+               "where 0 and 1 are the two classes, leave out --zero-is-void"))
+
+
+def check_lesson(pairs, classes, zero_is_void=False, say=True):
+    """Refuse training labels that teach nothing, without reading a large data set.
+
+    At most READ label files, spread evenly over the list, are read until two classes are seen:
+    usually one. If that never happens `no_lesson` of these files decides.
+
+    Args:
+        pairs: list of data.pairs.Pair with labels.
+        classes, zero_is_void: see data.labels.read_label.
+        say: print a note where the files read hold one class alone.
+    Raises:
+        UserError: nothing can be learnt, or a label file cannot be used.
+    """
+    chosen = np.linspace(0, len(pairs) - 1, min(READ, len(pairs))).round().astype(int)
+    present = np.zeros(256, bool)
+    for number in chosen:
+        pair = pairs[number]
+        present[np.unique(read_label(pair.label, classes, zero_is_void, pair.table))] = True
+        if present[:classes].sum() > 1:
+            return
+    table = pairs[0].table or (ZERO_IS_VOID if zero_is_void else IDENTITY)
+    others, read = len(pairs) - 1, len(chosen) - 1
+    files = str(pairs[0].label) + f" and {read} of the other {others} label files" * (others > 0)
+    problem = no_lesson(present, classes, table)
+    if problem:
+        raise UserError(f"{files}: {problem}")
+    if say:
+        only = np.flatnonzero(present[:classes])[0]
+        print(f"note: {files} hold no class but {only}", file=sys.stderr)
 
 
 def check_split(pairs, classes, palette_rgb, workers=2, progress=True):
