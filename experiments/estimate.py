@@ -26,7 +26,7 @@ from experiments.work import network_key, step_work, window_work, windows_an_ima
 from pspnet_repro import PSPNet
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.dataset import TrainingSequence
-from pspnet_repro.data.lists import Pair
+from pspnet_repro.data.pairs import Pair
 from pspnet_repro.distributed import choose_device
 from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.evaluation import Protocol, predict_probabilities

@@ -8,7 +8,7 @@ from experiments.estimate import measure_all
 from experiments.run_row import CURVE_IMAGES, CURVE_POINTS
 from experiments.runs import labelled_pairs, look_protocol, row_protocol
 from experiments.work import network_key, step_work, window_work, windows_an_image
-from pspnet_repro.data.lists import read_image
+from pspnet_repro.data.images import read_image
 
 SAMPLES = 4  # training images whose reading is timed
 

@@ -33,7 +33,7 @@ class Profile:
         fidelity_scales: of the tests of the table `fidelity`.
         fidelity_note: what must be known of that table, in words.
         alike: how many neighbours in the list of test images look alike, as frames of a video do.
-        zero_is_void: see data.lists.read_label.
+        zero_is_void: see data.labels.read_label.
         rows_at_once: trainings at a time.
         estimate: say before the start how long it will take.
     """

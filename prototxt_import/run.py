@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from pspnet_repro.checkpoint import write_bytes
-from pspnet_repro.data.lists import MEAN_BGR, read_image
+from pspnet_repro.data.conventions import MEAN_BGR
+from pspnet_repro.data.images import read_image
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation.imresize import imresize
 from prototxt_import.base import FLOAT_MAX

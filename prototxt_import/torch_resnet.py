@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from pspnet_repro import checkpoint
-from pspnet_repro.data.lists import MEAN_BGR
+from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.errors import UserError
 from pspnet_repro.resnet import ResNet
 from pspnet_repro.weights import recognize

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from pspnet_repro import ops, original, original_norm
+from pspnet_repro.data.conventions import IGNORE_INDEX
 
-IGNORE_INDEX = 255
 NORMALIZATIONS = ("valid", "full", "batch_size", "none")
 _LARGEST = -math.log(torch.finfo(torch.float32).tiny)
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from pspnet_repro import checkpoint, distributed
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.dataset import TrainingSequence, batches
-from pspnet_repro.data.lists import check_classes
+from pspnet_repro.data.labels import check_classes
 from pspnet_repro.errors import UsageError, UserError, first_line
 from pspnet_repro.freezing import check_frozen, freeze, learning
 from pspnet_repro.initial_weights import load_initial_weights, model_with_structure
@@ -39,7 +39,7 @@ class TrainSettings:
     Attributes:
         model: keyword arguments of PSPNet; `train` adds what its initial weights decide.
         data: name of the data set, for people.
-        list_sha256: of the training list's bytes, see data.lists.list_digest.
+        list_sha256: of the training list's bytes, see data.pairs.list_digest.
         zero_is_void: label files hold 0 = void, k + 1 = class k (ADE20K).
         crop_size, batch_size: pixels a side; images a backward pass, over all processes.
         iter_size: backward passes a step.
@@ -147,7 +147,7 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
 
     Args:
         settings: TrainSettings.
-        pairs: the training images, list of data.lists.Pair.
+        pairs: the training images, list of data.pairs.Pair.
         output: folder, made where it is missing.
         workers: processes that read images ahead, of each training process.
         checkpoint_seconds: least time between checkpoints.

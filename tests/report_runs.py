@@ -7,7 +7,8 @@ import numpy as np
 
 from experiments.profiles import PROFILES
 from experiments.run_row import prediction_name
-from pspnet_repro.data.lists import read_label, read_list
+from pspnet_repro.data.labels import read_label
+from pspnet_repro.data.pairs import read_list
 from pspnet_repro.evaluation.metrics import ConfusionMatrix
 from pspnet_repro.evaluation.record import CountsFile
 from pspnet_repro.visualize import write_png

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation, augment
-from pspnet_repro.data.lists import MEAN_BGR
+from pspnet_repro.data.conventions import MEAN_BGR
 
 OFF = {"scales": None, "rotation": 0.0, "blur": False, "mirror": False}
 

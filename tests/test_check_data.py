@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from test_datasets import GREY, ade, put  # noqa: F401 (ade is a fixture)
 
 from pspnet_repro.__main__ import main
@@ -151,4 +152,52 @@ def test_check_data_of_sixteen_bit_labels(tmp_path, capsys, size):
     cv2.imwrite(str(tmp_path / "val0_label.png"), np.zeros(size, np.uint16))
     _expect_wrong(capsys, ("--data", tmp_path, "--split", "val", "--classes", 2),
                   "wrong: 1 label files of more or less than 8 bits a pixel",
-                  "must be one channel of 8 bits, got uint16", "mend: save label files with 8 bits")
+                  "must be one channel of 8 bits, got uint16; save class indices as an 8-bit PNG",
+                  "mend: save label files with 8 bits")
+
+
+def test_check_data_of_labels_in_every_container(tmp_path, capsys):
+    lists(tmp_path, [[[0, 1, 2], [0, 1, 2]]])
+    path = tmp_path / "val0_label.png"
+    label = Image.fromarray(np.array([[0, 1, 2], [0, 1, 2]], np.uint8))
+    words = ("--data", tmp_path, "--split", "val", "--classes", 3)
+    for kind in ("BMP", "TIFF", "PPM"):
+        label.save(path, kind)
+        assert check(capsys, *words)[0] == 0
+    for kind in ("GIF", "JPEG", "WEBP"):
+        label.save(path, kind)
+        _expect_wrong(capsys, words, "wrong: 1 label files whose format does not keep indices for "
+                      f"certain\n    {path}: a label must be one channel of 8 bits, got {kind}",
+                      "mend: write label files as 8-bit PNGs of one channel, from a source")
+    put(path, np.dstack([np.eye(2, 3)] * 3))
+    _expect_wrong(capsys, words, "wrong: 1 label files of more or less than 8 bits a pixel",
+                  "(2, 3, 3) without colours: keep one channel, PIL.Image.open(FILE).getchannel(0)")
+
+
+def test_check_data_of_images_without_a_certain_brightness(tmp_path, capsys):
+    lists(tmp_path, [[[0, 1, 2], [0, 1, 2]]] * 2)
+    (tmp_path / "val0.png").write_bytes(
+        cv2.imencode(".pfm", np.ones((2, 3), np.float32))[1].tobytes())
+    cv2.imwrite(str(tmp_path / "val1.png"), np.full((2, 3), 4095, np.uint16))
+    _expect_wrong(capsys, ("--data", tmp_path, "--split", "val", "--classes", 3),
+                  "wrong: 2 images whose values have no certain brightness",
+                  "val0.png: must have 8 or 16 unsigned bits a channel, got float32",
+                  "val1.png: has 16 bits a channel but no value above 4095",
+                  "mend: scale these images to 0..255 and save them as 8-bit PNGs or JPEGs")
+
+
+@pytest.mark.parametrize("words, values, problem", [
+    (("--classes", 3), [255, 255], "every pixel is unlabelled (255): give pixels the index of"),
+    (("--classes", 3, "--zero-is-void"), [0, 0], "every pixel is unlabelled (0)"),
+    (("--classes", 2), [0, 255], "in masks of 0 and 255 write 1 in place of 255"),
+    (("--classes", 2, "--zero-is-void"), [0, 1], "leave out --zero-is-void"),
+    (("--classes", 3), [0, 255], None), (("--classes", 2), [0, 1], None),
+    (("--classes", 2), [1, 255], None), (("--classes", 2), [0, 0], None)])
+def test_check_data_finds_labels_that_teach_nothing(tmp_path, capsys, words, values, problem):
+    lists(tmp_path, [[[0, 0, 0], [0, 0, 0]], [values[:1] * 3, values[1:] * 3]] if 0 in values else
+          [[values[:1] * 3, values[1:] * 3]])
+    words = ("--data", tmp_path, "--split", "val", *words)
+    if problem is None:
+        assert check(capsys, *words)[0] == 0
+    else:
+        _expect_wrong(capsys, words, "wrong: 1 split that teaches nothing", problem)

@@ -14,7 +14,8 @@ from pspnet_repro import checkpoint
 from pspnet_repro.__main__ import main
 from pspnet_repro.commands.predict import output_names
 from pspnet_repro.data.classes import known_classes
-from pspnet_repro.data.lists import read_image, read_pair
+from pspnet_repro.data.images import read_image
+from pspnet_repro.data.pairs import read_pair
 from pspnet_repro.evaluation import ConfusionMatrix, predict_probabilities
 
 SIZES = ("--base-size", "96", "--crop-size", "89", "--threads", "1")
@@ -174,6 +175,37 @@ def test_evaluate_reports_bad_images_and_goes_on(data, weights, tmp_path, capfd)
     put(data / "3_label.png", np.zeros((69, 80)))
     assert run(capfd, "evaluate", "--weights", weights, "--data", data, *SIZES, "--output",
                tmp_path / "out")[0] == 0
+
+
+def test_evaluate_says_what_was_counted(data, weights, tmp_path, capfd):
+    for k in range(5):
+        label = np.full((60 + 3 * k, 80), 255)
+        label[0, :7] = 1
+        label[1, 0] = 3 * (k == 2)
+        put(data / f"{k}_label.png", label)
+    code, said, _ = run(capfd, "evaluate", "--weights", weights, "--data", data, *SIZES,
+                        "--output", tmp_path / "out")
+    assert code == 0 and "40 labelled pixels of 5 images counted\n" in said
+    assert "1 of 4 classes never occur in the labels and count as IoU 0: wide land\n" in said
+    figures = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert figures["labelled_pixels"] == 40 == np.sum(figures["confusion"])
+    assert figures["classes_without_labels"] == ["wide land"]
+
+
+def test_commands_refuse_images_without_a_certain_brightness(data, weights, tmp_path, capfd):
+    pfm = cv2.imencode(".pfm", np.ones((60, 80), np.float32))[1].tobytes()
+    for name in ("0.png", "in/0.png"):
+        (data / name).parent.mkdir(exist_ok=True)
+        (data / name).write_bytes(pfm)
+    for words in (("evaluate", "--weights", weights, "--data", data, *SIZES),
+                  ("predict", "--weights", weights, data / "in", "-o", tmp_path / "out", *SIZES),
+                  ("check-data", "--data", data, "--split", "val"),
+                  ("train", "--data", data / "val.txt", "--output", tmp_path / "run",
+                   "--crop-size", 41, "--batch-size", 5, "--max-iter", 1, "--width", 0.125,
+                   "--stem-width", 8, "--blocks", "1,1,1,1")):
+        code, said, error = run(capfd, *words)
+        assert code == 1 and "Traceback" not in error
+        assert "0.png: must have 8 or 16 unsigned bits a channel, got float32; " in said + error
 
 
 def test_evaluate_writes_no_figures_of_no_images(data, weights, tmp_path, capfd):

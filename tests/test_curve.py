@@ -7,7 +7,7 @@ import torch
 from test_train import _assert_same_run, _settings, data  # noqa: F401 (a fixture)
 
 from pspnet_repro import checkpoint
-from pspnet_repro.data.lists import read_list
+from pspnet_repro.data.pairs import read_list
 from pspnet_repro.errors import UserError
 from pspnet_repro.train import train
 

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from pspnet_repro import checkpoint
-from pspnet_repro.data.lists import read_image, read_label_file
+from pspnet_repro.data.images import read_image
+from pspnet_repro.data.labels import read_label_file
 from pspnet_repro.errors import UserError
 
 LABEL = np.random.default_rng(0).integers(0, 16, (40, 31)).astype(np.uint8)

@@ -10,9 +10,12 @@ import torch
 from pspnet_repro import PSPNet
 from pspnet_repro.data import scenes
 from pspnet_repro.data.augment import Augmentation
+from pspnet_repro.data.check import check_lesson
 from pspnet_repro.data.classes import Classes, read_classes
 from pspnet_repro.data.dataset import TrainingSequence, batches
-from pspnet_repro.data.lists import Pair, read_image, read_label, read_list, read_pair
+from pspnet_repro.data.images import read_image
+from pspnet_repro.data.labels import read_label
+from pspnet_repro.data.pairs import Pair, read_list, read_pair
 from pspnet_repro.errors import UserError
 
 
@@ -63,6 +66,58 @@ def test_read_list_rejects(folder, tmp_path):
     _expect("bad.txt: cannot be read as text", read_list, bad)
 
 
+@pytest.mark.parametrize("unlabelled", [False, True])
+@pytest.mark.parametrize("text, number, advice", [
+    ("0.png,0_label.png\n", 1, "separate names by a space, with no comma"),
+    ("0.png;0_label.png\n", 1, "separate names by a space, with no comma"),
+    ("0.png, 0_label.png\n", 1, "separate names by a space, with no comma"),
+    ("0.png , 0_label.png\n", 1, "separate names by a space, with no comma"),
+    ("image,label\n0.png,0_label.png\n", 1, "leave out a line of headings"),
+    ("image label\n0.png 0_label.png\n", 1, "leave out a line of headings"),
+    ("a photo.png 0_label.png\n", 1, "a name must have no spaces: rename the file"),
+    ("0.png 0_label.png\n'a photo.png' 0_label.png\n", 2, "a name must have no spaces"),
+    ("a photo.png\n", 1, "a name must have no spaces: rename the file"),
+    (".\\0.png 0_label.png\n", 1, "write / in place of \\"),
+    ("0.png 0_label.png\n0.png .\\0_label.png\n", 2, "write / in place of \\")])
+def test_lines_of_another_form_are_refused(folder, text, number, advice, unlabelled):
+    (folder / "0.png").rename(folder / "a photo.png")
+    (folder / "1.png").rename(folder / "0.png")
+    (folder / "x.txt").write_text(text)
+    with pytest.raises(UserError) as caught:
+        read_list(folder / "x.txt", unlabelled=unlabelled)
+    assert f"x.txt, line {number}: must name an image" in str(caught.value)
+    assert advice in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_names_of_existing_files_may_have_any_marks(folder):
+    for name in ("a,b.png", "a;b.png", "a\\b.png", ",a.png"):
+        (folder / "0.png").rename(folder / name)
+        (folder / "x.txt").write_text(f"{name} 0_label.png\n")
+        assert read_list(folder / "x.txt")[0].image == folder / name
+        (folder / "x.txt").write_text(f"{name}\n")
+        assert read_list(folder / "x.txt", unlabelled=True)[0].image == folder / name
+        (folder / name).rename(folder / "0.png")
+
+
+@pytest.mark.parametrize("encoding, words", [
+    ("utf-16", "cannot be read as text: it is UTF-16; save it as UTF-8"),
+    ("utf-16-le", "line 1: must be text in UTF-8, got the byte 0x00; save the list as UTF-8"),
+    ("latin-1", "line 3: must be text in UTF-8, got the byte 0xfc; save the list as UTF-8")])
+def test_lists_of_other_encodings_are_refused(folder, encoding, words):
+    name = "ü" if encoding == "latin-1" else "1"
+    (folder / "x.txt").write_bytes(
+        f"0.png 0_label.png\n\n{name}.png 1_label.png\n".encode(encoding))
+    _expect(f"x.txt(: |, ){words}", read_list, folder / "x.txt")
+
+
+def test_lists_that_are_images_or_folders_are_refused(folder):
+    _expect(r"0.png: is an image \(PNG\), and must be a text file with lines of an image and",
+            read_list, folder / "0.png")
+    (folder / "x.txt").mkdir()
+    _expect("x.txt: is a folder, and must be a text file with lines of an image and a label",
+            read_list, folder / "x.txt")
+
+
 def test_readers_reject(folder):
     _expect("gone.png: no such image", read_image, folder / "gone.png")
     _expect("cannot be read", read_image, folder)
@@ -80,7 +135,7 @@ def test_readers_reject(folder):
     _expect("cut.jpg: not an image that OpenCV can read: its end", read_image, folder / "cut.jpg")
     (folder / "bits.png").write_bytes(cv2.imencode(
         ".png", np.zeros((4, 4), np.uint8), [cv2.IMWRITE_PNG_BILEVEL, 1])[1].tobytes())
-    _expect("bits.png: a label must be one channel of 8 bits, got 1 bits", read_label,
+    _expect("bits.png: a label must be one channel of 8 bits, got 1 bit of grey", read_label,
             folder / "bits.png", 2)
     _expect(r"0_label.png: labels must be 0..2 or 255, got 3", read_label,
             folder / "0_label.png", 3)
@@ -133,6 +188,57 @@ def test_batches_name_the_bad_file(folder, workers):
     (folder / "3.png").write_text("broken")
     with pytest.raises(UserError, match="3.png: not an image that OpenCV can read"):
         list(batches(_sequence(folder), 6, 0, 1, workers))
+
+
+@pytest.mark.parametrize("classes, zero_is_void, values, words", [
+    (4, False, [255], r"every pixel is unlabelled \(255\): give pixels the index .* 0 to 3"),
+    (4, True, [0], r"every pixel is unlabelled \(0\): give pixels the index of their class"),
+    (2, False, [0, 255], r"class 0 is the only one, and other pixels are unlabelled \(255\): in "
+     "masks of 0 and 255 write 1 in place of 255"),
+    (1, False, [0, 255], "class 0 .* in masks of 0 and 255 write 1 in place of 255, for 2 classes"),
+    (2, True, [0, 1], r"class 0 .* unlabelled \(0\): where 0 and 1 are the two classes, leave "
+     "out --zero-is-void")])
+def test_labels_that_teach_nothing_are_refused(folder, classes, zero_is_void, values, words):
+    for k in range(6):
+        label = np.resize(np.array(values, np.uint8), (50, 70))
+        cv2.imwrite(str(folder / f"{k}_label.png"), label)
+    sequence = _sequence(folder, classes=classes, zero_is_void=zero_is_void)
+    _expect(f"0_label.png and 5 of the other 5 label files: {words}", list,
+            batches(sequence, 2, 0, 1, 0))
+
+
+@pytest.mark.parametrize("classes, values", [(2, [0]), (2, [1]), (2, [1, 255]), (3, [0, 255]),
+                                             (254, [7])])
+def test_labels_of_one_class_are_noted(folder, capfd, classes, values):
+    for k in range(6):
+        label = np.resize(np.array(values, np.uint8), (50, 70))
+        cv2.imwrite(str(folder / f"{k}_label.png"), label)
+    assert len(list(batches(_sequence(folder, classes=classes), 2, 0, 1, 0))) == 1
+    assert capfd.readouterr().err == (f"note: {folder}/0_label.png and 5 of the other 5 label "
+                                      f"files hold no class but {values[0]}\n")
+
+
+def test_one_labelled_file_is_enough(folder):
+    for k in range(5):
+        cv2.imwrite(str(folder / f"{k}_label.png"), np.full((50, 70), 255, np.uint8))
+    assert len(list(batches(_sequence(folder), 2, 0, 1, 0))) == 1
+
+
+def test_few_labels_are_read_before_training(folder, monkeypatch):
+    """The first file has two classes: no other is read. Of a long list a part is."""
+    seen = []
+    monkeypatch.setattr("pspnet_repro.data.check.read_label",
+                        lambda path, *rest: seen.append(path) or read_label(path, *rest))
+    pairs = read_list(folder / "list.txt")
+    check_lesson(pairs, 4)
+    assert seen == [pairs[0].label]
+    seen.clear()
+    cv2.imwrite(str(folder / "0_label.png"), np.full((50, 70), 255, np.uint8))
+    _expect("0_label.png and 255 of the other 99999 label files: every pixel is unlabelled",
+            check_lesson, pairs[:1] * 100_000, 4)
+    assert len(seen) == 256
+    # Spread over the list: what lies in its middle is met.
+    check_lesson(pairs[:1] * 50_000 + pairs[1:2] * 1000 + pairs[:1] * 50_000, 4)
 
 
 def test_scenes_repeat_bitwise(tmp_path):

@@ -15,7 +15,7 @@ from test_train import MODEL, _settings, data  # noqa: F401 (a fixture)
 from pspnet_repro import PSPNet, checkpoint, distributed
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.dataset import TrainingSequence, batches
-from pspnet_repro.data.lists import read_list
+from pspnet_repro.data.pairs import read_list
 from pspnet_repro.distributed import FailedElsewhere, ProcessLost, Processes
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import Protocol

@@ -19,7 +19,7 @@ from experiments.profiles import PROFILES
 from experiments.rows import BASELINE, FULL
 from pspnet_repro import PSPNet, checkpoint
 from pspnet_repro.data import scenes
-from pspnet_repro.data.lists import list_digest
+from pspnet_repro.data.pairs import list_digest
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UsageError
 

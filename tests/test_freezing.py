@@ -12,7 +12,7 @@ from test_train import MODEL, _assert_same_run, _settings, data  # noqa: F401 (a
 from pspnet_repro import PSPNet, checkpoint, ops
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.dataset import TrainingSequence, batches
-from pspnet_repro.data.lists import read_list
+from pspnet_repro.data.pairs import read_list
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.freezing import freeze, learning

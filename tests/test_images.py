@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pspnet_repro.data.lists import has_alpha, read_image
+from pspnet_repro.data.images import ImageDepth, has_alpha, read_image
 from pspnet_repro.errors import UserError
 
 
@@ -79,14 +79,66 @@ def test_other_formats(tmp_path, kind):
 
 
 def test_what_is_no_image_is_named(tmp_path):
-    for name, data in (("text.jpg", b"no image"), ("empty.jpg", b""),
-                       ("float.tiff", _float_tiff())):
+    for name, data in (("text.jpg", b"no image"), ("empty.jpg", b"")):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(UserError, match=f"{name}: not an image that OpenCV can read"):
             read_image(tmp_path / name)
 
 
-def _float_tiff():
-    buffer = io.BytesIO()
-    Image.fromarray(np.zeros((3, 3), np.float32), "F").save(buffer, "TIFF")
-    return buffer.getvalue()
+@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 3)])
+@pytest.mark.parametrize("kind, dtype", [
+    (".tiff", np.float32), (".tiff", np.float64), (".tiff", np.int32), (".tiff", np.uint32),
+    (".tiff", np.int16), (".pfm", np.float32), (".hdr", np.float32)])
+def test_floats_and_wide_integers_are_refused(tmp_path, kind, dtype, shape):
+    pixels = np.linspace(0, 1 if dtype in (np.float32, np.float64) else 3000, np.prod(shape))
+    path = tmp_path / "deep"
+    path.write_bytes(cv2.imencode(kind, pixels.reshape(shape).astype(dtype))[1].tobytes())
+    with pytest.raises(ImageDepth, match="deep: must have 8 or 16 unsigned bits a channel, got "
+                       f"{np.dtype(dtype)}; scale it to 0..255 and save it as an 8-bit PNG"):
+        read_image(path)
+
+
+def test_openexr_is_refused(tmp_path):
+    (tmp_path / "x.exr").write_bytes(b"\x76\x2f\x31\x01" + bytes(60))
+    with pytest.raises(ImageDepth, match=r"x.exr: .* got floats \(OpenEXR\); scale it to 0..255"):
+        read_image(tmp_path / "x.exr")
+
+
+@pytest.mark.parametrize("kind", [".png", ".tiff", ".ppm", ".pgm"])
+@pytest.mark.parametrize("largest, shown", [(0, 0), (1, None), (255, None), (4095, None),
+                                            (4096, 16), (0xFFFF, 255)])
+def test_twelve_bits_in_sixteen_are_refused(tmp_path, kind, largest, shown):
+    path = tmp_path / "x"
+    pixels = np.zeros((3, 4) if kind == ".pgm" else (3, 4, 3), np.uint16)
+    pixels[1, 2] = largest
+    path.write_bytes(cv2.imencode(kind, pixels)[1].tobytes())
+    if shown is None:
+        with pytest.raises(ImageDepth, match="x: has 16 bits a channel but no value above "
+                           f"{largest}, and would be read as nearly black; scale it to 0..255"):
+            read_image(path)
+    else:
+        assert read_image(path).max() == shown
+
+
+def test_opaque_alpha_does_not_hide_twelve_bits(tmp_path):
+    pixels = np.full((3, 4, 4), 4095, np.uint16)
+    pixels[..., 3] = 0xFFFF
+    assert cv2.imwrite(str(tmp_path / "x.png"), pixels)
+    with pytest.raises(ImageDepth, match="no value above 4095"):
+        read_image(tmp_path / "x.png")
+
+
+def test_only_transparency_is_transparency(tmp_path):
+    def alpha(mode, channels, kind, **options):
+        pixels = np.zeros((3, 4, channels), np.uint8).squeeze()
+        return has_alpha(save(tmp_path / "x", Image.fromarray(pixels).convert(mode) if channels < 4
+                              else Image.fromarray(pixels, mode), kind, **options))
+
+    assert not alpha("CMYK", 4, "TIFF") and not alpha("CMYK", 4, "JPEG")
+    assert not alpha("RGB", 3, "TIFF") and not alpha("P", 1, "PNG") and not alpha("P", 1, "GIF")
+    assert alpha("RGBA", 4, "TIFF") and alpha("RGBA", 4, "WEBP") and alpha("LA", 1, "PNG")
+    assert alpha("P", 1, "PNG", transparency=0) and alpha("P", 1, "GIF", transparency=0)
+    # Pillow reads no PAM files.
+    (tmp_path / "x").write_bytes(b"P7\nWIDTH 1\nHEIGHT 1\nDEPTH 4\nMAXVAL 255\n"
+                                 b"TUPLTYPE RGB_ALPHA\nENDHDR\n\1\2\3\4")
+    assert has_alpha(tmp_path / "x")

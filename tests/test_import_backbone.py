@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from pspnet_repro import PSPNet, checkpoint
-from pspnet_repro.data.lists import MEAN_BGR
+from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.errors import UserError
 from pspnet_repro.initial_weights import load_initial_weights
 from pspnet_repro.resnet import ResNet

@@ -13,7 +13,7 @@ from import_fuzz import mutate
 from test_import_networks import NSFW, seeded_weights
 
 from pspnet_repro import PSPNet, checkpoint
-from pspnet_repro.data.lists import MEAN_BGR
+from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.errors import UserError
 from pspnet_repro.names import caffe_names
 from prototxt_import import convert, convert_backbone, export, load_net, write_caffemodel

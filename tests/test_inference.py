@@ -11,7 +11,7 @@ from test_train import data  # noqa: F401 (a fixture)
 
 from pspnet_repro import PSPNet, checkpoint, inference, ops
 from pspnet_repro.__main__ import main
-from pspnet_repro.data.lists import MEAN_BGR
+from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.evaluation import predict_probabilities
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 from prototxt_import import convert, load_net, write_caffemodel

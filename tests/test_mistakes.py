@@ -15,7 +15,7 @@ from experiments import run_table
 from pspnet_repro import checkpoint
 from pspnet_repro.data.classes import read_classes
 from pspnet_repro.data.datasets import open_data
-from pspnet_repro.data.lists import read_list
+from pspnet_repro.data.pairs import read_list
 from pspnet_repro.distributed import ProcessLost
 from pspnet_repro.errors import UsageError, UserError, printable, report
 from pspnet_repro.evaluation import ConfusionMatrix

@@ -11,7 +11,7 @@ from test_train import MODEL, _settings, data  # noqa: F401 - a fixture
 
 from pspnet_repro import PSPNet, checkpoint
 from pspnet_repro.__main__ import main
-from pspnet_repro.data.lists import read_list
+from pspnet_repro.data.pairs import read_list
 from pspnet_repro.errors import UserError
 from pspnet_repro.initial_weights import load_initial_weights
 from pspnet_repro.resnet import ResNet

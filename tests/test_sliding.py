@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from test_evaluation import stand_in_net
 
 from pspnet_repro import PSPNet
-from pspnet_repro.data.lists import MEAN_BGR
+from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.evaluation import Protocol, imresize, predict_probabilities, predict_stream
 
 

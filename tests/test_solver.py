@@ -10,7 +10,7 @@ from conftest import golden_files, read_golden
 from torch import nn
 
 from pspnet_repro import PSPNet, checkpoint, ops
-from pspnet_repro.data.lists import Pair
+from pspnet_repro.data.pairs import Pair
 from pspnet_repro.names import caffe_names
 from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
 from pspnet_repro.sync_bn import SyncBatchNorm2d

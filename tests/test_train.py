@@ -15,7 +15,7 @@ import torch
 
 from pspnet_repro import PSPNet, checkpoint
 from pspnet_repro.data.augment import Augmentation
-from pspnet_repro.data.lists import list_digest, read_list
+from pspnet_repro.data.pairs import list_digest, read_list
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.train import TrainSettings, train
 

@@ -8,7 +8,8 @@ from experiments.report.document import Gallery, Heading, Strip, Text
 from experiments.rows import BASELINE, FULL
 from experiments.run_row import prediction_name
 from experiments.runs import labelled_pairs
-from pspnet_repro.data.lists import read_label, read_pair
+from pspnet_repro.data.labels import read_label
+from pspnet_repro.data.pairs import read_pair
 from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation.metrics import ConfusionMatrix
 from pspnet_repro.visualize import UNLABELLED_RGB, colourize

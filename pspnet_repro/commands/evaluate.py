@@ -13,7 +13,7 @@ from pspnet_repro.commands.arguments import (add_testing, classes_of, filled,
                                              network_for_testing, network_to_test, path,
                                              protocol_of, say_agreement, say_protocol)
 from pspnet_repro.data.datasets import LAYOUTS, open_data
-from pspnet_repro.data.lists import read_image
+from pspnet_repro.data.images import read_image
 from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.record import CountsFile
@@ -114,14 +114,21 @@ def _test(args, net, data, pairs, protocol, predictions, record, processes):
 
 def _write_results(matrix, classes, about, images, failed, output):
     """Write result.json and confusion.png and print the figures."""
+    labelled = matrix.counts.sum(1)
+    absent = [name for name, pixels in zip(classes.names, labelled) if not pixels]
     figures = {**matrix.figures, "classes": classes.names, "iou": matrix.iou.tolist(),
                "confusion": matrix.counts.tolist(), "images": images - failed,
-               "failed": failed, **about}
+               "failed": failed, "labelled_pixels": int(labelled.sum()),
+               "classes_without_labels": absent, **about}
     checkpoint.write_bytes(output / "result.json", json.dumps(figures, indent=1))
     confusion_figure(matrix, classes.names, output / "confusion.png")
     width = max(map(len, classes.names))
     for k, (name, iou) in enumerate(zip(classes.names, matrix.iou)):
         print(f"class {k:3d}  {name:{width}}  IoU {100 * iou:6.2f}")
+    print(f"{labelled.sum()} labelled pixels of {images - failed} images counted")
+    if absent:
+        print(f"{len(absent)} of {len(classes.names)} classes never occur in the labels and count "
+              f"as IoU 0: {', '.join(absent[:10])}{' ...' * (len(absent) > 10)}")
     print(f"mean IoU {100 * matrix.mean_iou:.2f}  pixel accuracy "
           f"{100 * matrix.pixel_accuracy:.2f}")
     print(f"mean class accuracy {100 * matrix.mean_accuracy:.2f}  frequency-weighted IoU "

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from pspnet_repro.commands.arguments import (add_testing, classes_of, network_for_testing,
                                              network_to_test, path, protocol_of, say_agreement,
                                              say_protocol)
-from pspnet_repro.data.lists import has_alpha, read_image
+from pspnet_repro.data.images import has_alpha, read_image
 from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation import predict_stream
 from pspnet_repro.precision import arithmetic
@@ -24,7 +24,9 @@ def add(commands):
                     "NAME.overlay.png with a legend of the classes present. NAME is the file's "
                     "without its ending; of files that would meet the whole name, and of those "
                     "that still would, with a number before. Photographs are turned upright as "
-                    "their EXIF orientation says.")
+                    "their EXIF orientation says. Of 16 bits the upper 8 are used; files of 16 "
+                    "bits with no value above 4095 (12 bits or fewer), of floats and of 32-bit "
+                    "integers are refused: scale them to 0..255 first.")
     parser.add_argument("images", nargs="*", type=path, metavar="IMAGE|DIR",
                         help="image files, and folders of them")
     parser.add_argument("-o", "--output", required=True, type=path, metavar="DIR",

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from pspnet_repro.data.lists import MEAN_BGR
-from pspnet_repro.loss import IGNORE_INDEX
+from pspnet_repro.data.conventions import IGNORE_INDEX, MEAN_BGR
 
 
 PADDINGS = ("end", "centre")

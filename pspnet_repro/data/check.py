@@ -1,5 +1,6 @@
 """Goes over a data set and says what is wrong with it and how to mend it."""
 
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -8,8 +9,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from pspnet_repro.data.conventions import IGNORE_INDEX
 from pspnet_repro.data.datasets import CITYSCAPES_TABLE, IDENTITY
-from pspnet_repro.data.lists import allowed_values, read_image, read_label_file, spans
+from pspnet_repro.data.images import ImageDepth, read_image
+from pspnet_repro.data.labels import (ZERO_IS_VOID, ColouredLabel, LabelDepth, LabelFormat,
+                                      allowed_values, read_label, read_label_file, spans)
 from pspnet_repro.errors import UserError
 
 
@@ -46,9 +50,14 @@ class Findings:
 UNREADABLE = "files that cannot be used"
 COLOURED = "coloured label files"
 DEPTH = "label files of more or less than 8 bits a pixel"
+FORMAT = "label files whose format does not keep indices for certain"
+IMAGE_DEPTH = "images whose values have no certain brightness"
 SIZES = "labels of another size than their image"
 VALUES = "labels with values outside the classes"
 TWICE = "images that are listed twice"
+LESSON = "split that teaches nothing"
+KINDS = {ImageDepth: IMAGE_DEPTH, LabelFormat: FORMAT, LabelDepth: DEPTH}
+READ = 256  # label files that `check_lesson` reads at most
 
 
 def _colours(path):
@@ -66,14 +75,12 @@ def _examine(pair, classes, palette_rgb):
         if pair.label is None:
             return _File()
         values = read_label_file(pair.label)
-    except UserError as error:
-        if "a label must be one channel of 8 bits" not in str(error):
-            return _File((UNREADABLE, str(error)))
-        if "got shape" not in str(error):
-            return _File((DEPTH, str(error)))
+    except ColouredLabel as error:
         foreign = _colours(pair.label) - set(palette_rgb) - {(0, 0, 0), (255, 255, 255)}
         kind = "colours of the classes" if not foreign else "colours of no class"
         return _File((COLOURED, f"{error}: {kind}"))
+    except UserError as error:
+        return _File((KINDS.get(type(error), UNREADABLE), str(error)))
     counts = np.bincount(values.ravel(), minlength=256)
     if values.shape != size:
         return _File((SIZES, f"{pair.label}: {values.shape[0]}x{values.shape[1]}, the image "
@@ -124,19 +131,80 @@ def _diagnose(findings, classes, table):
                                   "colour by its class's index")
     if DEPTH in findings.problems:
         findings.mends.append("save label files with 8 bits a pixel; no class index needs more")
+    if FORMAT in findings.problems:
+        findings.mends.append("write label files as 8-bit PNGs of one channel, from a source that "
+                              "was never a JPEG or its like, which change indices")
+    if IMAGE_DEPTH in findings.problems:
+        findings.mends.append("scale these images to 0..255 and save them as 8-bit PNGs or JPEGs")
     if SIZES in findings.problems:
         findings.mends.append("labels must be drawn on the pixels as stored: an image turned by "
                               "EXIF or resized after labelling must be turned or resized back")
     if UNREADABLE in findings.problems:
         findings.mends.append("fetch the files anew that are missing or damaged, or take their "
                               "lines out of the list")
+    labels = np.bincount(np.frombuffer(table, np.uint8), findings.pixels, 256)
+    problem = no_lesson(labels > 0, classes, table)
+    if problem and VALUES not in findings.problems:
+        findings.add(LESSON, problem)
+
+
+def no_lesson(present, classes, table):
+    """Why a network cannot learn from labels, and what to do; None where it may.
+
+    Args:
+        present: (256,) bool, the labels that occur, after `table`.
+        classes, table: see data.labels.allowed_values.
+    """
+    unlabelled = spans(np.flatnonzero(np.frombuffer(table, np.uint8) == IGNORE_INDEX))
+    if not present[IGNORE_INDEX]:
+        return None
+    if not present[:classes].any():
+        return (f"every pixel is unlabelled ({unlabelled}): give pixels the index of their class, "
+                f"0 to {classes - 1}")
+    if classes > 2 or np.flatnonzero(present[:classes]).tolist() != [0]:
+        return None
+    return (f"class 0 is the only one, and other pixels are unlabelled ({unlabelled}): "
+            + ("in masks of 0 and 255 write 1 in place of 255, for 2 classes"
+               if table == IDENTITY else
+               "where 0 and 1 are the two classes, leave out --zero-is-void"))
+
+
+def check_lesson(pairs, classes, zero_is_void=False, say=True):
+    """Refuse training labels that teach nothing, without reading a large data set.
+
+    At most READ label files, spread evenly over the list, are read until two classes are seen:
+    usually one. If that never happens `no_lesson` of these files decides.
+
+    Args:
+        pairs: list of data.pairs.Pair with labels.
+        classes, zero_is_void: see data.labels.read_label.
+        say: print a note where the files read hold one class alone.
+    Raises:
+        UserError: nothing can be learnt, or a label file cannot be used.
+    """
+    chosen = np.linspace(0, len(pairs) - 1, min(READ, len(pairs))).round().astype(int)
+    present = np.zeros(256, bool)
+    for number in chosen:
+        pair = pairs[number]
+        present[np.unique(read_label(pair.label, classes, zero_is_void, pair.table))] = True
+        if present[:classes].sum() > 1:
+            return
+    table = pairs[0].table or (ZERO_IS_VOID if zero_is_void else IDENTITY)
+    others, read = len(pairs) - 1, len(chosen) - 1
+    files = str(pairs[0].label) + f" and {read} of the other {others} label files" * (others > 0)
+    problem = no_lesson(present, classes, table)
+    if problem:
+        raise UserError(f"{files}: {problem}")
+    if say:
+        only = np.flatnonzero(present[:classes])[0]
+        print(f"note: {files} hold no class but {only}", file=sys.stderr)
 
 
 def check_split(pairs, classes, palette_rgb, workers=2, progress=True):
     """Read every file of a split.
 
     Args:
-        pairs: list of data.lists.Pair.
+        pairs: list of data.pairs.Pair.
         classes: number of classes.
         palette_rgb: colours of the classes, to tell what coloured label files are.
         workers: threads.

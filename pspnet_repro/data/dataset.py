@@ -6,7 +6,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pspnet_repro.data.augment import augment
-from pspnet_repro.data.lists import read_pair
+from pspnet_repro.data.check import check_lesson
+from pspnet_repro.data.pairs import read_pair
 from pspnet_repro.errors import UserError, first_line
 
 
@@ -17,8 +18,8 @@ class TrainingSequence(Dataset):
     augmentation is drawn from (seed, p). So neither workers nor interruptions change anything.
 
     Args:
-        pairs: list of data.lists.Pair.
-        classes, zero_is_void: see data.lists.read_label.
+        pairs: list of data.pairs.Pair.
+        classes, zero_is_void: see data.labels.read_label.
         crop_size: side of the crops in pixels.
         augmentation: data.augment.Augmentation.
         seed: of order and augmentation.
@@ -74,10 +75,12 @@ def batches(sequence, batch_size, start, stop, workers, slots=None):
     Yields:
         (images (N, 3, crop, crop) float32, labels (N, crop, crop) uint8).
     Raises:
-        UserError: an image or label could not be used.
+        UserError: an image or label could not be used, or the labels teach nothing: see
+            data.check.check_lesson.
     """
     cv2.setNumThreads(0)
     slots = slots or range(batch_size)
+    check_lesson(sequence.pairs, sequence.classes, sequence.zero_is_void, say=slots.start == 0)
     positions = (range(k * batch_size + slots.start, k * batch_size + slots.stop)
                  for k in range(start, stop))
     loader = DataLoader(sequence, batch_sampler=positions, num_workers=workers,

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.classes import known_classes, read_classes
-from pspnet_repro.data.lists import WRONG, ZERO_IS_VOID, Pair, list_digest, read_list
+from pspnet_repro.data.conventions import IGNORE_INDEX
+from pspnet_repro.data.labels import WRONG, ZERO_IS_VOID
+from pspnet_repro.data.pairs import Pair, list_digest, read_list
 from pspnet_repro.errors import UsageError, UserError
-from pspnet_repro.loss import IGNORE_INDEX
 
 # labelIds of the 19 classes in the order of their labelTrainIds; others up to 33 are not tested.
 CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)

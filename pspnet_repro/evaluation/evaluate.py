@@ -5,7 +5,9 @@ from collections import deque
 import numpy as np
 from tqdm import tqdm
 
-from pspnet_repro.data.lists import check_classes, read_image, read_pair
+from pspnet_repro.data.images import read_image
+from pspnet_repro.data.labels import check_classes
+from pspnet_repro.data.pairs import read_pair
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation.metrics import ConfusionMatrix
@@ -19,8 +21,8 @@ def evaluate(net, pairs, *, classes, protocol, zero_is_void=False, batch_size=BA
 
     Args:
         net, classes, protocol, batch_size: see predict_stream.
-        pairs: list of data.lists.Pair; one without a label is predicted only.
-        zero_is_void: see data.lists.read_label.
+        pairs: list of data.pairs.Pair; one without a label is predicted only.
+        zero_is_void: see data.labels.read_label.
         record: a CountsFile: images in it are not tested again, others are added to it; or None.
         on_prediction: called with (number in the list, Pair, (H, W) uint8 classes); or None.
         on_error: called with the UserError of an image that cannot be used, which is left out;

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from pspnet_repro import precision as precisions
 from pspnet_repro.data.classes import Classes
-from pspnet_repro.data.lists import read_image
+from pspnet_repro.data.images import read_image
 from pspnet_repro.distributed import choose_device
 from pspnet_repro.errors import UsageError
 from pspnet_repro.evaluation.network_file import read_network

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from pspnet_repro import ops
-from pspnet_repro.data.lists import MEAN_BGR
+from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.evaluation.imresize import bands, imresize
 from pspnet_repro.evaluation.protocol import Protocol
 

@@ -1,0 +1,236 @@
+"""Label files: the class of every pixel."""
+
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from pspnet_repro.data.conventions import IGNORE_INDEX
+from pspnet_repro.data.images import PNG, open_header, read_bytes, stderr_lines
+from pspnet_repro.errors import UsageError, UserError, first_line, printable
+
+# What a value of a label file means, 256 bytes: a class, 255 for unlabelled, WRONG for none.
+WRONG = 254
+ZERO_IS_VOID = bytes([IGNORE_INDEX, *range(255)])
+
+_WAY_ON = "save class indices as an 8-bit PNG of one channel"
+_LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
+_LOSSLESS_TIFF = ("raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits", "lzma",
+                  "zstd")
+# (name, number, value) of tags whose other values change what a sample means or where it lies.
+_PLAIN_TIFF = (("photometric interpretation", 262, (1, 2, 3)), ("fill order", 266, (1,)),
+               ("orientation", 274, (1,)), ("sample format", 339, (1,)))
+
+
+class LabelFormat(UserError):
+    """A label file whose format does not keep class indices for certain."""
+
+
+class LabelDepth(UserError):
+    """A label file of more or less than one channel of 8 bits."""
+
+
+class ColouredLabel(UserError):
+    """A label file that is a picture."""
+
+
+def check_classes(classes):
+    """Raise UsageError for more classes than 8-bit labels can name beside 254 and 255."""
+    if not 1 <= classes <= 254:
+        raise UsageError(f"classes must be 1 to 254 for 8-bit labels, got {classes}")
+
+
+def read_label_file(path):
+    """The values of a label file, (H, W) uint8: of a palette the indices, whatever its colours.
+
+    Args:
+        path: a PNG, BMP, TIFF or PGM file (its content says which) of one channel: a palette, or
+            grey of 8 bits. Samples of a PGM are taken as they are, whatever its maximum. Other
+            files are refused, because their indices are not certain.
+    Raises:
+        UserError: the file is missing, damaged or cut short; LabelFormat, LabelDepth,
+            ColouredLabel: it is refused.
+    """
+    path = Path(path)
+    data = read_bytes(path, "label")
+    image = open_header(path, data)
+    if image is None and data.startswith((PNG, b"BM", b"II*\0", b"MM\0*", b"P2", b"P5")):
+        raise UserError(f"{path}: not an image that can be read: its header is damaged or of an "
+                        f"unknown kind; {_WAY_ON}")
+    try:
+        with warnings.catch_warnings():
+            # Of damaged parts; pixels that are damaged raise.
+            warnings.simplefilter("ignore")
+            _check_format(image, data)
+            _check_depth(image, data)
+            values = _READERS[image.format](image, data)
+        _check_channels(values)
+    except (LabelFormat, LabelDepth, ColouredLabel) as error:
+        raise type(error)(f"{path}: a label must be one channel of 8 bits, got {error}; "
+                          f"{_WAY_ON}") from None
+    except (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError,
+            struct.error, zlib.error) as error:  # what Pillow raises for damaged files
+        raise UserError(f"{path}: not an image that can be read: {first_line(error)}") from error
+    return values
+
+
+def _check_format(image, data):
+    """Raise LabelFormat, with what a file is, where its indices are not certain."""
+    if image is None:
+        raise LabelFormat("a NumPy array" if data.startswith(b"\x93NUMPY") else
+                          "no image that is known")
+    kind = image.format
+    if kind in _LOSSY:
+        raise LabelFormat(f"{kind}, which changes indices: go back to what it was made from")
+    if kind not in _READERS:
+        raise LabelFormat(f"{kind}, and only PNG, BMP, TIFF and PGM are read")
+    if getattr(image, "n_frames", 1) > 1:
+        raise LabelFormat(f"{image.n_frames} images in one file")
+    if kind == "BMP" and image.info["compression"] in (1, 2):
+        raise LabelFormat("a compressed BMP")
+    if kind == "TIFF":
+        if image.info["compression"] not in _LOSSLESS_TIFF:
+            raise LabelFormat(f"a TIFF of compression {image.info['compression']}")
+        for name, number, plain in _PLAIN_TIFF:
+            for value in np.ravel(image.tag_v2.get(number, 1)):
+                if value not in plain:
+                    raise LabelFormat(f"a TIFF of {name} {value}")
+
+
+def _check_depth(image, data):
+    """Raise LabelDepth for other than 8 bits a channel; indices into a palette may have fewer."""
+    if image.format == "PNG":
+        bits = data[24]
+    elif image.format == "TIFF":
+        bits = image.tag_v2.get(258, (1,))[0]
+    elif image.format == "PPM":
+        bits = {"1": 1, "L": 8, "RGB": 8, "F": 32}.get(image.mode, 16)
+    else:
+        return
+    if bits < 8 and image.mode != "P":
+        raise LabelDepth(f"{bits} bit{'s' * (bits > 1)} of grey, whose values may be indices or "
+                         f"brightness")
+    if bits > 8:
+        raise LabelDepth("float32" if image.mode == "F" else f"uint{bits}")
+
+
+def _check_channels(values):
+    """Raise LabelDepth for several channels that are equal, ColouredLabel for others."""
+    if values.ndim == 2:
+        return
+    colours = values[..., :3] if values.shape[2] > 2 else values[..., :1]
+    if (colours == colours[..., :1]).all():
+        raise LabelDepth(f"shape {values.shape} without colours: keep one channel, "
+                         f"PIL.Image.open(FILE).getchannel(0).save(NEW)")
+    raise ColouredLabel(f"shape {values.shape}, a picture")
+
+
+def _is_whole_png(data):
+    """Whether the pixel data of a PNG file with one channel is sound and reaches its last row."""
+    width, height, bits, *_, interlaced = struct.unpack(">IIBBBBB", data[16:29])
+    # (first column, column step, first row, row step) of the passes.
+    passes = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2),
+              (0, 1, 1, 2)) if interlaced else ((0, 1, 0, 1),)
+    sizes = [(len(range(x, width, dx)), len(range(y, height, dy))) for x, dx, y, dy in passes]
+    wanted = sum(rows * (-(-columns * bits // 8) + 1) for columns, rows in sizes if columns)
+    decompress = zlib.decompressobj()
+    place = 8
+    while place + 8 <= len(data) and wanted > 0:
+        length, kind = struct.unpack(">I4s", data[place:place + 8])
+        if kind == b"IDAT":
+            end = place + 8 + length
+            if zlib.crc32(data[place + 4:end]) != int.from_bytes(data[end:end + 4], "big"):
+                return False
+            chunk = decompress.unconsumed_tail + data[place + 8:end]
+            wanted -= len(decompress.decompress(chunk, wanted))
+        place += length + 12
+    return wanted <= 0
+
+
+def _stored_bytes(data, offset, rows, stride):
+    if len(data) < offset + rows * stride:
+        raise ValueError("its pixel data is cut short")
+    return np.frombuffer(data, np.uint8, rows * stride, offset).reshape(rows, stride)
+
+
+def _read_png(image, data):
+    values = np.array(image)
+    # Pillow fills the missing rest with zeros.
+    if values.ndim == 2 and not _is_whole_png(data):
+        raise ValueError("its pixel data is damaged or cut short")
+    return values
+
+
+def _read_bmp(image, data):
+    """As other readers; Pillow takes the indices of some grey palettes wrongly."""
+    # Sizes have two bytes in the oldest header.
+    bits = data[24] if data[14] == 12 else data[28]
+    if bits > 8:
+        return np.array(image)
+    _, (_, _, columns, rows), offset, (*_, direction) = image.tile[0]
+    indices = _stored_bytes(data, offset, rows, (columns * bits + 31) // 32 * 4)
+    if bits < 8:
+        weights = 2 ** np.arange(bits, dtype=np.uint8)[::-1]
+        indices = np.unpackbits(indices, axis=1).reshape(rows, -1, bits) @ weights
+    return indices[::direction, :columns].copy()
+
+
+def _read_tiff(image, _):
+    try:
+        with stderr_lines() as lines:
+            return np.array(image)
+    except OSError as error:
+        # libtiff knows more.
+        raise ValueError(printable(lines[0], 200) if lines else first_line(error)) from error
+
+
+def _read_pnm(image, data):
+    """As other readers; Pillow would scale a PGM's samples up to 255."""
+    if image.mode != "L":
+        return np.array(image)
+    decoder, (_, _, columns, rows), offset, args = image.tile[0]
+    largest = 255 if decoder == "raw" else args[1]
+    if decoder == "ppm_plain":
+        return np.rint(np.array(image) * (largest / 255)).astype(np.uint8)
+    samples = _stored_bytes(data, offset, rows, columns)
+    if samples.max() > largest:
+        raise ValueError(f"it holds {samples.max()}, above its maximum {largest}")
+    return samples.copy()
+
+
+# (PIL image, bytes of the file) -> array of the pixels as stored; they raise as Pillow does.
+_READERS = {"PNG": _read_png, "BMP": _read_bmp, "TIFF": _read_tiff, "PPM": _read_pnm}
+
+
+def read_label(path, classes, zero_is_void=False, table=None):
+    """(H, W) uint8 labels, 0..classes-1 or 255.
+
+    Args:
+        zero_is_void: files hold 0 for void and k + 1 for class k (ADE20K): a table for lists.
+        table: see Pair; overrides zero_is_void.
+    Raises:
+        UserError: as read_label_file, or the file has other values.
+    """
+    values = read_label_file(path)
+    table = table or (ZERO_IS_VOID if zero_is_void else bytes(range(256)))
+    allowed = allowed_values(classes, table)
+    wrong = np.flatnonzero(np.bincount(values.ravel(), minlength=256) * ~allowed)
+    if wrong.size:
+        got = ", ".join(map(str, wrong[:5]))
+        raise UserError(f"{path}: labels must be {spans(np.flatnonzero(allowed))}, got {got}")
+    return np.frombuffer(table, np.uint8)[values]
+
+
+def allowed_values(classes, table):
+    """(256,) bool: the values of label files that `table` gives a meaning among `classes`."""
+    meaning = np.frombuffer(table, np.uint8)
+    return (meaning < classes) | (meaning == IGNORE_INDEX)
+
+
+def spans(values):
+    """[0, 1, 2, 255] -> "0..2 or 255"."""
+    values = np.asarray(values)
+    parts = np.split(values, np.flatnonzero(np.diff(values) > 1) + 1)
+    return " or ".join(str(p[0]) if len(p) == 1 else f"{p[0]}..{p[-1]}" for p in parts)
