@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from experiments.run_row import provenance
 from pspnet_repro import PSPNet
-from pspnet_repro.checkpoint import write_bytes
 from pspnet_repro.count import logits_multiply_adds
+from pspnet_repro.files import write_bytes
 from pspnet_repro.memory import peak_bytes
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 

@@ -32,6 +32,7 @@ from pspnet_repro.commands.arguments import whole
 from pspnet_repro.errors import REPORTED, UsageError, UserError, print_anything, report
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.record import CountsFile
+from pspnet_repro.files import lock_folder, write_bytes
 from pspnet_repro.memory import peak_bytes, reset_peak
 from pspnet_repro.run_folder import Interrupted
 from pspnet_repro.train import train, weights_digest
@@ -106,7 +107,7 @@ def run_row(row, profile, data, runs, seed, tests=None, backbones=None, checkpoi
             def missing():
                 left = [not (folder / "result.json").exists() for folder in folders]
                 if any(left):
-                    held.enter_context(checkpoint.lock_folder(out, ".run.lock"))
+                    held.enter_context(lock_folder(out, ".run.lock"))
                 return left
 
             left = processes.on_first(missing)
@@ -144,7 +145,7 @@ def _train(settings, profile, data, out, processes, **how):
     about, began = provenance(), time.monotonic()
 
     def tell():
-        checkpoint.write_bytes(out / "trained.json", json.dumps({
+        write_bytes(out / "trained.json", json.dumps({
             "train_seconds_of_last_sitting": round(time.monotonic() - began, 1),
             "train_peak_memory_mib": _peak_mib(how["device"]),
             "train_provenance": about}, indent=1))
@@ -223,7 +224,7 @@ def _test(row, profile, data, weights, folder, val_list, processes, progress, de
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "provenance": about,
     }
-    checkpoint.write_bytes(folder / "result.json", json.dumps(result, indent=1))
+    write_bytes(folder / "result.json", json.dumps(result, indent=1))
 
 
 def _stop_with_parent():

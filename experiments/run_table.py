@@ -26,9 +26,10 @@ from experiments.report import write_report
 from experiments.rows import TABLES
 from experiments.run_row import run_row
 from experiments.runs import labelled_pairs, parse_backbone, receptive_field
-from pspnet_repro import checkpoint, distributed
+from pspnet_repro import distributed
 from pspnet_repro.commands.arguments import path, processes, whole
 from pspnet_repro.errors import REPORTED, UsageError, UserError, print_anything, printable, report
+from pspnet_repro.files import lock_folder
 from pspnet_repro.run_folder import Interrupted
 
 
@@ -208,7 +209,7 @@ def run_tables(args, processes):
         run_all(to_do, args, profile, data, jobs, tests.images)
     if processes.first:
         output = args.output or runs
-        with checkpoint.lock_folder(output, ".report.lock"):
+        with lock_folder(output, ".report.lock"):
             print("\n".join(write_report(tables, folders, profile, data, output)))
         print(f"Report: {output}")
 

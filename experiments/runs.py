@@ -11,10 +11,10 @@ import torch
 
 from experiments.rows import PROFILE_SCALES, TABLES
 from pspnet_repro import PSPNet
-from pspnet_repro.checkpoint import file_sha256
 from pspnet_repro.data.datasets import LAYOUTS, DataSet
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import Protocol
+from pspnet_repro.files import file_sha256
 from pspnet_repro.resnet import BLOCKS
 from pspnet_repro.train import TrainSettings
 

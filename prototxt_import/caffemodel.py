@@ -11,8 +11,8 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from pspnet_repro.checkpoint import write_atomically
 from pspnet_repro.errors import UserError, first_line, refuse_pipe
+from pspnet_repro.files import write_atomically
 from prototxt_import import caffe_pb2
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pspnet_repro import checkpoint
 from pspnet_repro.errors import UsageError
+from pspnet_repro.files import file_sha256
 from pspnet_repro.resnet import BLOCKS, WIDTHS
 from prototxt_import.convert import convert_network
 from prototxt_import.outputs import check_outputs
@@ -37,7 +38,7 @@ def _run(args):
         model, rows, crop_size = convert_torch_resnet(*args.files)
     else:
         model, rows, crop_size = convert_network(*args.files, whole=not args.backbone)
-    origin = {path.name: checkpoint.file_sha256(path) for path in args.files}
+    origin = {path.name: file_sha256(path) for path in args.files}
     checkpoint.save_model(args.output, model, origin=origin, crop_size=crop_size)
     print(table(rows))
     for name, value in model.settings.items():

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pspnet_repro.checkpoint import write_bytes
 from pspnet_repro.data.lists import MEAN_BGR, read_image
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation.imresize import imresize
+from pspnet_repro.files import write_bytes
 from prototxt_import.base import FLOAT_MAX
 from prototxt_import.compare import deviations, recorded_items
 from prototxt_import.memory import check_blobs

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from matplotlib.figure import Figure
 
-from pspnet_repro.checkpoint import write_bytes
+from pspnet_repro.files import write_bytes
 
 MAX_NAME = 40  # characters
 

@@ -9,6 +9,7 @@ import torch
 
 from pspnet_repro import checkpoint
 from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.files import write_bytes
 
 
 class Interrupted(Exception):
@@ -106,7 +107,7 @@ def _read_lines(path):
 
 
 def _write_lines(path, lines):
-    checkpoint.write_bytes(path, "".join(line + "\n" for line in lines))
+    write_bytes(path, "".join(line + "\n" for line in lines))
 
 
 class Curve:

@@ -20,6 +20,7 @@ from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.dataset import TrainingSequence, batches
 from pspnet_repro.data.lists import check_classes
 from pspnet_repro.errors import UsageError, UserError, first_line
+from pspnet_repro.files import file_sha256, lock_folder, write_bytes
 from pspnet_repro.initial_weights import load_initial_weights
 from pspnet_repro.loss import guided_loss
 from pspnet_repro.pspnet import PSPNet
@@ -154,11 +155,11 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
     """
     output = Path(output)
     settings = dataclasses.replace(
-        settings, initial_weights=initial_weights and checkpoint.file_sha256(initial_weights))
+        settings, initial_weights=initial_weights and file_sha256(initial_weights))
     try:
         with distributed.join(timeout_seconds) as processes, contextlib.ExitStack() as held:
             def lock():
-                held.enter_context(checkpoint.lock_folder(output))
+                held.enter_context(lock_folder(output))
 
             processes.on_first(lock)
             return _train(settings, pairs, output, processes, distributed.choose_device(device),
@@ -235,7 +236,7 @@ def _train(settings, pairs, output, processes, device, workers, checkpoint_secon
 
     def prepare():
         cut_losses(losses_path, start)
-        checkpoint.write_bytes(output / "settings.json", json.dumps(settings.to_json(), indent=1))
+        write_bytes(output / "settings.json", json.dumps(settings.to_json(), indent=1))
 
     processes.on_first(prepare)
     curve = Curve(output / "curve.jsonl", watch, start, settings.max_iter, processes, device)

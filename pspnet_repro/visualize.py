@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from pspnet_repro.checkpoint import write_bytes
+from pspnet_repro.files import write_bytes
 
 UNLABELLED_RGB = (0, 0, 0)
 

@@ -22,6 +22,7 @@ from pspnet_repro.data import scenes
 from pspnet_repro.data.lists import list_digest
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UsageError
+from pspnet_repro.files import file_sha256
 
 ROOT = Path(__file__).parents[1]
 TESTS = (FULL, f"{FULL}-ms", "test-whole")
@@ -127,7 +128,7 @@ def test_initial_weights_by_file_are_part_of_the_run(tiny, tmp_path):
 
     out, = run_row.run_row(row, profile, data, tmp_path, 0, backbones=backbones, progress=False)
     result = json.loads((out / "result.json").read_text())
-    assert result["settings"]["initial_weights"] == checkpoint.file_sha256(backbones[50])
+    assert result["settings"]["initial_weights"] == file_sha256(backbones[50])
     assert out.parent == folder(row, backbones)
     assert out.parent != folder(row)
     deep = runs.find_row("depth-101")

@@ -20,6 +20,7 @@ from pspnet_repro.distributed import ProcessLost
 from pspnet_repro.errors import UsageError, UserError, printable, report
 from pspnet_repro.evaluation import ConfusionMatrix
 from pspnet_repro.figures import confusion_figure
+from pspnet_repro.files import file_sha256
 from prototxt_import import load_net, read_caffemodel
 from prototxt_import.recorded import read_recorded
 
@@ -98,7 +99,7 @@ def test_output_that_cannot_be_written(full):
 
 
 @pytest.mark.parametrize("read", [
-    checkpoint.load_model, checkpoint.load, checkpoint.file_sha256, read_classes, read_list,
+    checkpoint.load_model, checkpoint.load, file_sha256, read_classes, read_list,
     read_caffemodel, load_net, read_recorded], ids=lambda read: read.__name__)
 def test_pipes_are_refused(tmp_path, read):
     """Nothing would ever come from this one."""

@@ -17,6 +17,7 @@ from pspnet_repro import checkpoint
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.lists import list_digest, read_list
 from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.files import write_atomically
 from pspnet_repro.train import TrainSettings, train
 
 ROOT = Path(__file__).parents[1]
@@ -266,7 +267,7 @@ def test_checkpoint_keeps_the_old_file_when_writing_fails(tmp_path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(UserError, match="state.pt: cannot be written: .*No space left"):
-        checkpoint.write_atomically(path, fail)
+        write_atomically(path, fail)
     assert checkpoint.load(path) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
 

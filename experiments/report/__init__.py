@@ -12,7 +12,7 @@ from experiments.report.results import METRICS, PAPER, Results
 from experiments.report.runs import class_blocks, curve_blocks, provenance_blocks
 from experiments.report.tables import (depth_blocks, orderings, row_label, summary_blocks,
                                        table_blocks)
-from pspnet_repro.checkpoint import write_bytes
+from pspnet_repro.files import write_bytes
 
 FIDELITY = "fidelity"
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from experiments.report import document
 from experiments.report.charts import chart_png
-from pspnet_repro.checkpoint import write_bytes
+from pspnet_repro.files import write_bytes
 from pspnet_repro.visualize import legend, side_by_side, write_png
 
 

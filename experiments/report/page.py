@@ -11,7 +11,7 @@ from PIL import Image
 
 from experiments.report import document
 from experiments.report.charts import chart_svg
-from pspnet_repro.checkpoint import write_bytes
+from pspnet_repro.files import write_bytes
 
 STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 

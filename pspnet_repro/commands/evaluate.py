@@ -8,7 +8,7 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
-from pspnet_repro import checkpoint, distributed
+from pspnet_repro import distributed
 from pspnet_repro.commands.arguments import (add_testing, classes_of, filled,
                                              network_for_testing, network_to_test, path,
                                              protocol_of, say_agreement, say_protocol)
@@ -18,6 +18,7 @@ from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.record import CountsFile
 from pspnet_repro.figures import confusion_figure
+from pspnet_repro.files import write_bytes
 from pspnet_repro.precision import arithmetic
 from pspnet_repro.train import weights_digest
 from pspnet_repro.visualize import write_png
@@ -116,7 +117,7 @@ def _write_results(matrix, classes, about, images, failed, output):
                "classes": classes.names, "iou": matrix.iou.tolist(),
                "confusion": matrix.counts.tolist(), "images": images - failed,
                "failed": failed, **about}
-    checkpoint.write_bytes(output / "result.json", json.dumps(figures, indent=1))
+    write_bytes(output / "result.json", json.dumps(figures, indent=1))
     confusion_figure(matrix, classes.names, output / "confusion.png")
     width = max(map(len, classes.names))
     for k, (name, iou) in enumerate(zip(classes.names, matrix.iou)):

@@ -5,9 +5,9 @@ import os
 
 import numpy as np
 
-from pspnet_repro import checkpoint
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.files import lock_folder, write_bytes
 from pspnet_repro.run_folder import difference
 
 _MERGED = "counts.jsonl"
@@ -49,20 +49,20 @@ class CountsFile:
             processes.on_first(lambda: self._merge(folder))
             self.done = dict(self._entries(merged, processes.share_file(merged)))
             if not processes.first:
-                checkpoint.write_bytes(self.path, self._head)
+                write_bytes(self.path, self._head)
             self._file = open(self.path, "ab")
         except OSError as error:
             raise UserError(f"{self.path}: cannot be used: {first_line(error)}") from error
 
     def _merge(self, folder):
         """Bring the images of all files of the folder into one."""
-        self._lock = checkpoint.lock_folder(folder)
+        self._lock = lock_folder(folder)
         merged, *others = _files(folder)
         done = {}
         for path in [merged, *others] if merged.exists() else others:
             done |= self._entries(path, path.read_bytes())
         lines = (_line(k, counts) + "\n" for k, counts in done.items())
-        checkpoint.write_bytes(merged, self._head + "".join(lines))
+        write_bytes(merged, self._head + "".join(lines))
         for path in others:
             path.unlink()
 
