@@ -18,6 +18,7 @@ from torch import nn
 from tqdm import tqdm
 
 from pspnet_repro import ops
+from pspnet_repro.files import write_bytes
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 
 # At most ours / torch's; None: no goal was set.
@@ -109,9 +110,9 @@ def main():
         print(f"{r['ours_ms']:9.2f} {r['torch_ms']:9.2f} {r['ratio']:6.2f} "
               f"{low:5.2f} ..{high:5.2f} {r['goal']:5.2f}  {r['name']}: {r['what']}")
     if args.output is not None:
-        args.output.write_text(json.dumps(
+        write_bytes(args.output, json.dumps(
             {"threads": args.threads, "runs": args.runs, "torch": torch.__version__,
-             "results": results}, indent=1), encoding="utf-8")
+             "results": results}, indent=1))
 
 
 if __name__ == "__main__":

@@ -87,6 +87,11 @@ def write_caffemodel(path, name, layers):
     Raises:
         UserError: the file cannot be written.
     """
+    write_atomically(path, caffemodel_writer(name, layers))
+
+
+def caffemodel_writer(name, layers):
+    """A function that writes what `write_caffemodel` writes to a binary file."""
     def write(file):
         # Messages one after the other are one message, so only a layer at a time is in memory.
         file.write(caffe_pb2.WeightsFile(name=name).SerializeToString())
@@ -99,7 +104,7 @@ def write_caffemodel(path, name, layers):
             one = caffe_pb2.WeightsFile(layer=[layer.SerializeToString()])
             file.write(one.SerializeToString())
 
-    write_atomically(path, write)
+    return write
 
 
 def _layer_bytes(path):

@@ -69,7 +69,12 @@ def training_state(solver):
 
 def write_prototxt(path, message):
     """Write a NetParameter or SolverParameter as text, atomically."""
-    write_bytes(path, text_format.MessageToString(message))
+    write_bytes(path, prototxt_text(message))
+
+
+def prototxt_text(message):
+    """A NetParameter or SolverParameter as the text of a prototxt."""
+    return text_format.MessageToString(message)
 
 
 def is_data_layer(kind, bottoms):
