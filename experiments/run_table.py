@@ -22,7 +22,7 @@ from experiments.forecast import (cost, how_lines, longest_first, measure_networ
                                   tests_of)
 from experiments.plan import check_backbones, make_plan, select_tables
 from experiments.profiles import PROFILES
-from experiments.report import write_report
+from experiments.report import claim_report, write_report
 from experiments.rows import TABLES
 from experiments.run_row import run_row
 from experiments.runs import labelled_pairs, parse_backbone, receptive_field
@@ -201,6 +201,8 @@ def run_tables(args, processes):
     if args.dry_run:
         return
     if processes.size > 1:
+    output = args.output or runs
+    processes.on_first(lambda: claim_report(output))
         for training in to_do:
             run_row(training.row, profile, data, runs, training.seed,
                     list(training.tests.values()), backbones, workers=args.workers,
@@ -208,7 +210,6 @@ def run_tables(args, processes):
     elif to_do:
         run_all(to_do, args, profile, data, jobs, tests.images)
     if processes.first:
-        output = args.output or runs
         with lock_folder(output, ".report.lock"):
             print("\n".join(write_report(tables, folders, profile, data, output)))
         print(f"Report: {output}")

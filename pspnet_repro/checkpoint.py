@@ -20,10 +20,14 @@ MAX_SIDE = 2 ** 15  # pixels of a crop
 
 def save(path, content):
     """Save a dictionary of tensors, numbers, strings and containers of these."""
+    write_bytes(path, _saved(content))
+
+
+def _saved(content):
     # In memory first: torch's own writer hides what the system says of a full disk.
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_bytes(path, buffer.getbuffer())
+    return buffer.getbuffer()
 
 
 def load(path, data=None):
@@ -61,13 +65,17 @@ def save_model(path, model, **about):
     A path that ends in .safetensors gives that format, with the facts as JSON in its metadata; any
     other the one of `save`.
     """
+    write_bytes(path, model_bytes(path, model, **about))
+
+
+def model_bytes(path, model, **about):
+    """What `save_model` writes."""
     facts = {"kind": _kind(model), "settings": model.settings, **about}
     if Path(path).suffix != ".safetensors":
-        save(path, {**facts, "weights": model.state_dict()})
-        return
+        return _saved({**facts, "weights": model.state_dict()})
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    write_bytes(path, _sorted_metadata(safetensors.torch.save(
-        tensors, {name: json.dumps(fact) for name, fact in facts.items()})))
+    return _sorted_metadata(safetensors.torch.save(
+        tensors, {name: json.dumps(fact) for name, fact in facts.items()}))
 
 
 def _sorted_metadata(data):

@@ -81,13 +81,17 @@ def _temporary(folder):
     """A new binary file, locked for as long as it is open, with the mode of any new file."""
     while True:
         file = open(folder / f".pspnet-{os.urandom(8).hex()}.part", "xb")
-        # A file system without locks does not matter: then no process removes the file either.
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+        wait_for_lock(file)
         # Another process may have removed it before it was locked.
         if os.fstat(file.fileno()).st_nlink:
             return file
         file.close()
+
+
+def wait_for_lock(file):
+    """Lock an open file until it is closed; where the file system has no locks, do without."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 @functools.cache

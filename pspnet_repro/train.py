@@ -24,8 +24,8 @@ from pspnet_repro.files import file_sha256, lock_folder, write_bytes
 from pspnet_repro.initial_weights import load_initial_weights
 from pspnet_repro.loss import guided_loss
 from pspnet_repro.pspnet import PSPNet
-from pspnet_repro.run_folder import (Curve, Interrupted, Log, StopRequest, check_same_settings,
-                                     cut_losses, restore, save_state)
+from pspnet_repro.run_folder import (Curve, Interrupted, Log, StopRequest, check_ours,
+                                     check_same_settings, cut_losses, restore, save_state)
 from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
 
 
@@ -159,6 +159,7 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
     try:
         with distributed.join(timeout_seconds) as processes, contextlib.ExitStack() as held:
             def lock():
+                check_ours(output)
                 held.enter_context(lock_folder(output))
 
             processes.on_first(lock)

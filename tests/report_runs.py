@@ -10,7 +10,8 @@ from experiments.run_row import prediction_name
 from pspnet_repro.data.lists import read_label, read_list
 from pspnet_repro.evaluation.metrics import ConfusionMatrix
 from pspnet_repro.evaluation.record import CountsFile
-from pspnet_repro.visualize import write_png
+from pspnet_repro.files import write_bytes
+from pspnet_repro.visualize import png_bytes
 
 MINI = PROFILES["mini"]
 MACHINE = {"commit": "c" * 40, "python": "3.11", "torch": "2.10", "numpy": "2", "opencv": "5",
@@ -53,7 +54,7 @@ def write_predictions(test, data, wrong, profile=MINI):
             label = read_label(pair.label, classes)
             predicted = label.copy()
             predicted.flat[:wrong[number]] = (label.flat[:wrong[number]] + 1) % classes
-            write_png(test / "predictions" / prediction_name(number, pair), predicted)
+            write_bytes(test / "predictions" / prediction_name(number, pair), png_bytes(predicted))
             before = matrix.counts.copy()
             matrix.update(predicted, label)
             record.append(number, matrix.counts - before)

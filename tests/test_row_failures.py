@@ -12,7 +12,8 @@ from experiments.rows import FULL
 from pspnet_repro import checkpoint
 from pspnet_repro.data import scenes
 from pspnet_repro.errors import UserError
-from pspnet_repro.visualize import write_png
+from pspnet_repro.files import write_bytes
+from pspnet_repro.visualize import png_bytes
 
 
 def test_facts_of_a_training_come_before_its_weights(tiny, tmp_path, monkeypatch):  # noqa: F811
@@ -67,7 +68,8 @@ def test_a_test_without_labels_has_no_result(tiny, trained, tmp_path):  # noqa: 
     shutil.copytree(data, tmp_path / "data", ignore=shutil.ignore_patterns("runs"))
     lines = (data / "val.txt").read_text().split()
     for name in lines[1::2]:
-        write_png(tmp_path / "data" / name, np.full((scenes.SIZE, scenes.SIZE), 255, np.uint8))
+        write_bytes(tmp_path / "data" / name,
+                    png_bytes(np.full((scenes.SIZE, scenes.SIZE), 255, np.uint8)))
     shutil.copytree(trained[0].parent, tmp_path / "runs" / trained[0].parent.name,
                     ignore=shutil.ignore_patterns("test-*"))
     with pytest.raises(UserError, match="no pixel of the 3 test images is labelled"):

@@ -206,7 +206,7 @@ def test_train_stops_at_weights_that_are_not_finite(data, tmp_path):
 
 
 def test_settings_file_is_for_people(data, tmp_path):
-    (tmp_path / "settings.json").write_text('{"model": ')
+    (tmp_path / "settings.json").write_text(json.dumps(_settings(data, max_iter=9).to_json()))
     weights = _train(data, tmp_path, max_iter=1)
     assert json.loads((tmp_path / "settings.json").read_text())["max_iter"] == 1
     assert checkpoint.load(weights)["training"]["max_iter"] == 1

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import numpy as np
 
@@ -11,6 +12,32 @@ from pspnet_repro.files import lock_folder, write_bytes
 from pspnet_repro.run_folder import difference
 
 _MERGED = "counts.jsonl"
+_OTHERS = re.compile(r"counts-\d+\.jsonl")
+
+
+def claim_results(outputs, folder, paths, inputs):
+    """Claim what a test will write beside its counts, see Outputs.claim.
+
+    The list of the folder's files is made before counts.jsonl is: a test that has none is of an
+    earlier version, and so are its results.
+
+    Args:
+        outputs: Outputs of the folder.
+        folder: of the test.
+        paths, inputs: see Outputs.claim.
+    """
+    if _holds_test(folder / _MERGED):
+        outputs.adopt(paths)
+    outputs.claim(paths, inputs)
+    outputs.adopt(paths)
+
+
+def _holds_test(path):
+    try:
+        with open(path, "rb") as file:
+            return "weights_sha256" in json.loads(file.readline(2 ** 20))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False  # CountsFile says why
 
 
 class CountsFile:
@@ -98,7 +125,8 @@ class CountsFile:
 
 def _files(folder):
     """The file that a start merges into, and those of the other processes."""
-    return [folder / _MERGED, *sorted(folder.glob("counts-*.jsonl"))]
+    return [folder / _MERGED, *sorted(path for path in folder.glob("counts-*.jsonl")
+                                      if _OTHERS.fullmatch(path.name))]
 
 
 def _line(number, counts):
