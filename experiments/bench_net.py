@@ -23,9 +23,9 @@ from tqdm import tqdm
 
 from experiments.run_row import provenance
 from pspnet_repro import PSPNet
-from pspnet_repro.checkpoint import write_bytes
 from pspnet_repro.count import logits_multiply_adds
 from pspnet_repro.memory import peak_bytes
+from pspnet_repro.outputs import Outputs
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 
 GOAL = 0.65  # of the plain port's time, one crop for testing
@@ -226,6 +226,19 @@ def heading(args, results):
 PARTS = {"testing": lambda args: {"one crop": testing(args)}, "heads": heads}
 
 
+def _claim(paths):
+    """Outputs that may write the figures; of an earlier version, which kept no list of its files,
+    they are known by what the JSON file holds."""
+    outputs = Outputs(paths[0].parent)
+    try:
+        if {"settings", "provenance", "results"} == json.loads(paths[0].read_bytes()).keys():
+            outputs.adopt(paths)
+    except (OSError, ValueError, AttributeError, RecursionError):
+        pass  # claim says what is in the way
+    outputs.claim(paths)
+    return outputs
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
@@ -238,16 +251,17 @@ def main():
                         help="folder of networks.json and networks.md")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    paths = [args.output / "networks.json", args.output / "networks.md"]
+    outputs = _claim(paths)
     about, results = provenance(), {}
     for part, measure in PARTS.items():
         if args.only in (None, part):
             results |= measure(args)
     text = f"{heading(args, results)}\n\n{table(results)}\n"
     print(text)
-    write_bytes(args.output / "networks.md", text)
-    write_bytes(args.output / "networks.json", json.dumps(
+    outputs.write(dict(zip(paths, (json.dumps(
         {"settings": {**vars(args), "output": None}, "provenance": about, "results": results},
-        indent=1))
+        indent=1), text))))
 
 
 if __name__ == "__main__":

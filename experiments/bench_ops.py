@@ -18,6 +18,7 @@ from torch import nn
 from tqdm import tqdm
 
 from pspnet_repro import ops
+from pspnet_repro.outputs import Outputs
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 
 # At most ours / torch's; None: no goal was set.
@@ -97,6 +98,9 @@ def main():
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    outputs = Outputs()
+    if args.output is not None:
+        outputs.claim([args.output])
     results = []
     for name, what, ours, theirs in tqdm(list(cases()), leave=False):
         results.append({"name": name, "what": what, "goal": GOALS[name],
@@ -109,9 +113,9 @@ def main():
         print(f"{r['ours_ms']:9.2f} {r['torch_ms']:9.2f} {r['ratio']:6.2f} "
               f"{low:5.2f} ..{high:5.2f} {r['goal']:5.2f}  {r['name']}: {r['what']}")
     if args.output is not None:
-        args.output.write_text(json.dumps(
+        outputs.write({args.output: json.dumps(
             {"threads": args.threads, "runs": args.runs, "torch": torch.__version__,
-             "results": results}, indent=1), encoding="utf-8")
+             "results": results}, indent=1)})
 
 
 if __name__ == "__main__":

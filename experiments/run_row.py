@@ -31,11 +31,13 @@ from pspnet_repro import checkpoint, distributed
 from pspnet_repro.commands.arguments import whole
 from pspnet_repro.errors import REPORTED, UsageError, UserError, print_anything, report
 from pspnet_repro.evaluation.evaluate import evaluate
-from pspnet_repro.evaluation.record import CountsFile
+from pspnet_repro.evaluation.record import CountsFile, claim_results
+from pspnet_repro.files import lock_folder, write_bytes
 from pspnet_repro.memory import peak_bytes, reset_peak
+from pspnet_repro.outputs import Outputs
 from pspnet_repro.run_folder import Interrupted
 from pspnet_repro.train import train, weights_digest
-from pspnet_repro.visualize import write_png
+from pspnet_repro.visualize import png_bytes
 
 CURVE_POINTS, CURVE_IMAGES = 8, 8
 
@@ -106,7 +108,7 @@ def run_row(row, profile, data, runs, seed, tests=None, backbones=None, checkpoi
             def missing():
                 left = [not (folder / "result.json").exists() for folder in folders]
                 if any(left):
-                    held.enter_context(checkpoint.lock_folder(out, ".run.lock"))
+                    held.enter_context(lock_folder(out, ".run.lock"))
                 return left
 
             left = processes.on_first(missing)
@@ -144,7 +146,7 @@ def _train(settings, profile, data, out, processes, **how):
     about, began = provenance(), time.monotonic()
 
     def tell():
-        checkpoint.write_bytes(out / "trained.json", json.dumps({
+        write_bytes(out / "trained.json", json.dumps({
             "train_seconds_of_last_sitting": round(time.monotonic() - began, 1),
             "train_peak_memory_mib": _peak_mib(how["device"]),
             "train_provenance": about}, indent=1))
@@ -197,14 +199,19 @@ def _test(row, profile, data, weights, folder, val_list, processes, progress, de
     net = checkpoint.model_of(training, weights).to(distributed.choose_device(device))
     fused = net.for_inference()
     pairs = labelled_pairs(profile, data, "val")
+    paths = [folder / "predictions" / prediction_name(*item) for item in enumerate(pairs)]
+    outputs, result_path = Outputs(folder), folder / "result.json"
+    processes.on_first(lambda: claim_results(
+        outputs, folder, [*paths, result_path],
+        [weights, *(path for pair in pairs for path in (pair.image, pair.label))]))
     test = {**dataclasses.asdict(protocol), "fused": True, "list_sha256": val_list}
     with CountsFile(folder, {"weights_sha256": weights_digest(net), **test}, net.classes,
                     len(pairs), processes) as record:
         matrix = evaluate(
             fused, pairs, classes=net.classes, protocol=protocol, record=record,
             zero_is_void=profile.zero_is_void, progress=progress, processes=processes,
-            on_prediction=lambda number, pair, predicted: write_png(
-                folder / "predictions" / prediction_name(number, pair), predicted))
+            on_prediction=lambda number, _, predicted: outputs.write(
+                {paths[number]: png_bytes(predicted)}))
     if not matrix.counts.any():
         raise UserError(f"{profile.name}: no pixel of the {len(pairs)} test images is labelled")
     if not processes.first:
@@ -225,7 +232,7 @@ def _test(row, profile, data, weights, folder, val_list, processes, progress, de
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "provenance": about,
     }
-    checkpoint.write_bytes(folder / "result.json", json.dumps(result, indent=1))
+    outputs.write({result_path: json.dumps(result, indent=1)})
 
 
 def _stop_with_parent():

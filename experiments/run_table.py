@@ -22,13 +22,14 @@ from experiments.forecast import (cost, how_lines, longest_first, measure_networ
                                   tests_of)
 from experiments.plan import check_backbones, make_plan, select_tables
 from experiments.profiles import PROFILES
-from experiments.report import write_report
+from experiments.report import claim_report, write_report
 from experiments.rows import TABLES
 from experiments.run_row import run_row
 from experiments.runs import labelled_pairs, parse_backbone, receptive_field
-from pspnet_repro import checkpoint, distributed
+from pspnet_repro import distributed
 from pspnet_repro.commands.arguments import path, processes, whole
 from pspnet_repro.errors import REPORTED, UsageError, UserError, print_anything, printable, report
+from pspnet_repro.files import lock_folder
 from pspnet_repro.run_folder import Interrupted
 
 
@@ -199,6 +200,8 @@ def run_tables(args, processes):
                                                processes, jobs))
     if args.dry_run:
         return
+    output = args.output or runs
+    processes.on_first(lambda: claim_report(output))
     if processes.size > 1:
         for training in to_do:
             run_row(training.row, profile, data, runs, training.seed,
@@ -207,8 +210,7 @@ def run_tables(args, processes):
     elif to_do:
         run_all(to_do, args, profile, data, jobs, tests.images)
     if processes.first:
-        output = args.output or runs
-        with checkpoint.lock_folder(output, ".report.lock"):
+        with lock_folder(output, ".report.lock"):
             print("\n".join(write_report(tables, folders, profile, data, output)))
         print(f"Report: {output}")
 

@@ -12,11 +12,11 @@ import torch
 
 from experiments.rows import PROFILE_SCALES, TABLES
 from pspnet_repro import PSPNet
-from pspnet_repro.checkpoint import file_sha256
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.datasets import LAYOUTS, DataSet
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import Protocol
+from pspnet_repro.files import file_sha256
 from pspnet_repro.initial_weights import model_with_structure
 from pspnet_repro.resnet import BLOCKS
 from pspnet_repro.train import TrainSettings

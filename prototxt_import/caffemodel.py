@@ -10,8 +10,8 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from pspnet_repro.checkpoint import write_atomically
 from pspnet_repro.errors import UserError, first_line, refuse_pipe
+from pspnet_repro.files import write_atomically
 from pspnet_repro.weights import recognize
 from prototxt_import import caffe_pb2
 
@@ -86,6 +86,11 @@ def write_caffemodel(path, name, layers):
     Raises:
         UserError: the file cannot be written.
     """
+    write_atomically(path, caffemodel_writer(name, layers))
+
+
+def caffemodel_writer(name, layers):
+    """A function that writes what `write_caffemodel` writes to a binary file."""
     def write(file):
         # Messages one after the other are one message, so only a layer at a time is in memory.
         file.write(caffe_pb2.WeightsFile(name=name).SerializeToString())
@@ -98,7 +103,7 @@ def write_caffemodel(path, name, layers):
             one = caffe_pb2.WeightsFile(layer=[layer.SerializeToString()])
             file.write(one.SerializeToString())
 
-    write_atomically(path, write)
+    return write
 
 
 def _layer_bytes(path):

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from pspnet_repro import checkpoint
 from pspnet_repro.errors import UsageError
+from pspnet_repro.files import file_sha256
+from pspnet_repro.outputs import Outputs
 from pspnet_repro.resnet import BLOCKS, WIDTHS
 from prototxt_import.convert import convert_network
-from prototxt_import.outputs import check_outputs
 from prototxt_import.torch_resnet import convert_torch_resnet
 
 _SUFFIXES = (".safetensors", ".pt", ".pth")
@@ -32,13 +33,15 @@ def _run(args):
     if len(args.files) != 2 and not (args.backbone and len(args.files) == 1):
         raise UsageError("needs NET.prototxt and W.caffemodel, or --backbone and one file, got "
                          f"{len(args.files)} files")
-    check_outputs([args.output], args.files)
+    outputs = Outputs()
+    outputs.claim([args.output], args.files)
     if len(args.files) == 1:
         model, rows, crop_size = convert_torch_resnet(*args.files)
     else:
         model, rows, crop_size = convert_network(*args.files, whole=not args.backbone)
-    origin = {path.name: checkpoint.file_sha256(path) for path in args.files}
-    checkpoint.save_model(args.output, model, origin=origin, crop_size=crop_size)
+    origin = {path.name: file_sha256(path) for path in args.files}
+    outputs.write({args.output: checkpoint.model_bytes(args.output, model, origin=origin,
+                                                       crop_size=crop_size)})
     print(table(rows))
     for name, value in model.settings.items():
         print(f"{name}: {value}")

@@ -1,24 +1,23 @@
 """A PSPNet as the original's files."""
 
-import contextlib
 import dataclasses
-import os
 from pathlib import Path
 
 from pspnet_repro.checkpoint import check_finite
-from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.errors import UserError
+from pspnet_repro.files import write_together
 from pspnet_repro.names import caffe_names
 from pspnet_repro.train import TrainSettings
-from prototxt_import.caffemodel import write_caffemodel
+from prototxt_import.caffemodel import caffemodel_writer
 from prototxt_import.describe import describe, with_splits
 from prototxt_import.caffe_pb2 import SolverParameter
-from prototxt_import.prototxt import write_prototxt
+from prototxt_import.prototxt import prototxt_text
 from prototxt_import.structure_head import shortest
 
 TRAIN_NET, SOLVER = "train_val.prototxt", "solver.prototxt"
 
 
-def export(model, crop_size, prototxt_path, caffemodel_path, training=None):
+def export(model, crop_size, prototxt_path, caffemodel_path, training=None, write=write_together):
     """Write a PSPNet as a deploy prototxt and a caffemodel that the original program loads.
 
     Names, types, shapes and layout are the released networks'; a miniature backbone gets those of
@@ -32,6 +31,7 @@ def export(model, crop_size, prototxt_path, caffemodel_path, training=None):
         training: a dictionary of TrainSettings values, {} for the paper's: then train_val.prototxt
             and solver.prototxt are written beside the deploy net. Its inputs are `data` and
             `label`, without a layer that reads them.
+        write: writes {path: content}, see files.write_together.
     Raises:
         UserError: a crop that does not fit, weights that are not finite or of another dtype, or a
             file that cannot be written. All files are written, or none.
@@ -63,10 +63,9 @@ def export(model, crop_size, prototxt_path, caffemodel_path, training=None):
                         "this network was trained with another")
     train_net = describe(model, crop_size, values)
     messages = [net] if training is None else [net, train_net, _solver(values)]
-    writers = [lambda path, message=message: write_prototxt(path, message) for message in messages]
-    writers.insert(1, lambda path: write_caffemodel(path, train_net.name,
-                                                    _layers(model, train_net)))
-    _write_together(dict(zip(paths, writers)))
+    contents = list(map(prototxt_text, messages))
+    contents.insert(1, caffemodel_writer(train_net.name, _layers(model, train_net)))
+    write(dict(zip(paths, contents)))
 
 
 def _layers(model, train_net):
@@ -90,25 +89,3 @@ def _solver(values):
     return SolverParameter(net=TRAIN_NET, lr_policy="poly", snapshot_prefix="pspnet",
                            snapshot=max(1, values["max_iter"] // 10),
                            **{name: values[name] for name in names})
-
-
-def _write_together(writers):
-    """Write every file, {path: function that writes it}, or none."""
-    staged, placed = {}, []
-    try:
-        for path, write in writers.items():
-            if path.is_dir():
-                raise UserError(f"{path}: cannot be written: is a folder")
-            staged[path] = path.with_name(f".{path.name}.new")
-            write(staged[path])
-        for path, new in staged.items():
-            os.replace(new, path)
-            placed.append(path)
-    except OSError as error:
-        for path in placed:
-            path.unlink()
-        raise UserError(f"{path}: cannot be written: {first_line(error)}") from error
-    finally:
-        for new in staged.values():
-            with contextlib.suppress(OSError):
-                new.unlink()

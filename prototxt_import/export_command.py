@@ -4,9 +4,9 @@ from pathlib import Path
 
 from pspnet_repro import checkpoint
 from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.outputs import Outputs
 from prototxt_import.describe import map_size
 from prototxt_import.export import SOLVER, TRAIN_NET, export
-from prototxt_import.outputs import check_outputs
 
 _CROP_SIZE = 473
 
@@ -28,8 +28,9 @@ def add_parser(commands):
 
 def _run(args):
     folder = args.output[0].parent
-    outputs = [*args.output, *((folder / TRAIN_NET, folder / SOLVER) if args.train else ())]
-    check_outputs(outputs, [args.weights])
+    paths = [*args.output, *((folder / TRAIN_NET, folder / SOLVER) if args.train else ())]
+    outputs = Outputs()
+    outputs.claim(paths, [args.weights])
     content = checkpoint.read_model_file(args.weights)
     model = checkpoint.model_of(content, args.weights)
     training = content.get("training", {})
@@ -41,6 +42,7 @@ def _run(args):
             map_size(model, crop_size)
         except UserError as error:
             raise UsageError(f"--crop-size: {error}") from error
-    export(model, crop_size, *args.output, training=training if args.train else None)
-    for path in outputs:
+    export(model, crop_size, *args.output, training=training if args.train else None,
+           write=outputs.write)
+    for path in paths:
         print(path)

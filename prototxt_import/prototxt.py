@@ -3,7 +3,7 @@
 from google.protobuf import descriptor_pb2, text_format
 from google.protobuf.descriptor import FieldDescriptor
 
-from pspnet_repro.checkpoint import write_bytes
+from pspnet_repro.files import write_bytes
 from prototxt_import import caffe_pb2
 from prototxt_import.grammar import Token, error_at, parse
 from prototxt_import.rules import included
@@ -69,7 +69,12 @@ def training_state(solver):
 
 def write_prototxt(path, message):
     """Write a NetParameter or SolverParameter as text, atomically."""
-    write_bytes(path, text_format.MessageToString(message))
+    write_bytes(path, prototxt_text(message))
+
+
+def prototxt_text(message):
+    """A NetParameter or SolverParameter as the text of a prototxt."""
+    return text_format.MessageToString(message)
 
 
 def is_data_layer(kind, bottoms):

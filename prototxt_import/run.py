@@ -7,16 +7,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pspnet_repro.checkpoint import write_bytes
 from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.data.images import read_image
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation.imresize import imresize
+from pspnet_repro.outputs import Outputs
 from prototxt_import.base import FLOAT_MAX
 from prototxt_import.compare import deviations, recorded_items
 from prototxt_import.memory import check_blobs
 from prototxt_import.net import load_net
-from prototxt_import.outputs import check_outputs
 from prototxt_import.recorded import read_recorded
 
 
@@ -56,8 +55,9 @@ def _run(args):
         raise UsageError("needs --output, --compare or both")
     if args.blobs and args.output is None:
         raise UsageError("--blobs needs --output")
+    outputs = Outputs()
     if args.output is not None:
-        check_outputs([args.output], [path for path in (args.prototxt, args.caffemodel, args.image,
+        outputs.claim([args.output], [path for path in (args.prototxt, args.caffemodel, args.image,
                                                         args.compare) if path is not None])
     arrays = None if args.compare is None else read_recorded(args.compare)
     net = load_net(args.prototxt, args.caffemodel)
@@ -69,16 +69,16 @@ def _run(args):
     net.prepare(**{name: image})
     check_blobs(net)
     with torch.inference_mode():
-        outputs = net(**{name: image})
+        tops = net(**{name: image})
     if args.output is not None:
-        names = args.blobs.split(",") if args.blobs else list(outputs)
+        names = args.blobs.split(",") if args.blobs else list(tops)
         unknown = [blob for blob in names if blob not in net.blobs]
         if unknown:
             raise UsageError(f"--blobs: {', '.join(unknown)} not in {args.prototxt}, whose last "
                              f"are {', '.join(list(net.blobs)[-5:])}")
         buffer = io.BytesIO()
         np.savez(buffer, **{blob: net.blobs[blob].numpy() for blob in names})
-        write_bytes(args.output, buffer.getvalue())
+        outputs.write({args.output: buffer.getvalue()})
         for blob in names:
             print(f"{blob}  {'x'.join(map(str, net.blobs[blob].shape))}")
         print(args.output)

@@ -1,12 +1,8 @@
 """Files of weights and of training states: written atomically, read without unpickling code."""
 
-import contextlib
-import fcntl
-import hashlib
 import io
 import json
 import math
-import os
 import pickle
 from pathlib import Path
 
@@ -14,6 +10,7 @@ import safetensors.torch
 import torch
 
 from pspnet_repro.errors import UserError, first_line, refuse_pipe
+from pspnet_repro.files import write_bytes
 from pspnet_repro.pspnet import PSPNet
 from pspnet_repro.resnet import ResNet
 from pspnet_repro.weights import recognize
@@ -22,65 +19,16 @@ from pspnet_repro.weights import recognize
 MAX_SIDE = 2 ** 15  # pixels of a crop
 
 
-def write_atomically(path, write):
-    """Call write(file) on a new binary file that takes the name `path` only when it is complete.
-
-    Raises:
-        UserError: the file cannot be written (no space, no permission), or the name is that of a
-            device or pipe; nothing is left behind.
-    """
-    path = Path(path)
-    refuse_pipe(path, "written")
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        _remove(part)
-        raise UserError(f"{path}: cannot be written: {first_line(error)}") from error
-    except BaseException:
-        _remove(part)
-        raise
-
-
-def write_bytes(path, data):
-    """`write_atomically` of bytes, or of text as UTF-8."""
-    data = data.encode() if isinstance(data, str) else data
-    write_atomically(path, lambda file: file.write(data))
-
-
-def _remove(part):
-    with contextlib.suppress(OSError):
-        part.unlink()
-
-
-def lock_folder(output, name=".lock"):
-    """An open file that keeps other processes from working in the folder.
-
-    Raises:
-        UserError: another process holds it.
-        OSError: the folder cannot be made or written.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    lock = open(output / name, "w", encoding="utf-8")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.close()
-        raise UserError(f"{output}: another process is at work in this folder") from error
-    return lock
-
-
 def save(path, content):
     """Save a dictionary of tensors, numbers, strings and containers of these."""
+    write_bytes(path, _saved(content))
+
+
+def _saved(content):
     # In memory first: torch's own writer hides what the system says of a full disk.
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_bytes(path, buffer.getbuffer())
+    return buffer.getbuffer()
 
 
 def load(path, data=None):
@@ -126,13 +74,17 @@ def save_model(path, model, **about):
     A path that ends in .safetensors gives that format, with the facts as JSON in its metadata; any
     other the one of `save`.
     """
+    write_bytes(path, model_bytes(path, model, **about))
+
+
+def model_bytes(path, model, **about):
+    """What `save_model` writes."""
     facts = {"kind": _kind(model), "settings": model.settings, **about}
     if Path(path).suffix != ".safetensors":
-        save(path, {**facts, "weights": model.state_dict()})
-        return
+        return _saved({**facts, "weights": model.state_dict()})
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    write_bytes(path, _sorted_metadata(safetensors.torch.save(
-        tensors, {name: json.dumps(fact) for name, fact in facts.items()})))
+    return _sorted_metadata(safetensors.torch.save(
+        tensors, {name: json.dumps(fact) for name, fact in facts.items()}))
 
 
 def _sorted_metadata(data):
@@ -328,19 +280,6 @@ def shape_differences(wanted, given):
             + [f"has no place for {name}" for name in given if name not in wanted]
             + [f"{name} must be {tuple(wanted[name].shape)}, got {tuple(given[name].shape)}"
                for name in wanted if name in given and wanted[name].shape != given[name].shape])
-
-
-def file_sha256(path):
-    """SHA-256 of a file's bytes, in hexadecimal. Raises UserError where it cannot be read."""
-    digest = hashlib.sha256()
-    refuse_pipe(path)
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(2 ** 20):
-                digest.update(block)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
-    return digest.hexdigest()
 
 
 def check_finite(model, where):

@@ -5,12 +5,11 @@ import io
 import numpy as np
 from matplotlib.figure import Figure
 
-from pspnet_repro.checkpoint import write_bytes
-
 MAX_NAME = 40  # characters
 
-def confusion_figure(matrix, names, path):
-    """Draw a ConfusionMatrix, each row a share of its class's labelled pixels, into a PNG file."""
+
+def confusion_png(matrix, names):
+    """A PNG file's bytes: a ConfusionMatrix, each row a share of its class's labelled pixels."""
     shares = matrix.counts / np.maximum(matrix.counts.sum(1, keepdims=True), 1)
     few = len(names) <= 30
     side = 3.5 + (0.26 if few else 0.12) * max(len(names), 6)
@@ -33,4 +32,4 @@ def confusion_figure(matrix, names, path):
     figure.colorbar(picture, label="% of the label's pixels", shrink=0.7, aspect=30, pad=0.01)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()

@@ -2,13 +2,21 @@
 
 import json
 import os
+import re
 import signal
 import time
 
 import torch
 
 from pspnet_repro import checkpoint
-from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.errors import UserError, first_line, refuse_pipe
+from pspnet_repro.files import write_bytes
+
+
+_LOG = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d step \d+ of \d+, ")
+_STEP = {"iteration", "lr", "loss", "loss_aux"}
+_LINE = b'{"iteration": '
+_WAY_ON = "choose another --output, or move it away"
 
 
 class Interrupted(Exception):
@@ -77,39 +85,81 @@ def check_same_settings(settings, content, path):
                         f"or choose a new folder with --output{start}")
 
 
+def check_ours(folder):
+    """Raise UserError for settings.json or log.txt in a training's folder that no training wrote:
+    they would be replaced and added to."""
+    for name, is_ours in (("settings.json", _is_settings), ("log.txt", _LOG.match)):
+        path = folder / name
+        refuse_pipe(path)
+        try:
+            with open(path, "rb") as file:
+                start = file.read(2 ** 20)
+        except FileNotFoundError:
+            continue
+        if start and not is_ours(start):
+            raise UserError(f"{path}: is there already, and no training of this program wrote it; "
+                            f"it is not overwritten: {_WAY_ON}")
+
+
+def _is_settings(data):
+    try:
+        return {"model", "list_sha256", "max_iter"} <= json.loads(data).keys()
+    except (ValueError, AttributeError, RecursionError):
+        return False
+
+
 def cut_losses(path, iteration):
     """Drop the lines of steps that the checkpoint does not have.
 
     Raises:
         UserError: it lacks a step, or a line is not that of its step.
     """
-    kept = _read_lines(path)[:iteration]
-    if len(kept) < iteration:
-        raise UserError(f"{path}: holds {len(kept)} steps, but the checkpoint beside it was saved "
+    lines = _read_lines(path)
+    if len(lines) < iteration:
+        raise UserError(f"{path}: holds {len(lines)} steps, but the checkpoint beside it was saved "
                         f"after {iteration}; remove the folder to train again")
-    for number, line in enumerate(kept):
-        if _iteration(line) != number:
+    for number, line in enumerate(lines):
+        if _step(line) != number:
+            way_on = "remove the folder to train again" if number < iteration else _WAY_ON
             raise UserError(f"{path}, line {number + 1}: not the line of iteration {number}; "
-                            "remove the folder to train again")
-    _write_lines(path, kept)
+                            f"{way_on}")
+    _write_lines(path, lines[:iteration])
 
 
 def _iteration(line):
     """The iteration of a line of losses.jsonl or curve.jsonl; None where it has none."""
+    return _content(line).get("iteration")
+
+
+def _step(line):
+    """The iteration of a line of losses.jsonl; None for other lines."""
+    content = _content(line)
+    return content["iteration"] if content.keys() == _STEP else None
+
+
+def _content(line):
+    """The dictionary that a line holds; {} for other lines."""
     try:
-        return json.loads(line)["iteration"]
-    except (ValueError, TypeError, LookupError, RecursionError):
-        return None
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _read_lines(path):
-    """Whole lines of a file; a last one that was cut off is dropped."""
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    return text[:text.rfind("\n") + 1].splitlines()
+    """Whole lines of a file; a last one that was cut off is dropped. Raises UserError where that
+    is none that a training writes."""
+    if not path.exists():
+        return []
+    refuse_pipe(path)
+    *lines, rest = path.read_bytes().split(b"\n")
+    if not (rest.startswith(_LINE) or _LINE.startswith(rest)):
+        raise UserError(f"{path}, line {len(lines) + 1}: not the line of an iteration; {_WAY_ON}")
+    return [line.decode(errors="replace") for line in lines]
 
 
 def _write_lines(path, lines):
-    checkpoint.write_bytes(path, "".join(line + "\n" for line in lines))
+    write_bytes(path, "".join(line + "\n" for line in lines))
 
 
 class Curve:

@@ -20,12 +20,13 @@ from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.dataset import TrainingSequence, batches
 from pspnet_repro.data.labels import check_classes
 from pspnet_repro.errors import UsageError, UserError, first_line
+from pspnet_repro.files import file_sha256, lock_folder, write_bytes
 from pspnet_repro.freezing import check_frozen, freeze, learning
 from pspnet_repro.initial_weights import load_initial_weights, model_with_structure
 from pspnet_repro.loss import guided_loss
 from pspnet_repro.pspnet import PSPNet
-from pspnet_repro.run_folder import (Curve, Interrupted, Log, StopRequest, check_same_settings,
-                                     cut_losses, restore, save_state)
+from pspnet_repro.run_folder import (Curve, Interrupted, Log, StopRequest, check_ours,
+                                     check_same_settings, cut_losses, restore, save_state)
 from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
 
 CHECKED_STEPS = 50  # on a GPU weights are found not to be finite after so many steps at most
@@ -170,12 +171,13 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
     output = Path(output)
     settings = dataclasses.replace(settings, **(
         {"initial_weights": None} if initial_weights is None else
-        {"initial_weights": checkpoint.file_sha256(initial_weights),
+        {"initial_weights": file_sha256(initial_weights),
          "model": model_with_structure(settings.model, initial_weights)}))
     try:
         with distributed.join(timeout_seconds) as processes, contextlib.ExitStack() as held:
             def lock():
-                held.enter_context(checkpoint.lock_folder(output))
+                check_ours(output)
+                held.enter_context(lock_folder(output))
 
             processes.on_first(lock)
             return _train(settings, pairs, output, processes, distributed.choose_device(device),
@@ -277,7 +279,7 @@ def _train(settings, pairs, output, processes, device, workers, checkpoint_secon
 
     def prepare():
         cut_losses(losses_path, start)
-        checkpoint.write_bytes(output / "settings.json", json.dumps(settings.to_json(), indent=1))
+        write_bytes(output / "settings.json", json.dumps(settings.to_json(), indent=1))
 
     processes.on_first(prepare)
     curve = Curve(output / "curve.jsonl", watch, start, settings.max_iter, processes, device)

@@ -3,8 +3,6 @@
 import cv2
 import numpy as np
 
-from pspnet_repro.checkpoint import write_bytes
-
 UNLABELLED_RGB = (0, 0, 0)
 
 
@@ -16,10 +14,10 @@ def colourize(label, palette_rgb):
     return table[np.asarray(label).astype(np.uint8)]
 
 
-def write_png(path, pixels):
-    """Write (H, W) uint8 or (H, W, 3) uint8 RGB as a PNG file. Raises UserError."""
+def png_bytes(pixels):
+    """(H, W) uint8 or (H, W, 3) uint8 RGB as a PNG file's bytes."""
     pixels = pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, ::-1])
-    write_bytes(path, cv2.imencode(".png", pixels)[1].tobytes())
+    return cv2.imencode(".png", pixels)[1].tobytes()
 
 
 def side_by_side(pictures, titles, margin=4, caption=22):

@@ -11,7 +11,8 @@ from pspnet_repro.data.labels import read_label
 from pspnet_repro.data.pairs import read_list
 from pspnet_repro.evaluation.metrics import ConfusionMatrix
 from pspnet_repro.evaluation.record import CountsFile
-from pspnet_repro.visualize import write_png
+from pspnet_repro.files import write_bytes
+from pspnet_repro.visualize import png_bytes
 
 MINI = PROFILES["mini"]
 MACHINE = {"commit": "c" * 40, "python": "3.11", "torch": "2.10", "numpy": "2", "opencv": "5",
@@ -54,7 +55,7 @@ def write_predictions(test, data, wrong, profile=MINI):
             label = read_label(pair.label, classes)
             predicted = label.copy()
             predicted.flat[:wrong[number]] = (label.flat[:wrong[number]] + 1) % classes
-            write_png(test / "predictions" / prediction_name(number, pair), predicted)
+            write_bytes(test / "predictions" / prediction_name(number, pair), png_bytes(predicted))
             before = matrix.counts.copy()
             matrix.update(predicted, label)
             record.append(number, matrix.counts - before)

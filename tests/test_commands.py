@@ -17,6 +17,7 @@ from pspnet_repro.data.classes import known_classes
 from pspnet_repro.data.images import read_image
 from pspnet_repro.data.pairs import read_pair
 from pspnet_repro.evaluation import ConfusionMatrix, predict_probabilities
+from pspnet_repro.files import lock_folder
 
 SIZES = ("--base-size", "96", "--crop-size", "89", "--threads", "1")
 
@@ -134,7 +135,7 @@ def test_evaluate_goes_on_where_it_stopped(data, weights, tmp_path, capfd, monke
 
 
 def test_evaluate_guards_its_folder(data, weights, tmp_path, capfd):
-    with checkpoint.lock_folder(tmp_path / "out"):
+    with lock_folder(tmp_path / "out"):
         code, _, error = run(capfd, "evaluate", "--weights", weights, "--data", data, *SIZES,
                              "--output", tmp_path / "out")
     assert code == 1 and "out: another process is at work in this folder" in error

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pspnet_repro import checkpoint
 from pspnet_repro.data.images import read_image
 from pspnet_repro.data.labels import read_label_file
 from pspnet_repro.errors import UserError
+from pspnet_repro.files import write_bytes
 
 LABEL = np.random.default_rng(0).integers(0, 16, (40, 31)).astype(np.uint8)
 
@@ -180,5 +180,5 @@ def test_threads_that_read_images_leave_stderr_alone(tmp_path):
 def test_devices_and_pipes_are_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UserError, match="pipe: cannot be written: not a regular file"):
-        checkpoint.write_bytes(tmp_path / "pipe", b"x")
+        write_bytes(tmp_path / "pipe", b"x")
     assert (tmp_path / "pipe").is_fifo()

@@ -20,13 +20,14 @@ from pspnet_repro.distributed import FailedElsewhere, ProcessLost, Processes
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import Protocol
 from pspnet_repro.evaluation.evaluate import evaluate
+from pspnet_repro.files import write_bytes
 from pspnet_repro.freezing import freeze, learning
 from pspnet_repro.run_folder import Interrupted
 from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 from pspnet_repro.train import (TrainSettings, _build, average_backward, train,
                                 weights_digest)
-from pspnet_repro.visualize import write_png
+from pspnet_repro.visualize import png_bytes
 
 pytestmark = pytest.mark.dist
 # No label is lost at a border, so every process has as many labelled pixels.
@@ -337,8 +338,8 @@ def _test_part(rank, data, folder):  # noqa: F811
     with distributed.join() as processes:
         # Batches of one: in larger ones images would meet others than in a single process.
         matrix = evaluate(net, pairs, classes=4, protocol=Protocol(71, 57), batch_size=1,
-                          on_prediction=lambda number, pair, predicted: write_png(
-                              folder / f"{number}.png", predicted),
+                          on_prediction=lambda number, pair, predicted: write_bytes(
+                              folder / f"{number}.png", png_bytes(predicted)),
                           progress=False, processes=processes)
     return matrix.counts.tolist()
 

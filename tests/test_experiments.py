@@ -22,6 +22,8 @@ from pspnet_repro.data import scenes
 from pspnet_repro.data.pairs import list_digest
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UsageError
+from pspnet_repro.files import file_sha256
+from pspnet_repro.outputs import Outputs
 
 ROOT = Path(__file__).parents[1]
 TESTS = (FULL, f"{FULL}-ms", "test-whole")
@@ -99,10 +101,11 @@ def test_an_interrupted_test_goes_on(tiny, trained, tmp_path, monkeypatch):
     (out / "result.json").unlink()
     counts = (out / "counts.jsonl").read_text().splitlines(keepends=True)
     (out / "counts.jsonl").write_text("".join(counts[:2]) + counts[2][:20])
-    written = []
-    monkeypatch.setattr(run_row, "write_png", lambda path, image: written.append(path.name))
+    written, write = [], Outputs.write
+    monkeypatch.setattr(Outputs, "write", lambda self, contents: (
+        written.extend(path.name for path in contents), write(self, contents)))
     run_row.run_row(runs.find_row(FULL), profile, data, tmp_path, 0, progress=False)
-    assert len(written) == 2 and not any(name.startswith("00000") for name in written)
+    assert [name[:6] for name in written] == ["00001-", "00002-", "result"]
     result = json.loads((out / "result.json").read_text())
     assert result["confusion"] == json.loads(wanted)["confusion"]
 
@@ -127,7 +130,7 @@ def test_initial_weights_by_file_are_part_of_the_run(tiny, tmp_path):
 
     out, = run_row.run_row(row, profile, data, tmp_path, 0, backbones=backbones, progress=False)
     result = json.loads((out / "result.json").read_text())
-    assert result["settings"]["initial_weights"] == checkpoint.file_sha256(backbones[50])
+    assert result["settings"]["initial_weights"] == file_sha256(backbones[50])
     assert out.parent == folder(row, backbones)
     assert out.parent != folder(row)
     deep = runs.find_row("depth-101")

@@ -15,7 +15,8 @@ from experiments.rows import BASELINE, FULL
 from pspnet_repro.data import scenes
 from pspnet_repro.distributed import Processes
 from pspnet_repro.evaluation import MULTI_SCALE, Protocol, predict_probabilities
-from pspnet_repro.visualize import write_png
+from pspnet_repro.files import write_bytes
+from pspnet_repro.visualize import png_bytes
 
 ROOT = Path(__file__).parents[1]
 MINI, PAPER = PROFILES["mini"], PROFILES["paper"]
@@ -129,7 +130,7 @@ def test_plan_lines(data):
 
 
 def test_looks_have_the_windows_of_their_images(tmp_path):
-    write_png(tmp_path / "a.png", np.zeros((360, 480), np.uint8))
+    write_bytes(tmp_path / "a.png", png_bytes(np.zeros((360, 480), np.uint8)))
     for split in ("train", "val"):
         (tmp_path / f"{split}.txt").write_text("a.png a.png\n")
     # 361x481 pixels: 3x4 windows of 185 every 124, and their mirror images.

@@ -15,6 +15,7 @@ from test_import_networks import NSFW, seeded_weights
 from pspnet_repro import PSPNet, checkpoint
 from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.errors import UserError
+from pspnet_repro.files import file_sha256
 from pspnet_repro.names import caffe_names
 from prototxt_import import convert, convert_backbone, export, load_net, write_caffemodel
 from prototxt_import.__main__ import main
@@ -220,4 +221,4 @@ def test_convert_command(files, tmp_path, capsys):
         assert f"{len(names)} layers filled the network, 0 left out" in lines
         assert_same_network(checkpoint.load_model(tmp_path / name), net)
         origin = checkpoint.read_model_file(tmp_path / name)["origin"]
-        assert origin["w.caffemodel"] == checkpoint.file_sha256(paths[1])
+        assert origin["w.caffemodel"] == file_sha256(paths[1])

@@ -13,6 +13,7 @@ from pspnet_repro import PSPNet, checkpoint
 from pspnet_repro.__main__ import main
 from pspnet_repro.data.pairs import read_list
 from pspnet_repro.errors import UserError
+from pspnet_repro.files import file_sha256
 from pspnet_repro.initial_weights import load_initial_weights
 from pspnet_repro.resnet import ResNet
 from pspnet_repro.train import train
@@ -185,7 +186,7 @@ def test_train_starts_from_initial_weights(data, tmp_path):  # noqa: F811
     assert torch.equal(net.backbone.stage5[0].spatial.conv.weight,
                        backbone.stage5[0].spatial.conv.weight)
     training = checkpoint.load(weights)["training"]
-    assert training["initial_weights"] == checkpoint.file_sha256(path)
+    assert training["initial_weights"] == file_sha256(path)
     assert "loaded into backbone" in (tmp_path / "run" / "log.txt").read_text()
     assert run(path) == weights
     for other in (None, tmp_path / "other.safetensors"):

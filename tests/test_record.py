@@ -54,6 +54,16 @@ def test_files_of_other_processes_are_merged(tmp_path):
         assert list(record.done) == [7]
 
 
+def test_copies_that_somebody_made_are_left(tmp_path):
+    with CountsFile(tmp_path, ABOUT, 3, 9) as record:
+        record.append(1, counts(1))
+    for name in ("counts-old.jsonl", "counts-1b.jsonl", "counts-.jsonl"):
+        (tmp_path / name).write_bytes(record.path.read_bytes())
+    with CountsFile(tmp_path, ABOUT, 3, 9):
+        pass
+    assert len(list(tmp_path.glob("*.jsonl"))) == 4
+
+
 @pytest.mark.parametrize("text, words", [
     ("{}\n", "counts.jsonl: holds a test with protocol.scales = None, not"),
     (json.dumps(ABOUT | {"weights": "v"}) + "\n", "with weights = 'v', not 'w'; give the old"),

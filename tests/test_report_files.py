@@ -18,6 +18,7 @@ from experiments.report.results import Results
 from experiments.rows import BASELINE, FULL, TABLES
 from pspnet_repro.data import scenes
 from pspnet_repro.errors import UserError
+from pspnet_repro.outputs import LIST
 
 ALL = {**TABLES, "5": ()}
 VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"}
@@ -106,7 +107,7 @@ def test_page_and_markdown_say_the_same(report):
     for name in re.findall(r"\]\((.*?)\)", markdown):
         assert cv2.imread(str(output / name)) is not None, name
     assert {p.name for p in output.iterdir()} == {
-        "report.html", "report.md", "report.json", *re.findall(r"\]\((.*?)\)", markdown)}
+        LIST, "report.html", "report.md", "report.json", *re.findall(r"\]\((.*?)\)", markdown)}
 
 
 def test_printed_tables_are_those_asked_for(folders, data, tmp_path, report):
@@ -194,7 +195,7 @@ def test_damaged_predictions_are_reported(folders, data, tmp_path, damage, said)
 def test_report_that_cannot_be_written_is_reported(folders, data, tmp_path):
     output = tmp_path / "file"
     output.write_text("in the way")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="file: must be a folder"):
         write_report({"2": TABLES["2"]}, folders, MINI, data, output)
 
 

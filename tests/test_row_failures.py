@@ -13,7 +13,8 @@ from pspnet_repro import checkpoint
 from pspnet_repro.data import scenes
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UserError
-from pspnet_repro.visualize import write_png
+from pspnet_repro.files import write_bytes
+from pspnet_repro.visualize import png_bytes
 
 
 def test_facts_of_a_training_come_before_its_weights(tiny, tmp_path, monkeypatch):  # noqa: F811
@@ -67,7 +68,7 @@ def _without_labels(data, copy):
     """The folder `copy`, with the data but for the labels of the test images."""
     shutil.copytree(data, copy, ignore=shutil.ignore_patterns("runs"))
     for name in (data / "val.txt").read_text().split()[1::2]:
-        write_png(copy / name, np.full((scenes.SIZE, scenes.SIZE), 255, np.uint8))
+        write_bytes(copy / name, png_bytes(np.full((scenes.SIZE, scenes.SIZE), 255, np.uint8)))
     return copy
 
 

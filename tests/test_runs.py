@@ -12,6 +12,7 @@ from pspnet_repro.data.datasets import CAMVID_TABLE
 from pspnet_repro.data.labels import ZERO_IS_VOID
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import MULTI_SCALE
+from pspnet_repro.files import file_sha256
 from pspnet_repro.resnet import ResNet
 
 MINI = PROFILES["mini"]
@@ -187,7 +188,7 @@ def test_data_set_takes_lists_and_ade20k_as_downloaded(tmp_path):
     pair, = runs.labelled_pairs(profile, tmp_path, "train")
     assert pair.label == tmp_path / "b.png" and pair.table[:3] == b"\xff\x00\x01"
     digest = runs.data_set(profile, tmp_path).digest("train")
-    assert digest == checkpoint.file_sha256(tmp_path / "train.txt")
+    assert digest == file_sha256(tmp_path / "train.txt")
     with pytest.raises(UserError, match="val.txt must name an image and a label a line"):
         runs.labelled_pairs(profile, tmp_path, "val")
     with pytest.raises(UserError, match="no such data folder"):

@@ -17,6 +17,7 @@ from pspnet_repro import PSPNet, checkpoint
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.pairs import list_digest, read_list
 from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.files import write_atomically
 from pspnet_repro.train import TrainSettings, train
 
 ROOT = Path(__file__).parents[1]
@@ -263,7 +264,7 @@ def test_train_takes_the_structure_of_its_initial_weights(data, tmp_path):
 
 
 def test_settings_file_is_for_people(data, tmp_path):
-    (tmp_path / "settings.json").write_text('{"model": ')
+    (tmp_path / "settings.json").write_text(json.dumps(_settings(data, max_iter=9).to_json()))
     weights = _train(data, tmp_path, max_iter=1)
     assert json.loads((tmp_path / "settings.json").read_text())["max_iter"] == 1
     assert checkpoint.load(weights)["training"]["max_iter"] == 1
@@ -324,7 +325,7 @@ def test_checkpoint_keeps_the_old_file_when_writing_fails(tmp_path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(UserError, match="state.pt: cannot be written: .*No space left"):
-        checkpoint.write_atomically(path, fail)
+        write_atomically(path, fail)
     assert checkpoint.load(path) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from experiments.report.document import Heading, Table, Text
 from experiments.report.fidelity import costs, fidelity_blocks
-from experiments.report.markdown import table_lines, write_markdown
-from experiments.report.page import write_page
+from experiments.report.markdown import markdown_files, table_lines
+from experiments.report.page import page_text
 from experiments.report.pictures import picture_blocks
 from experiments.report.results import METRICS, PAPER, Results
 from experiments.report.runs import class_blocks, curve_blocks, provenance_blocks
 from experiments.report.tables import (PAPER_DATA, depth_blocks, orderings, row_label, summary_blocks,
                                        table_blocks)
-from pspnet_repro.checkpoint import write_bytes
+from pspnet_repro.outputs import Outputs
 
 FIDELITY = "fidelity"
 
@@ -61,6 +61,26 @@ def _results_text(tables, results, profile):
             f'"results": {{\n{runs}\n}}}}\n')
 
 
+def claim_report(output):
+    """Claim a report's files in a folder, see Outputs.claim.
+
+    Those of an earlier version, which kept no list, are known by a report.json of ours.
+    """
+    outputs = Outputs(output)
+    paths = [output / name for name in ("report.json", "report.md", "report.html")]
+    paths += sorted(output.glob("report-*.png"))
+    if _is_report(paths[0]):
+        outputs.adopt(paths)
+    outputs.claim(paths)
+
+
+def _is_report(path):
+    try:
+        return {"profile", "tables", "results"} <= json.loads(path.read_bytes()).keys()
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
+
+
 def write_report(tables, folders, profile, data, output):
     """Write report.html, report.md with its pictures, and report.json to a folder.
 
@@ -73,9 +93,11 @@ def write_report(tables, folders, profile, data, output):
     Returns:
         The tables as lines of Markdown.
     Raises:
-        UserError: a file of a run or of the data cannot be read, or the report not be written.
+        UserError: a file of a run or of the data cannot be read, or the report not be written,
+            also where a file that is not this program's is in its place.
     """
     output, results = Path(output), Results(folders, profile)
+    claim_report(output)
     papers = [number for number in tables if number in PAPER]
     summary = summary_blocks(papers, results)
     told, names = [], {}
@@ -93,8 +115,9 @@ def write_report(tables, folders, profile, data, output):
     if papers:
         blocks += picture_blocks(results, profile, Path(data))
     blocks += class_blocks(names, results, profile) + provenance_blocks(names, results)
-    write_bytes(output / "report.json", _results_text(tables, results, profile))
-    write_markdown(blocks, output / "report.md")
-    write_page(blocks, output / "report.html")
+    Outputs(output).write({
+        output / "report.json": _results_text(tables, results, profile),
+        **markdown_files(blocks, output / "report.md"),
+        output / "report.html": page_text(blocks)})
     shown = [block for block in told + summary if isinstance(block, Table) and not block.folded]
     return [line for table in shown for line in (table.caption, "", *table_lines(table), "")]

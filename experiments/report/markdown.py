@@ -4,8 +4,7 @@ import numpy as np
 
 from experiments.report import document
 from experiments.report.charts import chart_png
-from pspnet_repro.checkpoint import write_bytes
-from pspnet_repro.visualize import legend, side_by_side, write_png
+from pspnet_repro.visualize import legend, png_bytes, side_by_side
 
 
 def _cell(text):
@@ -30,7 +29,7 @@ def _gallery_pixels(gallery):
         for strip in strips])
 
 
-def _block_lines(block, output):
+def _block_lines(block):
     match block:
         case document.Heading(level, text):
             return ["#" * level + " " + text]
@@ -39,26 +38,28 @@ def _block_lines(block, output):
         case document.Table():
             return [f"{block.caption}:", "", *table_lines(block)]
         case document.Chart(name, alt):
-            write_bytes(output / f"{name}.png", chart_png(block))
             return [f"![{alt}]({name}.png)"]
         case document.Gallery(name, alt, strips):
-            write_png(output / f"{name}.png", _gallery_pixels(block))
             return [f"![{alt}]({name}.png)", "", *(f"{number}. {strip.caption}"
                                                    for number, strip in enumerate(strips, 1))]
         case _:
             raise TypeError(f"no part of a report: {type(block).__name__}")
 
 
-def write_markdown(blocks, path):
-    """Write a report's parts to a Markdown file and their pictures into its folder.
+def markdown_files(blocks, path):
+    """A report's parts as a Markdown file with their pictures beside it.
 
     Args:
         blocks: parts of document.py.
-        path: the file.
-    Raises:
-        UserError: a file cannot be written.
+        path: of the Markdown file.
+    Returns:
+        {path: text or bytes} of all files.
     """
-    lines = []
+    files = {path: "\n".join(line for block in blocks for line in (*_block_lines(block), ""))}
     for block in blocks:
-        lines += [*_block_lines(block, path.parent), ""]
-    write_bytes(path, "\n".join(lines))
+        match block:
+            case document.Chart(name):
+                files[path.parent / f"{name}.png"] = chart_png(block)
+            case document.Gallery(name):
+                files[path.parent / f"{name}.png"] = png_bytes(_gallery_pixels(block))
+    return files

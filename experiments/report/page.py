@@ -11,7 +11,6 @@ from PIL import Image
 
 from experiments.report import document
 from experiments.report.charts import chart_svg
-from pspnet_repro.checkpoint import write_bytes
 
 STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 
@@ -94,15 +93,8 @@ def _block_html(block):
             raise TypeError(f"no part of a report: {type(block).__name__}")
 
 
-def write_page(blocks, path):
-    """Write a report's parts, the first of them its heading, as one HTML file.
-
-    Args:
-        blocks: parts of document.py.
-        path: the file.
-    Raises:
-        UserError: the file cannot be written.
-    """
+def page_text(blocks):
+    """A report's parts of document.py, the first of them its heading, as one HTML page."""
     title, *rest = blocks
     contents = "".join(
         f'<li><a href="#{_anchor(block.text)}">{escape(block.text)}</a></li>' for block in rest
@@ -112,7 +104,7 @@ def write_page(blocks, path):
         html = "\n".join(map(_block_html, group))
         body.append(f'<div class="charts">{html}</div>' if charts else html)
     main = "\n".join(body)
-    write_bytes(path, f"""<!DOCTYPE html>
+    return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -129,4 +121,4 @@ def write_page(blocks, path):
 </main>
 </body>
 </html>
-""")
+"""

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
-from pspnet_repro import checkpoint, distributed
+from pspnet_repro import distributed
 from pspnet_repro.commands.arguments import (add_testing, classes_of, filled,
                                              network_for_testing, network_to_test, path,
                                              protocol_of, say_agreement, say_protocol)
@@ -16,11 +16,12 @@ from pspnet_repro.data.datasets import LAYOUTS, open_data
 from pspnet_repro.data.images import read_image
 from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation.evaluate import evaluate
-from pspnet_repro.evaluation.record import CountsFile
-from pspnet_repro.figures import confusion_figure
+from pspnet_repro.evaluation.record import CountsFile, claim_results
+from pspnet_repro.figures import confusion_png
+from pspnet_repro.outputs import Outputs
 from pspnet_repro.precision import arithmetic
 from pspnet_repro.train import weights_digest
-from pspnet_repro.visualize import write_png
+from pspnet_repro.visualize import png_bytes
 
 
 def add(commands):
@@ -57,17 +58,23 @@ def run(args):
     output = args.output or given.files[-1].parent / f"evaluation-{data.name}-{args.split}{scales}"
     predictions = (output / "predictions" if args.save_predictions or pairs[0].label is None
                    else None)
+    paths = {} if predictions is None else _prediction_paths(data, pairs, args.split, predictions)
+    outputs = Outputs(output)
     about = {"weights_sha256": weights_digest(given.net), "data": data.name, "split": args.split,
              "list_sha256": data.digest(args.split), "zero_is_void": args.zero_is_void,
              "protocol": dataclasses.asdict(protocol), "predictions": predictions is not None,
              "precision": args.precision, "fused": not args.no_fusion}
     with arithmetic(args.precision), distributed.join() as processes:
+        processes.on_first(lambda: claim_results(
+            outputs, output, {*paths.values(), *_figures(output)},
+            [*given.files, *(path for pair in pairs for path in (pair.image, pair.label) if path)]))
         net, found = network_for_testing(args, given, _images(pairs), protocol)
         if processes.first:
             say_protocol(protocol)
             say_agreement(args, found)
         with CountsFile(output, about, net.classes, len(pairs), processes, found) as record:
-            matrix, failed = _test(args, net, data, pairs, protocol, predictions, record, processes)
+            matrix, failed = _test(args, net, data, pairs, protocol, paths, outputs, record,
+                                   processes)
     if not processes.first:
         return 1 if failed else 0
     if failed == len(pairs):
@@ -77,7 +84,8 @@ def run(args):
             raise UserError(f"{data.name}, {args.split}: no pixel of the {len(pairs) - failed} "
                             "images is labelled, so no accuracy is defined; python -m "
                             "pspnet_repro check-data says which values the label files hold")
-        _write_results(matrix, classes, {**about, "agreement": found}, len(pairs), failed, output)
+        _write_results(matrix, classes, {**about, "agreement": found}, len(pairs), failed, output,
+                       outputs)
     else:
         print(f"{len(pairs) - failed} predictions are in {predictions}")
     if failed:
@@ -92,13 +100,29 @@ def _images(pairs):
             yield read_image(pair.image)[:, :, ::-1]
 
 
-def _test(args, net, data, pairs, protocol, predictions, record, processes):
+def _figures(output):
+    return output / "result.json", output / "confusion.png"
+
+
+def _prediction_paths(data, pairs, split, folder):
+    """{image: path of its prediction}. Raises UserError where two images would share one."""
+    paths, images = {}, {}
+    for pair in pairs:
+        paths[pair.image] = folder / data.submission(pair, split)
+        other = images.setdefault(paths[pair.image], pair.image)
+        if other != pair.image:
+            raise UserError(f"{other} and {pair.image} would have one prediction, "
+                            f"{paths[pair.image]}: rename one, or test them from two lists")
+    return paths
+
+
+def _test(args, net, data, pairs, protocol, paths, outputs, record, processes):
     """(ConfusionMatrix, number of images that could not be used), of all processes."""
     written = np.frombuffer(data.written, np.uint8)
     failed = 0
 
     def save_prediction(_, pair, predicted):
-        write_png(predictions / data.submission(pair, args.split), written[predicted])
+        outputs.write({paths[pair.image]: png_bytes(written[predicted])})
 
     def report(error):
         nonlocal failed
@@ -108,11 +132,11 @@ def _test(args, net, data, pairs, protocol, predictions, record, processes):
     matrix = evaluate(
         net, pairs, classes=net.classes, protocol=protocol, batch_size=args.batch_size,
         record=record, on_error=report, processes=processes,
-        on_prediction=save_prediction if predictions is not None else None)
+        on_prediction=save_prediction if paths else None)
     return matrix, sum(int(count) for (count,) in processes.gather_numbers([failed]))
 
 
-def _write_results(matrix, classes, about, images, failed, output):
+def _write_results(matrix, classes, about, images, failed, output, outputs):
     """Write result.json and confusion.png and print the figures."""
     labelled = matrix.counts.sum(1)
     absent = [name for name, pixels in zip(classes.names, labelled) if not pixels]
@@ -120,8 +144,8 @@ def _write_results(matrix, classes, about, images, failed, output):
                "confusion": matrix.counts.tolist(), "images": images - failed,
                "failed": failed, "labelled_pixels": int(labelled.sum()),
                "classes_without_labels": absent, **about}
-    checkpoint.write_bytes(output / "result.json", json.dumps(figures, indent=1))
-    confusion_figure(matrix, classes.names, output / "confusion.png")
+    outputs.write(dict(zip(_figures(output), (json.dumps(figures, indent=1),
+                                              confusion_png(matrix, classes.names)))))
     width = max(map(len, classes.names))
     for k, (name, iou) in enumerate(zip(classes.names, matrix.iou)):
         print(f"class {k:3d}  {name:{width}}  IoU {100 * iou:6.2f}")

@@ -13,8 +13,9 @@ from pspnet_repro.commands.arguments import (add_testing, classes_of, network_fo
 from pspnet_repro.data.images import has_alpha, read_image
 from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation import predict_stream
+from pspnet_repro.outputs import Outputs
 from pspnet_repro.precision import arithmetic
-from pspnet_repro.visualize import colourize, overlay, write_png
+from pspnet_repro.visualize import colourize, overlay, png_bytes
 
 
 def add(commands):
@@ -26,7 +27,8 @@ def add(commands):
                     "that still would, with a number before. Photographs are turned upright as "
                     "their EXIF orientation says. Of 16 bits the upper 8 are used; files of 16 "
                     "bits with no value above 4095 (12 bits or fewer), of floats and of 32-bit "
-                    "integers are refused: scale them to 0..255 first.")
+                    "integers are refused: scale them to 0..255 first. Only files that an earlier "
+                    "call wrote are replaced, and of a folder they are left out.")
     parser.add_argument("images", nargs="*", type=path, metavar="IMAGE|DIR",
                         help="image files, and folders of them")
     parser.add_argument("-o", "--output", required=True, type=path, metavar="DIR",
@@ -36,7 +38,8 @@ def add(commands):
 
 
 def image_files(paths):
-    """Files of the command line, folders replaced by the files in them, hidden ones left out.
+    """Files of the command line, folders replaced by the files in them; hidden ones and those that
+    this program made are left out.
 
     Raises:
         UserError: a folder is empty or cannot be read.
@@ -50,21 +53,27 @@ def image_files(paths):
             inside = sorted(p for p in given.iterdir() if p.is_file() and p.name[0] != ".")
         except OSError as error:
             raise UserError(f"{given}: cannot be read: {error}") from error
-        if not inside:
-            raise UserError(f"{given}: holds no files")
-        files += inside
+        results = Outputs(given)
+        photographs = [file for file in inside if not results.made(file)]
+        if not photographs:
+            raise UserError(f"{given}: holds no files" + " but this program's" * bool(inside))
+        files += photographs
     return files
 
 
 def output_names(files):
     """A name for each file: its stem; its whole name where stems meet; where those meet too, with
     its number before."""
+    def counts():
+        # Some file systems do not tell "a" from "A".
+        return Counter(name.casefold() for name in names)
+
     names = [file.stem for file in files]
     for longer in (lambda k: files[k].name, lambda k: f"{k:05d}-{files[k].name}"):
-        count = Counter(names)
-        names = [name if count[name] == 1 else longer(k) for k, name in enumerate(names)]
+        count = counts()
+        names = [name if count[name.casefold()] == 1 else longer(k) for k, name in enumerate(names)]
     # A number can meet the name of a file that looks numbered.
-    return names if max(Counter(names).values()) == 1 else [
+    return names if max(counts().values()) == 1 else [
         f"{k:05d}-{file.name}" for k, file in enumerate(files)]
 
 
@@ -77,11 +86,15 @@ def run(args):
     classes = classes_of(args, given)
     protocol = protocol_of(args, given)
     files = image_files(images)
+    names = output_names(files)
+    outputs = Outputs(args.output)
+    outputs.claim((path for name in names for path in _pictures(args.output, name)),
+                  [*files, *given.files])
     with arithmetic(args.precision):
         net, found = network_for_testing(args, given, _readable(files), protocol)
         say_protocol(protocol)
         say_agreement(args, found)
-        failed = _predict(args, net, files, protocol, classes)
+        failed = _predict(args, net, dict(zip(names, files)), protocol, classes, outputs)
     if failed < len(files):
         print(f"{len(files) - failed} x 3 pictures are in {args.output}")
     if failed:
@@ -96,16 +109,15 @@ def _readable(files):
             yield np.ascontiguousarray(read_image(file, upright=True)[:, :, ::-1])
 
 
-def _predict(args, net, files, protocol, classes):
-    """Write what the network says of every file; returns how many could not be used."""
-    names = output_names(files)
+def _predict(args, net, files, protocol, classes, outputs):
+    """Write what the network says of every {name: file}; returns how many could not be used."""
     reading = deque()
     failed = 0
 
     with tqdm(total=len(files), desc="predict", unit="image") as bar:
         def photographs():
             nonlocal failed
-            for file, name in zip(files, names):
+            for name, file in files.items():
                 try:
                     image = read_image(file, upright=True)
                     if has_alpha(file):
@@ -123,12 +135,11 @@ def _predict(args, net, files, protocol, classes):
                                             protocol=protocol, batch_size=args.batch_size):
             name, image = reading.popleft()
             label = probabilities.argmax(0).cpu().numpy().astype(np.uint8)
-            _write_pictures(args.output, name, image, label, classes)
+            outputs.write(dict(zip(_pictures(args.output, name), map(png_bytes, (
+                label, colourize(label, classes.palette_rgb), overlay(image, label, classes))))))
             bar.update()
     return failed
 
 
-def _write_pictures(folder, name, image, label, classes):
-    write_png(folder / f"{name}.label.png", label)
-    write_png(folder / f"{name}.colour.png", colourize(label, classes.palette_rgb))
-    write_png(folder / f"{name}.overlay.png", overlay(image, label, classes))
+def _pictures(folder, name):
+    return [folder / f"{name}.{kind}.png" for kind in ("label", "colour", "overlay")]

@@ -22,8 +22,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pspnet_repro import checkpoint
 from pspnet_repro.errors import UserError
+from pspnet_repro.files import lock_folder, write_bytes
 
 SIZE = 185
 CLASSES = ("sky", "sand", "pavement", "tree", "rock", "hatch",
@@ -180,7 +180,7 @@ def write_scenes(folder, seed=0, train=400, val=100):
     if done.exists():
         return root
     try:
-        with checkpoint.lock_folder(root):
+        with lock_folder(root):
             return _write(root, done, seed, train, val)
     except OSError as error:
         raise UserError(f"{root}: cannot be written: {error}") from error
@@ -194,11 +194,11 @@ def _write(root, done, seed, train, val):
             names = (f"images/{part}/{number:05d}.png", f"annotations/{part}/{number:05d}.png")
             for name, pixels in zip(names, (image, label)):
                 data = cv2.imencode(".png", pixels)[1].tobytes()
-                checkpoint.write_bytes(root / name, data)
+                write_bytes(root / name, data)
             lines.append(" ".join(names) + "\n")
-        checkpoint.write_bytes(root / f"{part}.txt", "".join(lines))
-    checkpoint.write_bytes(root / "classes.txt", "".join(
+        write_bytes(root / f"{part}.txt", "".join(lines))
+    write_bytes(root / "classes.txt", "".join(
         f"{red} {green} {blue} {name}\n" for name, (red, green, blue) in zip(CLASSES, PALETTE_RGB)))
     about = {"classes": CLASSES, "contextual": CONTEXTUAL, "palette_rgb": PALETTE_RGB}
-    checkpoint.write_bytes(done, json.dumps(about, indent=1))
+    write_bytes(done, json.dumps(about, indent=1))
     return root

@@ -2,15 +2,42 @@
 
 import json
 import os
+import re
 
 import numpy as np
 
-from pspnet_repro import checkpoint
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.files import lock_folder, write_bytes
 from pspnet_repro.run_folder import difference
 
 _MERGED = "counts.jsonl"
+_OTHERS = re.compile(r"counts-\d+\.jsonl")
+
+
+def claim_results(outputs, folder, paths, inputs):
+    """Claim what a test will write beside its counts, see Outputs.claim.
+
+    The list of the folder's files is made before counts.jsonl is: a test that has none is of an
+    earlier version, and so are its results.
+
+    Args:
+        outputs: Outputs of the folder.
+        folder: of the test.
+        paths, inputs: see Outputs.claim.
+    """
+    if _holds_test(folder / _MERGED):
+        outputs.adopt(paths)
+    outputs.claim(paths, inputs)
+    outputs.adopt(paths)
+
+
+def _holds_test(path):
+    try:
+        with open(path, "rb") as file:
+            return "weights_sha256" in json.loads(file.readline(2 ** 20))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False  # CountsFile says why
 
 
 class CountsFile:
@@ -49,20 +76,20 @@ class CountsFile:
             processes.on_first(lambda: self._merge(folder))
             self.done = dict(self._entries(merged, processes.share_file(merged)))
             if not processes.first:
-                checkpoint.write_bytes(self.path, self._head)
+                write_bytes(self.path, self._head)
             self._file = open(self.path, "ab")
         except OSError as error:
             raise UserError(f"{self.path}: cannot be used: {first_line(error)}") from error
 
     def _merge(self, folder):
         """Bring the images of all files of the folder into one."""
-        self._lock = checkpoint.lock_folder(folder)
+        self._lock = lock_folder(folder)
         merged, *others = _files(folder)
         done = {}
         for path in [merged, *others] if merged.exists() else others:
             done |= self._entries(path, path.read_bytes())
         lines = (_line(k, counts) + "\n" for k, counts in done.items())
-        checkpoint.write_bytes(merged, self._head + "".join(lines))
+        write_bytes(merged, self._head + "".join(lines))
         for path in others:
             path.unlink()
 
@@ -98,7 +125,8 @@ class CountsFile:
 
 def _files(folder):
     """The file that a start merges into, and those of the other processes."""
-    return [folder / _MERGED, *sorted(folder.glob("counts-*.jsonl"))]
+    return [folder / _MERGED, *sorted(path for path in folder.glob("counts-*.jsonl")
+                                      if _OTHERS.fullmatch(path.name))]
 
 
 def _line(number, counts):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pspnet_repro.checkpoint import write_atomically
+from pspnet_repro.files import write_atomically
 from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation.viewer.markup import (PICTURE_BYTES, SIDES, UNLABELLED, picture, shown,
                                                    surroundings)

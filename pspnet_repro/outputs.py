@@ -1,0 +1,211 @@
+"""What commands write: never an input, and never in place of a file that is not this program's."""
+
+import contextlib
+import json
+import os
+import re
+from pathlib import PurePosixPath
+
+from pspnet_repro.errors import UsageError, UserError, first_line
+from pspnet_repro.files import file_sha256, wait_for_lock, write_together
+
+LIST = ".pspnet-files.jsonl"
+_WAY_ON = "choose another --output, or move it away"
+_START = b'{"name": "'
+_DIGEST = re.compile("[0-9a-f]{64}")
+
+
+class FileList:
+    """Which files of a folder, and of those in it, this program made: .pspnet-files.jsonl.
+
+    A line {"name", "sha256"} is added before its file takes its name, so a kill leaves no file of
+    ours unknown. Only a file with the digest of a line of its name is ours: one that somebody
+    changed, or put there instead, is not. Lines are only ever added, by one process at a time; a
+    last one that was cut off is dropped.
+
+    Raises (every method):
+        UserError: the list is damaged, hostile, or cannot be read or written.
+    """
+
+    def __init__(self, folder):
+        self._folder = folder
+        self._path = folder / LIST
+        self._digests = None  # {name: {SHA-256}}, as last read or added
+
+    def exists(self):
+        return os.path.lexists(self._path)
+
+    def name(self, path):
+        """A path in the folder as the list names it."""
+        return path.relative_to(self._folder).as_posix()
+
+    def names(self, path):
+        """Whether the list has a file of that path, whatever is there now."""
+        return self.name(path) in self._known()
+
+    def holds(self, path):
+        """Whether a path is a file that this program made, as it made it."""
+        return (self.names(path) and not path.is_symlink() and path.is_file()
+                and file_sha256(path) in self._known()[self.name(path)])
+
+    def add(self, digests):
+        """Add files, {name: SHA-256}; makes the list where there is none."""
+        lines = [json.dumps({"name": name, "sha256": digest}) + "\n"
+                 for name, digest in digests.items()]
+        known = self._known()
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with open(self._path, "a+b", opener=_open_no_link) as file:
+                wait_for_lock(file)
+                end = file.seek(0, os.SEEK_END)
+                if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
+                    file.truncate(self._path.read_bytes().rfind(b"\n") + 1)
+                file.write("".join(lines).encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UserError(f"{self._path}: cannot be written: {first_line(error)}") from error
+        for name, digest in digests.items():
+            known.setdefault(name, set()).add(digest)
+
+    def _known(self):
+        if self._digests is None:
+            self._digests = self._read()
+        return self._digests
+
+    def _read(self):
+        if not self.exists():
+            return {}
+        if self._path.is_symlink() or not self._path.is_file():
+            raise UserError(f"{self._path}: must be a file; {_WAY_ON}")
+        try:
+            data = self._path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{self._path}: cannot be read: {first_line(error)}") from error
+        digests = {}
+        *lines, rest = data.split(b"\n")
+        if rest and not (rest.startswith(_START) or _START.startswith(rest)):
+            lines.append(rest)
+        for number, line in enumerate(lines, 1):
+            try:
+                name, digest = _entry(json.loads(line))
+            except (ValueError, TypeError, LookupError, RecursionError) as error:
+                raise UserError(
+                    f"{self._path}, line {number}: no line of this program's list of its files: "
+                    f"{first_line(error)}; choose another --output, or move the list and the "
+                    "results beside it away") from error
+            digests.setdefault(name, set()).add(digest)
+        return digests
+
+
+def _open_no_link(path, flags):
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+def _entry(line):
+    """(name, digest) of a line of a FileList; ValueError says what is wrong with it."""
+    name, digest = line["name"], line["sha256"]
+    if (type(name) is not str or not name or "\0" in name or PurePosixPath(name).is_absolute()
+            or ".." in PurePosixPath(name).parts):
+        raise ValueError(f"name must be a path inside the folder, got {str(name)[:80]!r}")
+    if type(digest) is not str or not _DIGEST.fullmatch(digest):
+        raise ValueError(f"sha256 must be 64 hexadecimal digits, got {str(digest)[:80]!r}")
+    return name, digest
+
+
+class Outputs:
+    """The files that a command writes: never an input, and never in place of a file that this
+    program did not make.
+
+    Args:
+        folder: of the results, which has one FileList for all that is in it; None: every file is
+            in the list of its own folder.
+    """
+
+    def __init__(self, folder=None):
+        self._folder = folder
+        self._lists = {}
+
+    def _list(self, path):
+        folder = path.parent if self._folder is None else self._folder
+        return self._lists.setdefault(folder, FileList(folder))
+
+    def made(self, path):
+        """Whether this program made the file."""
+        return self._list(path).holds(path)
+
+    def adopt(self, paths):
+        """Make the folder's list, with those of `paths` that are there; nothing where it has one.
+
+        For results of an earlier version, which kept no list: call it where they are known to be.
+        """
+        files = FileList(self._folder)
+        if not files.exists():
+            files.add({files.name(path): file_sha256(path) for path in paths if path.is_file()})
+
+    def claim(self, paths, inputs=()):
+        """Refuse, before any work, what must not be written.
+
+        Args:
+            paths: of all files to be written.
+            inputs: paths of what is read. Links of a file are the same file.
+        Raises:
+            UsageError: an output has no name, is an input or is there twice.
+            UserError: something is in an output's place that this program did not make.
+        """
+        paths = list(paths)
+        read = {identity: path for path in inputs for identity in _identities(path)}
+        taken = set()
+        for path in paths:
+            if not path.name:
+                raise UsageError(f"--output must name a file, got {str(path)!r}")
+            real, *others = _identities(path)
+            if not read.keys().isdisjoint([real, *others]):
+                raise UsageError(f"--output {path} is also read: choose another, no output may be "
+                                 "an input")
+            if real in taken:
+                raise UsageError(f"--output {path} is written twice: outputs must have different "
+                                 "names")
+            taken.add(real)
+            above = next(folder for folder in path.parents if os.path.lexists(folder))
+            if not above.is_dir():
+                raise UserError(f"{above}: must be a folder, as {path} goes there; {_WAY_ON}")
+        self._refuse_foreign(paths)
+
+    def _foreign(self, paths):
+        return [path for path in paths if os.path.lexists(path) and not self.made(path)]
+
+    def _refuse_foreign(self, paths):
+        foreign = self._foreign(paths)
+        if foreign:
+            path = foreign[0]
+            why = ("was changed after this program wrote it" if self._list(path).names(path)
+                   else "is there already, and this program did not make it")
+            more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
+            raise UserError(f"{path}: {why}{more}; it is not overwritten: {_WAY_ON}")
+
+    def write(self, contents):
+        """`write_together`; raises UserError as `claim`, for what came after that."""
+        if self._foreign(contents):
+            self._lists.clear()  # another process may have added to them
+        self._refuse_foreign(contents)
+        write_together(contents, self._add)
+
+    def _add(self, parts):
+        digests = {}
+        for path, part in parts.items():
+            files = self._list(path)
+            digests.setdefault(files, {})[files.name(path)] = file_sha256(part.name)
+        for files, entries in digests.items():
+            files.add(entries)
+
+
+def _identities(path):
+    """What the same file has in common under all its names."""
+    identities = []
+    # What fails is not there, or has a name that no file can have.
+    with contextlib.suppress(OSError, ValueError):
+        identities.append(os.path.realpath(path))
+        status = os.stat(path)
+        identities.append((status.st_dev, status.st_ino))
+    return identities or [str(path)]
