@@ -1,37 +1,52 @@
-"""python -m pspnet_repro {train,evaluate,predict,check-data}"""
+"""pspnet: train, test and use PSPNet as its authors' program does."""
 
-import argparse
+import importlib
+import os
 import sys
 
-import cv2
-
-from pspnet_repro import distributed
+from pspnet_repro import __version__
 from pspnet_repro.commands import check_data, evaluate, predict, train
-from pspnet_repro.errors import REPORTED, UsageError, print_anything, printable, report
-from pspnet_repro.run_folder import Interrupted
+from pspnet_repro.commands.parser import Parser
+from pspnet_repro.errors import UserError, command
 
 
+def build_parser() -> Parser:
+    """The parser of all commands; each command's `work` is the module whose run(args) does it."""
+    # Only here does this package need the importer: for its four commands.
+    from prototxt_import.commands import convert, export, inspect, run
+    parser = Parser(prog="pspnet", description=__doc__.partition(": ")[2],
+                    examples=("pspnet predict PHOTO.jpg --weights WEIGHTS -o OUT",
+                              "pspnet COMMAND --help"))
+    parser.add_argument("--version", action="version", version=f"pspnet-repro {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    for module in (predict, evaluate, train, check_data, convert, export, inspect, run):
+        module.add(commands)
+    commands.add_parser("table", help="train and test the rows of the paper's tables",
+                        add_help=False)
+    return parser
+
+
+@command
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m pspnet_repro", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (train, evaluate, predict, check_data):
-        command.add(commands)
-    args = parser.parse_args(argv)
-    print_anything()
+    """Run a command; returns its exit code."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv[:1] == ["table"]:
+        return _table(argv[1:])
+    args = build_parser().parse_args(argv)
     # Our own messages name the file.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    return importlib.import_module(args.work).run(args) or 0
+
+
+def _table(argv):
     try:
-        code = args.run(args) or 0
-        sys.stdout.flush()
-        return code
-    except (UsageError, distributed.FailedElsewhere) as error:
-        distributed.say(f"error: {printable(str(error))}")
-        return 2 if isinstance(error, UsageError) else 1
-    except REPORTED as error:
-        return report(error)
-    except (Interrupted, KeyboardInterrupt) as stop:
-        distributed.say(f"\n{stop}" if str(stop) else "\nstopped")
-        return 130
+        run_table = importlib.import_module("experiments.run_table")
+    except ModuleNotFoundError as error:
+        if error.name not in ("experiments", "experiments.run_table"):
+            raise
+        raise UserError("the harness of the tables is not installed with the package: run "
+                        "experiments/run_table.py of a checkout") from error
+    return run_table.main(argv)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ import time
 import torch
 import torch.distributed as dist
 
+from pspnet_repro.defaults import TIMEOUT_SECONDS
 from pspnet_repro.errors import UsageError, UserError, first_line
 
-TIMEOUT_SECONDS = 600.0
 LOCAL = "local"  # as a group: this process alone, whatever others there are
 _PATIENCE = datetime.timedelta(days=7)
 _joined = None  # the Processes of the block of `join` that made the group
