@@ -1,4 +1,4 @@
-"""python -m prototxt_import convert: original files into a file of ours."""
+"""pspnet convert: original files into a file of ours."""
 
 
 from pspnet_repro import checkpoint

@@ -1,4 +1,4 @@
-"""python -m prototxt_import export: a PSPNet into original files."""
+"""pspnet export: a PSPNet into original files."""
 
 
 from pspnet_repro import checkpoint

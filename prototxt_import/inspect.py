@@ -1,7 +1,7 @@
-"""python -m prototxt_import inspect: a network as a table."""
+"""pspnet inspect: a network as a table."""
 
 
-from pspnet_repro.errors import UserError
+from pspnet_repro.errors import UserError, check_printed
 from prototxt_import.caffemodel import read_caffemodel
 from prototxt_import.net import load_net
 
@@ -51,3 +51,4 @@ def run(args):
                   if blobs and name not in net.params]
         print(f"{args.caffemodel} fits; layers of it that the network lacks: "
               f"{', '.join(unused) or 'none'}")
+    check_printed()

@@ -1,4 +1,4 @@
-"""python -m prototxt_import run: an image through a network, and a comparison with the original."""
+"""pspnet run: an image through a network, and a comparison with the original."""
 
 import io
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from pspnet_repro.data.images import read_image
-from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.errors import UsageError, UserError, check_printed
 from pspnet_repro.evaluation.imresize import imresize
 from pspnet_repro.outputs import Outputs
 from prototxt_import.compare import deviations, recorded_items
@@ -49,6 +49,8 @@ def run(args):
         print(args.output)
     if arrays is not None:
         print(compare(net, arrays, args.tolerance, args.compare))
+    if args.output is None:
+        check_printed()
 
 
 def compare(net, arrays, tolerance, path):

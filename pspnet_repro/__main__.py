@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import warnings
 
 from pspnet_repro import __version__
 from pspnet_repro.commands import check_data, evaluate, predict, train
@@ -33,9 +34,14 @@ def main(argv=None):
     if argv[:1] == ["table"]:
         return _table(argv[1:])
     args = build_parser().parse_args(argv)
+    warnings.showwarning = _print_warning
     # Our own messages name the file.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     return importlib.import_module(args.work).run(args) or 0
+
+
+def _print_warning(message, *_):
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _table(argv):

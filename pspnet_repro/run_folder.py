@@ -19,10 +19,6 @@ _LINE = b'{"iteration": '
 _WAY_ON = "choose another --output, or move it away"
 
 
-class Interrupted(Exception):
-    """Training was stopped by a signal after saving its state."""
-
-
 class StopRequest:
     """Turns SIGINT and SIGTERM into a flag, so that a step is never cut in the middle."""
 

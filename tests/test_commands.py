@@ -12,7 +12,7 @@ from test_sliding import photograph, tiny_net
 from prototxt_import import export
 from pspnet_repro import checkpoint
 from pspnet_repro.__main__ import main
-from pspnet_repro.commands.predict import output_names
+from pspnet_repro.commands.work.predict import output_names
 from pspnet_repro.data.classes import known_classes
 from pspnet_repro.data.images import read_image
 from pspnet_repro.data.pairs import read_pair

@@ -54,8 +54,8 @@ def test_weights_of_one_format_may_be_named_as_the_other(tmp_path):
 
 
 @pytest.mark.parametrize("main, place, words", [
-    (commands.main, "pspnet_repro.commands.check_data.run", ["check-data", "--data", "x"]),
-    (imports.main, "prototxt_import.run._run", ["run", "a", "b"]),
+    (commands.main, "pspnet_repro.commands.work.check_data.run", ["check-data", "--data", "x"]),
+    (imports.main, "prototxt_import.run.run", ["run", "a", "b"]),
     (run_table.main, "experiments.run_table.run_tables", [])])
 @pytest.mark.parametrize("error, code, said", [
     (MemoryError(), 1, "error: not enough memory\n"), (UserError("why"), 1, "error: why\n"),

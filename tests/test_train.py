@@ -113,7 +113,7 @@ import sys
 sys.path[:0] = [sys.argv[3], sys.argv[4]]
 from pathlib import Path
 from test_train import _settings, read_list, train
-from pspnet_repro.run_folder import Interrupted
+from pspnet_repro.errors import Interrupted
 data = Path(sys.argv[1])
 try:
     train(_settings(data), read_list(data / "train.txt"), sys.argv[2], workers=1,
