@@ -357,10 +357,11 @@ def test_predict_takes_original_files(data, tmp_path, capfd):
     net = tiny_net()
     original = tmp_path / "deploy.prototxt", tmp_path / "net.caffemodel"
     export(net, 89, *original)
-    code, _, error = run(capfd, "predict", "--weights", *original, data / "0.png", "-o",
-                         tmp_path / "out", *SIZES)
-    assert code == 0, error
-    label = cv2.imread(str(tmp_path / "out" / "0.label.png"), cv2.IMREAD_UNCHANGED)
-    assert np.array_equal(label, labels_by_hand(net, data / "0.png"))
+    for number, words in enumerate((["{},{}".format(*original)], original)):
+        code, _, error = run(capfd, "predict", "--weights", *words, data / "0.png", "-o",
+                             tmp_path / f"out{number}", *SIZES)
+        assert code == 0, error
+        label = cv2.imread(str(tmp_path / f"out{number}" / "0.label.png"), cv2.IMREAD_UNCHANGED)
+        assert np.array_equal(label, labels_by_hand(net, data / "0.png"))
     code, _, error = run(capfd, "evaluate", "--weights", original[0], "--data", data, *SIZES)
     assert code == 2 and f"--weights must name a caffemodel after {original[0]}" in error

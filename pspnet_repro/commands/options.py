@@ -54,9 +54,6 @@ def weights(text):
     net, comma, caffemodel = text.rpartition(".prototxt,")
     if comma:
         return Path(f"{net}.prototxt"), path(caffemodel)
-    if Path(text).suffix in (".prototxt", ".caffemodel"):
-        raise argparse.ArgumentTypeError(f"the original's files are a pair, "
-                                         f"NET.prototxt,W.caffemodel, got {text!r} alone")
     return path(text)
 
 

@@ -39,16 +39,11 @@ class NetworkFile:
         """The authors' test with the sizes of this network."""
         return Protocol(self.base_size, self.crop_size)
 
-    def check_fits(self, classes, crop_size):
-        """Raise UserError for a network of other classes, UsageError for a crop that it cannot
-        take."""
-        if len(classes.names) != self.net.classes:
-            raise UserError(f"{self.path}: has {self.net.classes} classes, must have "
-                            f"{len(classes.names)} as the other weights or the names")
-        try:
-            self.net.check_crop(crop_size)
-        except ValueError as error:
-            raise UsageError(f"crop_size: {error}") from error
+    def check_classes(self, count):
+        """Raise UserError for a network of another number of classes."""
+        if self.net.classes != count:
+            raise UserError(f"{self.path}: has {self.net.classes} classes, must have {count} as "
+                            "the other weights")
 
 
 def read_network(weights) -> NetworkFile:

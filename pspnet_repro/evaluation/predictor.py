@@ -83,7 +83,11 @@ class Predictor:
         self.precision = precision
         self.networks = []
         for file in files:
-            file.check_fits(self.classes, self.protocol.crop_size)
+            file.check_classes(len(self.classes.names))
+            try:
+                file.net.check_crop(self.protocol.crop_size)
+            except ValueError as error:
+                raise UsageError(f"crop_size: {error}") from error
             # The file's own goes, for memory.
             net, file.net = file.net.to(choose_device(device)), None
             self.networks.append(precisions.network_in(net, precision, fused))

@@ -18,11 +18,25 @@ _WEIGHTS = (".pt", ".pth", ".safetensors")
 
 
 def split_weights(values):
-    """(weights, images) of what follows --weights: the first names weights, and so does each after
-    it up to the first that is no pair and has no ending of weights."""
-    count = next((k for k, value in enumerate(values) if k and not isinstance(value, tuple)
-                  and value.suffix not in _WEIGHTS), len(values))
-    return values[:count], values[count:]
+    """(weights, images) of what follows --weights.
+
+    The first names weights, and so does each after it up to the first that is no pair and has no
+    ending of weights. NET.prototxt and W.caffemodel may also be two values.
+
+    Raises:
+        UsageError: a prototxt without a caffemodel.
+    """
+    weights, rest = [], list(values)
+    while rest and (not weights or isinstance(rest[0], tuple)
+                    or rest[0].suffix in (*_WEIGHTS, ".prototxt")):
+        value = rest.pop(0)
+        if not isinstance(value, tuple) and value.suffix == ".prototxt":
+            if not rest or isinstance(rest[0], tuple):
+                raise UsageError(f"--weights must name a caffemodel after {value}: "
+                                 f"{value},W.caffemodel")
+            value = value, rest.pop(0)
+        weights.append(value)
+    return weights, rest
 
 
 def files_of(weights):
@@ -54,9 +68,15 @@ def tested(args, weights, recipe=None) -> Tested:
         raise UsageError("--precision tf32 needs --device cuda: only GPUs have TF32")
     torch.set_num_threads(args.threads)
     files = [read_network(each) for each in weights]
+    protocol = _protocol(args, files[0], recipe)
+    for file in files:
+        try:
+            file.net.check_crop(protocol.crop_size)
+        except ValueError as error:
+            raise UsageError(f"--crop-size: {error}") from error
     digests = [weights_digest(file.net) for file in files]
-    predictor = Predictor(files, device=args.device, precision=args.precision,
-                          protocol=_protocol(args, files[0], recipe), fused=not args.no_fusion)
+    predictor = Predictor(files, device=args.device, precision=args.precision, protocol=protocol,
+                          fused=not args.no_fusion)
     return Tested(predictor, digests)
 
 
