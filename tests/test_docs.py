@@ -34,7 +34,7 @@ STARTED = re.compile(r"torchrun .*-m pspnet_repro ")
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 
-class Parsed(Exception):
+class Parsed(BaseException):
     """A command line was parsed, and its command must not run."""
 
 
