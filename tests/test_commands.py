@@ -331,7 +331,7 @@ def test_output_names_never_meet(tmp_path):
      "stride must be 1 to crop_size 89, got 90"),
     (("evaluate", "--weights", "{w}", "--data", "{d}", *SIZES, "--window-stride", "1"), 2,
      "--window-stride must be at least a 32nd of the crop, 2, got 1"),
-    (("evaluate", "--weights", "{w}", "{w}", "--data", "{d}"), 2, "names more than weights"),
+    (("evaluate", "--weights", "{w}", "{d}", "--data", "{d}"), 2, "names more than weights"),
     (("evaluate", "--weights", "{w}", "--data", "{d}", "--output", "{w}"), 2, "must be a folder"),
     (("evaluate", "--weights", "{w}", "--data", "ade20k={d}"), 1, "no SceneParse150 data here"),
     (("evaluate", "--weights", "{w}", "--data", "{d}", "--split", "dev"), 1, "no such list file"),
