@@ -29,7 +29,7 @@ from experiments.runs import (data_set, find_row, labelled_pairs, look_protocol,
                               training_folder)
 from pspnet_repro import checkpoint, distributed
 from pspnet_repro.commands.arguments import whole
-from pspnet_repro.errors import REPORTED, UsageError, UserError, print_anything, report
+from pspnet_repro.errors import UsageError, UserError, command
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.record import CountsFile, claim_results
 from pspnet_repro.files import lock_folder, write_bytes
@@ -243,6 +243,7 @@ def _stop_with_parent():
     threading.Thread(target=watch, daemon=True).start()
 
 
+@command
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--row", required=True)
@@ -255,7 +256,6 @@ def main():
     parser.add_argument("--workers", required=True, type=whole(0, 1024))
     parser.add_argument("--backbone", type=parse_backbone, action="append", default=[])
     args = parser.parse_args()
-    print_anything()
     _stop_with_parent()
     try:
         run_row(find_row(args.row), PROFILES[args.profile], args.data, args.runs, args.seed,
@@ -264,8 +264,6 @@ def main():
     except (Interrupted, KeyboardInterrupt) as stop:
         print(str(stop) or "stopped", file=sys.stderr)
         return 130
-    except REPORTED as error:
-        return report(error)
     return 0
 
 

@@ -28,7 +28,7 @@ from experiments.run_row import run_row
 from experiments.runs import labelled_pairs, parse_backbone, receptive_field
 from pspnet_repro import distributed
 from pspnet_repro.commands.arguments import path, processes, whole
-from pspnet_repro.errors import REPORTED, UsageError, UserError, print_anything, printable, report
+from pspnet_repro.errors import UsageError, UserError, check_printed, command, printable
 from pspnet_repro.files import lock_folder
 from pspnet_repro.run_folder import Interrupted
 
@@ -199,10 +199,11 @@ def run_tables(args, processes):
         processes.on_first(lambda: _print_plan(trainings, to_do, tests, args, profile, data,
                                                processes, jobs))
     if args.dry_run:
+        processes.on_first(check_printed)
         return
-    if processes.size > 1:
     output = args.output or runs
     processes.on_first(lambda: claim_report(output))
+    if processes.size > 1:
         for training in to_do:
             run_row(training.row, profile, data, runs, training.seed,
                     list(training.tests.values()), backbones, workers=args.workers,
@@ -215,9 +216,9 @@ def run_tables(args, processes):
         print(f"Report: {output}")
 
 
+@command
 def main(argv=None):
     args = parse_arguments(argv)
-    print_anything()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with distributed.join() as processes:
@@ -228,8 +229,6 @@ def main(argv=None):
     except (UsageError, distributed.FailedElsewhere) as error:
         distributed.say(f"error: {printable(str(error))}")
         return 2 if isinstance(error, UsageError) else 1
-    except REPORTED as error:
-        return report(error)
     return 0
 
 

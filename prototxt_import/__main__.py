@@ -4,30 +4,23 @@ import argparse
 import sys
 import warnings
 
-from pspnet_repro.errors import REPORTED, print_anything, report
+from pspnet_repro.errors import command
 from prototxt_import import convert_command, export_command, inspect, run
 
 # Each module adds its subcommand with add_parser(commands).
 COMMANDS = (inspect, convert_command, export_command, run)
 
 
+@command
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m prototxt_import",
                                      description="Original files in, original files out.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add_parser(commands)
+    for module in COMMANDS:
+        module.add_parser(commands)
     args = parser.parse_args(argv)
-    print_anything()
     warnings.showwarning = _print_warning
-    try:
-        args.run(args)
-        sys.stdout.flush()
-    except REPORTED as error:
-        return report(error)
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 130
+    args.run(args)
     return 0
 
 

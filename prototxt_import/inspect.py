@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pspnet_repro.errors import UserError
+from pspnet_repro.errors import UserError, check_printed
 from prototxt_import.caffemodel import read_caffemodel
 from prototxt_import.net import PHASES, load_net
 
@@ -60,3 +60,4 @@ def _inspect(args):
                   if blobs and name not in net.params]
         print(f"{args.caffemodel} fits; layers of it that the network lacks: "
               f"{', '.join(unused) or 'none'}")
+    check_printed()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from pspnet_repro.data.lists import MEAN_BGR, read_image
-from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.errors import UsageError, UserError, check_printed
 from pspnet_repro.evaluation.imresize import imresize
 from pspnet_repro.outputs import Outputs
 from prototxt_import.base import FLOAT_MAX
@@ -83,6 +83,8 @@ def _run(args):
         print(args.output)
     if arrays is not None:
         print(compare(net, arrays, args.tolerance, args.compare))
+    if args.output is None:
+        check_printed()
 
 
 def compare(net, arrays, tolerance, path):

@@ -7,7 +7,7 @@ from pspnet_repro.commands.arguments import (add_names, filled, given_classes, p
 from pspnet_repro.data.check import check_split
 from pspnet_repro.data.classes import numbered_classes
 from pspnet_repro.data.datasets import IDENTITY, LAYOUTS, open_data
-from pspnet_repro.errors import UsageError
+from pspnet_repro.errors import UsageError, check_printed
 
 SHOWN = 5  # files of a kind that are named
 
@@ -63,6 +63,7 @@ def run(args):
               f"{min(shared)}\n  mend: a test on images that were trained on says nothing: take "
               f"them out of one list")
     print("something is wrong, see above" if wrong else "nothing wrong was found")
+    check_printed()
     return int(wrong)
 
 
