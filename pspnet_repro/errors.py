@@ -66,7 +66,7 @@ def command(main):
                 return main(*args)
             except (UsageError, FailedElsewhere) as error:
                 # All processes of torchrun end with these.
-                say(f"error: {printable(str(error))}")
+                say(_lines(error))
                 return 2 if isinstance(error, UsageError) else 1
             except REPORTED as error:
                 return report(error)
@@ -110,10 +110,13 @@ def report(error):
         if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
             raise error
         error = MemoryError()
-    default = "not enough memory" if isinstance(error, MemoryError) else type(error).__name__
-    lines = f"error: {str(error) or default}".split("\n")
-    print("\n".join(map(printable, lines)), file=sys.stderr)
+    print(_lines(error), file=sys.stderr)
     return 2 if isinstance(error, UsageError) else 1
+
+
+def _lines(error):
+    default = "not enough memory" if isinstance(error, MemoryError) else type(error).__name__
+    return "\n".join(map(printable, f"error: {str(error) or default}".split("\n")))
 
 
 class _Screen:

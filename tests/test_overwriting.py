@@ -34,7 +34,8 @@ def photographs(folder, *names):
     return folder
 
 
-def test_predict_beside_its_photographs_gives_the_same_twice(weights, tmp_path, capfd):  # noqa: F811
+def test_predict_beside_its_photographs_gives_the_same_twice(weights, tmp_path,  # noqa: F811
+                                                             capfd):
     folder = photographs(tmp_path / "in", "0.png", "1.png")
     before = contents(folder)
     words = ("predict", folder, "--weights", weights, "-o", folder, *SIZES)
@@ -175,7 +176,8 @@ def test_importer_keeps_files_of_its_outputs_names(tmp_path, capsys, weights):  
     assert imports(export) == 0 and imports(export) == 0
     net.write_text(net.read_text() + "# mine\n")
     before = contents(tmp_path)
-    assert imports(export) == 1 and "was changed after this program wrote" in capsys.readouterr().err
+    assert imports(export) == 1
+    assert "was changed after this program wrote" in capsys.readouterr().err
     # Another's weights, though of this program, are not of this command's making.
     convert = ["convert", str(net), str(caffemodel), "-o"]
     assert imports([*convert, str(weights)]) == 1 and contents(tmp_path) == before
