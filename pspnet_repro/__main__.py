@@ -10,6 +10,11 @@ from pspnet_repro.commands import check_data, evaluate, predict, train
 from pspnet_repro.commands.parser import Parser
 from pspnet_repro.errors import UserError, command
 
+# Commands of the harness, which parses their options itself.
+HARNESS = {"table": ("experiments.run_table", "train and test the rows of the paper's tables"),
+           "demo": ("experiments.demo", "train two small networks on drawn scenes and show what "
+                                        "they see")}
+
 
 def build_parser() -> Parser:
     """The parser of all commands; each command's `work` is the module whose run(args) does it."""
@@ -22,8 +27,8 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     for module in (predict, evaluate, train, check_data, convert, export, inspect, run):
         module.add(commands)
-    commands.add_parser("table", help="train and test the rows of the paper's tables",
-                        add_help=False)
+    for name, (_, words) in HARNESS.items():
+        commands.add_parser(name, help=words, add_help=False)
     return parser
 
 
@@ -31,8 +36,8 @@ def build_parser() -> Parser:
 def main(argv=None):
     """Run a command; returns its exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    if argv[:1] == ["table"]:
-        return _table(argv[1:])
+    if argv and argv[0] in HARNESS:
+        return _harness(argv[0], argv[1:])
     args = build_parser().parse_args(argv)
     warnings.showwarning = _print_warning
     # Our own messages name the file.
@@ -44,15 +49,16 @@ def _print_warning(message, *_):
     print(f"warning: {message}", file=sys.stderr)
 
 
-def _table(argv):
+def _harness(name, argv):
+    module = HARNESS[name][0]
     try:
-        run_table = importlib.import_module("experiments.run_table")
+        work = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name not in ("experiments", "experiments.run_table"):
+        if error.name not in ("experiments", module):
             raise
-        raise UserError("the harness of the tables is not installed with the package: run "
-                        "experiments/run_table.py of a checkout") from error
-    return run_table.main(argv)
+        raise UserError(f"{name} is not installed with the package: run it in a checkout, after "
+                        "make build") from error
+    return work.main(argv)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from test_commands import SIZES, data, run, weights  # noqa: F401 (fixtures)
 from test_sliding import tiny_net
 
 from pspnet_repro import Predictor, __version__, checkpoint
-from pspnet_repro.__main__ import build_parser, main
+from pspnet_repro.__main__ import HARNESS, build_parser, main
 from pspnet_repro.commands.train import AUGMENTATIONS
 from pspnet_repro.commands.work import train
 from pspnet_repro.data.classes import KNOWN
@@ -47,9 +47,9 @@ def test_help_imports_nothing_slow(words):
 def test_every_command_shows_defaults_and_two_examples():
     commands = _commands()
     assert set(commands) >= {"predict", "evaluate", "train", "check-data", "convert", "export",
-                             "inspect", "run", "table"}
+                             "inspect", "run", "table", "demo"}
     for name, parser in commands.items():
-        if name == "table":
+        if name in HARNESS:
             continue
         text = parser.format_help()
         assert text.partition("examples:\n")[2].count("\n") == 2, name

@@ -14,11 +14,14 @@ def add(commands):
                     "bits with no value above 4095 (12 bits or fewer), of floats and of 32-bit "
                     "integers are refused: scale them to 0..255 first. Only files that an earlier "
                     "call wrote are replaced, and of a folder they are left out.",
-        examples=("pspnet predict PHOTO.jpg FOLDER --weights RUN/weights.pt -o OUT",
+        examples=("pspnet predict PHOTO.jpg FOLDER --weights RUN/weights.pt -o OUT --html",
                   "pspnet predict PHOTO.jpg --weights NET.prototxt,W.caffemodel -o OUT"))
     parser.add_argument("images", nargs="*", type=path, metavar="IMAGE|DIR",
                         help="image files, and folders of them")
     parser.add_argument("-o", "--output", required=True, type=path, metavar="DIR",
                         help="folder of the results")
+    parser.add_argument("--html", action="store_true",
+                        help="also write one page, DIR/index.html, that shows all photographs "
+                             "under their classes; it needs no network and no server")
     add_testing(parser)
     parser.set_defaults(work="pspnet_repro.commands.work.predict")

@@ -28,6 +28,7 @@ class Prediction:
 
     Attributes:
         labels: (H, W) uint8, the class of every pixel, an index into `names`.
+        confidence: (H, W) float32, the probability of that class.
         probabilities: (H, W, classes) float32 where they were asked for, else None.
         names: a word a class.
         colours: (red, green, blue) a class.
@@ -35,6 +36,7 @@ class Prediction:
     """
 
     labels: np.ndarray
+    confidence: np.ndarray
     probabilities: np.ndarray | None
     names: list
     colours: list
@@ -136,8 +138,8 @@ class Predictor:
             labels = scores.argmax(0).to(torch.uint8).cpu().numpy()
             kept = (np.ascontiguousarray(scores.permute(1, 2, 0).cpu().numpy())
                     if probabilities else None)
-            yield Prediction(labels, kept, self.names, list(self.classes.palette_rgb),
-                             waiting.popleft())
+            yield Prediction(labels, scores.amax(0).cpu().numpy(), kept, self.names,
+                             list(self.classes.palette_rgb), waiting.popleft())
 
     def stream(self, images_rgb: Iterable, batch_size: int = BATCH_SIZE) -> Iterator[torch.Tensor]:
         """Mean probabilities of the networks, (classes, H, W) float32 on their device, for each of

@@ -11,6 +11,7 @@ from pspnet_repro.commands.work.testing import (agreement, classes_of, files_of,
                                                 split_weights, tested)
 from pspnet_repro.data.images import has_alpha, read_image
 from pspnet_repro.errors import UsageError, UserError, printable
+from pspnet_repro.evaluation.viewer import ViewerImage, write_viewer
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.visualize import colourize, overlay, png_bytes
 
@@ -65,16 +66,27 @@ def run(args):
     classes = classes_of(args, predictor)
     files = image_files(images)
     names = output_names(files)
-    outputs = Outputs(args.output)
-    outputs.claim((path for name in names for path in _pictures(args.output, name)),
-                  [*files, *files_of(weights)])
+    outputs, page = Outputs(args.output), args.output / "index.html"
+    outputs.claim([path for name in names for path in _pictures(args.output, name)]
+                  + [page] * args.html, [*files, *files_of(weights)])
     say_protocol(predictor.protocol)
     agreement(args, weights, predictor, _readable(files))
-    failed = _predict(args, predictor, dict(zip(names, files)), classes, outputs)
-    if failed < len(files):
-        print(f"{len(files) - failed} x 3 pictures are in {args.output}")
+    failed = []
+    predictions = _predict(args, predictor, dict(zip(names, files)), classes, outputs, failed)
+    if args.html:
+        network = " + ".join(path.stem for path in files_of(weights))
+        note = write_viewer(
+            page, f"{len(files)} photographs, {network}", classes,
+            (ViewerImage(file.name, each.image, {network: each.labels},
+                         confidence={network: each.confidence}) for file, each in predictions),
+            [network], write=lambda path, fill: outputs.write({path: fill}))
+        print(f"the page is {page}" + f"; {note}" * bool(note))
+    for _ in predictions:
+        continue
+    if len(failed) < len(files):
+        print(f"{len(files) - len(failed)} x 3 pictures are in {args.output}")
     if failed:
-        print(f"{failed} of {len(files)} files could not be used", file=sys.stderr)
+        print(f"{len(failed)} of {len(files)} files could not be used", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -85,34 +97,35 @@ def _readable(files):
             yield np.ascontiguousarray(read_image(file, upright=True)[:, :, ::-1])
 
 
-def _predict(args, predictor, files, classes, outputs):
-    """Write what the networks say of every {name: file}; returns how many could not be used."""
-    reading = deque()
-    failed = 0
+def _predict(args, predictor, files, classes, outputs, failed):
+    """Write what the networks say of every {name: file}.
 
+    Yields:
+        (file, Prediction) for each; to the list `failed` go the files that cannot be used.
+    """
+    reading = deque()
     with tqdm(total=len(files), desc="predict", unit="image") as bar:
         def photographs():
-            nonlocal failed
             for name, file in files.items():
                 try:
                     image = read_image(file, upright=True)
                     if has_alpha(file):
                         tqdm.write(f"{file}: its transparency is dropped", file=sys.stderr)
                 except UserError as error:
-                    failed += 1
+                    failed.append(file)
                     tqdm.write(f"error: {printable(str(error))}", file=sys.stderr)
                     bar.update()
                     continue
-                image = np.ascontiguousarray(image[:, :, ::-1])
-                reading.append(name)
-                yield image
+                reading.append((name, file))
+                yield np.ascontiguousarray(image[:, :, ::-1])
 
         for prediction in predictor.many(photographs(), args.batch_size):
-            name, image, label = reading.popleft(), prediction.image, prediction.labels
+            name, file = reading.popleft()
+            image, label = prediction.image, prediction.labels
             outputs.write(dict(zip(_pictures(args.output, name), map(png_bytes, (
                 label, colourize(label, classes.palette_rgb), overlay(image, label, classes))))))
+            yield file, prediction
             bar.update()
-    return failed
 
 
 def _pictures(folder, name):
