@@ -50,9 +50,9 @@ class FileList:
 
     def add(self, digests):
         """Add files, {name: SHA-256}; makes the list where there is none."""
-        lines = [json.dumps({"name": name, "sha256": digest}) + "\n"
-                 for name, digest in digests.items()]
         known = self._known()
+        lines = [json.dumps({"name": name, "sha256": digest}) + "\n"
+                 for name, digest in digests.items() if digest not in known.get(name, ())]
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with open(self._path, "a+b", opener=_open_no_link) as file:
@@ -151,7 +151,7 @@ class Outputs:
             inputs: paths of what is read. Links of a file are the same file.
         Raises:
             UsageError: an output has no name, is an input or is there twice.
-            UserError: something is in an output's place that this program did not make.
+            UserError: something is in an output's place that this command did not make.
         """
         paths = list(paths)
         read = {identity: path for path in inputs for identity in _identities(path)}
@@ -180,7 +180,7 @@ class Outputs:
         if foreign:
             path = foreign[0]
             why = ("was changed after this program wrote it" if self._list(path).names(path)
-                   else "is there already, and this program did not make it")
+                   else "is there already, and this command did not make it")
             more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
             raise UserError(f"{path}: {why}{more}; it is not overwritten: {_WAY_ON}")
 
