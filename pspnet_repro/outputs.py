@@ -171,7 +171,7 @@ class Outputs:
             inputs: paths of what is read. Links of a file are the same file.
         Raises:
             UsageError: an output has no name, is an input or is there twice.
-            UserError: something is in an output's place that this program did not make.
+            UserError: something is in an output's place that this command did not make.
         """
         paths = list(paths)
         read = {identity: path for path in inputs for identity in _identities(path)}
@@ -200,7 +200,7 @@ class Outputs:
         if foreign:
             path = foreign[0]
             why = ("was changed after this program wrote it" if self._list(path).names(path)
-                   else "is there already, and this program did not make it")
+                   else "is there already, and this command did not make it")
             more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
             raise UserError(f"{path}: {why}{more}; it is not overwritten: {_WAY_ON}")
 

@@ -59,7 +59,7 @@ def test_what_somebody_else_put_there_is_refused_before_any_work(tmp_path, put):
     before = os.lstat(path)
     for refuse in (lambda: outputs.claim([tmp_path / "b", path]),
                    lambda: outputs.write({path: b"new", tmp_path / "b": b"new"})):
-        with pytest.raises(UserError, match="a: is there already, and this program did not make "):
+        with pytest.raises(UserError, match="a: is there already, and this command did not make "):
             refuse()
     assert os.lstat(path) == before and (tmp_path / "b").read_bytes() == b"ours"
 
