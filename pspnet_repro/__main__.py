@@ -1,4 +1,4 @@
-"""python -m pspnet_repro {train,evaluate,predict,check-data}"""
+"""python -m pspnet_repro {train,evaluate,predict,check-data,make-lists}"""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ import sys
 import cv2
 
 from pspnet_repro import distributed
-from pspnet_repro.commands import check_data, evaluate, predict, train
+from pspnet_repro.commands import check_data, evaluate, make_lists, predict, train
 from pspnet_repro.errors import REPORTED, UsageError, print_anything, printable, report
 from pspnet_repro.run_folder import Interrupted
 
@@ -14,7 +14,7 @@ from pspnet_repro.run_folder import Interrupted
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m pspnet_repro", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (train, evaluate, predict, check_data):
+    for command in (train, evaluate, predict, check_data, make_lists):
         command.add(commands)
     args = parser.parse_args(argv)
     print_anything()

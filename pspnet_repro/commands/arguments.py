@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from pspnet_repro import PSPNet, checkpoint, distributed, precision
+from pspnet_repro.data.benchmarks import Recipe
 from pspnet_repro.data.classes import KNOWN, known_classes, numbered_classes, read_classes
-from pspnet_repro.data.datasets import Recipe
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import MULTI_SCALE, Protocol
 
@@ -44,12 +44,6 @@ def path(text):
     if not text:
         raise argparse.ArgumentTypeError("must not be empty")
     return Path(text)
-
-
-def filled(text):
-    if not text:
-        raise argparse.ArgumentTypeError("must not be empty")
-    return text
 
 
 def add_testing(parser):

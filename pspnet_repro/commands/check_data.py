@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from pspnet_repro.commands.arguments import (add_names, filled, given_classes, processes,
-                                             whole)
+from pspnet_repro.commands.arguments import add_names, given_classes, processes, whole
+from pspnet_repro.commands.data_options import add_data, data_of
 from pspnet_repro.data.check import check_split
 from pspnet_repro.data.classes import numbered_classes
-from pspnet_repro.data.datasets import IDENTITY, LAYOUTS, open_data
+from pspnet_repro.data.labels import IDENTITY
 from pspnet_repro.errors import UsageError
 
 SHOWN = 5  # files of a kind that are named
@@ -17,13 +17,9 @@ def add(commands):
         "check-data", help="go over a data set: what is wrong, and how to mend it",
         description="Reads every image and label of a data set. Ends with exit code 1 where "
                     "something is wrong.")
-    parser.add_argument("--data", required=True, type=filled,
-                        help=f"NAME=DIR with NAME of {', '.join(LAYOUTS)}; or a folder with "
-                             "train.txt and val.txt; or a list file")
+    add_data(parser)
     parser.add_argument("--split", help="default: train and val")
     parser.add_argument("--classes", type=whole(1, 254), help="their number, for list files")
-    parser.add_argument("--zero-is-void", action="store_true",
-                        help="labels of list files are 0 = void, k + 1 = class k")
     add_names(parser)
     parser.add_argument("--threads", type=processes, default=2, help="that read files")
     parser.set_defaults(run=run)
@@ -40,10 +36,11 @@ def _classes(args, data):
 
 def run(args):
     """0, or 1 where something is wrong."""
-    data = open_data(args.data, args.zero_is_void)
+    data = data_of(args)
     classes = _classes(args, data)
+    data.check_classes(len(classes.names))
     splits = (args.split,) if args.split else ("train", "val")
-    if data.list is not None:
+    if data.one_split:
         splits = splits[:1] if args.split else (data.name,)
     wrong, images = False, {}
     for split in splits:

@@ -9,10 +9,10 @@ import numpy as np
 from tqdm import tqdm
 
 from pspnet_repro import distributed
-from pspnet_repro.commands.arguments import (add_testing, classes_of, filled,
-                                             network_for_testing, network_to_test, path,
-                                             protocol_of, say_agreement, say_protocol)
-from pspnet_repro.data.datasets import LAYOUTS, open_data
+from pspnet_repro.commands.arguments import (add_testing, classes_of, network_for_testing,
+                                             network_to_test, path, protocol_of, say_agreement,
+                                             say_protocol)
+from pspnet_repro.commands.data_options import add_data, data_of
 from pspnet_repro.data.images import read_image
 from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation.evaluate import evaluate
@@ -30,12 +30,8 @@ def add(commands):
         description="Tests weights as the authors' scripts do. An interrupted test goes on where "
                     "it stopped; processes of torchrun share the images. A split without labels "
                     "gives predictions alone, in the form that the benchmark's server takes.")
-    parser.add_argument("--data", required=True, type=filled,
-                        help=f"NAME=DIR with NAME of {', '.join(LAYOUTS)}; or a folder with "
-                             "val.txt and perhaps classes.txt; or a list file")
+    add_data(parser)
     parser.add_argument("--split", default="val", help="default: %(default)s")
-    parser.add_argument("--zero-is-void", action="store_true",
-                        help="labels of list files are 0 = void, k + 1 = class k")
     parser.add_argument("--output", type=path, metavar="DIR",
                         help="folder of the results; default: beside the weights, named by data "
                              "and split")
@@ -50,7 +46,8 @@ def run(args):
     given = network_to_test(args)
     if given.others:
         raise UsageError(f"--weights names more than weights: {' '.join(map(str, given.others))}")
-    data = open_data(args.data, args.zero_is_void)
+    data = data_of(args)
+    data.check_classes(given.net.classes)
     pairs = data.pairs(args.split)
     classes = classes_of(args, given, data)
     protocol = protocol_of(args, given, data.recipe)

@@ -4,10 +4,9 @@ import dataclasses
 import sys
 
 from pspnet_repro import distributed
-from pspnet_repro.commands.arguments import (filled, numbers, path, pixels, positive, processes,
-                                             whole)
+from pspnet_repro.commands.arguments import numbers, path, pixels, positive, processes, whole
+from pspnet_repro.commands.data_options import add_data, data_of
 from pspnet_repro.data.augment import NO_AUGMENTATION, PADDINGS, Augmentation
-from pspnet_repro.data.datasets import LAYOUTS, open_data
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.freezing import FREEZE_BN
 from pspnet_repro.train import TrainSettings, train
@@ -24,16 +23,12 @@ def add(commands):
                     "stopped; processes of torchrun share each batch. Of Cityscapes and VOC 2012 "
                     "the paper's crop, steps and augmentation are the defaults; of other data "
                     "ADE20K's are.")
-    parser.add_argument("--data", required=True, type=filled,
-                        help=f"folder with train.txt, a list file, or NAME=DIR with NAME of "
-                             f"{', '.join(LAYOUTS)}")
+    add_data(parser)
     parser.add_argument("--split", default="train",
                         help="such as train_aug of voc2012; default: %(default)s")
     parser.add_argument("--output", required=True, type=path, help="folder of the training")
     parser.add_argument("--classes", type=whole(1, 254),
                         help="number of classes; default: the benchmark's or that of classes.txt")
-    parser.add_argument("--zero-is-void", action="store_true",
-                        help="labels of list files are 0 = void, k + 1 = class k (ADE20K)")
     net = parser.add_argument_group(
         "network", "With --initial-weights the defaults are the file's; another structure than the "
                    "file's is refused.")
@@ -105,9 +100,10 @@ def add(commands):
 def run(args):
     if args.output.exists() and not args.output.is_dir():
         raise UsageError(f"--output must be a folder, got the file {args.output}")
-    data = open_data(args.data, args.zero_is_void)
+    data = data_of(args)
     recipe, known = data.recipe, data.classes()
     classes = _number_of_classes(args, data, known)
+    data.check_classes(classes)
     model = {"classes": classes, "depth": args.depth, "bins": args.bins, "pool": args.pool,
              "reduce": False if args.no_reduce else None, "aux": not args.no_aux,
              "stem": args.stem, "stem_width": args.stem_width, "width": args.width,

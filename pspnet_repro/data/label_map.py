@@ -99,8 +99,9 @@ def _numbers(place, words):
     """A line's numbers; UserError says what is wrong with it."""
     last = str(IGNORE_INDEX) if words[-1].lower() == "ignore" else words[-1]
     numbers = [*words[:-1], last]
-    if len(words) not in (2, 4) or not all(word.isascii() and word.isdigit() and int(word) < 256
-                                           for word in numbers) or int(last) == WRONG:
+    if len(words) not in (2, 4) or not all(
+            word.isascii() and word.isdigit() and len(word) < 4 and int(word) < 256
+            for word in numbers) or int(last) == WRONG:
         raise UserError(f"{place}: must be VALUE CLASS or RED GREEN BLUE CLASS, with VALUE and "
                         "colours 0 to 255 and CLASS 0 to 253 or the word ignore, got "
                         f"{' '.join(words)[:80]!r}")

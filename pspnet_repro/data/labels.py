@@ -79,10 +79,7 @@ def read_label_file(path, colours=None):
                 values = _values_of(_colours(image, values), colours)
     except LabelColour as error:
         raise LabelColour(f"{path}: {error}") from None
-    except ColouredLabel as error:
-        raise ColouredLabel(f"{path}: a label must be one channel of 8 bits, got {error}; "
-                            f"{_WAY_ON}, or say what each colour means with --label-map") from None
-    except (LabelFormat, LabelDepth) as error:
+    except (LabelFormat, LabelDepth, ColouredLabel) as error:
         raise type(error)(f"{path}: a label must be one channel of 8 bits, got {error}; "
                           f"{_WAY_ON}") from None
     except (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError,
@@ -259,7 +256,10 @@ def read_label(path, classes, zero_is_void=False, table=None, colours=None):
     Raises:
         UserError: as read_label_file, or the file has other values.
     """
-    values = read_label_file(path, colours)
+    try:
+        values = read_label_file(path, colours)
+    except ColouredLabel as error:
+        raise ColouredLabel(f"{error}, or say what each colour means with --label-map") from None
     table = table or (ZERO_IS_VOID if zero_is_void else IDENTITY)
     allowed = allowed_values(classes, table)
     wrong = np.flatnonzero(np.bincount(values.ravel(), minlength=256) * ~allowed)

@@ -1,5 +1,6 @@
 """List files: one pair `image label` a line, paths relative to the data set's folder."""
 
+import functools
 import hashlib
 import os
 import re
@@ -132,9 +133,10 @@ def list_text(pairs, folder):
     Raises:
         UserError: a name has a tab or a line break, or is not of UTF-8.
     """
-    folder = os.path.realpath(folder)
-    lines = [[os.path.relpath(path, folder) for path in (pair.image, pair.label)]
-             for pair in pairs]
+    # From a link `..` leads elsewhere.
+    real = functools.cache(os.path.realpath)
+    lines = [[os.path.relpath(os.path.join(real(path.parent), path.name), real(folder))
+              for path in (pair.image, pair.label)] for pair in pairs]
     for name in (name for names in lines for name in names):
         if name.splitlines() != [name] or "\t" in name or name != name.strip() or any(
                 "\ud800" <= letter <= "\udfff" for letter in name):

@@ -23,7 +23,7 @@ def read_text(path, kind, content, way_on=""):
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such {kind} file{way_on and "; "}{way_on}") from error
+        raise UserError(f"{path}: no such {kind} file{'; ' * bool(way_on)}{way_on}") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read as text: {first_line(error)}") from error
     try:
