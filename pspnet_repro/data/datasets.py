@@ -165,9 +165,6 @@ def open_folders(images, labels, zero_is_void=False, label_map=None, ignore=()):
     Args and Raises:
         See open_data.
     """
-    for folder in (images, labels):
-        if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder")
     return _with_label_map(
         DataSet(images.resolve().name, images, table=ZERO_IS_VOID if zero_is_void else None,
                 labels=labels), label_map, ignore)

@@ -28,12 +28,16 @@ def pair_folders(images, labels, table=None):
     Returns:
         A list of Pair.
     Raises:
-        UserError: an image without label or a label without image, two files of one name, or
-            several rules that pair as many images; UsageError: one folder for both.
+        UserError: no such folder, an image without label or a label without image, two files of
+            one name, or several rules that pair as many images; UsageError: one folder for both.
     """
     images, labels = Path(images), Path(labels)
+    for folder in (images, labels):
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder")
     if os.path.realpath(images) == os.path.realpath(labels):
-        raise UsageError(f"--images and --labels must be two folders, got {images} for both; {_LISTS}")
+        raise UsageError(f"--images and --labels must be two folders, got {images} for both; "
+                         f"{_LISTS}")
     of_images = _by_place(images, IMAGES, labels, "images")
     of_labels = _by_place(labels, LABELS, images, "labels")
     matches = {place: place for place in of_images if place in of_labels}

@@ -1,6 +1,7 @@
 """Writes list files from folders of images and labels."""
 
 import hashlib
+import shlex
 
 from pspnet_repro.data.folders import pair_folders
 from pspnet_repro.data.pairs import list_text
@@ -26,9 +27,10 @@ def make_lists(images, labels, output, val=0.1, seed=0):
     outputs.write(texts)
     for split, part in lists.items():
         print(f"{output / split}.txt: {len(part)} pairs")
+    data = shlex.quote(str(output))
     print(f"for example {pairs[0].image} has the label {pairs[0].label}\n"
-          f"check them: pspnet check-data --data {output} --classes NUMBER\n"
-          f"train: pspnet train --data {output} --classes NUMBER --output RUN")
+          f"check them: pspnet check-data --data {data} --classes NUMBER\n"
+          f"train: pspnet train --data {data} --classes NUMBER --output RUN")
 
 
 def split_pairs(pairs, root, val, seed):

@@ -1,5 +1,6 @@
 """Labels that come as .mat files: VOC 2012's train_aug from SBD, and PASCAL Context's 59 classes."""
 
+import shlex
 import struct
 import zlib
 
@@ -50,8 +51,8 @@ def make_train_aug(sbd, voc, output):
     _write(output, "Segmentation", voc, lists, labels,
            {made[name]: sbd / "cls" / f"{name}.mat" for name in added}, _sbd_label)
     count = len(lists["train_aug"])
-    print(f"{count} images of train_aug: pspnet train --data voc2012={output} --split train_aug "
-          "--output RUN")
+    print(f"{count} images of train_aug: pspnet train --data {shlex.quote(f'voc2012={output}')} "
+          "--split train_aug --output RUN")
     if count != TRAIN_AUG:
         print(f"note: all of SBD and VOC 2012 have {TRAIN_AUG}")
 
@@ -75,7 +76,7 @@ def make_pascal_context(context, voc, output):
     _write(output, "SegmentationContext", voc, lists, labels,
            {path: mats / f"{name}.mat" for name, path in labels.items()}, _context_label)
     print(f"{len(lists['train'])} images of train and {len(lists['val'])} of val: pspnet train "
-          f"--data pascal-context={output} --output RUN")
+          f"--data {shlex.quote(f'pascal-context={output}')} --output RUN")
 
 
 def _folder_with(root, inside, places, what):
