@@ -111,12 +111,12 @@ def test_one_folder_for_both_is_refused(tmp_path):
 
 def test_large_folders_pair_quickly(tmp_path):
     """No image is compared with all labels but for a few."""
-    count = 2000
+    count = 1000
     images, labels = fill(tmp_path, [f"{k}.jpg" for k in range(count)],
                           [f"{k}_x.png" for k in range(count)])
     start = time.process_time()
     assert len(pair_folders(images, labels)) == count
-    assert time.process_time() - start < 3  # all with all would be 4 million comparisons
+    assert time.process_time() - start < 2  # all with all would be a million comparisons
 
 
 @pytest.fixture
