@@ -13,7 +13,8 @@ import torch
 from experiments.rows import PROFILE_SCALES, TABLES
 from pspnet_repro import PSPNet
 from pspnet_repro.data.augment import Augmentation
-from pspnet_repro.data.datasets import LAYOUTS, DataSet
+from pspnet_repro.data.benchmarks import LAYOUTS
+from pspnet_repro.data.datasets import DataSet
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import Protocol
 from pspnet_repro.files import file_sha256

@@ -6,7 +6,7 @@ import sys
 import warnings
 
 from pspnet_repro import __version__
-from pspnet_repro.commands import check_data, evaluate, predict, train
+from pspnet_repro.commands import check_data, evaluate, make_lists, predict, train
 from pspnet_repro.commands.parser import Parser
 from pspnet_repro.errors import UserError, command
 
@@ -25,7 +25,8 @@ def build_parser() -> Parser:
                               "pspnet COMMAND --help"))
     parser.add_argument("--version", action="version", version=f"pspnet-repro {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    for module in (predict, evaluate, train, check_data, convert, export, inspect, run):
+    for module in (predict, evaluate, train, check_data, make_lists, convert, export, inspect,
+                   run):
         module.add(commands)
     for name, (_, words) in HARNESS.items():
         commands.add_parser(name, help=words, add_help=False)

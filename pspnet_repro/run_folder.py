@@ -17,6 +17,7 @@ _LOG = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d step \d+ of \d+, ")
 _STEP = {"iteration", "lr", "loss", "loss_aux"}
 _LINE = b'{"iteration": '
 _WAY_ON = "choose another --output, or move it away"
+_CAUSES = {"list_sha256": ", as images, --label-map or --ignore were others"}
 
 
 class StopRequest:
@@ -51,7 +52,7 @@ def difference(ours, saved):
     ours, saved = _flat(ours), _flat(saved)
     for key in sorted({*ours, *saved}):
         if ours.get(key) != saved.get(key):
-            return f"{key} = {saved.get(key)!r}, not {ours.get(key)!r}"
+            return f"{key} = {saved.get(key)!r}, not {ours.get(key)!r}{_CAUSES.get(key, '')}"
     return ""
 
 

@@ -41,7 +41,7 @@ class TrainSettings:
     Attributes:
         model: keyword arguments of PSPNet; `train` adds what its initial weights decide.
         data: name of the data set, for people.
-        list_sha256: of the training list's bytes, see data.pairs.list_digest.
+        list_sha256: of the training list and the label map, see data.datasets.DataSet.digest.
         zero_is_void: label files hold 0 = void, k + 1 = class k (ADE20K).
         crop_size, batch_size: pixels a side; images a backward pass, over all processes.
         iter_size: backward passes a step.

@@ -74,9 +74,8 @@ def test_read_list_rejects(folder, tmp_path):
     ("0.png , 0_label.png\n", 1, "separate names by a space, with no comma"),
     ("image,label\n0.png,0_label.png\n", 1, "leave out a line of headings"),
     ("image label\n0.png 0_label.png\n", 1, "leave out a line of headings"),
-    ("a photo.png 0_label.png\n", 1, "a name must have no spaces: rename the file"),
-    ("0.png 0_label.png\n'a photo.png' 0_label.png\n", 2, "a name must have no spaces"),
-    ("a photo.png\n", 1, "a name must have no spaces: rename the file"),
+    ("0.png 0_label.png\n'a photo.png' 0_label.png\n", 2, "leave out quotes, and put a tab"),
+    ("0.png 0_label.png\na photo.jpg 0_label.png\n", 2, "put a tab between names that hold"),
     (".\\0.png 0_label.png\n", 1, "write / in place of \\"),
     ("0.png 0_label.png\n0.png .\\0_label.png\n", 2, "write / in place of \\")])
 def test_lines_of_another_form_are_refused(folder, text, number, advice, unlabelled):

@@ -17,7 +17,7 @@ from pspnet_repro.__main__ import HARNESS, build_parser, main
 from pspnet_repro.commands.train import AUGMENTATIONS
 from pspnet_repro.commands.work import train
 from pspnet_repro.data.classes import KNOWN
-from pspnet_repro.data.datasets import LAYOUTS
+from pspnet_repro.data.benchmarks import LAYOUTS
 from pspnet_repro.data.images import read_image
 from pspnet_repro.data.labels import read_label
 from pspnet_repro.evaluation import ConfusionMatrix, Protocol

@@ -8,7 +8,7 @@ from experiments import plan, runs
 from experiments.profiles import PROFILES
 from experiments.rows import BASELINE, FULL, TABLES
 from pspnet_repro import PSPNet, checkpoint
-from pspnet_repro.data.datasets import CAMVID_TABLE
+from pspnet_repro.data.benchmarks import CAMVID_TABLE
 from pspnet_repro.data.labels import ZERO_IS_VOID
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import MULTI_SCALE

@@ -1,6 +1,7 @@
 """pspnet check-data"""
 
-from pspnet_repro.commands.options import add_data, add_names, processes, whole
+from pspnet_repro.commands.data_options import add_data
+from pspnet_repro.commands.options import add_names, processes, whole
 
 
 def add(commands):

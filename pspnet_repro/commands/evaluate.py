@@ -1,6 +1,7 @@
 """pspnet evaluate"""
 
-from pspnet_repro.commands.options import add_data, add_testing, path
+from pspnet_repro.commands.data_options import add_data
+from pspnet_repro.commands.options import add_testing, path
 
 
 def add(commands):

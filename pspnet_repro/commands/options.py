@@ -6,8 +6,6 @@ from pathlib import Path
 from pspnet_repro.data.classes import KNOWN
 from pspnet_repro.defaults import BATCH_SIZE, MAX_SIDE, MULTI_SCALE, PRECISIONS
 
-DATA = (f"NAME=DIR with NAME of {', '.join(KNOWN)}; or a folder with train.txt and val.txt; or a "
-        "list file")
 WEIGHTS = "a file of a training or of convert, or NET.prototxt,W.caffemodel"
 
 
@@ -55,13 +53,6 @@ def weights(text):
     if comma:
         return Path(f"{net}.prototxt"), path(caffemodel)
     return path(text)
-
-
-def add_data(parser):
-    """Which data set."""
-    parser.add_argument("--data", required=True, type=filled, help=DATA)
-    parser.add_argument("--zero-is-void", action="store_true",
-                        help="labels of list files are 0 = void, k + 1 = class k (ADE20K)")
 
 
 def add_testing(parser):

@@ -1,6 +1,7 @@
 """pspnet train"""
 
-from pspnet_repro.commands.options import (add_data, numbers, path, pixels, positive, processes,
+from pspnet_repro.commands.data_options import add_data
+from pspnet_repro.commands.options import (numbers, path, pixels, positive, processes,
                                            whole)
 from pspnet_repro.defaults import FREEZE_BN, PADDINGS, TIMEOUT_SECONDS, VARIANCES
 

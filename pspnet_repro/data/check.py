@@ -10,10 +10,11 @@ import numpy as np
 from tqdm import tqdm
 
 from pspnet_repro.data.conventions import IGNORE_INDEX
-from pspnet_repro.data.datasets import CITYSCAPES_TABLE, IDENTITY
+from pspnet_repro.data.benchmarks import CITYSCAPES_TABLE
 from pspnet_repro.data.images import ImageDepth, read_image
-from pspnet_repro.data.labels import (ZERO_IS_VOID, ColouredLabel, LabelDepth, LabelFormat,
-                                      allowed_values, read_label, read_label_file, spans)
+from pspnet_repro.data.labels import (IDENTITY, ZERO_IS_VOID, ColouredLabel, LabelColour,
+                                      LabelDepth, LabelFormat, allowed_values, read_label,
+                                      read_label_file, spans)
 from pspnet_repro.errors import UserError
 
 
@@ -49,6 +50,7 @@ class Findings:
 
 UNREADABLE = "files that cannot be used"
 COLOURED = "coloured label files"
+MEANINGLESS = "label files with colours that the label map does not name"
 DEPTH = "label files of more or less than 8 bits a pixel"
 FORMAT = "label files whose format does not keep indices for certain"
 IMAGE_DEPTH = "images whose values have no certain brightness"
@@ -56,7 +58,8 @@ SIZES = "labels of another size than their image"
 VALUES = "labels with values outside the classes"
 TWICE = "images that are listed twice"
 LESSON = "split that teaches nothing"
-KINDS = {ImageDepth: IMAGE_DEPTH, LabelFormat: FORMAT, LabelDepth: DEPTH}
+KINDS = {ImageDepth: IMAGE_DEPTH, LabelFormat: FORMAT, LabelDepth: DEPTH,
+         LabelColour: MEANINGLESS}
 READ = 256  # label files that `check_lesson` reads at most
 
 
@@ -74,7 +77,7 @@ def _examine(pair, classes, palette_rgb):
         size = read_image(pair.image).shape[:2]
         if pair.label is None:
             return _File()
-        values = read_label_file(pair.label)
+        values = read_label_file(pair.label, pair.colours)
     except ColouredLabel as error:
         foreign = _colours(pair.label) - set(palette_rgb) - {(0, 0, 0), (255, 255, 255)}
         kind = "colours of the classes" if not foreign else "colours of no class"
@@ -104,12 +107,13 @@ def _mend_values(seen, classes, table):
     if table == IDENTITY and classes == 19 and most <= 33:
         return ("these look like Cityscapes labelIds, not labelTrainIds: give the folder as "
                 "--data cityscapes=DIR, which makes one of the other")
-    if table != IDENTITY and 255 in seen and most < classes:
+    if table == ZERO_IS_VOID and 255 in seen and most < classes:
         return (f"0..{most} and 255: these labels start at 0 already: give list files without "
                 "--zero-is-void")
     allowed = np.flatnonzero(allowed_values(classes, table))
     return (f"values must be {spans(allowed)}, and are {spans(seen)}: is the number of classes "
-            f"right, and are unlabelled pixels 255?")
+            f"right, and are unlabelled pixels 255? --label-map says what values mean, --ignore "
+            f"which are unlabelled")
 
 
 def _diagnose(findings, classes, table):
@@ -124,11 +128,16 @@ def _diagnose(findings, classes, table):
         details = findings.problems[COLOURED]
         if all(detail.endswith("colours of the classes") for detail in details):
             findings.mends.append("replace each colour by the index of its class in a PNG of one "
-                                  "channel; the colours are those of the classes")
+                                  "channel, or name it in a --label-map file with a line RED GREEN "
+                                  "BLUE CLASS; the colours are those of the classes")
         else:
             findings.mends.append("label files must hold class indices in one channel, not a "
-                                  "picture: look for the data set's index files, or replace each "
-                                  "colour by its class's index")
+                                  "picture: look for the data set's index files, or say in a "
+                                  "--label-map file with a line RED GREEN BLUE CLASS for each "
+                                  "colour what it means")
+    if MEANINGLESS in findings.problems:
+        findings.mends.append("add the colours to the label map: RED GREEN BLUE CLASS, or RED "
+                              "GREEN BLUE ignore")
     if DEPTH in findings.problems:
         findings.mends.append("save label files with 8 bits a pixel; no class index needs more")
     if FORMAT in findings.problems:
@@ -164,9 +173,10 @@ def no_lesson(present, classes, table):
     if classes > 2 or np.flatnonzero(present[:classes]).tolist() != [0]:
         return None
     return (f"class 0 is the only one, and other pixels are unlabelled ({unlabelled}): "
-            + ("in masks of 0 and 255 write 1 in place of 255, for 2 classes"
-               if table == IDENTITY else
-               "where 0 and 1 are the two classes, leave out --zero-is-void"))
+            + ("where 0 and 1 are the two classes, leave out --zero-is-void"
+               if table == ZERO_IS_VOID else
+               "in masks of 0 and 255 write 1 in place of 255, for 2 classes"
+               if table == IDENTITY else "give other values the class 1"))
 
 
 def check_lesson(pairs, classes, zero_is_void=False, say=True):
@@ -186,7 +196,8 @@ def check_lesson(pairs, classes, zero_is_void=False, say=True):
     present = np.zeros(256, bool)
     for number in chosen:
         pair = pairs[number]
-        present[np.unique(read_label(pair.label, classes, zero_is_void, pair.table))] = True
+        label = read_label(pair.label, classes, zero_is_void, pair.table, pair.colours)
+        present[np.unique(label)] = True
         if present[:classes].sum() > 1:
             return
     table = pairs[0].table or (ZERO_IS_VOID if zero_is_void else IDENTITY)

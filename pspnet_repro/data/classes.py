@@ -8,7 +8,8 @@ from pspnet_repro.errors import UserError, first_line, refuse_pipe
 
 _FOLDER = Path(__file__).parent / "names"
 MAX_NAME = 80
-KNOWN = ("ade20k", "voc2012", "cityscapes", "camvid")
+KNOWN = ("ade20k", "voc2012", "cityscapes", "camvid", "camvid-official", "coco-stuff",
+         "pascal-context", "mapillary")
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,11 @@ def read_classes(path):
 
 
 def known_classes(name):
-    """Classes of a benchmark, one of KNOWN."""
-    return read_classes(_FOLDER / f"{name}.txt")
+    """Classes of a benchmark, one of KNOWN.
+
+    COCO-Stuff and PASCAL Context publish no colours: theirs are VOC's colour map.
+    """
+    return read_classes(_FOLDER / f"{name.removesuffix('-official')}.txt")
 
 
 def numbered_classes(count):

@@ -13,6 +13,7 @@ from pspnet_repro.errors import UsageError, UserError, first_line, printable
 
 # What a value of a label file means, 256 bytes: a class, 255 for unlabelled, WRONG for none.
 WRONG = 254
+IDENTITY = bytes(range(256))
 ZERO_IS_VOID = bytes([IGNORE_INDEX, *range(255)])
 
 _WAY_ON = "save class indices as an 8-bit PNG of one channel"
@@ -36,22 +37,28 @@ class ColouredLabel(UserError):
     """A label file that is a picture."""
 
 
+class LabelColour(UserError):
+    """A label file with colours that have no meaning."""
+
+
 def check_classes(classes):
     """Raise UsageError for more classes than 8-bit labels can name beside 254 and 255."""
     if not 1 <= classes <= 254:
         raise UsageError(f"classes must be 1 to 254 for 8-bit labels, got {classes}")
 
 
-def read_label_file(path):
+def read_label_file(path, colours=None):
     """The values of a label file, (H, W) uint8: of a palette the indices, whatever its colours.
 
     Args:
+        colours: of pictures, tuples (red, green, blue, value): what each colour becomes. Then a
+            palette gives colours, and grey has three equal parts.
         path: a PNG, BMP, TIFF or PGM file (its content says which) of one channel: a palette, or
             grey of 8 bits. Samples of a PGM are taken as they are, whatever its maximum. Other
             files are refused, because their indices are not certain.
     Raises:
         UserError: the file is missing, damaged or cut short; LabelFormat, LabelDepth,
-            ColouredLabel: it is refused.
+            ColouredLabel, LabelColour: it is refused.
     """
     path = Path(path)
     data = read_bytes(path, "label")
@@ -66,7 +73,12 @@ def read_label_file(path):
             _check_format(image, data)
             _check_depth(image, data)
             values = _READERS[image.format](image, data)
-        _check_channels(values)
+            if colours is None:
+                _check_channels(values)
+            else:
+                values = _values_of(_colours(image, values), colours)
+    except LabelColour as error:
+        raise LabelColour(f"{path}: {error}") from None
     except (LabelFormat, LabelDepth, ColouredLabel) as error:
         raise type(error)(f"{path}: a label must be one channel of 8 bits, got {error}; "
                           f"{_WAY_ON}") from None
@@ -127,9 +139,40 @@ def _check_channels(values):
     raise ColouredLabel(f"shape {values.shape}, a picture")
 
 
+def _colours(image, values):
+    """(H, W, 3) uint8 RGB of a picture, of an image with a palette, or of a grey one."""
+    if image.mode == "P":
+        return np.array(image.convert("RGB"))
+    if values.ndim == 2:
+        return np.repeat(values[..., None], 3, 2)
+    if values.shape[2] == 4 and (values[..., 3] != 255).any():
+        raise LabelColour("is transparent in places, so its colours are not certain; save it as "
+                          "RGB without transparency")
+    if values.shape[2] < 3 or image.mode not in ("RGB", "RGBA"):
+        raise LabelColour(f"must be RGB to have the label map's colours, is {image.mode}")
+    return values[..., :3]
+
+
+def _values_of(rgb, colours):
+    """(H, W) uint8, see read_label_file. Raises LabelColour for colours without a value."""
+    known = np.array(colours, np.uint32)
+    keys, seen = (part[..., 0] << 16 | part[..., 1] << 8 | part[..., 2]
+                  for part in (known, rgb.astype(np.uint32)))
+    order = np.argsort(keys)
+    places = order[np.searchsorted(keys, seen, sorter=order).clip(max=len(keys) - 1)]
+    wrong = np.unique(seen[keys[places] != seen])
+    if wrong.size:
+        shown = ", ".join(f"{key >> 16} {key >> 8 & 255} {key & 255}" for key in wrong[:5].tolist())
+        raise LabelColour(f"holds colours that the label map does not name: {shown}"
+                          f"{' and others' * (len(wrong) > 5)}; add a line RED GREEN BLUE CLASS, "
+                          "or RED GREEN BLUE ignore, for each")
+    return known[:, 3].astype(np.uint8)[places]
+
+
 def _is_whole_png(data):
-    """Whether the pixel data of a PNG file with one channel is sound and reaches its last row."""
-    width, height, bits, *_, interlaced = struct.unpack(">IIBBBBB", data[16:29])
+    """Whether the pixel data of a PNG file is sound and reaches its last row."""
+    width, height, bits, kind, *_, interlaced = struct.unpack(">IIBBBBB", data[16:29])
+    bits *= {2: 3, 4: 2, 6: 4}.get(kind, 1)
     # (first column, column step, first row, row step) of the passes.
     passes = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2),
               (0, 1, 1, 2)) if interlaced else ((0, 1, 0, 1),)
@@ -158,7 +201,7 @@ def _stored_bytes(data, offset, rows, stride):
 def _read_png(image, data):
     values = np.array(image)
     # Pillow fills the missing rest with zeros.
-    if values.ndim == 2 and not _is_whole_png(data):
+    if not _is_whole_png(data):
         raise ValueError("its pixel data is damaged or cut short")
     return values
 
@@ -204,22 +247,26 @@ def _read_pnm(image, data):
 _READERS = {"PNG": _read_png, "BMP": _read_bmp, "TIFF": _read_tiff, "PPM": _read_pnm}
 
 
-def read_label(path, classes, zero_is_void=False, table=None):
+def read_label(path, classes, zero_is_void=False, table=None, colours=None):
     """(H, W) uint8 labels, 0..classes-1 or 255.
 
     Args:
         zero_is_void: files hold 0 for void and k + 1 for class k (ADE20K): a table for lists.
-        table: see Pair; overrides zero_is_void.
+        table, colours: see Pair; a table overrides zero_is_void.
     Raises:
         UserError: as read_label_file, or the file has other values.
     """
-    values = read_label_file(path)
-    table = table or (ZERO_IS_VOID if zero_is_void else bytes(range(256)))
+    try:
+        values = read_label_file(path, colours)
+    except ColouredLabel as error:
+        raise ColouredLabel(f"{error}, or say what each colour means with --label-map") from None
+    table = table or (ZERO_IS_VOID if zero_is_void else IDENTITY)
     allowed = allowed_values(classes, table)
     wrong = np.flatnonzero(np.bincount(values.ravel(), minlength=256) * ~allowed)
     if wrong.size:
         got = ", ".join(map(str, wrong[:5]))
-        raise UserError(f"{path}: labels must be {spans(np.flatnonzero(allowed))}, got {got}")
+        raise UserError(f"{path}: labels must be {spans(np.flatnonzero(allowed))}, got {got}; "
+                        "--label-map and --ignore give values another meaning")
     return np.frombuffer(table, np.uint8)[values]
 
 

@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from pspnet_repro.commands.work.data import data_of
 from pspnet_repro.commands.work.testing import given_classes
 from pspnet_repro.data.check import check_split
 from pspnet_repro.data.classes import numbered_classes
-from pspnet_repro.data.datasets import IDENTITY, open_data
+from pspnet_repro.data.labels import IDENTITY
 from pspnet_repro.errors import UsageError, check_printed
 
 SHOWN = 5  # files of a kind that are named
@@ -22,10 +23,11 @@ def _classes(args, data):
 
 def run(args):
     """0, or 1 where something is wrong."""
-    data = open_data(args.data, args.zero_is_void)
+    data = data_of(args)
     classes = _classes(args, data)
+    data.check_classes(len(classes.names))
     splits = (args.split,) if args.split else ("train", "val")
-    if data.list is not None:
+    if data.one_split:
         splits = splits[:1] if args.split else (data.name,)
     wrong, images = False, {}
     for split in splits:

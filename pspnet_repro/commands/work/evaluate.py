@@ -9,9 +9,9 @@ import numpy as np
 from tqdm import tqdm
 
 from pspnet_repro import distributed
+from pspnet_repro.commands.work.data import data_of
 from pspnet_repro.commands.work.testing import (agreement, classes_of, files_of, output_beside,
                                                 say_protocol, split_weights, tested)
-from pspnet_repro.data.datasets import open_data
 from pspnet_repro.data.images import read_image
 from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation.evaluate import evaluate
@@ -26,10 +26,11 @@ def run(args):
     weights, more = split_weights(args.weights)
     if more:
         raise UsageError(f"--weights names more than weights: {' '.join(map(str, more))}")
-    data = open_data(args.data, args.zero_is_void)
+    data = data_of(args)
     pairs = data.pairs(args.split)
     what = tested(args, weights, data.recipe if data.layout else None)
     predictor = what.predictor
+    data.check_classes(len(predictor.names))
     classes = classes_of(args, predictor, data)
     scales = "-multi-scale" if args.multi_scale else ""
     output = args.output or output_beside(weights, f"evaluation-{data.name}-{args.split}{scales}")

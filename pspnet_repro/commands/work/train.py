@@ -4,8 +4,8 @@ import dataclasses
 import sys
 
 from pspnet_repro import distributed
+from pspnet_repro.commands.work.data import data_of
 from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation
-from pspnet_repro.data.datasets import open_data
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.train import TrainSettings, train
 
@@ -16,9 +16,10 @@ AUGMENTATIONS = {"all": Augmentation(), "mirror-resize": Augmentation(rotation=0
 def run(args):
     if args.output.exists() and not args.output.is_dir():
         raise UsageError(f"--output must be a folder, got the file {args.output}")
-    data = open_data(args.data, args.zero_is_void)
+    data = data_of(args)
     recipe, known = data.recipe, data.classes()
     classes = _number_of_classes(args, data, known)
+    data.check_classes(classes)
     model = {"classes": classes, "depth": args.depth, "bins": args.bins, "pool": args.pool,
              "reduce": False if args.no_reduce else None, "aux": not args.no_aux,
              "stem": args.stem, "stem_width": args.stem_width, "width": args.width,

@@ -1,0 +1,42 @@
+"""The options that name a data set; nothing here is slow to import."""
+
+import argparse
+
+from pspnet_repro.commands.options import filled, path
+from pspnet_repro.data.classes import KNOWN
+
+
+def _label_values(text):
+    """"0,255" -> (0, 255)."""
+    words = text.split(",")
+    if not all(w.isascii() and w.isdigit() and len(w) < 4 and int(w) < 256 for w in words):
+        raise argparse.ArgumentTypeError(f"must be label values 0 to 255 with commas between, "
+                                         f"such as 0,255; got {text!r}")
+    return tuple(map(int, words))
+
+
+def add_data(parser):
+    """Which data set, and what its labels mean."""
+    data = parser.add_argument_group(
+        "data", "Give --data, or --images and --labels. Names in lists may hold spaces where a tab "
+        "separates image and label.")
+    data.add_argument("--data", type=filled, metavar="DATA",
+                      help=f"NAME=DIR with NAME of {', '.join(KNOWN)}; or a folder with train.txt, "
+                           "val.txt and perhaps classes.txt; or a list file with a line IMAGE "
+                           "LABEL for each pair. pspnet make-lists writes such lists")
+    data.add_argument("--images", type=path, metavar="DIR",
+                      help="folder of images, all of one split")
+    data.add_argument("--labels", type=path, metavar="DIR",
+                      help="folder of their labels, of the same names and subfolders: a/x.png of "
+                           "a/x.jpg; or all with the same addition: x_L.png of x.jpg")
+    data.add_argument("--data-root", type=path, metavar="DIR",
+                      help="folder that the paths in lists start from; default: the lists' own")
+    data.add_argument("--zero-is-void", action="store_true",
+                      help="labels are 0 = void, k + 1 = class k (ADE20K); for lists and folders")
+    data.add_argument("--label-map", type=path, metavar="FILE",
+                      help="text file that says what labels mean: lines VALUE CLASS, or RED GREEN "
+                           "BLUE CLASS for labels that are pictures. CLASS is a number from 0, or "
+                           "the word ignore. Values that it does not name mean what they do in the "
+                           "benchmark or with --zero-is-void; else all but 255 are refused")
+    data.add_argument("--ignore", type=_label_values, default=(), metavar="VALUES",
+                      help="label values that are unlabelled, besides 255: 0,254")

@@ -1,0 +1,49 @@
+"""Writes list files from folders of images and labels."""
+
+import hashlib
+import shlex
+
+from pspnet_repro.data.folders import pair_folders
+from pspnet_repro.data.pairs import list_text
+from pspnet_repro.errors import UserError
+from pspnet_repro.outputs import Outputs
+
+
+def make_lists(images, labels, output, val=0.1, seed=0):
+    """Write train.txt and val.txt for two folders, see pair_folders, and say how to go on.
+
+    Args:
+        images, labels, output: folders.
+        val: share of the images in val.txt, at least one; 0 for no val.txt.
+        seed: of the draw, which depends on it and on the images' names alone.
+    Raises:
+        UserError: the files do not pair, there is one image alone, or a list is there already.
+    """
+    pairs = pair_folders(images, labels)
+    lists = split_pairs(pairs, images, val, seed)
+    texts = {output / f"{split}.txt": list_text(part, output) for split, part in lists.items()}
+    outputs = Outputs(output)
+    outputs.claim(texts, [path for pair in pairs for path in (pair.image, pair.label)])
+    outputs.write(texts)
+    for split, part in lists.items():
+        print(f"{output / split}.txt: {len(part)} pairs")
+    data = shlex.quote(str(output))
+    print(f"for example {pairs[0].image} has the label {pairs[0].label}\n"
+          f"check them: pspnet check-data --data {data} --classes NUMBER\n"
+          f"train: pspnet train --data {data} --classes NUMBER --output RUN")
+
+
+def split_pairs(pairs, root, val, seed):
+    """{"train": Pairs, "val": Pairs}, see make_lists; `root`: folder that names start from."""
+    if not val:
+        return {"train": pairs}
+    if len(pairs) < 2:
+        raise UserError(f"{root}: one image cannot be both in train.txt and in val.txt: add "
+                        "images, or give --val 0")
+    drawn = sorted(pairs, key=lambda pair: hashlib.sha256(
+        f"{seed} {pair.image.relative_to(root).as_posix()}".encode(errors="surrogateescape")
+    ).digest())
+    chosen = {pair.image for pair in
+              drawn[:min(max(1, round(val * len(pairs))), len(pairs) - 1)]}
+    return {"train": [pair for pair in pairs if pair.image not in chosen],
+            "val": [pair for pair in pairs if pair.image in chosen]}
