@@ -49,7 +49,8 @@ def test_images_alone_may_hold_spaces(folder):
     assert names(folder, "a.png\na photo.png\n", unlabelled=True)[1] == ("a photo.png", None)
 
 
-@pytest.mark.parametrize("line", ["x.png y.png", "x.png\ty.png", "x.png  \t y.png", "\tx.png y.png "])
+@pytest.mark.parametrize("line", ["x.png y.png", "x.png\ty.png", "x.png  \t y.png",
+                                  "\tx.png y.png "])
 def test_two_words_are_two_names_without_a_look(folder, line, monkeypatch):
     """Old lists mean what they did, whatever lies in the folder, and cost no look at each file."""
     put(folder / "x.png y.png", GREY)
@@ -65,7 +66,8 @@ def test_two_words_are_two_names_without_a_look(folder, line, monkeypatch):
 def test_lines_that_can_be_read_in_two_ways_are_refused(folder, line, unlabelled):
     for name in ("a", "b c.png", "a b", "c.png", "b"):
         put(folder / "made.png", GREY).rename(folder / name)
-    with pytest.raises(UserError, match="line 1: must name .* in several ways: put a tab") as caught:
+    with pytest.raises(UserError,
+                       match="line 1: must name .* in several ways: put a tab") as caught:
         names(folder, f"{line}\n", unlabelled=unlabelled)
     assert "\n" not in str(caught.value)
     assert names(folder, "a\tb c.png\n") == [("a", "b c.png")]
@@ -187,7 +189,7 @@ def test_make_lists_overwrites_nothing(photographs, capsys):
     lists.mkdir()
     (lists / "val.txt").write_text("mine\n")
     assert make(photographs) == 1
-    assert "val.txt: is there already, and this program did not make it" in capsys.readouterr().err
+    assert "val.txt: is there already, and this command did not make it" in capsys.readouterr().err
     assert (lists / "val.txt").read_text() == "mine\n" and not (lists / "train.txt").exists()
 
 

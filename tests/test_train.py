@@ -337,7 +337,8 @@ class _Evil:
 
 def test_checkpoint_does_not_run_code(tmp_path):
     torch.save({"weights": _Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(UserError, match="evil.pt: this is a PyTorch file with objects of posix.sys"):
+    with pytest.raises(UserError,
+                       match="evil.pt: this is a PyTorch file with objects of posix.sys"):
         checkpoint.load(tmp_path / "evil.pt")
 
 
