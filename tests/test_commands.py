@@ -345,8 +345,8 @@ def test_commands_report_mistakes(data, weights, capfd, words, code, sentence):
 def test_predict_writes_a_page_of_all_photographs(data, weights, tmp_path, capfd):
     (data / "broken.png").write_bytes(b"x")
     names = [data / f"{k}.png" for k in range(3)]
-    code, said, error = run(capfd, "predict", *names, data / "broken.png", "--weights", weights, "-o",
-                            tmp_path / "out", "--html", *SIZES)
+    code, said, error = run(capfd, "predict", *names, data / "broken.png", "--weights", weights,
+                            "-o", tmp_path / "out", "--html", *SIZES)
     assert code == 1 and "1 of 4 files could not be used" in error
     page = tmp_path / "out" / "index.html"
     assert f"the page is {page}" in said and "3 x 3 pictures are in" in said
