@@ -47,7 +47,8 @@ def paired(folder, images, labels):
     (["b/b_000001_000019_leftImg8bit.png", "u/u_000002_000019_leftImg8bit.png"],
      ["b/b_000001_000019_gtFine_labelIds.png", "u/u_000002_000019_gtFine_labelIds.png"]),
     (["a_leftImg8bit.png"], ["a_gtFine_labelIds.png"]),
-    (["image_1.jpg", "image_2.jpg", "image_11.jpg"], ["label_1.png", "label_2.png", "label_11.png"]),
+    (["image_1.jpg", "image_2.jpg", "image_11.jpg"],
+     ["label_1.png", "label_2.png", "label_11.png"]),
     (["image1.jpg", "image2.jpg"], ["label1.png", "label2.png"]),
     (["i_1_x.jpg", "i_2_x.jpg"], ["l_1_y.png", "l_2_y.png"])])
 def test_pairs_by_name(tmp_path, images, labels):
@@ -86,7 +87,7 @@ def test_links_are_followed_once(tmp_path):
     (["1.jpg", "2.jpg"], ["1_2.png", "2_1.png"], "several kinds of labels fit the images as well"),
     (["a.jpg"], ["a_color.png", "a_ids.png"],
      "several kinds of labels fit .* such as a_color.png, a_ids.png of a: move all but one kind"),
-    ([f"{k}.jpg" for k in range(9)], ["0.png"], r"8 images have no label: .*1.jpg, .*3.jpg \.\.\.;"),
+    ([f"{k}.jpg" for k in range(9)], ["0.png"], r"8 images have no .*1.jpg, .*3.jpg \.\.\.;"),
     (["a.jpg", "a.png"], ["a.png"], "images/a.png and a.jpg: two images of one name"),
     (["a.jpg"], ["a.png", "a.tif"], "labels/a.tif and a.png: two labels of one name"),
     ([], ["a.png"], r"images: holds no images \(.jpg .jpeg .png"),

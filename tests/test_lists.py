@@ -49,7 +49,8 @@ def test_images_alone_may_hold_spaces(folder):
     assert names(folder, "a.png\na photo.png\n", unlabelled=True)[1] == ("a photo.png", None)
 
 
-@pytest.mark.parametrize("line", ["x.png y.png", "x.png\ty.png", "x.png  \t y.png", "\tx.png y.png "])
+@pytest.mark.parametrize("line", ["x.png y.png", "x.png\ty.png", "x.png  \t y.png",
+                                  "\tx.png y.png "])
 def test_two_words_are_two_names_without_a_look(folder, line, monkeypatch):
     """Old lists mean what they did, whatever lies in the folder, and cost no look at each file."""
     put(folder / "x.png y.png", GREY)
@@ -65,7 +66,7 @@ def test_two_words_are_two_names_without_a_look(folder, line, monkeypatch):
 def test_lines_that_can_be_read_in_two_ways_are_refused(folder, line, unlabelled):
     for name in ("a", "b c.png", "a b", "c.png", "b"):
         put(folder / "made.png", GREY).rename(folder / name)
-    with pytest.raises(UserError, match="line 1: must name .* in several ways: put a tab") as caught:
+    with pytest.raises(UserError, match="line 1: .* in several ways: put a tab") as caught:
         names(folder, f"{line}\n", unlabelled=unlabelled)
     assert "\n" not in str(caught.value)
     assert names(folder, "a\tb c.png\n") == [("a", "b c.png")]

@@ -161,7 +161,7 @@ def test_pascal_context_from_its_labels(tmp_path, capsys):
     words = ["make-lists", "--pascal-context", str(tmp_path), "--voc", str(tmp_path), "-o",
              str(tmp_path / "made")]
     assert main(words) == 0
-    assert "1 images of train and 2 of val: pspnet train --data pascal-co" in capsys.readouterr().out
+    assert "1 images of train and 2 of val: pspnet train --data" in capsys.readouterr().out
     data = open_data(f"pascal-context={tmp_path / 'made'}")
     assert [pair.image.stem for pair in data.pairs("val")] == ["b", "c"]
     names = known_classes("pascal-context").names
