@@ -16,6 +16,7 @@ OPERATOR_TESTS := ops ops_golden ops_rejects batch_norm scores winograd original
 PY := $(if $(VENV),$(VENV)/bin/python,$(PYTHON))
 INSTALLED := $(if $(VENV),$(VENV)/.installed)
 BUILT := build/.built
+SCRIPT := $(if $(VENV),$(VENV)/bin/pspnet)
 # What the build and the environment depend on besides files; a changed value makes them anew.
 BUILD_SETTINGS := $(PY) USE_CUDA=$(USE_CUDA) FORCE_CUDA=$(FORCE_CUDA) MARCH=$(PSPNET_MARCH) \
     CUDA_HOME=$(CUDA_HOME) CUDA_PATH=$(CUDA_PATH) ARCHITECTURES=$(TORCH_CUDA_ARCH_LIST)
@@ -27,11 +28,11 @@ compile = if MAX_JOBS=$(MAX_JOBS) $(1) setup.py --quiet $(3) > $(2) 2>&1; \
     then grep '^setup.py: ' $(2); else cat $(2); exit 1; fi
 SOURCES := setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu)
 
-.PHONY: help build test test-cuda cuda-check cuda-link-check table tables bench clean always
+.PHONY: help build test test-cuda cuda-check cuda-link-check demo table tables bench clean always
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 24
 
-build: $(BUILT)  ## set up the virtual environment and compile the extension
+build: $(BUILT) $(SCRIPT)  ## set up the virtual environment and compile the extension
 
 test: build  ## run the tests
 	$(PY) -m pytest
@@ -53,6 +54,9 @@ cuda-link-check:  ## compile, link and import with a torch for CUDA in build/cud
 	    --egg-base build/cuda build --build-lib build/cuda/lib --build-temp build/cuda/temp)
 	cd build/cuda && PYTHONPATH=lib $(python) ../../tests/cuda_link_check.py
 	cd build/cuda && PYTHONPATH=lib $(python) -m pytest $(OPERATOR_TESTS:%=../../tests/test_%.py)
+
+demo: build  ## train two small networks on drawn scenes and write a page of what they see
+	$(PY) experiments/demo.py
 
 table: build  ## train and test the rows of Table 1 on the embedded scenes
 	$(PY) experiments/run_table.py --table 1 --profile mini $(SETTINGS)
@@ -86,6 +90,12 @@ $(INSTALLED): requirements.txt requirements-dev.txt $(VENV)/.settings
 	@$(PY) -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
 	@$(PY) -m pip install --quiet -r requirements.txt -r requirements-dev.txt
 	@touch $@
+
+# The command pspnet of this checkout.
+$(SCRIPT): Makefile $(INSTALLED)
+	@printf '%s\n' '#!$(abspath $(PY))' 'import sys' 'sys.path.insert(0, "$(CURDIR)")' \
+	    'from pspnet_repro.__main__ import main' 'sys.exit(main())' > $@
+	@chmod +x $@
 
 $(VENV)/.settings: always
 	@$(call remember,$@,$(INSTALL_SETTINGS))

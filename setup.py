@@ -141,22 +141,22 @@ def choose_architectures(toolkit):
     """
     from torch.utils import cpp_extension
 
-    can = f"nvcc {toolkit.version} can compile for {', '.join(toolkit.architectures)}"
+    can = f"nvcc {toolkit.version} compiles for {', '.join(toolkit.architectures) or 'nothing'}"
     listed = os.environ.get("TORCH_CUDA_ARCH_LIST")
     if not listed:
         chosen = [name for name in ARCHITECTURES if name in toolkit.architectures]
         if not chosen:
-            raise Obstacle(f"{can}, none of {', '.join(ARCHITECTURES)}: name architectures with "
+            raise Obstacle(f"{can}, not for one of {', '.join(ARCHITECTURES)}: name others with "
                            "TORCH_CUDA_ARCH_LIST, or leave CUDA out with USE_CUDA=0")
         return ";".join(chosen) + "+PTX"
     try:
         flags = " ".join(cpp_extension._get_cuda_arch_flags())
     except (ValueError, IndexError) as error:  # the latter for "native" without a GPU
         raise Obstacle(f"torch finds no architectures in TORCH_CUDA_ARCH_LIST={listed} on this "
-                       "machine: write it like 8.0;9.0+PTX, or unset it") from error
+                       "machine: write numbers like 8.0;9.0+PTX, or unset it") from error
     named = {f"{major}.{minor}" for major, minor in re.findall(r"arch=compute_(\d+)(\d)", flags)}
     if not named <= set(toolkit.architectures):
-        raise Obstacle(f"TORCH_CUDA_ARCH_LIST={listed}, but {can}: change the list, or unset it")
+        raise Obstacle(f"{can}, not for all of TORCH_CUDA_ARCH_LIST={listed}: change or unset it")
     return listed
 
 

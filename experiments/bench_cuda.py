@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pspnet_repro import ops
+from pspnet_repro.errors import check_printed, command
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -123,6 +124,7 @@ def copy_bandwidth(device, runs, elements):
     return 2 * source.nbytes / statistics.median(times)
 
 
+@command
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda", help="as torch names it")
@@ -146,7 +148,8 @@ def main(argv=None):
                 print(f"{1e3 * ours:9.3f} {1e3 * theirs:9.3f} {theirs / ours:7.2f} {goals[0]:>5} "
                       f"{share:8.2f} {goals[1]:>5}  {case.name}, {dtype_name}, {format_name}",
                       flush=True)
+    check_printed()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

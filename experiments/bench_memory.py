@@ -11,6 +11,7 @@ if str(ROOT) not in sys.path:
 import numpy as np
 import torch
 
+from pspnet_repro.errors import check_printed, command
 from pspnet_repro.evaluation import MULTI_SCALE, predict_probabilities
 from pspnet_repro.memory import peak_bytes
 
@@ -24,6 +25,7 @@ class NoNetwork:
         return x.new_zeros(len(x), CLASSES, (x.shape[2] - 1) // 8 + 1, (x.shape[3] - 1) // 8 + 1)
 
 
+@command
 def main():
     torch.set_num_threads(2)
     before, began = peak_bytes(), time.perf_counter()
@@ -31,7 +33,8 @@ def main():
                           base_size=2048, crop_size=713, scales=MULTI_SCALE)
     print(f"1024x2048, {CLASSES} classes, {len(MULTI_SCALE)} scales, 2 threads: "
           f"{(peak_bytes() - before) / 2 ** 30:.2f} GiB, {time.perf_counter() - began:.1f} s")
+    check_printed()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

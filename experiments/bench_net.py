@@ -24,6 +24,7 @@ from tqdm import tqdm
 from experiments.run_row import provenance
 from pspnet_repro import PSPNet
 from pspnet_repro.count import logits_multiply_adds
+from pspnet_repro.errors import command
 from pspnet_repro.memory import peak_bytes
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.sync_bn import SyncBatchNorm2d
@@ -239,6 +240,7 @@ def _claim(paths):
     return outputs
 
 
+@command
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
@@ -265,4 +267,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -18,6 +18,7 @@ from torch import nn
 from tqdm import tqdm
 
 from pspnet_repro import ops
+from pspnet_repro.errors import check_printed, command
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 
@@ -91,6 +92,7 @@ def measure(ours, theirs, runs):
             "ratio_quartiles": [ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]]}
 
 
+@command
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
@@ -112,11 +114,13 @@ def main():
         low, high = r["ratio_quartiles"]
         print(f"{r['ours_ms']:9.2f} {r['torch_ms']:9.2f} {r['ratio']:6.2f} "
               f"{low:5.2f} ..{high:5.2f} {r['goal']:5.2f}  {r['name']}: {r['what']}")
-    if args.output is not None:
+    if args.output is None:
+        check_printed()
+    else:
         outputs.write({args.output: json.dumps(
             {"threads": args.threads, "runs": args.runs, "torch": torch.__version__,
              "results": results}, indent=1)})
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

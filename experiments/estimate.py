@@ -28,7 +28,7 @@ from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.dataset import TrainingSequence
 from pspnet_repro.data.pairs import Pair
 from pspnet_repro.distributed import choose_device
-from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.errors import UserError, command, first_line
 from pspnet_repro.evaluation import Protocol, predict_probabilities
 from pspnet_repro.memory import peak_bytes
 from pspnet_repro.solver import CaffeSGD, parameter_groups
@@ -208,6 +208,7 @@ def with_medians(found):
     return {name: rates or {**medians, "measured": False} for name, rates in found.items()}
 
 
+@command
 def main():
     jobs = json.load(sys.stdin)
     context = multiprocessing.get_context("forkserver")

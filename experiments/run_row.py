@@ -28,14 +28,13 @@ from experiments.runs import (data_set, find_row, labelled_pairs, look_protocol,
                               row_depth, row_protocol, row_settings, test_folder,
                               training_folder)
 from pspnet_repro import checkpoint, distributed
-from pspnet_repro.commands.arguments import whole
-from pspnet_repro.errors import REPORTED, UsageError, UserError, print_anything, report
+from pspnet_repro.commands.options import whole
+from pspnet_repro.errors import UsageError, UserError, command
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.record import CountsFile, claim_results
 from pspnet_repro.files import lock_folder, write_bytes
 from pspnet_repro.memory import peak_bytes, reset_peak
 from pspnet_repro.outputs import Outputs
-from pspnet_repro.run_folder import Interrupted
 from pspnet_repro.train import train, weights_digest
 from pspnet_repro.visualize import png_bytes
 
@@ -245,6 +244,7 @@ def _stop_with_parent():
     threading.Thread(target=watch, daemon=True).start()
 
 
+@command
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--row", required=True)
@@ -257,17 +257,10 @@ def main():
     parser.add_argument("--workers", required=True, type=whole(0, 1024))
     parser.add_argument("--backbone", type=parse_backbone, action="append", default=[])
     args = parser.parse_args()
-    print_anything()
     _stop_with_parent()
-    try:
-        run_row(find_row(args.row), PROFILES[args.profile], args.data, args.runs, args.seed,
-                [find_row(name) for name in args.tests.split(",")], dict(args.backbone),
-                progress=False, device=args.device, workers=args.workers)
-    except (Interrupted, KeyboardInterrupt) as stop:
-        print(str(stop) or "stopped", file=sys.stderr)
-        return 130
-    except REPORTED as error:
-        return report(error)
+    run_row(find_row(args.row), PROFILES[args.profile], args.data, args.runs, args.seed,
+            [find_row(name) for name in args.tests.split(",")], dict(args.backbone),
+            progress=False, device=args.device, workers=args.workers)
     return 0
 
 

@@ -27,10 +27,9 @@ from experiments.rows import TABLES
 from experiments.run_row import run_row
 from experiments.runs import labelled_pairs, parse_backbone, receptive_field
 from pspnet_repro import distributed
-from pspnet_repro.commands.arguments import path, processes, whole
-from pspnet_repro.errors import REPORTED, UsageError, UserError, print_anything, printable, report
+from pspnet_repro.commands.options import path, processes, whole
+from pspnet_repro.errors import Interrupted, UsageError, UserError, check_printed, command
 from pspnet_repro.files import lock_folder
-from pspnet_repro.run_folder import Interrupted
 
 
 CONSOLE = "console.txt"
@@ -199,6 +198,7 @@ def run_tables(args, processes):
         processes.on_first(lambda: _print_plan(trainings, to_do, tests, args, profile, data,
                                                processes, jobs))
     if args.dry_run:
+        processes.on_first(check_printed)
         return
     output = args.output or runs
     processes.on_first(lambda: claim_report(output))
@@ -215,21 +215,15 @@ def run_tables(args, processes):
         print(f"Report: {output}")
 
 
+@command
 def main(argv=None):
     args = parse_arguments(argv)
-    print_anything()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with distributed.join() as processes:
             run_tables(args, processes)
-    except (KeyboardInterrupt, Interrupted):
-        distributed.say("\nstopped; the same command goes on from there")
-        return 130
-    except (UsageError, distributed.FailedElsewhere) as error:
-        distributed.say(f"error: {printable(str(error))}")
-        return 2 if isinstance(error, UsageError) else 1
-    except REPORTED as error:
-        return report(error)
+    except (KeyboardInterrupt, Interrupted) as stop:
+        raise Interrupted("stopped; the same command goes on from there") from stop
     return 0
 
 

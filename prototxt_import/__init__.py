@@ -9,13 +9,20 @@ caffe_pb2); write_prototxt(path, message). read_caffemodel(path) -> {layer name:
 arrays])} in the file's order; write_caffemodel(path, name, layers) takes the same mapping.
 """
 
-from prototxt_import.caffemodel import read_caffemodel, write_caffemodel
-from prototxt_import.convert import convert, convert_backbone
-from prototxt_import.export import export
-from prototxt_import.net import CaffeNet, load_net
-from prototxt_import.prototxt import read_net, read_solver, write_prototxt
-from prototxt_import.solver import CaffeSolver, load_solver
+import importlib
 
-__all__ = ["CaffeNet", "CaffeSolver", "convert", "convert_backbone", "export", "load_net",
-           "load_solver", "read_caffemodel", "read_net", "read_solver", "write_caffemodel",
-           "write_prototxt"]
+_PLACES = {"CaffeNet": "net", "CaffeSolver": "solver", "convert": "conversion.convert",
+           "convert_backbone": "conversion.convert", "export": "conversion.export",
+           "load_net": "net", "load_solver": "solver", "read_caffemodel": "caffemodel",
+           "read_net": "prototxt", "read_solver": "prototxt", "write_caffemodel": "caffemodel",
+           "write_prototxt": "prototxt"}
+__all__ = list(_PLACES)
+
+
+def __getattr__(name):
+    """Import a public name when it is first asked for: the commands' --help needs no torch."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,39 +1,8 @@
-"""python -m prototxt_import {inspect,convert,export,run}"""
+"""python -m prototxt_import: the same as pspnet."""
 
-import argparse
 import sys
-import warnings
 
-from pspnet_repro.errors import REPORTED, print_anything, report
-from prototxt_import import convert_command, export_command, inspect, run
-
-# Each module adds its subcommand with add_parser(commands).
-COMMANDS = (inspect, convert_command, export_command, run)
-
-
-def main(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m prototxt_import",
-                                     description="Original files in, original files out.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add_parser(commands)
-    args = parser.parse_args(argv)
-    print_anything()
-    warnings.showwarning = _print_warning
-    try:
-        args.run(args)
-        sys.stdout.flush()
-    except REPORTED as error:
-        return report(error)
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 130
-    return 0
-
-
-def _print_warning(message, *_):
-    print(f"warning: {message}", file=sys.stderr)
-
+from pspnet_repro.__main__ import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,33 +1,17 @@
-"""python -m prototxt_import convert: original files into a file of ours."""
+"""pspnet convert: original files into a file of ours."""
 
-from pathlib import Path
 
 from pspnet_repro import checkpoint
 from pspnet_repro.errors import UsageError
 from pspnet_repro.files import file_sha256
 from pspnet_repro.outputs import Outputs
-from pspnet_repro.resnet import BLOCKS, WIDTHS
-from prototxt_import.convert import convert_network
+from prototxt_import.conversion.convert import convert_network
 from prototxt_import.torch_resnet import convert_torch_resnet
 
 _SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
-def add_parser(commands):
-    parser = commands.add_parser(
-        "convert", help="a caffemodel into a PSPNet, or an ImageNet network into its backbone")
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE",
-                        help="NET.prototxt W.caffemodel; with --backbone also one file, the state "
-                             "dict of a torchvision ResNet")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT",
-                        help="file for evaluate and predict, or for train --initial-weights: "
-                             ".safetensors, .pt or .pth")
-    parser.add_argument("--backbone", action="store_true",
-                        help="the files are a classification ResNet: leave its classifier out")
-    parser.set_defaults(run=_run)
-
-
-def _run(args):
+def run(args):
     if args.output.suffix not in _SUFFIXES:
         raise UsageError(f"--output must end in {', '.join(_SUFFIXES)}, got {args.output}")
     if len(args.files) != 2 and not (args.backbone and len(args.files) == 1):
@@ -46,19 +30,8 @@ def _run(args):
     for name, value in model.settings.items():
         print(f"{name}: {value}")
     if args.backbone:
-        print(f"to start from it: python -m pspnet_repro train --initial-weights {args.output} "
-              f"{_train_arguments(model.settings)} ...")
+        print(f"to start from it: pspnet train --initial-weights {args.output} ...")
     print(args.output)
-
-
-def _train_arguments(settings):
-    """What `train` needs to build a backbone of these settings of ResNet."""
-    blocks = tuple(settings["blocks"])
-    depth = [f"--depth {depth}" for depth, known in BLOCKS.items() if known == blocks]
-    return " ".join([*(depth or [f"--blocks {','.join(map(str, blocks))}"]),
-                     f"--stem {settings['stem']} --stem-width {settings['stem_width']}",
-                     f"--width {settings['widths'][0] / WIDTHS[0]:g}",
-                     f"--stride-in {settings['stride_in']}"])
 
 
 def table(rows):

@@ -1,21 +1,12 @@
-"""python -m prototxt_import inspect: a network as a table."""
+"""pspnet inspect: a network as a table."""
 
-from pathlib import Path
 
-from pspnet_repro.errors import UserError
+from pspnet_repro.errors import UserError, check_printed
 from prototxt_import.caffemodel import read_caffemodel
-from prototxt_import.net import PHASES, load_net
+from prototxt_import.net import load_net
 
 _HEAD = ("layer", "type", "shape", "parameters", "numbers", "multiply-adds", "reads", "writes")
 _RIGHT = ("numbers", "multiply-adds")
-
-
-def add_parser(commands):
-    parser = commands.add_parser("inspect", help="layers, shapes, parameters and multiply-adds")
-    parser.add_argument("prototxt", type=Path, help="a network")
-    parser.add_argument("caffemodel", type=Path, nargs="?", help="weights, to see that they fit")
-    parser.add_argument("--phase", choices=PHASES, default="TEST", help="which layers are in")
-    parser.set_defaults(run=_inspect)
 
 
 def table(net):
@@ -49,7 +40,7 @@ def _number(value):
     return f"{value:,}" if value else ""
 
 
-def _inspect(args):
+def run(args):
     net = load_net(args.prototxt, args.caffemodel, args.phase)
     if net.steps is None:
         unknown = [name for name, shape in net.input_shapes.items() if shape is None]
@@ -60,3 +51,4 @@ def _inspect(args):
                   if blobs and name not in net.params]
         print(f"{args.caffemodel} fits; layers of it that the network lacks: "
               f"{', '.join(unused) or 'none'}")
+    check_printed()

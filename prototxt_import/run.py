@@ -1,56 +1,21 @@
-"""python -m prototxt_import run: an image through a network, and a comparison with the original."""
+"""pspnet run: an image through a network, and a comparison with the original."""
 
-import argparse
 import io
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.data.images import read_image
-from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.errors import UsageError, UserError, check_printed
 from pspnet_repro.evaluation.imresize import imresize
 from pspnet_repro.outputs import Outputs
-from prototxt_import.base import FLOAT_MAX
 from prototxt_import.compare import deviations, recorded_items
 from prototxt_import.memory import check_blobs
 from prototxt_import.net import load_net
 from prototxt_import.recorded import read_recorded
 
 
-def add_parser(commands):
-    parser = commands.add_parser("run", help="send an image through a network, write its blobs")
-    parser.add_argument("prototxt", type=Path, help="a network")
-    parser.add_argument("caffemodel", type=Path, help="its weights")
-    parser.add_argument("image", type=Path, nargs="?",
-                        help="a picture, resized to the network's input; without one, the input in "
-                             "the file of --compare")
-    parser.add_argument("-o", "--output", type=Path, help=".npz file to write blobs to")
-    parser.add_argument("--blobs", help="which blobs, with commas; default: the network's outputs")
-    parser.add_argument("--mean", type=_mean, default=tuple(map(float, MEAN_BGR)),
-                        metavar="B,G,R", help="to be taken from the image "
-                                              "(default: 103.939,116.779,123.68)")
-    parser.add_argument("--compare", type=Path, metavar="GOLDEN",
-                        help=".npz file of the original's values: name the first blob that "
-                             "deviates")
-    parser.add_argument("--tolerance", type=float, default=2e-4,
-                        help="largest error over the blob's largest value (default: %(default)s)")
-    parser.set_defaults(run=_run)
-
-
-def _mean(text):
-    try:
-        mean = tuple(map(float, text.split(",")))
-    except ValueError:
-        mean = ()
-    # Finite as the float32 that is subtracted.
-    if len(mean) != 3 or not all(abs(value) <= FLOAT_MAX for value in mean):
-        raise argparse.ArgumentTypeError(f"must be three finite numbers, got {text!r}")
-    return mean
-
-
-def _run(args):
+def run(args):
     if args.output is None and args.compare is None:
         raise UsageError("needs --output, --compare or both")
     if args.blobs and args.output is None:
@@ -84,6 +49,8 @@ def _run(args):
         print(args.output)
     if arrays is not None:
         print(compare(net, arrays, args.tolerance, args.compare))
+    if args.output is None:
+        check_printed()
 
 
 def compare(net, arrays, tolerance, path):

@@ -1,37 +1,65 @@
-"""python -m pspnet_repro {train,evaluate,predict,check-data,make-lists}"""
+"""pspnet: train, test and use PSPNet as its authors' program does."""
 
-import argparse
+import importlib
+import os
 import sys
+import warnings
 
-import cv2
-
-from pspnet_repro import distributed
+from pspnet_repro import __version__
 from pspnet_repro.commands import check_data, evaluate, make_lists, predict, train
-from pspnet_repro.errors import REPORTED, UsageError, print_anything, printable, report
-from pspnet_repro.run_folder import Interrupted
+from pspnet_repro.commands.parser import Parser
+from pspnet_repro.errors import UserError, command
+
+# Commands of the harness, which parses their options itself.
+HARNESS = {"table": ("experiments.run_table", "train and test the rows of the paper's tables"),
+           "demo": ("experiments.demo", "train two small networks on drawn scenes and show what "
+                                        "they see")}
 
 
+def build_parser() -> Parser:
+    """The parser of all commands; each command's `work` is the module whose run(args) does it."""
+    # Only here does this package need the importer: for its four commands.
+    from prototxt_import.commands import convert, export, inspect, run
+    parser = Parser(prog="pspnet", description=__doc__.partition(": ")[2],
+                    examples=("pspnet predict PHOTO.jpg --weights WEIGHTS -o OUT",
+                              "pspnet COMMAND --help"))
+    parser.add_argument("--version", action="version", version=f"pspnet-repro {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    for module in (predict, evaluate, train, check_data, make_lists, convert, export, inspect,
+                   run):
+        module.add(commands)
+    for name, (_, words) in HARNESS.items():
+        commands.add_parser(name, help=words, add_help=False)
+    return parser
+
+
+@command
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m pspnet_repro", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (train, evaluate, predict, check_data, make_lists):
-        command.add(commands)
-    args = parser.parse_args(argv)
-    print_anything()
+    """Run a command; returns its exit code."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv and argv[0] in HARNESS:
+        return _harness(argv[0], argv[1:])
+    args = build_parser().parse_args(argv)
+    warnings.showwarning = _print_warning
     # Our own messages name the file.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    return importlib.import_module(args.work).run(args) or 0
+
+
+def _print_warning(message, *_):
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def _harness(name, argv):
+    module = HARNESS[name][0]
     try:
-        code = args.run(args) or 0
-        sys.stdout.flush()
-        return code
-    except (UsageError, distributed.FailedElsewhere) as error:
-        distributed.say(f"error: {printable(str(error))}")
-        return 2 if isinstance(error, UsageError) else 1
-    except REPORTED as error:
-        return report(error)
-    except (Interrupted, KeyboardInterrupt) as stop:
-        distributed.say(f"\n{stop}" if str(stop) else "\nstopped")
-        return 130
+        work = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name not in ("experiments", module):
+            raise
+        raise UserError(f"{name} is not installed with the package: run it in a checkout, after "
+                        "make build") from error
+    return work.main(argv)
 
 
 if __name__ == "__main__":

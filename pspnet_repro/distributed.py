@@ -5,15 +5,13 @@ import datetime
 import json
 import os
 import re
-import sys
-import time
 
 import torch
 import torch.distributed as dist
 
-from pspnet_repro.errors import UsageError, UserError, first_line
+from pspnet_repro.defaults import TIMEOUT_SECONDS
+from pspnet_repro.errors import FailedElsewhere, UsageError, UserError, first_line
 
-TIMEOUT_SECONDS = 600.0
 LOCAL = "local"  # as a group: this process alone, whatever others there are
 _PATIENCE = datetime.timedelta(days=7)
 _joined = None  # the Processes of the block of `join` that made the group
@@ -22,10 +20,6 @@ _groups = 0  # how many groups `join` made
 
 class ProcessLost(UserError, RuntimeError):
     """Another process ended, or did not answer in time."""
-
-
-class FailedElsewhere(UserError):
-    """The first process met a UserError, which it reports itself."""
 
 
 @contextlib.contextmanager
@@ -37,15 +31,6 @@ def collective():
         # Gloo's words stand between its source line and advice.
         cause = re.sub(r"^\[[^]]*\] ", "", first_line(error)).partition(". ")[0]
         raise ProcessLost(f"another process ended or did not answer in time: {cause}") from error
-
-
-def say(text):
-    """Print to stderr what all processes end with: once, by the first that torchrun started."""
-    if os.environ.get("RANK", "0") == "0":
-        print(text, file=sys.stderr)
-    else:
-        # torchrun stops all as soon as one has failed: let the first finish its sentence.
-        time.sleep(1)
 
 
 def group_size(group=None):

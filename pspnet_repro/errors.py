@@ -1,9 +1,12 @@
-"""The errors that commands report in one line."""
+"""The errors that commands report in one line, and the screen that they report to."""
 
 import contextlib
+import errno
+import functools
 import os
 import stat
 import sys
+import time
 
 
 class UserError(Exception):
@@ -12,6 +15,14 @@ class UserError(Exception):
 
 class UsageError(UserError):
     """A mistake in the arguments themselves: commands end with exit code 2."""
+
+
+class FailedElsewhere(UserError):
+    """The first process met a UserError, which it reports itself."""
+
+
+class Interrupted(Exception):
+    """A signal stopped the work after its state was saved."""
 
 
 # What commands catch for `report`.
@@ -40,15 +51,52 @@ def refuse_pipe(path, purpose="read"):
         raise UserError(f"{path}: cannot be {purpose}: not a regular file")
 
 
-def print_anything():
-    """Let what a terminal's encoding lacks be escaped, in place of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+def command(main):
+    """Decorate the main function of a program: its errors become a line and an exit code, and its
+    work goes on when its screen cannot.
+
+    While it runs, sys.stdout and sys.stderr drop for good what they cannot write (the reader is
+    gone, the disk is full, the stream was closed). A command whose result is what it prints ends
+    with `check_printed`.
+    """
+    @functools.wraps(main)
+    def run(*args):
+        with _screen():
+            try:
+                return main(*args)
+            except (UsageError, FailedElsewhere) as error:
+                # All processes of torchrun end with these.
+                say(_lines(error))
+                return 2 if isinstance(error, UsageError) else 1
+            except REPORTED as error:
+                return report(error)
+            except (Interrupted, KeyboardInterrupt) as stop:
+                say(f"\n{stop}" if str(stop) else "\nstopped")
+                return 130
+
+    return run
+
+
+def say(text):
+    """Print to stderr what all processes end with: once, by the first that torchrun started."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr)
+    else:
+        # torchrun stops all as soon as one has failed: let the first finish its sentence.
+        time.sleep(1)
+
+
+def check_printed():
+    """Raise UserError where what was printed to stdout is lost, but for a reader that had enough
+    of it (head)."""
+    sys.stdout.flush()
+    lost = getattr(sys.stdout, "lost", None)
+    if lost is not None and not isinstance(lost, BrokenPipeError):
+        raise UserError(f"standard output cannot be written: {first_line(lost)}; send it elsewhere")
 
 
 def report(error):
-    """Say in one line why a command ends; where only its reader has gone, end quietly.
+    """Say in one line why a command ends.
 
     Args:
         error: one of REPORTED.
@@ -62,14 +110,64 @@ def report(error):
         if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
             raise error
         error = MemoryError()
-    if not isinstance(error, BrokenPipeError):
-        default = "not enough memory" if isinstance(error, MemoryError) else type(error).__name__
-        lines = f"error: {str(error) or default}".split("\n")
-        print("\n".join(map(printable, lines)), file=sys.stderr)
-    try:
-        sys.stdout.flush()
-    except OSError:
-        # The interpreter would try once more at its end, and complain.
-        with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    print(_lines(error), file=sys.stderr)
     return 2 if isinstance(error, UsageError) else 1
+
+
+def _lines(error):
+    default = "not enough memory" if isinstance(error, MemoryError) else type(error).__name__
+    return "\n".join(map(printable, f"error: {str(error) or default}".split("\n")))
+
+
+class _Screen:
+    """A standard stream from which text that cannot be written is dropped.
+
+    Attributes:
+        lost: the error of the first text that was dropped, or None.
+    """
+
+    def __init__(self, stream):
+        self.lost = None
+        if stream is None:  # Python's, for a stream that was closed when the program started
+            stream = open(os.devnull, "w", encoding="utf-8")
+            self.lost = OSError(errno.EBADF, os.strerror(errno.EBADF))
+        if hasattr(stream, "reconfigure"):
+            # What a terminal's encoding lacks is escaped.
+            stream.reconfigure(errors="backslashreplace")
+        self._stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, text):
+        return self._try(self._stream.write, text)
+
+    def flush(self):
+        self._try(self._stream.flush)
+
+    def _try(self, function, *args):
+        try:
+            return function(*args)
+        except (OSError, ValueError) as error:  # ValueError: the stream was closed meanwhile
+            self.lost = self.lost or error
+        # The interpreter would try once more at its end, and complain.
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), self._stream.fileno())
+
+
+@contextlib.contextmanager
+def _screen():
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # Else a file of ours would get the number, and with it what libraries in C print.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    before = sys.stdout, sys.stderr
+    screens = sys.stdout, sys.stderr = tuple(map(_Screen, before))
+    try:
+        yield
+    finally:
+        for screen in screens:
+            screen.flush()
+        sys.stdout, sys.stderr = before

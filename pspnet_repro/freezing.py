@@ -1,9 +1,8 @@
 """Fine-tuning: parts of a network that stay as their initial weights have them."""
 
+from pspnet_repro.defaults import FREEZE_BN
 from pspnet_repro.errors import UsageError
 from pspnet_repro.sync_bn import SyncBatchNorm2d
-
-FREEZE_BN = ("backbone", "all")
 
 
 def freeze(model, bn=None, backbone=False):

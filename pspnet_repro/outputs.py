@@ -9,19 +9,20 @@ from pathlib import PurePosixPath
 from pspnet_repro.errors import UsageError, UserError, first_line
 from pspnet_repro.files import file_sha256, wait_for_lock, write_together
 
-LIST = ".pspnet-files.jsonl"
+LIST = ".pspnet-files.json"
+_BEGIN, _END = b'{"name": "', "\n]\n"
 _WAY_ON = "choose another --output, or move it away"
-_START = b'{"name": "'
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class FileList:
-    """Which files of a folder, and of those in it, this program made: .pspnet-files.jsonl.
+    """Which files of a folder, and of those in it, this program made: .pspnet-files.json.
 
-    A line {"name", "sha256"} is added before its file takes its name, so a kill leaves no file of
-    ours unknown. Only a file with the digest of a line of its name is ours: one that somebody
-    changed, or put there instead, is not. Lines are only ever added, by one process at a time; a
-    last one that was cut off is dropped.
+    It is a JSON list with an entry {"name", "sha256"} a line. An entry is added before its file
+    takes its name, so a kill leaves no file of ours unknown. Only a file with the digest of an
+    entry of its name is ours: one that somebody changed, or put there instead, is not. Entries are
+    only ever added, by one process at a time, over the list's end; one that a kill cut off is
+    dropped.
 
     Raises (every method):
         UserError: the list is damaged, hostile, or cannot be read or written.
@@ -50,17 +51,23 @@ class FileList:
 
     def add(self, digests):
         """Add files, {name: SHA-256}; makes the list where there is none."""
-        lines = [json.dumps({"name": name, "sha256": digest}) + "\n"
-                 for name, digest in digests.items()]
         known = self._known()
+        entries = [_text(name, digest) for name, digest in digests.items()
+                   if digest not in known.get(name, ())]
+        if not entries and self.exists():
+            return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with open(self._path, "a+b", opener=_open_no_link) as file:
+            with open(self._path, "r+b", opener=_open_no_link) as file:
                 wait_for_lock(file)
-                end = file.seek(0, os.SEEK_END)
-                if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
-                    file.truncate(self._path.read_bytes().rfind(b"\n") + 1)
-                file.write("".join(lines).encode())
+                # The end of the last whole entry, over which the list goes on.
+                data = file.read()
+                end = data.rfind(b"}") + 1
+                file.seek(end)
+                file.truncate()
+                start = ",\n" if end else "[\n"
+                file.write((start * bool(entries or not end) + ",\n".join(entries)
+                            + _END).encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -82,24 +89,37 @@ class FileList:
             data = self._path.read_bytes()
         except OSError as error:
             raise UserError(f"{self._path}: cannot be read: {first_line(error)}") from error
-        digests = {}
-        *lines, rest = data.split(b"\n")
-        if rest and not (rest.startswith(_START) or _START.startswith(rest)):
-            lines.append(rest)
-        for number, line in enumerate(lines, 1):
+        digests, end = {}, data.rfind(b"}") + 1
+        for number, line in enumerate(data[:end].split(b"\n") if end else (), 1):
             try:
-                name, digest = _entry(json.loads(line))
+                if number > 1:
+                    name, digest = _entry(json.loads(line.removesuffix(b",")))
+                    digests.setdefault(name, set()).add(digest)
+                elif line != b"[":
+                    raise ValueError("must be [")
             except (ValueError, TypeError, LookupError, RecursionError) as error:
-                raise UserError(
-                    f"{self._path}, line {number}: no line of this program's list of its files: "
-                    f"{first_line(error)}; choose another --output, or move the list and the "
-                    "results beside it away") from error
-            digests.setdefault(name, set()).add(digest)
+                raise self._damaged(number, error) from error
+        # The list's end, or what a kill left of it or of one more entry.
+        rest, start = data[end:], b",\n" if end else b"[\n"
+        ends = (_END.encode() if end else start + _END.encode()), start + _BEGIN
+        if not (any(whole.startswith(rest) for whole in ends) or rest.startswith(ends[1])):
+            raise self._damaged(data.count(b"\n", 0, end) + 1, "must be an entry or the list's end")
         return digests
+
+    def _damaged(self, number, why):
+        return UserError(
+            f"{self._path}, line {number}: no line of this program's list of its files: "
+            f"{first_line(why)}; choose another --output, or move the list and the results beside "
+            "it away")
 
 
 def _open_no_link(path, flags):
-    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+
+
+def _text(name, digest):
+    """An entry, with a closing brace at its end alone, so that a cut one is told by its lack."""
+    return json.dumps({"name": name, "sha256": digest})[:-1].replace("}", "\\u007d") + "}"
 
 
 def _entry(line):
@@ -151,7 +171,7 @@ class Outputs:
             inputs: paths of what is read. Links of a file are the same file.
         Raises:
             UsageError: an output has no name, is an input or is there twice.
-            UserError: something is in an output's place that this program did not make.
+            UserError: something is in an output's place that this command did not make.
         """
         paths = list(paths)
         read = {identity: path for path in inputs for identity in _identities(path)}
@@ -180,7 +200,7 @@ class Outputs:
         if foreign:
             path = foreign[0]
             why = ("was changed after this program wrote it" if self._list(path).names(path)
-                   else "is there already, and this program did not make it")
+                   else "is there already, and this command did not make it")
             more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
             raise UserError(f"{path}: {why}{more}; it is not overwritten: {_WAY_ON}")
 

@@ -8,8 +8,6 @@ from torch import nn
 from pspnet_repro import ops
 from pspnet_repro.evaluation.sliding import first_windows
 
-PRECISIONS = ("float32", "tf32", "bfloat16")
-
 
 def _switches():
     """What tells torch whether float32 may mean TF32; recurrent layers only go along."""

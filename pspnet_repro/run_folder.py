@@ -20,10 +20,6 @@ _WAY_ON = "choose another --output, or move it away"
 _CAUSES = {"list_sha256": ", as images, --label-map or --ignore were others"}
 
 
-class Interrupted(Exception):
-    """Training was stopped by a signal after saving its state."""
-
-
 class StopRequest:
     """Turns SIGINT and SIGTERM into a flag, so that a step is never cut in the middle."""
 

@@ -4,8 +4,7 @@ import torch
 from torch import nn
 
 from pspnet_repro import distributed, ops
-
-VARIANCES = ("biased", "unbiased", "torch")
+from pspnet_repro.defaults import VARIANCES
 
 
 def torch_momentum(caffe_momentum):

@@ -19,13 +19,14 @@ from pspnet_repro import checkpoint, distributed
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.dataset import TrainingSequence, batches
 from pspnet_repro.data.labels import check_classes
-from pspnet_repro.errors import UsageError, UserError, first_line
+from pspnet_repro.defaults import TIMEOUT_SECONDS
+from pspnet_repro.errors import Interrupted, UsageError, UserError, first_line
 from pspnet_repro.files import file_sha256, lock_folder, write_bytes
 from pspnet_repro.freezing import check_frozen, freeze, learning
 from pspnet_repro.initial_weights import load_initial_weights, model_with_structure
 from pspnet_repro.loss import guided_loss
 from pspnet_repro.pspnet import PSPNet
-from pspnet_repro.run_folder import (Curve, Interrupted, Log, StopRequest, check_ours,
+from pspnet_repro.run_folder import (Curve, Log, StopRequest, check_ours,
                                      check_same_settings, cut_losses, restore, save_state)
 from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
 
@@ -133,7 +134,7 @@ def average_backward(model, solver, batches, settings, processes):
 
 
 def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress=True,
-          timeout_seconds=distributed.TIMEOUT_SECONDS, device="cpu", initial_weights=None,
+          timeout_seconds=TIMEOUT_SECONDS, device="cpu", initial_weights=None,
           watch=None, before_weights=lambda: None, facts=None):
     """Train a PSPNet, resuming where an earlier call in the same folder stopped.
 

@@ -47,7 +47,8 @@ def test_coco_stuff_layout(tmp_path):
     assert read_pair(pair, 171)[1][0].tolist() == [0, 10, 11]
     # "street sign" is a name of COCO's that no pixel has.
     put(pair.label, [[0, 11, 12], [181, 182, 91]])
-    with pytest.raises(UserError, match=r"must be 0..10 or 12..24 or .* or 255, got 11, 182"):
+    with pytest.raises(UserError,
+                       match=r"labels must be 0..10 or 12..24 or .* or 255, got 11, 182"):
         read_pair(pair, 171)
 
 

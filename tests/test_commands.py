@@ -12,7 +12,7 @@ from test_sliding import photograph, tiny_net
 from prototxt_import import export
 from pspnet_repro import checkpoint
 from pspnet_repro.__main__ import main
-from pspnet_repro.commands.predict import output_names
+from pspnet_repro.commands.work.predict import output_names
 from pspnet_repro.data.classes import known_classes
 from pspnet_repro.data.images import read_image
 from pspnet_repro.data.pairs import read_pair
@@ -331,7 +331,7 @@ def test_output_names_never_meet(tmp_path):
      "stride must be 1 to crop_size 89, got 90"),
     (("evaluate", "--weights", "{w}", "--data", "{d}", *SIZES, "--window-stride", "1"), 2,
      "--window-stride must be at least a 32nd of the crop, 2, got 1"),
-    (("evaluate", "--weights", "{w}", "{w}", "--data", "{d}"), 2, "names more than weights"),
+    (("evaluate", "--weights", "{w}", "{d}", "--data", "{d}"), 2, "names more than weights"),
     (("evaluate", "--weights", "{w}", "--data", "{d}", "--output", "{w}"), 2, "must be a folder"),
     (("evaluate", "--weights", "{w}", "--data", "ade20k={d}"), 1, "no SceneParse150 data here"),
     (("evaluate", "--weights", "{w}", "--data", "{d}", "--split", "dev"), 1, "no such list file"),
@@ -357,10 +357,11 @@ def test_predict_takes_original_files(data, tmp_path, capfd):
     net = tiny_net()
     original = tmp_path / "deploy.prototxt", tmp_path / "net.caffemodel"
     export(net, 89, *original)
-    code, _, error = run(capfd, "predict", "--weights", *original, data / "0.png", "-o",
-                         tmp_path / "out", *SIZES)
-    assert code == 0, error
-    label = cv2.imread(str(tmp_path / "out" / "0.label.png"), cv2.IMREAD_UNCHANGED)
-    assert np.array_equal(label, labels_by_hand(net, data / "0.png"))
+    for number, words in enumerate((["{},{}".format(*original)], original)):
+        code, _, error = run(capfd, "predict", "--weights", *words, data / "0.png", "-o",
+                             tmp_path / f"out{number}", *SIZES)
+        assert code == 0, error
+        label = cv2.imread(str(tmp_path / f"out{number}" / "0.label.png"), cv2.IMREAD_UNCHANGED)
+        assert np.array_equal(label, labels_by_hand(net, data / "0.png"))
     code, _, error = run(capfd, "evaluate", "--weights", original[0], "--data", data, *SIZES)
     assert code == 2 and f"--weights must name a caffemodel after {original[0]}" in error

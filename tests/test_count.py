@@ -51,7 +51,7 @@ def released(**settings):
 
 
 def test_pspnet50_at_half_the_heads_arithmetic():
-    """The original's convolutions are 161.5 GMAC (python -m prototxt_import inspect)."""
+    """The original's convolutions are 161.5 GMAC (pspnet inspect)."""
     assert 161.5 < released(head="literal") < 163
     assert released() <= 130
     # Without reduction the concatenation has 10240 channels.

@@ -218,6 +218,14 @@ def test_all_is_refused_where_a_part_starts_afresh(data, trained, tmp_path):  # 
         assert tensors["pyramid.reduce.0.bn.running_var"].all()
 
 
+def test_all_takes_a_network_of_other_classes(data, trained, tmp_path):  # noqa: F811
+    """Score convolutions start afresh, and have no statistics."""
+    weights = _train(data, tmp_path, trained, model={**MODEL, "classes": 5}, max_iter=1,
+                     freeze_bn="all")
+    before, after = (checkpoint.load(path)["weights"] for path in (trained, weights))
+    assert all(torch.equal(after[name], before[name]) for name in before if ".bn." in name)
+
+
 def test_another_word_is_refused(data, trained, tmp_path):  # noqa: F811
     for word in ("head", "", True):
         with pytest.raises(UsageError, match="freeze_bn must be None, backbone or all, got"):

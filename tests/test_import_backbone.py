@@ -175,9 +175,7 @@ def test_backbone_command_and_training_weights(tmp_path, capsys):
     said = capsys.readouterr().out
     assert any(line.split() == ["fc", "InnerProduct", "left", "out"] for line in said.splitlines())
     assert "u1s " in said and "pool_padding: 1" in said
-    assert (f"python -m pspnet_repro train --initial-weights {out} --blocks "
-            f"{','.join(map(str, BLOCKS))} --stem deep --stem-width 6 --width {WIDTHS[0] / 64:g} "
-            "--stride-in 3x3 ...") in said
+    assert f"to start from it: pspnet train --initial-weights {out} ..." in said
     pspnet = PSPNet(3, stem_width=6, widths=WIDTHS, blocks=BLOCKS, stride_in="3x3")
     report = load_initial_weights(pspnet, out)
     backbone = checkpoint.load_backbone(out)

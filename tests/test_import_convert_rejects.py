@@ -138,7 +138,7 @@ def test_convert_rejects_structures(files, tmp_path, change, words):
     (("net.prototxt",), 2, "needs NET.prototxt and W.caffemodel, or --backbone and one file"),
     (("net.prototxt", "w.caffemodel", "-o", "x.npz"), 2, "must end in .safetensors, .pt, .pth"),
     (("w.caffemodel", "net.prototxt"), 1, "w.caffemodel: this is a caffemodel: "
-     "convert it first: python -m prototxt_import convert NET.prototxt w.caffemodel -o OUT"),
+     "convert it first: pspnet convert NET.prototxt w.caffemodel -o OUT"),
     (("net.prototxt", "net.prototxt"), 1, "net.prototxt: this is a prototxt: it holds no weights"),
     (("net.prototxt", "none.caffemodel"), 1, "none.caffemodel: no such file"),
     (("--backbone", "w.caffemodel"), 1, "w.caffemodel: this is a caffemodel: convert it first"),

@@ -66,7 +66,8 @@ def test_two_words_are_two_names_without_a_look(folder, line, monkeypatch):
 def test_lines_that_can_be_read_in_two_ways_are_refused(folder, line, unlabelled):
     for name in ("a", "b c.png", "a b", "c.png", "b"):
         put(folder / "made.png", GREY).rename(folder / name)
-    with pytest.raises(UserError, match="line 1: .* in several ways: put a tab") as caught:
+    with pytest.raises(UserError,
+                       match="line 1: must name .* in several ways: put a tab") as caught:
         names(folder, f"{line}\n", unlabelled=unlabelled)
     assert "\n" not in str(caught.value)
     assert names(folder, "a\tb c.png\n") == [("a", "b c.png")]
@@ -188,7 +189,7 @@ def test_make_lists_overwrites_nothing(photographs, capsys):
     lists.mkdir()
     (lists / "val.txt").write_text("mine\n")
     assert make(photographs) == 1
-    assert "val.txt: is there already, and this program did not make it" in capsys.readouterr().err
+    assert "val.txt: is there already, and this command did not make it" in capsys.readouterr().err
     assert (lists / "val.txt").read_text() == "mine\n" and not (lists / "train.txt").exists()
 
 

@@ -87,7 +87,7 @@ def test_nothing_of_others_is_overwritten(folders, capsys):
     mine = put(folders / "made" / "SegmentationClassAug" / "s2.png", GREY)
     before = mine.read_bytes()
     assert make(folders) == 1
-    assert "s2.png: is there already, and this program did not make it" in capsys.readouterr().err
+    assert "s2.png: is there already, and this command did not make it" in capsys.readouterr().err
     assert mine.read_bytes() == before
     assert [path.name for path in mine.parent.iterdir()] == ["s2.png"]
     # VOC's own folder has lists of its own.
@@ -161,7 +161,8 @@ def test_pascal_context_from_its_labels(tmp_path, capsys):
     words = ["make-lists", "--pascal-context", str(tmp_path), "--voc", str(tmp_path), "-o",
              str(tmp_path / "made")]
     assert main(words) == 0
-    assert "1 images of train and 2 of val: pspnet train --data" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "1 images of train and 2 of val: pspnet train --data pascal-co" in printed
     data = open_data(f"pascal-context={tmp_path / 'made'}")
     assert [pair.image.stem for pair in data.pairs("val")] == ["b", "c"]
     names = known_classes("pascal-context").names

@@ -93,7 +93,7 @@ def test_model_file_rejects_what_is_none(tmp_path):
         checkpoint.load_model(path)
     write_caffemodel(tmp_path / "w.caffemodel", "net", {"a": ("X", [np.zeros(2)])})
     with pytest.raises(UserError, match="w.caffemodel: this is a caffemodel: convert it first: "
-                                        "python -m prototxt_import convert NET.prototxt .*w.caf"):
+                                        "pspnet convert NET.prototxt .*w.caf"):
         checkpoint.load_model(tmp_path / "w.caffemodel")
     safetensors.torch.save_file({"a": torch.zeros(2)}, path, {"settings": "{"})
     with pytest.raises(UserError, match="x.safetensors: not a readable checkpoint"):

@@ -13,7 +13,13 @@ DIGEST = "0" * 64
 
 
 def entry(name, digest=DIGEST):
-    return json.dumps({"name": name, "sha256": digest}) + "\n"
+    """The list with one entry, but for its end."""
+    return "[\n" + json.dumps({"name": name, "sha256": digest})
+
+
+def listed(folder):
+    """The names in the list, which is valid JSON."""
+    return [each["name"] for each in json.loads((folder / LIST).read_text())]
 
 
 def test_a_file_is_replaced_only_as_this_program_made_it(tmp_path):
@@ -23,8 +29,7 @@ def test_a_file_is_replaced_only_as_this_program_made_it(tmp_path):
         outputs.claim([path])
         outputs.write({path: content})
         assert path.read_bytes() == content
-    names = [json.loads(line)["name"] for line in (tmp_path / LIST).read_text().splitlines()]
-    assert names == ["deep/er/a.png"] * 2
+    assert listed(tmp_path) == ["deep/er/a.png"] * 2
     path.write_bytes(b"touched up")
     for refuse in (lambda: Outputs(tmp_path).claim([path]),
                    lambda: Outputs(tmp_path).write({path: b"third"})):
@@ -54,7 +59,7 @@ def test_what_somebody_else_put_there_is_refused_before_any_work(tmp_path, put):
     before = os.lstat(path)
     for refuse in (lambda: outputs.claim([tmp_path / "b", path]),
                    lambda: outputs.write({path: b"new", tmp_path / "b": b"new"})):
-        with pytest.raises(UserError, match="a: is there already, and this program did not make "):
+        with pytest.raises(UserError, match="a: is there already, and this command did not make "):
             refuse()
     assert os.lstat(path) == before and (tmp_path / "b").read_bytes() == b"ours"
 
@@ -99,15 +104,22 @@ def test_a_name_without_its_file_does_not_cover_another_file(tmp_path):
         Outputs(tmp_path).claim([tmp_path / "a"])
 
 
-def test_a_cut_line_of_the_list_is_dropped(tmp_path):
+def test_an_entry_that_a_kill_cut_off_is_dropped(tmp_path):
+    """Whatever its last byte was, and a name with a brace."""
     Outputs(tmp_path).write({tmp_path / "a": b"ours"})
-    with open(tmp_path / LIST, "a") as file:
-        file.write(entry("b")[:20])
-    outputs = Outputs(tmp_path)
-    outputs.claim([tmp_path / "a"])
-    outputs.write({tmp_path / "c": b"ours"})
-    lines = (tmp_path / LIST).read_text().splitlines()
-    assert [json.loads(line)["name"] for line in lines] == ["a", "c"]
+    whole = (tmp_path / LIST).read_bytes()
+    Outputs(tmp_path).write({tmp_path / "b}.png": b"ours"})
+    longer = (tmp_path / LIST).read_bytes()
+    assert listed(tmp_path) == ["a", "b}.png"]
+    for size in range(len(whole) - len("\n]\n"), len(longer)):
+        (tmp_path / LIST).write_bytes(longer[:size])
+        outputs = Outputs(tmp_path)
+        outputs.claim([tmp_path / "a"])
+        outputs.write({tmp_path / "c": b"ours"})
+        (tmp_path / "c").unlink()
+        is_whole = size > longer.rindex(b"}")
+        assert listed(tmp_path) == ["a", *["b}.png"] * is_whole, "c"]
+        assert outputs.made(tmp_path / "b}.png") == is_whole
 
 
 @pytest.mark.parametrize("text, words", [
@@ -115,9 +127,10 @@ def test_a_cut_line_of_the_list_is_dropped(tmp_path):
     (entry("b/../../a"), "must be a path inside"), (entry("/etc/passwd"), "must be a path inside"),
     (entry(""), "must be a path inside"), (entry(7), "got '7'"), (entry("a\0"), "must be a path"),
     (entry("a", "f" * 63), "sha256 must be 64"), (entry("a", None), "sha256 must be 64"),
-    ("[]\n", "line 1: no line of"), ("7\n", "no line of"), ("{}\n", "'name'"),
-    ("nonsense\n", "no line of"), ("mine", "no line of"), ("\xff\xfe\n", "no line of"),
-    (entry("a") + "[" * 100000 + "\n", "line 2: no line of")])
+    ("[]\n", "line 1: no line of"), ("7\n", "no line of"), ("{}\n", "line 1: no line of"),
+    ("[\n{}\n]\n", "'name'"), ("nonsense\n", "no line of"), ("mine", "no line of"),
+    ("\xff\xfe\n", "no line of"), (entry("a") + "\nmine", "must be an entry or the list's end"),
+    (entry("a") + ",\n" + "[" * 100000 + "}", "line 3: no line of")])
 def test_a_damaged_or_hostile_list_is_refused(tmp_path, text, words):
     folder = tmp_path / "out"
     folder.mkdir()
@@ -141,7 +154,7 @@ def test_a_list_that_is_no_file_is_refused(tmp_path, put):
     folder = tmp_path / "out"
     folder.mkdir()
     put(folder / LIST)
-    with pytest.raises(UserError, match="pspnet-files.jsonl: must be a file"):
+    with pytest.raises(UserError, match="pspnet-files.json: must be a file"):
         Outputs(folder).write({folder / "a": b"x"})
     assert not (tmp_path / "mine").read_bytes() and not (tmp_path / "nowhere").exists()
 
@@ -160,14 +173,14 @@ def test_several_writers_share_a_list(tmp_path):
     paths = [tmp_path / f"{writer}-{number}" for writer in "abc" for number in range(20)]
     assert all(path.exists() for path in paths)
     Outputs(tmp_path).claim(paths)
-    assert len((tmp_path / LIST).read_text().splitlines()) == 60
+    assert sorted(listed(tmp_path)) == sorted(path.name for path in paths)
 
 
 def test_each_file_is_listed_beside_it_without_a_folder(tmp_path):
     paths = [tmp_path / "a" / "x", tmp_path / "b" / "y"]
     Outputs().write(dict.fromkeys(paths, b"x"))
     for path in paths:
-        assert json.loads((path.parent / LIST).read_text())["name"] == path.name
+        assert listed(path.parent) == [path.name]
     Outputs().claim(paths)
 
 

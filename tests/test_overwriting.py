@@ -1,4 +1,4 @@
-"""No command overwrites what it reads, or what this program did not make."""
+"""No command overwrites what it reads, or what no command of this program made."""
 
 import json
 import shutil
@@ -34,7 +34,8 @@ def photographs(folder, *names):
     return folder
 
 
-def test_predict_beside_its_photographs_gives_the_same_twice(weights, tmp_path, capfd):  # noqa: F811
+def test_predict_beside_its_photographs_gives_the_same_twice(weights, tmp_path,  # noqa: F811
+                                                             capfd):
     folder = photographs(tmp_path / "in", "0.png", "1.png")
     before = contents(folder)
     words = ("predict", folder, "--weights", weights, "-o", folder, *SIZES)
@@ -67,7 +68,7 @@ def test_predict_keeps_files_of_its_outputs_names(weights, tmp_path, capfd, kind
         code, _, error = run(capfd, "predict", *images, "--weights", weights, "-o", folder, *SIZES)
         assert (code, error) == ((2, f"error: --output {name} is also read: choose another, no "
                                   "output may be an input\n") if images == [folder] else
-                                 (1, f"error: {name}: is there already, and this program did not "
+                                 (1, f"error: {name}: is there already, and this command did not "
                                   "make it; it is not overwritten: choose another --output, or "
                                   "move it away\n"))
         assert contents(folder) == before
@@ -108,7 +109,7 @@ def test_evaluate_keeps_files_of_its_outputs_names(data, weights, tmp_path, capf
     words = ("evaluate", "--weights", weights, "--data", data, "--output", out,
              "--save-predictions", *SIZES)
     code, _, error = run(capfd, *words)
-    assert code == 1 and f"{out / name}: is there already, and this program did not" in error
+    assert code == 1 and f"{out / name}: is there already, and this command did not" in error
     assert contents(out) == {name: b"mine"} and not (out / LIST).exists()
     (out / name).unlink()
     assert run(capfd, *words)[0] == 0
@@ -175,7 +176,8 @@ def test_importer_keeps_files_of_its_outputs_names(tmp_path, capsys, weights):  
     assert imports(export) == 0 and imports(export) == 0
     net.write_text(net.read_text() + "# mine\n")
     before = contents(tmp_path)
-    assert imports(export) == 1 and "was changed after this program wrote" in capsys.readouterr().err
+    assert imports(export) == 1
+    assert "was changed after this program wrote" in capsys.readouterr().err
     # Another's weights, though of this program, are not of this command's making.
     convert = ["convert", str(net), str(caffemodel), "-o"]
     assert imports([*convert, str(weights)]) == 1 and contents(tmp_path) == before
@@ -201,7 +203,7 @@ def test_tables_keep_files_of_their_reports_names(tmp_path, monkeypatch, capsys,
         (data_folder / f"{split}.txt").write_text("a.png l.png\n")
     assert run_table.main(["--data", str(data_folder), "--runs", str(tmp_path / "runs"),
                            "--output", str(tmp_path / "out")]) == 1
-    assert f"{name}: is there already, and this program did not make it" in capsys.readouterr().err
+    assert f"{name}: is there already, and this command did not make it" in capsys.readouterr().err
     assert contents(tmp_path / "out") == {name: b"mine"}
 
 

@@ -49,7 +49,8 @@ def test_predictor_takes_all_that_the_file_knows(weights, photograph):
     wanted = predict_probabilities(_net().for_inference(), photograph, classes=4, base_size=64,
                                    crop_size=57)
     assert np.array_equal(prediction.probabilities, wanted)
-    assert np.array_equal(prediction.labels, wanted.argmax(2)) and prediction.labels.dtype == np.uint8
+    assert np.array_equal(prediction.labels, wanted.argmax(2))
+    assert prediction.labels.dtype == np.uint8
     assert prediction.names == NAMES and prediction.colours == [tuple(c) for c in COLOURS]
     assert predictor(photograph).probabilities is None
 

@@ -156,7 +156,7 @@ def test_the_way_on_for_a_resnet_works(tmp_path, capfd, form):
     else:
         torch.save(content, path)
     code, _, error = run(capfd, "evaluate", "--weights", path, "--data", tmp_path)
-    assert code == 1 and f"python -m prototxt_import convert --backbone {path} -o OUT" in error
+    assert code == 1 and f"pspnet convert --backbone {path} -o OUT" in error
     assert import_main(["convert", "--backbone", str(path), "-o", str(out)]) == 0
     torch.save(state, tmp_path / "plain.pth")
     wanted = convert_torch_resnet(tmp_path / "plain.pth").model.state_dict()

@@ -113,7 +113,7 @@ import sys
 sys.path[:0] = [sys.argv[3], sys.argv[4]]
 from pathlib import Path
 from test_train import _settings, read_list, train
-from pspnet_repro.run_folder import Interrupted
+from pspnet_repro.errors import Interrupted
 data = Path(sys.argv[1])
 try:
     train(_settings(data), read_list(data / "train.txt"), sys.argv[2], workers=1,
@@ -337,7 +337,8 @@ class _Evil:
 
 def test_checkpoint_does_not_run_code(tmp_path):
     torch.save({"weights": _Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(UserError, match="evil.pt: this is a PyTorch file with objects of posix.sys"):
+    with pytest.raises(UserError,
+                       match="evil.pt: this is a PyTorch file with objects of posix.sys"):
         checkpoint.load(tmp_path / "evil.pt")
 
 

@@ -18,7 +18,7 @@ NET = ("--width", 0.125, "--stem", "classic", "--stem-width", 8, "--blocks", "1,
 def asked(monkeypatch):
     """The TrainSettings that the command asks for; nothing is trained."""
     found = []
-    monkeypatch.setattr("pspnet_repro.commands.train.train",
+    monkeypatch.setattr("pspnet_repro.commands.work.train.train",
                         lambda settings, *_, **__: found.append(settings))
     return found
 

@@ -10,8 +10,8 @@ from experiments.report.page import page_text
 from experiments.report.pictures import picture_blocks
 from experiments.report.results import METRICS, PAPER, Results
 from experiments.report.runs import class_blocks, curve_blocks, provenance_blocks
-from experiments.report.tables import (PAPER_DATA, depth_blocks, orderings, row_label, summary_blocks,
-                                       table_blocks)
+from experiments.report.tables import (PAPER_DATA, depth_blocks, orderings, row_label,
+                                       summary_blocks, table_blocks)
 from pspnet_repro.outputs import Outputs
 
 FIDELITY = "fidelity"

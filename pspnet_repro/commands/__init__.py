@@ -1,1 +1,1 @@
-"""The commands of `python -m pspnet_repro`, one module each with add(commands) and its run."""
+"""The options of the commands of pspnet, one module a command; nothing here is slow to import."""

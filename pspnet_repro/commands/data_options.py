@@ -1,22 +1,9 @@
 """The options that name a data set; nothing here is slow to import."""
 
 import argparse
-from pathlib import Path
 
+from pspnet_repro.commands.options import filled, path
 from pspnet_repro.data.classes import KNOWN
-from pspnet_repro.errors import UsageError
-
-
-def path(text):
-    if not text:
-        raise argparse.ArgumentTypeError("must not be empty")
-    return Path(text)
-
-
-def filled(text):
-    if not text:
-        raise argparse.ArgumentTypeError("must not be empty")
-    return text
 
 
 def _label_values(text):
@@ -53,26 +40,3 @@ def add_data(parser):
                            "benchmark or with --zero-is-void; else all but 255 are refused")
     data.add_argument("--ignore", type=_label_values, default=(), metavar="VALUES",
                       help="label values that are unlabelled, besides 255: 0,254")
-
-
-def data_of(args):
-    """The data.datasets.DataSet that arguments name.
-
-    Raises:
-        UsageError: they name none or two, or exclude each other; UserError: there is none.
-    """
-    from pspnet_repro.data.datasets import open_data, open_folders  # slow
-    meaning = {"zero_is_void": args.zero_is_void, "label_map": args.label_map,
-               "ignore": args.ignore}
-    if args.data is not None:
-        if args.images is not None or args.labels is not None:
-            raise UsageError("give either --data, or --images and --labels")
-        return open_data(args.data, data_root=args.data_root, **meaning)
-    if args.images is None and args.labels is None:
-        raise UsageError("--data must name a data set; or give --images DIR and --labels DIR")
-    if args.images is None or args.labels is None:
-        raise UsageError("--images and --labels go together: give the other folder too; pictures "
-                         "of photographs without labels are made by predict")
-    if args.data_root is not None:
-        raise UsageError("--data-root is for list files, and --images and --labels are folders")
-    return open_folders(args.images, args.labels, **meaning)

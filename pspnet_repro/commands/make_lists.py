@@ -2,8 +2,7 @@
 
 import argparse
 
-from pspnet_repro.commands.data_options import path
-from pspnet_repro.errors import UsageError
+from pspnet_repro.commands.options import path
 
 
 def _share(text):
@@ -23,7 +22,9 @@ def add(commands):
                     "OUT/val.txt, for --data OUT; paths in them start from OUT. Which images are "
                     "for validation is drawn by a hash of seed and name, so it is the same on "
                     "every machine. With --sbd it makes VOC 2012's train_aug, with "
-                    "--pascal-context PASCAL Context's labels of 59 classes: these need scipy.")
+                    "--pascal-context PASCAL Context's labels of 59 classes: these need scipy.",
+        examples=("pspnet make-lists IMAGES LABELS -o DATA --val 0.2",
+                  "pspnet make-lists --sbd SBD --voc VOCdevkit -o DATA"))
     parser.add_argument("images", nargs="?", type=path, metavar="IMAGES", help="folder of images")
     parser.add_argument("labels", nargs="?", type=path, metavar="LABELS",
                         help="folder of labels: a/x.png of a/x.jpg, or all with the same addition")
@@ -42,29 +43,4 @@ def add(commands):
                            "pascal-context=OUT")
     made.add_argument("--voc", type=path, metavar="DIR",
                       help="VOC2012 for --sbd, VOC2010 for --pascal-context, or VOCdevkit")
-    parser.set_defaults(run=run)
-
-
-def run(args):
-    """Write the lists."""
-    folders = [args.images, args.labels]
-    mat = [name for name in ("sbd", "pascal_context") if getattr(args, name) is not None]
-    if len(mat) > 1 or mat and folders != [None, None]:
-        raise UsageError("give one of IMAGES LABELS, --sbd and --pascal-context")
-    if mat and args.voc is None:
-        raise UsageError(f"--{mat[0].replace('_', '-')} needs --voc: the folder with VOC's images "
-                         "and lists")
-    if not mat and args.voc is not None:
-        raise UsageError("--voc goes with --sbd or --pascal-context")
-    if not mat and None in folders:
-        raise UsageError("two folders must be named, IMAGES and LABELS; or --sbd and --voc; or "
-                         "--pascal-context and --voc")
-    if args.output.exists() and not args.output.is_dir():
-        raise UsageError(f"--output must be a folder, got the file {args.output}")
-    from pspnet_repro.data import make_lists, mat_labels  # slow
-    if args.sbd is not None:
-        mat_labels.make_train_aug(args.sbd, args.voc, args.output)
-    elif args.pascal_context is not None:
-        mat_labels.make_pascal_context(args.pascal_context, args.voc, args.output)
-    else:
-        make_lists.make_lists(args.images, args.labels, args.output, args.val, args.seed)
+    parser.set_defaults(work="pspnet_repro.commands.work.make_lists")

@@ -1,21 +1,6 @@
-"""python -m pspnet_repro predict"""
+"""pspnet predict"""
 
-import contextlib
-import sys
-from collections import Counter, deque
-
-import numpy as np
-from tqdm import tqdm
-
-from pspnet_repro.commands.arguments import (add_testing, classes_of, network_for_testing,
-                                             network_to_test, path, protocol_of, say_agreement,
-                                             say_protocol)
-from pspnet_repro.data.images import has_alpha, read_image
-from pspnet_repro.errors import UsageError, UserError, printable
-from pspnet_repro.evaluation import predict_stream
-from pspnet_repro.outputs import Outputs
-from pspnet_repro.precision import arithmetic
-from pspnet_repro.visualize import colourize, overlay, png_bytes
+from pspnet_repro.commands.options import add_testing, path
 
 
 def add(commands):
@@ -28,118 +13,15 @@ def add(commands):
                     "their EXIF orientation says. Of 16 bits the upper 8 are used; files of 16 "
                     "bits with no value above 4095 (12 bits or fewer), of floats and of 32-bit "
                     "integers are refused: scale them to 0..255 first. Only files that an earlier "
-                    "call wrote are replaced, and of a folder they are left out.")
+                    "call wrote are replaced, and of a folder they are left out.",
+        examples=("pspnet predict PHOTO.jpg FOLDER --weights RUN/weights.pt -o OUT --html",
+                  "pspnet predict PHOTO.jpg --weights NET.prototxt,W.caffemodel -o OUT"))
     parser.add_argument("images", nargs="*", type=path, metavar="IMAGE|DIR",
                         help="image files, and folders of them")
     parser.add_argument("-o", "--output", required=True, type=path, metavar="DIR",
                         help="folder of the results")
+    parser.add_argument("--html", action="store_true",
+                        help="also write one page, DIR/index.html, that shows all photographs "
+                             "under their classes; it needs no network and no server")
     add_testing(parser)
-    parser.set_defaults(run=run)
-
-
-def image_files(paths):
-    """Files of the command line, folders replaced by the files in them; hidden ones and those that
-    this program made are left out.
-
-    Raises:
-        UserError: a folder is empty or cannot be read.
-    """
-    files = []
-    for given in paths:
-        if not given.is_dir():
-            files.append(given)
-            continue
-        try:
-            inside = sorted(p for p in given.iterdir() if p.is_file() and p.name[0] != ".")
-        except OSError as error:
-            raise UserError(f"{given}: cannot be read: {error}") from error
-        results = Outputs(given)
-        photographs = [file for file in inside if not results.made(file)]
-        if not photographs:
-            raise UserError(f"{given}: holds no files" + " but this program's" * bool(inside))
-        files += photographs
-    return files
-
-
-def output_names(files):
-    """A name for each file: its stem; its whole name where stems meet; where those meet too, with
-    its number before."""
-    def counts():
-        # Some file systems do not tell "a" from "A".
-        return Counter(name.casefold() for name in names)
-
-    names = [file.stem for file in files]
-    for longer in (lambda k: files[k].name, lambda k: f"{k:05d}-{files[k].name}"):
-        count = counts()
-        names = [name if count[name.casefold()] == 1 else longer(k) for k, name in enumerate(names)]
-    # A number can meet the name of a file that looks numbered.
-    return names if max(counts().values()) == 1 else [
-        f"{k:05d}-{file.name}" for k, file in enumerate(files)]
-
-
-def run(args):
-    """0, or 1 where files were no images."""
-    given = network_to_test(args)
-    images = [*given.others, *args.images]
-    if not images:
-        raise UsageError("name an image or a folder of images")
-    classes = classes_of(args, given)
-    protocol = protocol_of(args, given)
-    files = image_files(images)
-    names = output_names(files)
-    outputs = Outputs(args.output)
-    outputs.claim((path for name in names for path in _pictures(args.output, name)),
-                  [*files, *given.files])
-    with arithmetic(args.precision):
-        net, found = network_for_testing(args, given, _readable(files), protocol)
-        say_protocol(protocol)
-        say_agreement(args, found)
-        failed = _predict(args, net, dict(zip(names, files)), protocol, classes, outputs)
-    if failed < len(files):
-        print(f"{len(files) - failed} x 3 pictures are in {args.output}")
-    if failed:
-        print(f"{failed} of {len(files)} files could not be used", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _readable(files):
-    """The photographs that can be read, RGB."""
-    for file in files:
-        with contextlib.suppress(UserError):
-            yield np.ascontiguousarray(read_image(file, upright=True)[:, :, ::-1])
-
-
-def _predict(args, net, files, protocol, classes, outputs):
-    """Write what the network says of every {name: file}; returns how many could not be used."""
-    reading = deque()
-    failed = 0
-
-    with tqdm(total=len(files), desc="predict", unit="image") as bar:
-        def photographs():
-            nonlocal failed
-            for name, file in files.items():
-                try:
-                    image = read_image(file, upright=True)
-                    if has_alpha(file):
-                        tqdm.write(f"{file}: its transparency is dropped", file=sys.stderr)
-                except UserError as error:
-                    failed += 1
-                    tqdm.write(f"error: {printable(str(error))}", file=sys.stderr)
-                    bar.update()
-                    continue
-                image = np.ascontiguousarray(image[:, :, ::-1])
-                reading.append((name, image))
-                yield image
-
-        for probabilities in predict_stream(net, photographs(), classes=net.classes,
-                                            protocol=protocol, batch_size=args.batch_size):
-            name, image = reading.popleft()
-            label = probabilities.argmax(0).cpu().numpy().astype(np.uint8)
-            outputs.write(dict(zip(_pictures(args.output, name), map(png_bytes, (
-                label, colourize(label, classes.palette_rgb), overlay(image, label, classes))))))
-            bar.update()
-    return failed
-
-
-def _pictures(folder, name):
-    return [folder / f"{name}.{kind}.png" for kind in ("label", "colour", "overlay")]
+    parser.set_defaults(work="pspnet_repro.commands.work.predict")

@@ -1,28 +1,23 @@
-"""python -m pspnet_repro train"""
+"""pspnet train"""
 
-import dataclasses
-import sys
+from pspnet_repro.commands.data_options import add_data
+from pspnet_repro.commands.options import (numbers, path, pixels, positive, processes,
+                                           whole)
+from pspnet_repro.defaults import FREEZE_BN, PADDINGS, TIMEOUT_SECONDS, VARIANCES
 
-from pspnet_repro import distributed
-from pspnet_repro.commands.arguments import numbers, path, pixels, positive, processes, whole
-from pspnet_repro.commands.data_options import add_data, data_of
-from pspnet_repro.data.augment import NO_AUGMENTATION, PADDINGS, Augmentation
-from pspnet_repro.errors import UsageError, UserError
-from pspnet_repro.freezing import FREEZE_BN
-from pspnet_repro.train import TrainSettings, train
-
-
-AUGMENTATIONS = {"all": Augmentation(), "mirror-resize": Augmentation(rotation=0.0, blur=False),
-                 "none": NO_AUGMENTATION}
+AUGMENTATIONS = ("all", "mirror-resize", "none")
 
 
 def add(commands):
     parser = commands.add_parser(
-        "train", help="train a PSPNet, or go on with a training",
-        description="Trains as the paper does (5.1). An interrupted training goes on where it "
-                    "stopped; processes of torchrun share each batch. Of Cityscapes and VOC 2012 "
+        "train", help="train a PSPNet, or resume a training",
+        description="Trains as the paper does (5.1). The same command resumes an interrupted "
+                    "training; processes of torchrun share each batch. Of Cityscapes and VOC 2012 "
                     "the paper's crop, steps and augmentation are the defaults; of other data "
-                    "ADE20K's are.")
+                    "ADE20K's are.",
+        examples=("pspnet train --data DIR --output RUN --classes 11 --crop-size 185",
+                  "torchrun --nproc-per-node 4 -m pspnet_repro train --data ade20k=DIR "
+                  "--output RUN --device cuda"))
     add_data(parser)
     parser.add_argument("--split", default="train",
                         help="such as train_aug of voc2012; default: %(default)s")
@@ -47,7 +42,7 @@ def add(commands):
                      help="convolution with the stride; default: as released for the depth")
     net.add_argument("--initial-weights", type=path, metavar="FILE",
                      help="start from the weights of a PSPNet or of a backbone; default: random")
-    net.add_argument("--variance", choices=("biased", "unbiased", "torch"), default="unbiased",
+    net.add_argument("--variance", choices=VARIANCES, default="unbiased",
                      help="kind of variance in BN; default: %(default)s")
     net.add_argument("--arithmetic", choices=("torch", "original"), default="torch",
                      help='"original": the bits of the original\'s CPU program, several times '
@@ -71,9 +66,9 @@ def add(commands):
                         help="beside random crops; all: mirror, resize, rotation, blur; default: "
                              "the benchmark's, or all")
     solver.add_argument("--padding", choices=PADDINGS,
-                        help="border of images smaller than the crop: end (right and bottom, as the "
-                             "original and its test) or centre (as the authors' later program); "
-                             "default: end")
+                        help="border of images smaller than the crop: end (right and bottom, as "
+                             "the original and its test) or centre (as the authors' later "
+                             "program); default: end")
     solver.add_argument("--seed", type=whole(0, 2 ** 63 - 1), default=0,
                         help="of everything random; default: %(default)s")
     tuning = parser.add_argument_group(
@@ -91,58 +86,7 @@ def add(commands):
                         help="processes that read images; default: %(default)s")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
                         help="cuda: one GPU a process; default: %(default)s")
-    parser.add_argument("--timeout", type=positive, default=round(distributed.TIMEOUT_SECONDS),
+    parser.add_argument("--timeout", type=positive, default=round(TIMEOUT_SECONDS),
                         help="seconds to wait for a process that does not answer (torchrun); "
                              "default: %(default)s")
-    parser.set_defaults(run=run)
-
-
-def run(args):
-    if args.output.exists() and not args.output.is_dir():
-        raise UsageError(f"--output must be a folder, got the file {args.output}")
-    data = data_of(args)
-    recipe, known = data.recipe, data.classes()
-    classes = _number_of_classes(args, data, known)
-    data.check_classes(classes)
-    model = {"classes": classes, "depth": args.depth, "bins": args.bins, "pool": args.pool,
-             "reduce": False if args.no_reduce else None, "aux": not args.no_aux,
-             "stem": args.stem, "stem_width": args.stem_width, "width": args.width,
-             "stride_in": args.stride_in, "variance": args.variance, "blocks": args.blocks,
-             "arithmetic": args.arithmetic,
-             "head": "literal" if args.arithmetic == "original" else "factorized"}
-    model = {name: value for name, value in model.items() if value is not None}
-    augmentation = AUGMENTATIONS.get(args.augmentation, recipe.augmentation)
-    if args.padding is not None:
-        augmentation = dataclasses.replace(augmentation, padding=args.padding)
-    pairs = data.pairs(args.split)
-    if pairs[0].label is None:
-        raise UserError(f"--data: {data.name}, {args.split} has no labels to train on")
-    settings = TrainSettings(
-        model=model, data=data.name, list_sha256=data.digest(args.split),
-        zero_is_void=args.zero_is_void, crop_size=args.crop_size or recipe.crop_size,
-        batch_size=args.batch_size, iter_size=args.iter_size,
-        max_iter=args.max_iter or recipe.max_iter, base_lr=args.base_lr,
-        aux_weight=args.aux_weight, guidance=args.guidance,
-        augmentation=augmentation, seed=args.seed, threads=args.threads,
-        freeze_bn=args.freeze_bn, freeze_backbone=args.freeze_backbone)
-    facts = {"base_size": recipe.base_size}
-    if known is not None:
-        facts |= {"names": known.names, "palette_rgb": known.palette_rgb}
-    with distributed.join(args.timeout) as joined:
-        if joined.first and (args.output / "weights.pt").exists():
-            print("finished before", file=sys.stderr)
-        weights = train(settings, pairs, args.output, args.workers, device=args.device,
-                        initial_weights=args.initial_weights, facts=facts)
-    if joined.first:
-        print(weights)
-
-
-def _number_of_classes(args, data, known):
-    """The number of classes. Raises UsageError where it is not known, or is another."""
-    if known is None and args.classes is None:
-        raise UsageError(f"--classes must say how many classes {data.name} has: it is no known "
-                         f"benchmark and has no classes.txt")
-    if known is not None and args.classes not in (None, len(known.names)):
-        raise UsageError(f"--classes must be {len(known.names)}, the number of classes that "
-                         f"{data.name} has, got {args.classes}")
-    return args.classes or len(known.names)
+    parser.set_defaults(work="pspnet_repro.commands.work.train")

@@ -6,9 +6,7 @@ import cv2
 import numpy as np
 
 from pspnet_repro.data.conventions import IGNORE_INDEX, MEAN_BGR
-
-
-PADDINGS = ("end", "centre")
+from pspnet_repro.defaults import PADDINGS
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Labels that come as .mat files: SBD's, for VOC 2012's train_aug, and PASCAL Context's."""
+"""Labels in .mat files: VOC 2012's train_aug from SBD, and PASCAL Context's 59 classes."""
 
 import shlex
 import struct

@@ -8,10 +8,12 @@ from tqdm import tqdm
 from pspnet_repro.data.images import read_image
 from pspnet_repro.data.labels import check_classes
 from pspnet_repro.data.pairs import read_pair
+from pspnet_repro.defaults import BATCH_SIZE
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation.metrics import ConfusionMatrix
-from pspnet_repro.evaluation.sliding import BATCH_SIZE, predict_stream
+from pspnet_repro.evaluation.predictor import Predictor
+from pspnet_repro.evaluation.sliding import predict_stream
 
 
 def evaluate(net, pairs, *, classes, protocol, zero_is_void=False, batch_size=BATCH_SIZE,
@@ -20,7 +22,7 @@ def evaluate(net, pairs, *, classes, protocol, zero_is_void=False, batch_size=BA
     """Confusion matrix of a network over image and label files.
 
     Args:
-        net, classes, protocol, batch_size: see predict_stream.
+        net, classes, protocol, batch_size: see predict_stream; or a Predictor of that protocol.
         pairs: list of data.pairs.Pair; one without a label is predicted only.
         zero_is_void: see data.labels.read_label.
         record: a CountsFile: images in it are not tested again, others are added to it; or None.
@@ -61,8 +63,10 @@ def evaluate(net, pairs, *, classes, protocol, zero_is_void=False, batch_size=BA
                 reading.append((number, pair, label))
                 yield image[:, :, ::-1]
 
-        for probabilities in predict_stream(net, images(), classes=classes, protocol=protocol,
-                                            batch_size=batch_size):
+        stream = (net.stream(images(), batch_size) if isinstance(net, Predictor) else
+                  predict_stream(net, images(), classes=classes, protocol=protocol,
+                                 batch_size=batch_size))
+        for probabilities in stream:
             number, pair, label = reading.popleft()
             predicted = probabilities.argmax(0).cpu().numpy().astype(np.uint8)
             single = ConfusionMatrix(classes)

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pspnet_repro.checkpoint import MAX_SIDE, crop_size_of, model_of, read_model_file
+from pspnet_repro.checkpoint import crop_size_of, model_of, read_model_file
 from pspnet_repro.data.benchmarks import LAYOUTS, Recipe
 from pspnet_repro.data.classes import (KNOWN, MAX_NAME, Classes, known_classes, numbered_classes)
+from pspnet_repro.defaults import MAX_SIDE
 from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.evaluation.protocol import Protocol
 from pspnet_repro.pspnet import PSPNet
 
 # The released networks, by their number of classes: their files name none.
@@ -19,29 +21,29 @@ class NetworkFile:
 
     Attributes:
         path: of its weights.
-        net: the PSPNet in eval mode.
+        net: the PSPNet in eval mode; None once a Predictor has taken it over.
         classes: data.classes.Classes.
         crop_size, base_size: pixels, see evaluation.Protocol.
         data: name of the data set that it was trained on, or None.
     """
 
     path: Path
-    net: PSPNet
+    net: PSPNet | None
     classes: Classes
     crop_size: int
     base_size: int
     data: str | None
 
-    def check_fits(self, classes, crop_size):
-        """Raise UserError for a network of other classes, UsageError for a crop that it cannot
-        take."""
-        if len(classes.names) != self.net.classes:
-            raise UserError(f"{self.path}: has {self.net.classes} classes, must have "
-                            f"{len(classes.names)} as the other weights or the names")
-        try:
-            self.net.check_crop(crop_size)
-        except ValueError as error:
-            raise UsageError(f"crop_size: {error}") from error
+    @property
+    def protocol(self) -> Protocol:
+        """The authors' test with the sizes of this network."""
+        return Protocol(self.base_size, self.crop_size)
+
+    def check_classes(self, count):
+        """Raise UserError for a network of another number of classes."""
+        if self.net.classes != count:
+            raise UserError(f"{self.path}: has {self.net.classes} classes, must have {count} as "
+                            "the other weights")
 
 
 def read_network(weights) -> NetworkFile:
@@ -60,7 +62,7 @@ def read_network(weights) -> NetworkFile:
     """
     if isinstance(weights, (tuple, list)):
         # Only here does this package need the importer: for networks in the original's files.
-        from prototxt_import.convert import convert_network
+        from prototxt_import.conversion.convert import convert_network
         prototxt, caffemodel = map(Path, weights)
         net, _, crop_size = convert_network(prototxt, caffemodel)
         path, content = caffemodel, {"crop_size": crop_size}

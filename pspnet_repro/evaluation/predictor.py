@@ -13,11 +13,12 @@ from PIL import Image, ImageOps
 from pspnet_repro import precision as precisions
 from pspnet_repro.data.classes import Classes
 from pspnet_repro.data.images import read_image
+from pspnet_repro.defaults import BATCH_SIZE, PRECISIONS
 from pspnet_repro.distributed import choose_device
 from pspnet_repro.errors import UsageError
-from pspnet_repro.evaluation.network_file import read_network
+from pspnet_repro.evaluation.network_file import NetworkFile, read_network
 from pspnet_repro.evaluation.protocol import Protocol
-from pspnet_repro.evaluation.sliding import BATCH_SIZE, predict_stream
+from pspnet_repro.evaluation.sliding import predict_stream
 from pspnet_repro.visualize import overlay
 
 
@@ -27,6 +28,7 @@ class Prediction:
 
     Attributes:
         labels: (H, W) uint8, the class of every pixel, an index into `names`.
+        confidence: (H, W) float32, the probability of that class.
         probabilities: (H, W, classes) float32 where they were asked for, else None.
         names: a word a class.
         colours: (red, green, blue) a class.
@@ -34,6 +36,7 @@ class Prediction:
     """
 
     labels: np.ndarray
+    confidence: np.ndarray
     probabilities: np.ndarray | None
     names: list
     colours: list
@@ -52,7 +55,8 @@ class Predictor:
     network_file.read_network. Of several networks the probabilities are averaged.
 
     Args:
-        weights: path of a file of weights; a pair (prototxt, caffemodel); or a list of these.
+        weights: path of a file of weights; a pair (prototxt, caffemodel); a NetworkFile; or a list
+            of these.
         device: "cpu" or "cuda".
         precision: "float32", "tf32" (GPUs) or "bfloat16", see pspnet_repro.precision.
         protocol: the Protocol of the test; None: the authors', with the sizes of the first file.
@@ -67,22 +71,27 @@ class Predictor:
 
     def __init__(self, weights, *, device: str = "cpu", precision: str = "float32",
                  protocol: Protocol | None = None, fused: bool = True):
-        if precision not in precisions.PRECISIONS:
-            raise UsageError(f"precision must be one of {', '.join(precisions.PRECISIONS)}, got "
+        if precision not in PRECISIONS:
+            raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got "
                              f"{precision!r}")
         if precision == "tf32" and device == "cpu":
             raise UsageError('precision "tf32" needs device "cuda": only GPUs have TF32')
-        files = [read_network(each) for each in (weights if isinstance(weights, list)
-                                                 else [weights])]
+        files = [each if isinstance(each, NetworkFile) else read_network(each)
+                 for each in (weights if isinstance(weights, list) else [weights])]
         if not files:
             raise UsageError("weights must name a file, got an empty list")
         self.classes = files[0].classes
-        self.protocol = protocol or Protocol(files[0].base_size, files[0].crop_size)
+        self.protocol = protocol or files[0].protocol
         self.precision = precision
         self.networks = []
         for file in files:
-            file.check_fits(self.classes, self.protocol.crop_size)
-            net = file.net.to(choose_device(device))
+            file.check_classes(len(self.classes.names))
+            try:
+                file.net.check_crop(self.protocol.crop_size)
+            except ValueError as error:
+                raise UsageError(f"crop_size: {error}") from error
+            # The file's own goes, for memory.
+            net, file.net = file.net.to(choose_device(device)), None
             self.networks.append(precisions.network_in(net, precision, fused))
 
     @property
@@ -129,8 +138,8 @@ class Predictor:
             labels = scores.argmax(0).to(torch.uint8).cpu().numpy()
             kept = (np.ascontiguousarray(scores.permute(1, 2, 0).cpu().numpy())
                     if probabilities else None)
-            yield Prediction(labels, kept, self.names, list(self.classes.palette_rgb),
-                             waiting.popleft())
+            yield Prediction(labels, scores.amax(0).cpu().numpy(), kept, self.names,
+                             list(self.classes.palette_rgb), waiting.popleft())
 
     def stream(self, images_rgb: Iterable, batch_size: int = BATCH_SIZE) -> Iterator[torch.Tensor]:
         """Mean probabilities of the networks, (classes, H, W) float32 on their device, for each of

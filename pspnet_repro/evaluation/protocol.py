@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+from pspnet_repro.defaults import MULTI_SCALE
+
+__all__ = ["MULTI_SCALE", "Protocol"]
+
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 
 from pspnet_repro import ops
 from pspnet_repro.data.conventions import MEAN_BGR
+from pspnet_repro.defaults import BATCH_SIZE
 from pspnet_repro.evaluation.imresize import bands, imresize
 from pspnet_repro.evaluation.protocol import Protocol
 
 # What fills the border while the image is still 8-bit: the mean, rounded.
 PAD_BGR = np.array([104, 117, 124], np.float32)
-BATCH_SIZE = 4
 
 
 @dataclass

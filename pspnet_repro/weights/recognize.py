@@ -23,10 +23,10 @@ class Kind(NamedTuple):
 _AGAIN = "download or copy it again"
 _FAILED = "the download failed: download the file itself again"
 _UNPACK = "unpack it and name the file of weights in it"
-_NAME = "it holds no weights; name a file of train or of python -m prototxt_import convert"
+_NAME = "it holds no weights; name a file of train or of pspnet convert"
 _BINARY = "HDF5 is not supported: save it with snapshot_format: BINARYPROTO"
-_CONVERT = "python -m prototxt_import convert NET.prototxt W.caffemodel -o OUT.safetensors"
-_BACKBONE = ("python -m prototxt_import convert --backbone FILE -o OUT.safetensors makes a "
+_CONVERT = "pspnet convert NET.prototxt W.caffemodel -o OUT.safetensors"
+_BACKBONE = ("pspnet convert --backbone FILE -o OUT.safetensors makes a "
              "backbone of it, for train --initial-weights")
 _TENSORS = ('only tensors are read from files of other programs; save {"state_dict": '
             "model.state_dict()} alone with the program that wrote it")
@@ -43,8 +43,7 @@ OLD_CAFFEMODEL = Kind("a caffemodel of the first format (V1 'layers')", "it is n
 PROTOTXT = Kind("a prototxt", "it holds no weights; they are in its caffemodel: "
                 + _CONVERT.replace("NET.prototxt", "FILE"))
 TEXT = Kind("a text", _NAME)
-UNKNOWN = Kind("a file of no known kind", "name a file of train or of python -m prototxt_import "
-                                          "convert")
+UNKNOWN = Kind("a file of no known kind", "name a file of train or of pspnet convert")
 
 _STARTS = (
     (b"version https://git-lfs", Kind("a git-LFS pointer", "fetch the file that it stands for: "

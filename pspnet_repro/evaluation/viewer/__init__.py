@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pspnet_repro.files import write_atomically
 from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation.viewer.markup import (PICTURE_BYTES, SIDES, UNLABELLED, picture, shown,
                                                    surroundings)
+from pspnet_repro.files import write_atomically
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class ViewerImage:
     iou: dict | None = None
 
 
-def write_viewer(path, title, classes, images, networks):
+def write_viewer(path, title, classes, images, networks, write=write_atomically):
     """Write the page; it needs no network, no server and no other file.
 
     A picture takes at most PICTURE_BYTES of the page. Its long side has at most 1024 pixels, and
@@ -50,6 +50,7 @@ def write_viewer(path, title, classes, images, networks):
         classes: data.classes.Classes, at most 255.
         images: an iterable of ViewerImage; one of them is in memory at a time.
         networks: names of the networks, in the order of the page.
+        write: called with the path and a function that fills a binary file.
     Returns:
         A sentence about pictures that had to become smaller than usual, or "".
     Raises:
@@ -66,7 +67,7 @@ def write_viewer(path, title, classes, images, networks):
     head, tail = surroundings(title, classes, networks)
     smaller = 0
 
-    def write(file):
+    def fill(file):
         nonlocal smaller
         file.write(head.encode())
         number = 0
@@ -81,7 +82,7 @@ def write_viewer(path, title, classes, images, networks):
             raise UserError(f"{path}: there are no images to show; name at least one")
         file.write(tail.encode())
 
-    write_atomically(path, write)
+    write(path, fill)
     if not smaller:
         return ""
     return (f"{path}: {smaller} of its pictures had to shrink below {SIDES[0]} pixels, because "

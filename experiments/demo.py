@@ -1,0 +1,92 @@
+"""From nothing to a picture: trains two rows on the embedded scenes and shows what they see."""
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from experiments import run_table
+from experiments.plan import make_plan, select_tables
+from experiments.profiles import PROFILES
+from experiments.rows import BASELINE, FULL
+from experiments.runs import row_protocol
+from pspnet_repro.commands.options import path
+from pspnet_repro.data.classes import Classes
+from pspnet_repro.data.scenes import draw_scene
+from pspnet_repro.errors import command
+from pspnet_repro.evaluation import ConfusionMatrix
+from pspnet_repro.evaluation.predictor import Predictor
+from pspnet_repro.evaluation.viewer import ViewerImage, write_viewer
+from pspnet_repro.outputs import Outputs
+
+MINI, ROWS = PROFILES["mini"], f"{BASELINE},{FULL}"
+NAMES = {BASELINE: "without the pyramid", FULL: "PSPNet"}
+# Of the same drawing as the 400 scenes of the training and the 100 of the test, which they follow.
+SCENES = range(500, 506)
+
+
+def draw_pictures(predictors):
+    """A ViewerImage of each of SCENES.
+
+    Args:
+        predictors: {name of a network: Predictor}.
+    """
+    for number in SCENES:
+        image, truth = draw_scene(0, number)
+        predictions = {name: predictor(image[:, :, ::-1])
+                       for name, predictor in predictors.items()}
+        yield ViewerImage(
+            f"scene {number}", predictions[NAMES[FULL]].image,
+            {name: each.labels for name, each in predictions.items()}, truth,
+            {name: each.confidence for name, each in predictions.items()},
+            {name: _iou(each.labels, truth) for name, each in predictions.items()})
+
+
+def _iou(labels, truth):
+    """{class: IoU} of the classes that occur."""
+    matrix = ConfusionMatrix(len(MINI.classes))
+    matrix.update(labels, truth)
+    return {name: iou for name, iou, union in zip(MINI.classes, matrix.iou.tolist(), matrix.union)
+            if union}
+
+
+@command
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="pspnet demo", description=__doc__)
+    parser.add_argument("-o", "--output", type=path, metavar="DIR",
+                        default=ROOT / "experiments" / "runs" / "demo",
+                        help="folder of the page; default: experiments/runs/demo")
+    parser.add_argument("--runs", type=path, metavar="DIR", default=ROOT / "experiments" / "runs",
+                        help="folder of the runs; default: experiments/runs")
+    parser.add_argument("--cache", type=path, metavar="DIR", default=ROOT / "cache",
+                        help="folder of drawn scenes; default: cache")
+    args = parser.parse_args(argv)
+    page, outputs = args.output / "index.html", Outputs(args.output)
+    outputs.claim([page])
+    print("Two networks, a baseline and a PSPNet, are trained on 400 drawn scenes: two minutes on "
+          "two cores, unless that was done before.", flush=True)
+    code = run_table.main(["--rows", ROWS, f"--runs={args.runs}", f"--cache={args.cache}",
+                           f"--output={args.output / 'table'}"])
+    if code:
+        return code
+    trainings, _ = make_plan(select_tables("1", ROWS), MINI, MINI.folder(None, args.cache),
+                             args.runs / MINI.name, 1, {})
+    predictors = {NAMES[training.row.name]: Predictor(training.folder / "weights.pt",
+                                                      protocol=row_protocol(training.row, MINI))
+                  for training in trainings}
+    classes = Classes(tuple(MINI.classes), tuple(MINI.palette_rgb))
+    write_viewer(page, "Six scenes that the training never saw", classes, draw_pictures(predictors),
+                 list(predictors), write=lambda path, fill: outputs.write({path: fill}))
+    weights = trainings[-1].folder / "weights.pt"
+    print(f"\nThe page is {page}: open it in a browser.\n"
+          "The same with your own photographs and weights:\n"
+          "    pspnet predict FOLDER --weights WEIGHTS -o OUT --html\n"
+          f"These scenes' PSPNet is {weights}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,22 @@
+"""pspnet export"""
+
+from pathlib import Path
+
+
+def add(commands):
+    parser = commands.add_parser(
+        "export", help="weights into a prototxt and a caffemodel",
+        description="Writes a PSPNet as the original's files: a deploy net and its weights, with "
+                    "--train also a training net and its solver.",
+        examples=("pspnet export RUN/weights.pt -o NET.prototxt W.caffemodel",
+                  "pspnet export RUN/weights.pt -o NET.prototxt W.caffemodel --train"))
+    parser.add_argument("weights", type=Path, metavar="WEIGHTS",
+                        help="file of a training or of convert")
+    parser.add_argument("-o", "--output", type=Path, nargs=2, required=True,
+                        metavar=("NET.prototxt", "W.caffemodel"), help="files to write")
+    parser.add_argument("--crop-size", type=int, metavar="N",
+                        help="pixels a side of the network's input; default: that of the weights")
+    parser.add_argument("--train", action="store_true",
+                        help="also write train_val.prototxt and solver.prototxt beside "
+                             "NET.prototxt, with the training's settings or the paper's")
+    parser.set_defaults(work="prototxt_import.export_command")

@@ -1,0 +1,1 @@
+"""Between the original files and our networks."""

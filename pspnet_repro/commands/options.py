@@ -1,0 +1,98 @@
+"""Types and groups of options that commands share; nothing here is slow to import."""
+
+import argparse
+from pathlib import Path
+
+from pspnet_repro.data.classes import KNOWN
+from pspnet_repro.defaults import BATCH_SIZE, MAX_SIDE, MULTI_SCALE, PRECISIONS
+
+WEIGHTS = "a file of a training or of convert, or NET.prototxt,W.caffemodel"
+
+
+def numbers(text):
+    """"1,2,3" -> (1, 2, 3); "" and "none" -> ()."""
+    try:
+        return tuple(int(part) for part in text.split(",")) if text not in ("", "none") else ()
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers") from error
+
+
+def whole(low, high):
+    """An argument type: whole numbers from low to high."""
+    def convert(text):
+        try:
+            value = int(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from error
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be {low} to {high}, got {value}")
+        return value
+    return convert
+
+
+positive = whole(1, 2 ** 31 - 1)
+pixels = whole(1, MAX_SIDE)
+processes = whole(1, 1024)
+
+
+def path(text):
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return Path(text)
+
+
+def filled(text):
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
+
+
+def weights(text):
+    """"FILE" -> Path; "NET.prototxt,W.caffemodel" -> a pair of Paths, one network."""
+    net, comma, caffemodel = text.rpartition(".prototxt,")
+    if comma:
+        return Path(f"{net}.prototxt"), path(caffemodel)
+    return path(text)
+
+
+def add_testing(parser):
+    """What tests which images how, and what ports do differently, each as a switch."""
+    parser.add_argument("--weights", required=True, nargs="+", type=weights, metavar="WEIGHTS",
+                        help=f"{WEIGHTS}; the probabilities of several are averaged")
+    add_names(parser)
+    protocol = parser.add_argument_group("protocol")
+    protocol.add_argument("--base-size", type=pixels, help="long side of the resized image, less "
+                          "1; default: the benchmark's, or that of the weights")
+    protocol.add_argument("--crop-size", type=pixels,
+                          help="side of the windows; default: that of the weights")
+    protocol.add_argument("--multi-scale", action="store_true",
+                          help=f"average over scales {', '.join(map(str, MULTI_SCALE))}")
+    protocol.add_argument("--no-flip", action="store_true", help="without the mirror image")
+    ports = parser.add_argument_group("what ports do differently, to measure its cost")
+    ports.add_argument("--half-pixel-logits", action="store_true",
+                       help="upsample logits without aligned corners")
+    ports.add_argument("--no-antialias", action="store_true", help="resize without filtering")
+    ports.add_argument("--average-probabilities", action="store_true",
+                       help="of an image and its mirror image, in place of the sum of logits")
+    ports.add_argument("--no-plus-one", action="store_true", help="long side of just --base-size")
+    ports.add_argument("--centre-padding", action="store_true", help="borders on all sides")
+    ports.add_argument("--whole-image", action="store_true", help="one pass without windows")
+    ports.add_argument("--window-stride", type=pixels, metavar="PIXELS",
+                       help="default: two thirds of the crop")
+    speed = parser.add_argument_group("speed")
+    speed.add_argument("--batch-size", type=whole(1, 4096), default=BATCH_SIZE,
+                       help="windows a pass; as many mirror images go along")
+    speed.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
+                       help="cuda: one GPU a process")
+    speed.add_argument("--no-fusion", action="store_true",
+                       help="the network layer by layer, as it is trained: slower, other rounding")
+    speed.add_argument("--precision", choices=PRECISIONS, default="float32",
+                       help="tf32 (GPUs) and bfloat16 are faster and less exact: how far from "
+                            "float32 is measured on the first image and printed")
+    speed.add_argument("--threads", type=processes, default=2, help="threads of the computation")
+
+
+def add_names(parser):
+    parser.add_argument("--names", type=path, metavar="FILE",
+                        help="names and colours of the classes: RED GREEN BLUE NAME a line; or "
+                             f"one of {', '.join(KNOWN)}; default: those of the data")

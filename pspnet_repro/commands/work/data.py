@@ -1,0 +1,26 @@
+"""The data set that options name."""
+
+from pspnet_repro.data.datasets import open_data, open_folders
+from pspnet_repro.errors import UsageError
+
+
+def data_of(args):
+    """The data.datasets.DataSet that arguments name.
+
+    Raises:
+        UsageError: they name none or two, or exclude each other; UserError: there is none.
+    """
+    meaning = {"zero_is_void": args.zero_is_void, "label_map": args.label_map,
+               "ignore": args.ignore}
+    if args.data is not None:
+        if args.images is not None or args.labels is not None:
+            raise UsageError("give either --data, or --images and --labels")
+        return open_data(args.data, data_root=args.data_root, **meaning)
+    if args.images is None and args.labels is None:
+        raise UsageError("--data must name a data set; or give --images DIR and --labels DIR")
+    if args.images is None or args.labels is None:
+        raise UsageError("--images and --labels go together: give the other folder too; pictures "
+                         "of photographs without labels are made by predict")
+    if args.data_root is not None:
+        raise UsageError("--data-root is for list files, and --images and --labels are folders")
+    return open_folders(args.images, args.labels, **meaning)

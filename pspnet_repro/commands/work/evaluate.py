@@ -1,0 +1,140 @@
+"""Mean IoU and pixel accuracy of weights on a data set."""
+
+import contextlib
+import dataclasses
+import json
+import sys
+
+import numpy as np
+from tqdm import tqdm
+
+from pspnet_repro import distributed
+from pspnet_repro.commands.work.data import data_of
+from pspnet_repro.commands.work.testing import (agreement, classes_of, files_of, output_beside,
+                                                say_protocol, split_weights, tested)
+from pspnet_repro.data.images import read_image
+from pspnet_repro.errors import UsageError, UserError, printable
+from pspnet_repro.evaluation.evaluate import evaluate
+from pspnet_repro.evaluation.record import CountsFile, claim_results
+from pspnet_repro.figures import confusion_png
+from pspnet_repro.outputs import Outputs
+from pspnet_repro.visualize import png_bytes
+
+
+def run(args):
+    """0, or 1 where images could not be used."""
+    weights, more = split_weights(args.weights)
+    if more:
+        raise UsageError(f"--weights names more than weights: {' '.join(map(str, more))}")
+    data = data_of(args)
+    pairs = data.pairs(args.split)
+    what = tested(args, weights, data.recipe if data.layout else None)
+    predictor = what.predictor
+    data.check_classes(len(predictor.names))
+    classes = classes_of(args, predictor, data)
+    scales = "-multi-scale" if args.multi_scale else ""
+    output = args.output or output_beside(weights, f"evaluation-{data.name}-{args.split}{scales}")
+    predictions = (output / "predictions" if args.save_predictions or pairs[0].label is None
+                   else None)
+    paths = {} if predictions is None else _prediction_paths(data, pairs, args.split, predictions)
+    outputs = Outputs(output)
+    about = {"weights_sha256": what.digests[0] if len(weights) == 1 else what.digests,
+             "data": data.name, "split": args.split, "list_sha256": data.digest(args.split),
+             "zero_is_void": args.zero_is_void, "predictions": predictions is not None,
+             "protocol": dataclasses.asdict(predictor.protocol), "precision": args.precision,
+             "fused": not args.no_fusion}
+    with distributed.join() as processes:
+        processes.on_first(lambda: claim_results(
+            outputs, output, {*paths.values(), *_figures(output)},
+            [*files_of(weights),
+             *(path for pair in pairs for path in (pair.image, pair.label) if path)]))
+        if processes.first:
+            say_protocol(predictor.protocol)
+        measured = agreement(args, weights, predictor, _images(pairs)) if processes.first else None
+        with CountsFile(output, about, len(predictor.names), len(pairs), processes,
+                        measured) as record:
+            matrix, failed = _test(args, predictor, data, pairs, paths, outputs, record, processes)
+    if not processes.first:
+        return 1 if failed else 0
+    if failed == len(pairs):
+        raise UserError(f"none of the {failed} images could be used")
+    if pairs[0].label is not None:
+        if not matrix.counts.any():
+            raise UserError(f"{data.name}, {args.split}: no pixel of the {len(pairs) - failed} "
+                            "images is labelled, so no accuracy is defined; "
+                            "`pspnet check-data` says which values the label files hold")
+        _write_results(matrix, classes, {**about, "agreement": measured}, len(pairs), failed,
+                       output, outputs)
+    else:
+        print(f"{len(pairs) - failed} predictions are in {predictions}")
+    if failed:
+        print(f"{failed} of {len(pairs)} images could not be used", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _images(pairs):
+    """The images that can be read, RGB; of the others the test will say why not."""
+    for pair in pairs:
+        with contextlib.suppress(UserError):
+            yield read_image(pair.image)[:, :, ::-1]
+
+
+def _figures(output):
+    return output / "result.json", output / "confusion.png"
+
+
+def _prediction_paths(data, pairs, split, folder):
+    """{image: path of its prediction}. Raises UserError where two images would share one."""
+    paths, images = {}, {}
+    for pair in pairs:
+        paths[pair.image] = folder / data.submission(pair, split)
+        other = images.setdefault(paths[pair.image], pair.image)
+        if other != pair.image:
+            raise UserError(f"{other} and {pair.image} would have one prediction, "
+                            f"{paths[pair.image]}: rename one, or test them from two lists")
+    return paths
+
+
+def _test(args, predictor, data, pairs, paths, outputs, record, processes):
+    """(ConfusionMatrix, number of images that could not be used), of all processes."""
+    written = np.frombuffer(data.written, np.uint8)
+    failed = 0
+
+    def save_prediction(_, pair, predicted):
+        outputs.write({paths[pair.image]: png_bytes(written[predicted])})
+
+    def report(error):
+        nonlocal failed
+        failed += 1
+        tqdm.write(f"error: {printable(str(error))}", file=sys.stderr)
+
+    matrix = evaluate(
+        predictor, pairs, classes=len(predictor.names), protocol=predictor.protocol,
+        batch_size=args.batch_size, record=record, on_error=report, processes=processes,
+        on_prediction=save_prediction if paths else None)
+    return matrix, sum(int(count) for (count,) in processes.gather_numbers([failed]))
+
+
+def _write_results(matrix, classes, about, images, failed, output, outputs):
+    """Write result.json and confusion.png and print the figures."""
+    labelled = matrix.counts.sum(1)
+    absent = [name for name, pixels in zip(classes.names, labelled) if not pixels]
+    figures = {**matrix.figures, "classes": classes.names, "iou": matrix.iou.tolist(),
+               "confusion": matrix.counts.tolist(), "images": images - failed,
+               "failed": failed, "labelled_pixels": int(labelled.sum()),
+               "classes_without_labels": absent, **about}
+    outputs.write(dict(zip(_figures(output), (json.dumps(figures, indent=1),
+                                              confusion_png(matrix, classes.names)))))
+    width = max(map(len, classes.names))
+    for k, (name, iou) in enumerate(zip(classes.names, matrix.iou)):
+        print(f"class {k:3d}  {name:{width}}  IoU {100 * iou:6.2f}")
+    print(f"{labelled.sum()} labelled pixels of {images - failed} images counted")
+    if absent:
+        print(f"{len(absent)} of {len(classes.names)} classes never occur in the labels and count "
+              f"as IoU 0: {', '.join(absent[:10])}{' ...' * (len(absent) > 10)}")
+    print(f"mean IoU {100 * matrix.mean_iou:.2f}  pixel accuracy "
+          f"{100 * matrix.pixel_accuracy:.2f}")
+    print(f"mean class accuracy {100 * matrix.mean_accuracy:.2f}  frequency-weighted IoU "
+          f"{100 * matrix.frequency_weighted_iou:.2f}  score {100 * matrix.score:.2f} = (mean "
+          "IoU + pixel accuracy) / 2")
+    print(f"written to {output}: result.json, confusion.png")

@@ -1,0 +1,132 @@
+"""Label maps and pictures of photographs."""
+
+import contextlib
+import sys
+from collections import Counter, deque
+
+import numpy as np
+from tqdm import tqdm
+
+from pspnet_repro.commands.work.testing import (agreement, classes_of, files_of, say_protocol,
+                                                split_weights, tested)
+from pspnet_repro.data.images import has_alpha, read_image
+from pspnet_repro.errors import UsageError, UserError, printable
+from pspnet_repro.evaluation.viewer import ViewerImage, write_viewer
+from pspnet_repro.outputs import Outputs
+from pspnet_repro.visualize import colourize, overlay, png_bytes
+
+
+def image_files(paths):
+    """Files of the command line, folders replaced by the files in them; hidden ones and those that
+    this program made are left out.
+
+    Raises:
+        UserError: a folder is empty or cannot be read.
+    """
+    files = []
+    for given in paths:
+        if not given.is_dir():
+            files.append(given)
+            continue
+        try:
+            inside = sorted(p for p in given.iterdir() if p.is_file() and p.name[0] != ".")
+        except OSError as error:
+            raise UserError(f"{given}: cannot be read: {error}") from error
+        results = Outputs(given)
+        photographs = [file for file in inside if not results.made(file)]
+        if not photographs:
+            raise UserError(f"{given}: holds no files" + " but this program's" * bool(inside))
+        files += photographs
+    return files
+
+
+def output_names(files):
+    """A name for each file: its stem; its whole name where stems meet; where those meet too, with
+    its number before."""
+    def counts():
+        # Some file systems do not tell "a" from "A".
+        return Counter(name.casefold() for name in names)
+
+    names = [file.stem for file in files]
+    for longer in (lambda k: files[k].name, lambda k: f"{k:05d}-{files[k].name}"):
+        count = counts()
+        names = [name if count[name.casefold()] == 1 else longer(k) for k, name in enumerate(names)]
+    # A number can meet the name of a file that looks numbered.
+    return names if max(counts().values()) == 1 else [
+        f"{k:05d}-{file.name}" for k, file in enumerate(files)]
+
+
+def run(args):
+    """0, or 1 where files were no images."""
+    weights, more = split_weights(args.weights)
+    images = [*more, *args.images]
+    if not images:
+        raise UsageError("name an image or a folder of images")
+    predictor = tested(args, weights).predictor
+    classes = classes_of(args, predictor)
+    files = image_files(images)
+    names = output_names(files)
+    outputs, page = Outputs(args.output), args.output / "index.html"
+    outputs.claim([path for name in names for path in _pictures(args.output, name)]
+                  + [page] * args.html, [*files, *files_of(weights)])
+    say_protocol(predictor.protocol)
+    agreement(args, weights, predictor, _readable(files))
+    failed = []
+    predictions = _predict(args, predictor, dict(zip(names, files)), classes, outputs, failed)
+    if args.html:
+        network = " + ".join(path.stem for path in files_of(weights))
+        note = write_viewer(
+            page, f"{len(files)} photographs, {network}", classes,
+            (ViewerImage(file.name, each.image, {network: each.labels},
+                         confidence={network: each.confidence}) for file, each in predictions),
+            [network], write=lambda path, fill: outputs.write({path: fill}))
+        print(f"the page is {page}" + f"; {note}" * bool(note))
+    for _ in predictions:
+        continue
+    if len(failed) < len(files):
+        print(f"{len(files) - len(failed)} x 3 pictures are in {args.output}")
+    if failed:
+        print(f"{len(failed)} of {len(files)} files could not be used", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _readable(files):
+    """The photographs that can be read, RGB."""
+    for file in files:
+        with contextlib.suppress(UserError):
+            yield np.ascontiguousarray(read_image(file, upright=True)[:, :, ::-1])
+
+
+def _predict(args, predictor, files, classes, outputs, failed):
+    """Write what the networks say of every {name: file}.
+
+    Yields:
+        (file, Prediction) for each; to the list `failed` go the files that cannot be used.
+    """
+    reading = deque()
+    with tqdm(total=len(files), desc="predict", unit="image") as bar:
+        def photographs():
+            for name, file in files.items():
+                try:
+                    image = read_image(file, upright=True)
+                    if has_alpha(file):
+                        tqdm.write(f"{file}: its transparency is dropped", file=sys.stderr)
+                except UserError as error:
+                    failed.append(file)
+                    tqdm.write(f"error: {printable(str(error))}", file=sys.stderr)
+                    bar.update()
+                    continue
+                reading.append((name, file))
+                yield np.ascontiguousarray(image[:, :, ::-1])
+
+        for prediction in predictor.many(photographs(), args.batch_size):
+            name, file = reading.popleft()
+            image, label = prediction.image, prediction.labels
+            outputs.write(dict(zip(_pictures(args.output, name), map(png_bytes, (
+                label, colourize(label, classes.palette_rgb), overlay(image, label, classes))))))
+            yield file, prediction
+            bar.update()
+
+
+def _pictures(folder, name):
+    return [folder / f"{name}.{kind}.png" for kind in ("label", "colour", "overlay")]

@@ -1,0 +1,157 @@
+"""What predict and evaluate share: the networks of --weights, and how they test."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import torch
+
+from pspnet_repro import precision as precisions
+from pspnet_repro.data.classes import KNOWN, known_classes, read_classes
+from pspnet_repro.defaults import MULTI_SCALE
+from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.evaluation.network_file import read_network
+from pspnet_repro.evaluation.predictor import Predictor
+from pspnet_repro.train import weights_digest
+
+_WEIGHTS = (".pt", ".pth", ".safetensors")
+
+
+def split_weights(values):
+    """(weights, images) of what follows --weights.
+
+    The first names weights, and so does each after it up to the first that is no pair and has no
+    ending of weights. NET.prototxt and W.caffemodel may also be two values.
+
+    Raises:
+        UsageError: a prototxt without a caffemodel.
+    """
+    weights, rest = [], list(values)
+    while rest and (not weights or isinstance(rest[0], tuple)
+                    or rest[0].suffix in (*_WEIGHTS, ".prototxt")):
+        value = rest.pop(0)
+        if not isinstance(value, tuple) and value.suffix == ".prototxt":
+            if not rest or isinstance(rest[0], tuple):
+                raise UsageError(f"--weights must name a caffemodel after {value}: "
+                                 f"{value},W.caffemodel")
+            value = value, rest.pop(0)
+        weights.append(value)
+    return weights, rest
+
+
+def files_of(weights):
+    """The paths that values of --weights name."""
+    return [path for each in weights for path in (each if isinstance(each, tuple) else (each,))]
+
+
+@dataclasses.dataclass
+class Tested:
+    """What is tested: `predictor`, and `digests`, of the weights of each of its networks."""
+
+    predictor: Predictor
+    digests: list
+
+
+def tested(args, weights, recipe=None) -> Tested:
+    """The Predictor that arguments ask for.
+
+    Args:
+        args: of a command with options.add_testing.
+        weights: of --weights.
+        recipe: of a benchmark that is tested on, whose base size comes before the weights'.
+    Raises:
+        UserError: the weights cannot be used, or arguments exclude each other.
+    """
+    if args.output is not None and args.output.exists() and not args.output.is_dir():
+        raise UsageError(f"--output must be a folder, got the file {args.output}")
+    if args.precision == "tf32" and args.device == "cpu":
+        raise UsageError("--precision tf32 needs --device cuda: only GPUs have TF32")
+    torch.set_num_threads(args.threads)
+    files = [read_network(each) for each in weights]
+    protocol = _protocol(args, files[0], recipe)
+    for file in files:
+        try:
+            file.net.check_crop(protocol.crop_size)
+        except ValueError as error:
+            raise UsageError(f"--crop-size: {error}") from error
+    digests = [weights_digest(file.net) for file in files]
+    predictor = Predictor(files, device=args.device, precision=args.precision, protocol=protocol,
+                          fused=not args.no_fusion)
+    return Tested(predictor, digests)
+
+
+def _protocol(args, file, recipe):
+    try:
+        protocol = dataclasses.replace(
+            file.protocol,
+            base_size=args.base_size or (recipe or file).base_size,
+            crop_size=args.crop_size or file.crop_size,
+            scales=MULTI_SCALE if args.multi_scale else (1.0,), flip=not args.no_flip,
+            align_corners=not args.half_pixel_logits, antialias=not args.no_antialias,
+            merge="probabilities" if args.average_probabilities else "logits",
+            plus_one=not args.no_plus_one, padding="centre" if args.centre_padding else "end",
+            whole_image=args.whole_image, stride=args.window_stride)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    # At a stride of 1 an image of 2049 pixels has millions of windows.
+    if args.window_stride and args.window_stride < protocol.crop_size // 32:
+        raise UsageError(f"--window-stride must be at least a 32nd of the crop, "
+                         f"{protocol.crop_size // 32}, got {args.window_stride}")
+    return protocol
+
+
+def say_protocol(protocol):
+    """Print how images are tested."""
+    every = "two thirds of it" if protocol.stride is None else f"{protocol.stride} pixels"
+    windows = ("whole images" if protocol.whole_image else
+               f"windows of {protocol.crop_size} every {every}")
+    print(f"long side {protocol.base_size} x scale{' + 1' * protocol.plus_one}, scales "
+          f"{', '.join(map(str, protocol.scales))}, {windows}, "
+          f"{'with' if protocol.flip else 'without'} the mirror image", file=sys.stderr)
+
+
+def agreement(args, weights, predictor, images_rgb):
+    """How far the networks are from themselves in float32 on the first image, printed.
+
+    Returns:
+        What precision.agreement says of the network that differs most; None for float32 and without
+        an image.
+    """
+    image = None if args.precision == "float32" else next(iter(images_rgb), None)
+    if image is None:
+        return None
+    exact = predictor if args.precision == "tf32" else Predictor(
+        list(weights), device=args.device, protocol=predictor.protocol, fused=not args.no_fusion)
+    measured = [precisions.agreement(net, same, args.precision, image, predictor.protocol,
+                                     args.batch_size)
+                for net, same in zip(predictor.networks, exact.networks, strict=True)]
+    worst = max(measured, key=lambda each: each["largest_error"])
+    print(f"{args.precision} against float32 on the first image: same class on "
+          f"{100 * worst['same_argmax']:.3f}% of the pixels, largest error "
+          f"{worst['largest_error']:.1e} of the largest logit ({worst['windows']} windows)")
+    return worst
+
+
+def given_classes(args, data=None):
+    """The Classes that --names or the data set names; None where neither does."""
+    if args.names is None:
+        return data.classes() if data is not None else None
+    return known_classes(str(args.names)) if str(args.names) in KNOWN else read_classes(args.names)
+
+
+def classes_of(args, predictor, data=None):
+    """The Classes of --names, of the data, or of the weights.
+
+    Raises:
+        UserError: the names are of another number of classes.
+    """
+    classes = given_classes(args, data) or predictor.classes
+    if len(classes.names) != len(predictor.names):
+        raise UserError(f"{args.names or data.name}: names {len(classes.names)} classes, but the "
+                        f"network has {len(predictor.names)}")
+    return classes
+
+
+def output_beside(weights, name) -> Path:
+    """A folder beside the first weights."""
+    return files_of(weights[:1])[-1].parent / name

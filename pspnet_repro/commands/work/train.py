@@ -1,0 +1,64 @@
+"""A training as its options ask for it."""
+
+import dataclasses
+import sys
+
+from pspnet_repro import distributed
+from pspnet_repro.commands.work.data import data_of
+from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation
+from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.train import TrainSettings, train
+
+AUGMENTATIONS = {"all": Augmentation(), "mirror-resize": Augmentation(rotation=0.0, blur=False),
+                 "none": NO_AUGMENTATION}
+
+
+def run(args):
+    if args.output.exists() and not args.output.is_dir():
+        raise UsageError(f"--output must be a folder, got the file {args.output}")
+    data = data_of(args)
+    recipe, known = data.recipe, data.classes()
+    classes = _number_of_classes(args, data, known)
+    data.check_classes(classes)
+    model = {"classes": classes, "depth": args.depth, "bins": args.bins, "pool": args.pool,
+             "reduce": False if args.no_reduce else None, "aux": not args.no_aux,
+             "stem": args.stem, "stem_width": args.stem_width, "width": args.width,
+             "stride_in": args.stride_in, "variance": args.variance, "blocks": args.blocks,
+             "arithmetic": args.arithmetic,
+             "head": "literal" if args.arithmetic == "original" else "factorized"}
+    model = {name: value for name, value in model.items() if value is not None}
+    augmentation = AUGMENTATIONS.get(args.augmentation, recipe.augmentation)
+    if args.padding is not None:
+        augmentation = dataclasses.replace(augmentation, padding=args.padding)
+    pairs = data.pairs(args.split)
+    if pairs[0].label is None:
+        raise UserError(f"--data: {data.name}, {args.split} has no labels to train on")
+    settings = TrainSettings(
+        model=model, data=data.name, list_sha256=data.digest(args.split),
+        zero_is_void=args.zero_is_void, crop_size=args.crop_size or recipe.crop_size,
+        batch_size=args.batch_size, iter_size=args.iter_size,
+        max_iter=args.max_iter or recipe.max_iter, base_lr=args.base_lr,
+        aux_weight=args.aux_weight, guidance=args.guidance,
+        augmentation=augmentation, seed=args.seed, threads=args.threads,
+        freeze_bn=args.freeze_bn, freeze_backbone=args.freeze_backbone)
+    facts = {"base_size": recipe.base_size}
+    if known is not None:
+        facts |= {"names": known.names, "palette_rgb": known.palette_rgb}
+    with distributed.join(args.timeout) as joined:
+        if joined.first and (args.output / "weights.pt").exists():
+            print("finished before", file=sys.stderr)
+        weights = train(settings, pairs, args.output, args.workers, device=args.device,
+                        initial_weights=args.initial_weights, facts=facts)
+    if joined.first:
+        print(weights)
+
+
+def _number_of_classes(args, data, known):
+    """The number of classes. Raises UsageError where it is not known, or is another."""
+    if known is None and args.classes is None:
+        raise UsageError(f"--classes must say how many classes {data.name} has: it is no known "
+                         f"benchmark and has no classes.txt")
+    if known is not None and args.classes not in (None, len(known.names)):
+        raise UsageError(f"--classes must be {len(known.names)}, the number of classes that "
+                         f"{data.name} has, got {args.classes}")
+    return args.classes or len(known.names)

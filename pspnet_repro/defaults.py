@@ -1,0 +1,11 @@
+"""Choices and numbers that the commands' help shows: nothing here is slow to import."""
+
+# Factors of the base size in a multi-scale test (the authors' evaluation scripts).
+MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+PRECISIONS = ("float32", "tf32", "bfloat16")
+BATCH_SIZE = 4  # windows a pass of the network
+MAX_SIDE = 2 ** 15  # pixels of a crop
+TIMEOUT_SECONDS = 600.0  # how long a process waits for another that does not answer
+PADDINGS = ("end", "centre")
+FREEZE_BN = ("backbone", "all")
+VARIANCES = ("biased", "unbiased", "torch")
