@@ -197,6 +197,22 @@ def test_a_benchmark_with_a_map(tmp_path):
     (tmp_path / "map.txt").write_text("99 3\n3 4\n")
     found = open_data(f"camvid={tmp_path / 'folders'}", label_map=tmp_path / "map.txt", ignore=(0,))
     assert read_pair(found.pairs("val")[0], 11)[1].tolist() == [[255, 10, 255], [3, 255, 4]]
+    # VOC's values mean themselves.
+    root = tmp_path / "voc"
+    put(root / "JPEGImages" / "a.jpg", GREY)
+    put(root / "SegmentationClass" / "a.png", [[0, 1, 20], [99, 0, 255]])
+    (root / "ImageSets" / "Segmentation").mkdir(parents=True)
+    (root / "ImageSets" / "Segmentation" / "val.txt").write_text("a\n")
+    found = open_data(f"voc2012={root}", label_map=tmp_path / "map.txt")
+    assert read_pair(found.pairs("val")[0], 21)[1].tolist() == [[0, 1, 20], [3, 0, 255]]
+
+
+def test_masks_of_0_and_255(data):
+    for name in "ab":
+        put(data / "labels" / f"{name}.png", [[0, 255, 0], [255, 0, 0]])
+    (data / "map.txt").write_text("0 0\n255 1\n")
+    found = open_data(str(data), label_map=data / "map.txt")
+    assert read_pair(found.pairs("train")[0], 2)[1].tolist() == [[0, 1, 0], [1, 0, 0]]
 
 
 TINY = ("--crop-size", "41", "--max-iter", "1", "--batch-size", "2", "--blocks", "1,1,1,1",

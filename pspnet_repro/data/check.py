@@ -175,7 +175,8 @@ def no_lesson(present, classes, table):
     return (f"class 0 is the only one, and other pixels are unlabelled ({unlabelled}): "
             + ("where 0 and 1 are the two classes, leave out --zero-is-void"
                if table == ZERO_IS_VOID else
-               "in masks of 0 and 255 write 1 in place of 255, for 2 classes"
+               "in masks of 0 and 255 write 1 in place of 255, for 2 classes; or give a "
+               "--label-map with the lines 0 0 and 255 1"
                if table == IDENTITY else "give other values the class 1"))
 
 

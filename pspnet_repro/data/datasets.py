@@ -60,7 +60,8 @@ class DataSet:
             return pairs
         if self.label_map.colours is not None:
             return [replace(pair, table=None, colours=self.label_map.colours) for pair in pairs]
-        table = self.label_map.over(pairs[0].table)
+        known = IDENTITY if self.layout is not None else None
+        table = self.label_map.over(pairs[0].table or known)
         return [replace(pair, table=table) for pair in pairs]
 
     def _pairs(self, split):
