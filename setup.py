@@ -60,15 +60,15 @@ def read_toolkit(nvcc):
     # A script's folder tells nothing; the nvcc that it calls names its own folders in a dry run.
     plan = ask(nvcc, "--dryrun", "-x", "cu", "-c", "/dev/null", "-o", "/dev/null")
     named = dict(re.findall(r"^#\$ (TOP|INCLUDES|LIBRARIES)=(.*)$", plan, re.MULTILINE))
-    homes = _folders([named.get("TOP", nvcc.parents[1]), nvcc.resolve().parents[1],
-                      nvcc.parents[1]])
+    homes = _folders([named.get("TOP", nvcc.parent.parent), nvcc.resolve().parent.parent,
+                      nvcc.parent.parent])
     homes = [home for home in homes if (home / "bin" / "nvcc").exists()]
     includes = _folders([*_values("-I", named.get("INCLUDES", "")),
                          *(home / "include" for home in homes)])
     headers = [folder for folder in includes if (folder / "cuda_runtime.h").is_file()]
     if not homes or not headers:
         raise Obstacle(f"the headers of {nvcc} are missing (no cuda_runtime.h in "
-                       f"{', '.join(map(str, includes)) or nvcc.parents[1]}): {WAYS_ON}")
+                       f"{', '.join(map(str, includes)) or nvcc.parent}): {WAYS_ON}")
     libraries = _folders([*_values("-L", named.get("LIBRARIES", "")),
                           *(home / name for home in homes for name in ("lib64", "lib"))])
     known = re.findall(r"compute_(\d+)(\d)\b", ask(nvcc, "--list-gpu-arch"))
@@ -77,8 +77,8 @@ def read_toolkit(nvcc):
 
 
 def _folders(paths):
-    """Normal paths, each once."""
-    return list(dict.fromkeys(Path(os.path.normpath(path)) for path in paths))
+    """Paths without links and dots, each once."""
+    return list(dict.fromkeys(Path(path).resolve() for path in paths))
 
 
 def _values(flag, words):

@@ -124,6 +124,17 @@ def test_nvcc_is_followed_to_its_toolkit(monkeypatch, tmp_path, make, folder):
     assert toolkit.headers == tmp_path / "cuda 13" / "include"
 
 
+def test_a_link_to_the_folder_of_nvcc_is_followed(monkeypatch, tmp_path):
+    """TOP is then .../link/bin/.., which is the folder above the link's target."""
+    nvcc = put_toolkit(tmp_path / "cuda")
+    nvcc.write_text(nvcc.read_text().replace(f"TOP={tmp_path}/cuda", f"TOP={tmp_path}/local"))
+    _link(tmp_path / "local" / "bin", tmp_path / "cuda" / "bin")
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "local"))
+    toolkit = setup.find_toolkit("13.0")
+    assert toolkit.home == tmp_path / "cuda"
+    assert toolkit.headers == tmp_path / "cuda" / "include"
+
+
 @pytest.mark.parametrize("broken", [
     lambda home: None,
     lambda home: put_toolkit(home, headers=None),
