@@ -342,6 +342,24 @@ def test_commands_report_mistakes(data, weights, capfd, words, code, sentence):
     assert got == code and sentence in error and "Traceback" not in error
 
 
+def test_predict_writes_a_page_of_all_photographs(data, weights, tmp_path, capfd):
+    (data / "broken.png").write_bytes(b"x")
+    names = [data / f"{k}.png" for k in range(3)]
+    code, said, error = run(capfd, "predict", *names, data / "broken.png", "--weights", weights,
+                            "-o", tmp_path / "out", "--html", *SIZES)
+    assert code == 1 and "1 of 4 files could not be used" in error
+    page = tmp_path / "out" / "index.html"
+    assert f"the page is {page}" in said and "3 x 3 pictures are in" in said
+    text = page.read_text(encoding="utf-8")
+    assert all(name.name in text for name in names) and "broken" not in text
+    assert len(list((tmp_path / "out").glob("*.overlay.png"))) == 3
+    page.write_text("mine")
+    code, _, error = run(capfd, "predict", names[0], "--weights", weights, "-o", tmp_path / "out",
+                         "--html", *SIZES)
+    assert code == 1 and f"{page}: was changed after this program wrote it" in error
+    assert page.read_text() == "mine"
+
+
 def test_names_of_benchmarks_are_at_hand(weights, tmp_path, capfd):
     checkpoint.save_model(weights, tiny_net(11))
     put(tmp_path / "a.png", photograph(40, 40))

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-import prototxt_import.__main__
 import pspnet_repro.__main__
-from experiments import run_table
+from experiments import demo, run_table
 from experiments.rows import BASELINE, FULL
 
 ROOT = Path(__file__).parents[1]
@@ -24,10 +23,10 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md",
 TASKS = ("predict", "train", "evaluate", "weights", "caffe-files", "tables", "fidelity", "speed",
          "gpu")
 # The commands of `pspnet`, and which program has each of them until `pspnet` itself is there.
-MAINS = {**dict.fromkeys(("predict", "evaluate", "train", "check-data"),
-                         pspnet_repro.__main__.main),
-         **dict.fromkeys(("convert", "export", "inspect", "run"), prototxt_import.__main__.main),
-         "table": lambda words: run_table.main(words[1:])}
+MAINS = {**dict.fromkeys(("predict", "evaluate", "train", "check-data", "make-lists", "convert",
+                          "export", "inspect", "run"), pspnet_repro.__main__.main),
+         "table": lambda words: run_table.main(words[1:]),
+         "demo": lambda words: demo.main(words[1:])}
 # Where a program of `pspnet` is started by another one.
 STARTED = re.compile(r"torchrun .*-m pspnet_repro ")
 
