@@ -77,22 +77,23 @@ def test_links_are_followed_once(tmp_path):
 
 
 @pytest.mark.parametrize("images, labels, words", [
-    (["a.jpg", "b.jpg"], ["a.png"], r"1 images have no label: .*b.jpg; a label must have its"),
-    (["a.jpg"], ["a.png", "b.png"], r"1 labels have no image: .*b.png; a label must have its"),
-    (["a.jpg", "b.jpg"], ["a.png", "c.png"], r"1 images have no .*b.jpg; 1 labels have no .*c.png"),
-    (["x/a.jpg"], ["y/a.png"], "1 images have no label: .*x/a.jpg; 1 labels have no image"),
-    (["1.jpg"], ["10.png"], "1 images have no label"),  # 0 is no word that a label adds
-    (["a.jpg"], ["ab.png"], "1 images have no label"),
-    (["a.jpg", "b.jpg"], ["a_L.png"], "1 images have no label: .*b.jpg"),
+    (["a.jpg", "b.jpg"], ["a.png"], r"1 images without a label: .*b.jpg; a label must have its"),
+    (["a.jpg"], ["a.png", "b.png"], r"1 labels without an image: .*b.png; a label must have its"),
+    (["a.jpg", "b.jpg"], ["a.png", "c.png"], r"1 images without .*b.jpg; 1 labels without .*c.png"),
+    (["x/a.jpg"], ["y/a.png"], "1 images without a label: .*x/a.jpg; 1 labels without an image"),
+    (["1.jpg"], ["10.png"], "1 images without a label"),  # 0 is no word that a label adds
+    (["a.jpg"], ["ab.png"], "1 images without a label"),
+    (["a.jpg", "b.jpg"], ["a_L.png"], "1 images without a label: .*b.jpg"),
     (["1.jpg", "2.jpg"], ["1_2.png", "2_1.png"], "several kinds of labels fit the images as well"),
     (["a.jpg"], ["a_color.png", "a_ids.png"],
      "several kinds of labels fit .* such as a_color.png, a_ids.png of a: move all but one kind"),
     ([f"{k}.jpg" for k in range(9)], ["0.png"],
-     r"8 images have no label: .*1.jpg, .*3.jpg \.\.\.;"),
+     r"8 images without .*1.jpg, .*3.jpg \.\.\.;"),
     (["a.jpg", "a.png"], ["a.png"], "images/a.png and a.jpg: two images of one name"),
     (["a.jpg"], ["a.png", "a.tif"], "labels/a.tif and a.png: two labels of one name"),
     ([], ["a.png"], r"images: holds no images \(.jpg .jpeg .png"),
-    (["a.jpg"], ["a.npy"], r"labels: holds no labels \(.png .bmp .tif .tiff .pgm\)")])
+    (["a.jpg"], [], r"labels: holds no labels \(.png .bmp .tif .tiff .pgm\)$"),
+    (["a.jpg"], ["a.npy", "b.jpg"], r"labels: holds no labels \(.*\), but files .jpg .npy: save")])
 def test_what_does_not_pair_is_refused(tmp_path, images, labels, words):
     with pytest.raises(UserError, match=words) as caught:
         pair_folders(*fill(tmp_path, images, labels))

@@ -13,7 +13,7 @@ from pspnet_repro.data.datasets import open_data, open_folders
 from pspnet_repro.data.label_map import LabelMap, read_label_map
 from pspnet_repro.data.labels import (IDENTITY, WRONG, ZERO_IS_VOID, LabelColour, LabelDepth,
                                       LabelFormat, read_label, read_label_file)
-from pspnet_repro.data.pairs import read_pair
+from pspnet_repro.data.pairs import list_digest, read_pair
 from pspnet_repro.errors import UsageError, UserError
 
 COLOURS = ((0, 0, 0, 255), (128, 0, 0, 0), (0, 128, 0, 1), (255, 255, 255, 1))
@@ -181,6 +181,7 @@ def test_what_a_map_says_is_part_of_the_digest(data):
         return open_data(str(data), **options).digest("train")
 
     plain, mapped = digest(), digest(label_map=data / "map.txt")
+    assert plain == list_digest(data / "train.txt")  # as before there were maps
     assert len({plain, mapped, digest(ignore=(0,)), digest(ignore=(8,)),
                 digest(label_map=data / "map.txt", ignore=(8,))}) == 5
     assert digest(ignore=(8, 0)) == digest(ignore=(0, 8, 8))

@@ -43,12 +43,12 @@ def pair_folders(images, labels, table=None):
     matches = {place: place for place in of_images if place in of_labels}
     if not matches:
         matches = _matches_with_added_words(of_images, of_labels, labels)
-    alone = [("images have no label", [of_images[place] for place in of_images
-                                       if place not in matches]),
-             ("labels have no image", [of_labels[place] for place in
-                                       sorted(of_labels.keys() - set(matches.values()))])]
+    alone = {"images without a label": [of_images[place] for place in of_images
+                                        if place not in matches],
+             "labels without an image": [of_labels[place] for place in
+                                         sorted(of_labels.keys() - set(matches.values()))]}
     wrong = "; ".join(f"{len(files)} {what}: {', '.join(map(str, files[:_SHOWN]))}"
-                      f"{' ...' * (len(files) > _SHOWN)}" for what, files in alone if files)
+                      f"{' ...' * (len(files) > _SHOWN)}" for what, files in alone.items() if files)
     if wrong:
         raise UserError(f"{images} and {labels}: {wrong}; a label must have its image's name and "
                         "subfolder (a/x.png of a/x.jpg), or all labels the same addition to it "
@@ -58,9 +58,10 @@ def pair_folders(images, labels, table=None):
 
 def _by_place(folder, endings, other, what):
     """{(subfolder, name without ending): path} of the files in a folder, sorted."""
-    files = {}
+    files, others = {}, set()
     for path in sorted(_files(folder, os.path.realpath(other))):
         if path.suffix.lower() not in endings:
+            others.add(path.suffix.lower())
             continue
         place = (path.parent.relative_to(folder), path.stem)
         if place in files:
@@ -68,7 +69,9 @@ def _by_place(folder, endings, other, what):
                             f"them away, or {_LISTS}")
         files[place] = path
     if not files:
-        raise UserError(f"{folder}: holds no {what} ({' '.join(endings)})")
+        kinds = " ".join(sorted(others - {""})[:9])
+        raise UserError(f"{folder}: holds no {what} ({' '.join(endings)})"
+                        + f", but files {kinds}: save them as one of these" * bool(kinds))
     return files
 
 
