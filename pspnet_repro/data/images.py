@@ -96,7 +96,8 @@ def stderr_lines():
             file.seek(0)
             said = file.read(2 ** 16)
             if b"\r" in said:
-                os.write(2, said)  # a progress bar's, from another thread
+                # A progress bar's, from another thread.
+                sys.stderr.write(said.decode(errors="replace"))
             else:
                 lines += said.decode(errors="replace").splitlines()
 
