@@ -239,13 +239,13 @@ def test_run_table_reports_a_failed_row(tiny, tmp_path):
         check=False)
     assert run.returncode == 1 and "Traceback" not in run.stderr
     assert run.stderr.strip().splitlines()[-1] == (
-        f"error: row baseline, seed 0: {tmp_path}/gone.png: no such image")
+        f"error: row baseline, seed 0: {tmp_path}/gone_label.png: no such label")
     # What the row wrote is kept; only what this call's process wrote is its failure.
     console, = (tmp_path / "runs").rglob(run_table.CONSOLE)
     training = SimpleNamespace(folder=console.parent, name="row x")
     end = console.stat().st_size
     assert str(run_table._failure(training, end, 1)) == "row x: exit 1"
-    assert "gone.png: no such image" in str(run_table._failure(training, 0, 1))
+    assert "gone_label.png: no such label" in str(run_table._failure(training, 0, 1))
     assert isinstance(run_table._failure(training, end, 2), UsageError)
     assert str(run_table._failure(training, 0, -9)).startswith("row x: killed by SIGKILL; the same")
 

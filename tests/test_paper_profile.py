@@ -40,7 +40,8 @@ def test_settings_are_the_papers(ade20k):
              "guidance": "eighth", "rate_in_momentum": True, "decay_bn": False}
     assert {name: getattr(settings, name) for name in facts} == facts
     assert dataclasses.asdict(settings.augmentation) == {
-        "scales": (0.5, 2.0), "rotation": 10.0, "blur": True, "mirror": True}
+        "scales": (0.5, 2.0), "rotation": 10.0, "blur": True, "mirror": True,
+        "padding": "end"}
     assert settings.model["classes"] == 150 and PAPER.base_size == 512
 
 

@@ -191,8 +191,8 @@ def test_files_of_this_program_are_known_where_others_are_wanted(tmp_path):
             convert_torch_resnet(path)
     write_caffemodel(tmp_path / "w.caffemodel", "net", {"a": ("X", [np.ones(2)])})
     (tmp_path / "net.prototxt").write_bytes(PROTOTXT)
-    with pytest.raises(UserError, match="b.pt: this is a PyTorch file: if it is a ResNet's, python "
-                                        "-m prototxt_import convert --backbone"):
+    with pytest.raises(UserError, match="b.pt: this is a PyTorch file: if it is a ResNet's, pspnet "
+                                        "convert --backbone"):
         read_caffemodel(tmp_path / "b.pt")
     with pytest.raises(UserError, match="b.pt: this is a PyTorch file: "):
         convert_backbone(tmp_path / "b.pt", tmp_path / "w.caffemodel")

@@ -176,7 +176,7 @@ def test_pictures_are_chosen_by_pixel_accuracy(folders, data):
 
 @pytest.mark.parametrize("damage, said", [
     (lambda path: path.unlink(), "no such"),
-    (lambda path: path.write_bytes(b"nothing"), "not an image"),
+    (lambda path: path.write_bytes(b"nothing"), "must be one channel of 8 bits, got no image"),
     (lambda path: cv2.imwrite(str(path), np.zeros((5, 6), np.uint8)), "size 5x6 differs from"),
     (lambda path: cv2.imwrite(str(path), np.full((scenes.SIZE,) * 2, 77, np.uint8)),
      "labels must be"),

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from pspnet_repro import distributed
 from pspnet_repro.commands.work.data import data_of
 from pspnet_repro.commands.work.testing import (agreement, classes_of, files_of, output_beside,
-                                                say_protocol, split_weights, tested)
+                                                read_networks, say_protocol, split_weights, tested)
 from pspnet_repro.data.images import read_image
 from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation.evaluate import evaluate
@@ -26,9 +26,10 @@ def run(args):
     weights, more = split_weights(args.weights)
     if more:
         raise UsageError(f"--weights names more than weights: {' '.join(map(str, more))}")
+    files = read_networks(args, weights)
     data = data_of(args)
     pairs = data.pairs(args.split)
-    what = tested(args, weights, data.recipe if data.layout else None)
+    what = tested(args, files, data.recipe if data.layout else None)
     predictor = what.predictor
     data.check_classes(len(predictor.names))
     classes = classes_of(args, predictor, data)

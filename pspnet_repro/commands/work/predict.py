@@ -7,8 +7,8 @@ from collections import Counter, deque
 import numpy as np
 from tqdm import tqdm
 
-from pspnet_repro.commands.work.testing import (agreement, classes_of, files_of, say_protocol,
-                                                split_weights, tested)
+from pspnet_repro.commands.work.testing import (agreement, classes_of, files_of, read_networks,
+                                                say_protocol, split_weights, tested)
 from pspnet_repro.data.images import has_alpha, read_image
 from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation.viewer import ViewerImage, write_viewer
@@ -62,7 +62,7 @@ def run(args):
     images = [*more, *args.images]
     if not images:
         raise UsageError("name an image or a folder of images")
-    predictor = tested(args, weights).predictor
+    predictor = tested(args, read_networks(args, weights)).predictor
     classes = classes_of(args, predictor)
     files = image_files(images)
     names = output_names(files)

@@ -52,13 +52,12 @@ class Tested:
     digests: list
 
 
-def tested(args, weights, recipe=None) -> Tested:
-    """The Predictor that arguments ask for.
+def read_networks(args, weights) -> list:
+    """The NetworkFile of each of `weights`.
 
     Args:
         args: of a command with options.add_testing.
         weights: of --weights.
-        recipe: of a benchmark that is tested on, whose base size comes before the weights'.
     Raises:
         UserError: the weights cannot be used, or arguments exclude each other.
     """
@@ -67,7 +66,19 @@ def tested(args, weights, recipe=None) -> Tested:
     if args.precision == "tf32" and args.device == "cpu":
         raise UsageError("--precision tf32 needs --device cuda: only GPUs have TF32")
     torch.set_num_threads(args.threads)
-    files = [read_network(each) for each in weights]
+    return [read_network(each) for each in weights]
+
+
+def tested(args, files, recipe=None) -> Tested:
+    """The Predictor that arguments ask for.
+
+    Args:
+        args: of a command with options.add_testing.
+        files: of read_networks.
+        recipe: of a benchmark that is tested on, whose base size comes before the weights'.
+    Raises:
+        UsageError: a crop that a network cannot take, or another setting of the test.
+    """
     protocol = _protocol(args, files[0], recipe)
     for file in files:
         try:
