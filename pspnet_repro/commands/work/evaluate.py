@@ -18,6 +18,7 @@ from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.record import CountsFile, claim_results
 from pspnet_repro.figures import confusion_png
 from pspnet_repro.outputs import Outputs
+from pspnet_repro.train import weights_digest
 from pspnet_repro.visualize import png_bytes
 
 
@@ -29,8 +30,8 @@ def run(args):
     files = read_networks(args, weights)
     data = data_of(args)
     pairs = data.pairs(args.split)
-    what = tested(args, files, data.recipe if data.layout else None)
-    predictor = what.predictor
+    digests = [weights_digest(file.net) for file in files]
+    predictor = tested(args, files, data.recipe if data.layout else None)
     data.check_classes(len(predictor.names))
     classes = classes_of(args, predictor, data)
     scales = "-multi-scale" if args.multi_scale else ""
@@ -39,7 +40,7 @@ def run(args):
                    else None)
     paths = {} if predictions is None else _prediction_paths(data, pairs, args.split, predictions)
     outputs = Outputs(output)
-    about = {"weights_sha256": what.digests[0] if len(weights) == 1 else what.digests,
+    about = {"weights_sha256": digests[0] if len(digests) == 1 else digests,
              "data": data.name, "split": args.split, "list_sha256": data.digest(args.split),
              "zero_is_void": args.zero_is_void, "predictions": predictions is not None,
              "protocol": dataclasses.asdict(predictor.protocol), "precision": args.precision,

@@ -62,7 +62,7 @@ def run(args):
     images = [*more, *args.images]
     if not images:
         raise UsageError("name an image or a folder of images")
-    predictor = tested(args, read_networks(args, weights)).predictor
+    predictor = tested(args, read_networks(args, weights))
     classes = classes_of(args, predictor)
     files = image_files(images)
     names = output_names(files)

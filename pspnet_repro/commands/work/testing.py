@@ -12,7 +12,6 @@ from pspnet_repro.defaults import MULTI_SCALE
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation.network_file import read_network
 from pspnet_repro.evaluation.predictor import Predictor
-from pspnet_repro.train import weights_digest
 
 _WEIGHTS = (".pt", ".pth", ".safetensors")
 
@@ -44,14 +43,6 @@ def files_of(weights):
     return [path for each in weights for path in (each if isinstance(each, tuple) else (each,))]
 
 
-@dataclasses.dataclass
-class Tested:
-    """What is tested: `predictor`, and `digests`, of the weights of each of its networks."""
-
-    predictor: Predictor
-    digests: list
-
-
 def read_networks(args, weights) -> list:
     """The NetworkFile of each of `weights`.
 
@@ -69,12 +60,12 @@ def read_networks(args, weights) -> list:
     return [read_network(each) for each in weights]
 
 
-def tested(args, files, recipe=None) -> Tested:
+def tested(args, files, recipe=None) -> Predictor:
     """The Predictor that arguments ask for.
 
     Args:
         args: of a command with options.add_testing.
-        files: of read_networks.
+        files: of read_networks; their networks become the Predictor's.
         recipe: of a benchmark that is tested on, whose base size comes before the weights'.
     Raises:
         UsageError: a crop that a network cannot take, or another setting of the test.
@@ -85,10 +76,8 @@ def tested(args, files, recipe=None) -> Tested:
             file.net.check_crop(protocol.crop_size)
         except ValueError as error:
             raise UsageError(f"--crop-size: {error}") from error
-    digests = [weights_digest(file.net) for file in files]
-    predictor = Predictor(files, device=args.device, precision=args.precision, protocol=protocol,
-                          fused=not args.no_fusion)
-    return Tested(predictor, digests)
+    return Predictor(files, device=args.device, precision=args.precision, protocol=protocol,
+                     fused=not args.no_fusion)
 
 
 def _protocol(args, file, recipe):
