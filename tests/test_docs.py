@@ -8,18 +8,15 @@ import io
 import json
 import re
 import shlex
-from pathlib import Path
 
 import pytest
+from doc_pages import PAGES, ROOT, command_lines, fences
 
 import pspnet_repro.__main__
 from experiments import demo, run_table
 from experiments.rows import BASELINE, FULL
 
-ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md",
-         *sorted((ROOT / "docs").glob("*.md"))]
 TASKS = ("predict", "train", "evaluate", "weights", "caffe-files", "tables", "fidelity", "speed",
          "gpu")
 # The commands of `pspnet`, and which program has each of them until `pspnet` itself is there.
@@ -58,18 +55,6 @@ def parse(monkeypatch, capsys):
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
     return parse_words
-
-
-def _fences(page, language):
-    """The texts of a page's code fences in a language."""
-    text = page.read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-
-
-def _command_lines(page):
-    """The lines of a page's shell fences, continued ones joined."""
-    return [line for fence in _fences(page, "sh")
-            for line in fence.replace("\\\n", " ").splitlines() if line.strip()]
 
 
 def _prose(page):
@@ -116,8 +101,10 @@ def test_fences_have_a_language(page):
 @pages
 def test_commands_in_fences_are_accepted(page, parse):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for line in _command_lines(page):
+    for line in command_lines(*fences(page, "sh")):
         words = shlex.split(STARTED.sub("pspnet ", line), comments=True)
+        if not words:
+            continue
         assert words[0] in ("pspnet", "make"), line
         if words[0] == "pspnet":
             parse(words[1:])
@@ -148,7 +135,7 @@ def test_options_in_the_text_exist():
 
 @pages
 def test_python_in_fences_imports_what_exists(page):
-    for fence in _fences(page, "python"):
+    for fence in fences(page, "python"):
         for node in ast.walk(ast.parse(fence)):
             if isinstance(node, ast.ImportFrom):
                 module = importlib.import_module(node.module)
