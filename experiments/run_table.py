@@ -30,6 +30,7 @@ from pspnet_repro import distributed
 from pspnet_repro.commands.options import path, processes, whole
 from pspnet_repro.errors import Interrupted, UsageError, UserError, check_printed, command
 from pspnet_repro.files import lock_folder
+from pspnet_repro.weights.source import weights_text
 
 
 CONSOLE = "console.txt"
@@ -77,7 +78,7 @@ def _start(training, missing, args, profile, data):
                "--profile", profile.name, f"--data={data}", f"--runs={training.folder.parent}",
                "--seed", str(training.seed), "--device", args.device,
                "--workers", str(args.workers)]
-    command += [f"--backbone={depth}={file}" for depth, file in args.backbone]
+    command += [f"--backbone={depth}={weights_text(file)}" for depth, file in args.backbone]
     # At its end: another call may be at work in this folder.
     with open(training.folder / CONSOLE, "ab") as console:
         start = console.tell()

@@ -12,18 +12,19 @@ import torch
 
 from experiments.rows import PROFILE_SCALES, TABLES
 from pspnet_repro import PSPNet
+from pspnet_repro.commands import options
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.benchmarks import LAYOUTS
 from pspnet_repro.data.datasets import DataSet
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import Protocol
-from pspnet_repro.files import file_sha256
 from pspnet_repro.initial_weights import model_with_structure
 from pspnet_repro.resnet import BLOCKS
 from pspnet_repro.train import TrainSettings
+from pspnet_repro.weights.source import weights_sha256
 
 ROWS = {row.name: row for table in TABLES.values() for row in table}
-_file_sha256 = functools.lru_cache(file_sha256)
+_weights_sha256 = functools.lru_cache(weights_sha256)
 
 
 def data_set(profile, data):
@@ -59,12 +60,12 @@ def row_depth(row):
 
 
 def parse_backbone(text):
-    """An argument type: "50=FILE" -> (50, Path)."""
+    """An argument type: "50=FILE" -> (50, Path); FILE may be NET.prototxt,W.caffemodel."""
     depth, _, file = text.partition("=")
     if depth not in map(str, BLOCKS) or not file:
         raise argparse.ArgumentTypeError(f"must be DEPTH=FILE with DEPTH of "
                                          f"{', '.join(map(str, BLOCKS))}, got {text!r}")
-    return int(depth), Path(file)
+    return int(depth), options.weights(file)
 
 
 def row_settings(row, profile, list_sha256, seed, backbones=None):
@@ -89,7 +90,7 @@ def row_settings(row, profile, list_sha256, seed, backbones=None):
     return TrainSettings(**{
         "data": profile.data, "list_sha256": list_sha256, "seed": seed,
         "zero_is_void": profile.zero_is_void, **train,
-        "initial_weights": weights and _file_sha256(weights),
+        "initial_weights": weights and _weights_sha256(weights),
         "model": model_with_structure(model, weights) if weights else model})
 
 

@@ -4,6 +4,7 @@
 from pspnet_repro import checkpoint
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.outputs import Outputs
+from pspnet_repro.weights.source import read_weights, weights_files, weights_name
 from prototxt_import.describe import map_size
 from prototxt_import.conversion.export import SOLVER, TRAIN_NET, export
 
@@ -14,9 +15,9 @@ def run(args):
     folder = args.output[0].parent
     paths = [*args.output, *((folder / TRAIN_NET, folder / SOLVER) if args.train else ())]
     outputs = Outputs()
-    outputs.claim(paths, [args.weights])
-    content = checkpoint.read_model_file(args.weights)
-    model = checkpoint.model_of(content, args.weights)
+    outputs.claim(paths, weights_files(args.weights))
+    content = read_weights(args.weights)
+    model = checkpoint.model_of(content, weights_name(args.weights))
     training = content.get("training", {})
     crop_size = args.crop_size
     if crop_size is None:

@@ -77,7 +77,7 @@ def save_model(path, model, **about):
 
 def model_bytes(path, model, **about):
     """What `save_model` writes."""
-    facts = {"kind": _kind(model), "settings": model.settings, **about}
+    facts = {"kind": kind_of(model), "settings": model.settings, **about}
     if Path(path).suffix != ".safetensors":
         return _saved({**facts, "weights": model.state_dict()})
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
@@ -96,7 +96,8 @@ def _sorted_metadata(data):
     return len(text).to_bytes(8, "little") + text + data[end:]
 
 
-def _kind(model):
+def kind_of(model):
+    """The kind of a PSPNet's or a ResNet's file: "pspnet" or "backbone"."""
     return "backbone" if isinstance(model, ResNet) else "pspnet"
 
 

@@ -2,9 +2,10 @@
 
 import torch
 
-from pspnet_repro.checkpoint import read_model_file, shape_differences, without_memory
+from pspnet_repro.checkpoint import shape_differences, without_memory
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.resnet import BLOCKS, stage_widths
+from pspnet_repro.weights.source import read_weights, weights_name
 
 # What a backbone's weights were made for: `model_with_structure` takes it from their file.
 _BACKBONE = ("stem", "stem_width", "widths", "blocks", "stride_in")
@@ -14,7 +15,7 @@ _PYRAMID = ("bins", "pool", "reduce")
 _DILATED = ("strides", "dilations", "pool_padding")
 
 
-def model_with_structure(model: dict, path) -> dict:
+def model_with_structure(model: dict, weights) -> dict:
     """Arguments of PSPNet with the structure that the weights of a file were made for.
 
     The structure is what decides about the result beside the weights: stem, widths, blocks and the
@@ -23,14 +24,14 @@ def model_with_structure(model: dict, path) -> dict:
 
     Args:
         model: keyword arguments of PSPNet that are asked for; None asks for nothing.
-        path: a file of checkpoint.save_model.
+        weights: a file of checkpoint.save_model, or a pair (prototxt, caffemodel).
     Returns:
         `model`, completed.
     Raises:
         UserError: no such file, another kind of file, or one whose settings make no network.
         UsageError: `model` asks for another structure than the file has.
     """
-    content = read_model_file(path)
+    content, path = read_weights(weights, whole=None), weights_name(weights)
     without_memory(content, path)
     settings = content["settings"]
     wanted = {name: value for name, value in model.items() if value is not None}
@@ -71,7 +72,7 @@ def _other_settings(model, settings, names):
 
 
 @torch.no_grad()
-def load_initial_weights(model, path):
+def load_initial_weights(model, weights):
     """Fill a PSPNet, or its backbone, with the weights of a file.
 
     A backbone file fills the backbone. A PSPNet's file fills every part (backbone, pyramid, head,
@@ -81,14 +82,14 @@ def load_initial_weights(model, path):
 
     Args:
         model: the PSPNet, filled in place.
-        path: a file of checkpoint.save_model.
+        weights: a file of checkpoint.save_model, or a pair (prototxt, caffemodel).
     Returns:
         Sentences that say what was loaded, what starts afresh and what of the file was left out.
     Raises:
         UserError: no such file, another kind of file, names or shapes that do not agree, or
             weights that are not finite.
     """
-    content = read_model_file(path)
+    content, path = read_weights(weights, whole=None), weights_name(weights)
     given, settings = content["weights"], content["settings"]
     if content["kind"] == "backbone":
         given = {f"backbone.{name}": tensor for name, tensor in given.items()}

@@ -21,7 +21,7 @@ from pspnet_repro.data.dataset import TrainingSequence, batches
 from pspnet_repro.data.labels import check_classes
 from pspnet_repro.defaults import TIMEOUT_SECONDS
 from pspnet_repro.errors import Interrupted, UsageError, UserError, first_line
-from pspnet_repro.files import file_sha256, lock_folder, write_bytes
+from pspnet_repro.files import lock_folder, write_bytes
 from pspnet_repro.freezing import check_frozen, freeze, learning
 from pspnet_repro.initial_weights import load_initial_weights, model_with_structure
 from pspnet_repro.loss import guided_loss
@@ -29,6 +29,7 @@ from pspnet_repro.pspnet import PSPNet
 from pspnet_repro.run_folder import (Curve, Log, StopRequest, check_ours,
                                      check_same_settings, cut_losses, restore, save_state)
 from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
+from pspnet_repro.weights.source import weights_sha256
 
 CHECKED_STEPS = 50  # on a GPU weights are found not to be finite after so many steps at most
 
@@ -54,7 +55,7 @@ class TrainSettings:
         augmentation: what is drawn for each image.
         seed: of initial weights, order, augmentation and dropout.
         threads: of the computation in each process; sums, and so bits, can depend on it.
-        initial_weights: SHA-256 of the file that the weights start from, set by `train`.
+        initial_weights: digest of what the weights start from, see weights_sha256; set by `train`.
         freeze_bn, freeze_backbone: what does not learn, see freezing.freeze.
     """
 
@@ -156,7 +157,7 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
         progress: show a progress bar.
         timeout_seconds: how long a process waits for another that does not answer.
         device: "cpu" or "cuda", see distributed.choose_device.
-        initial_weights: a file to start from, see `load_initial_weights`.
+        initial_weights: what to start from, see `load_initial_weights`.
         watch: (interval, function) for curve.jsonl, see run_folder.Curve; changes no result.
         before_weights: called by the first process after the last step, before weights.pt is
             there; not where it was there already.
@@ -172,7 +173,7 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
     output = Path(output)
     settings = dataclasses.replace(settings, **(
         {"initial_weights": None} if initial_weights is None else
-        {"initial_weights": file_sha256(initial_weights),
+        {"initial_weights": weights_sha256(initial_weights),
          "model": model_with_structure(settings.model, initial_weights)}))
     try:
         with distributed.join(timeout_seconds) as processes, contextlib.ExitStack() as held:

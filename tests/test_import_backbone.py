@@ -5,11 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from backbone_files import BLOCKS, WIDTHS, Classifier, torch_state
+from import_files import assert_same_network, small_network
 
 from pspnet_repro import PSPNet, checkpoint
 from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.errors import UserError
-from pspnet_repro.initial_weights import load_initial_weights
+from pspnet_repro.initial_weights import load_initial_weights, model_with_structure
 from pspnet_repro.resnet import ResNet
 from prototxt_import import (
     convert, convert_backbone, load_net, torch_resnet)
@@ -110,6 +111,35 @@ def test_backbone_command_and_training_weights(tmp_path, capsys):
     assert report[2:] == [
         "note: the file's network has strides (1, 2, 2, 2), this one (1, 2, 1, 1)",
         "note: the file's network has dilations (1, 1, 1, 1), this one (1, 1, 2, 4)"]
+
+
+@pytest.mark.parametrize("kind", ["backbone", "pspnet"])
+def test_weights_in_caffes_files_start_a_training_as_converted_ones_do(tmp_path, kind):
+    if kind == "backbone":
+        pair = Classifier().write(tmp_path)
+    else:
+        small_network(tmp_path)
+        pair = tmp_path / "net.prototxt", tmp_path / "w.caffemodel"
+    converted = tmp_path / "converted.safetensors"
+    words = ["--backbone"] if kind == "backbone" else []
+    assert main(["convert", *words, *map(str, pair), "-o", str(converted)]) == 0
+    settings = model_with_structure({"classes": 3}, converted)
+    assert model_with_structure({"classes": 3}, pair) == settings
+    nets = [PSPNet(**settings), PSPNet(**settings)]
+    for net, weights in zip(nets, (pair, converted)):
+        torch.manual_seed(0)
+        net.load_state_dict(PSPNet(**settings).state_dict())
+        load_initial_weights(net, weights)
+    assert_same_network(*nets)
+
+
+def test_export_takes_caffes_files(tmp_path, capsys):
+    net, text, _ = small_network(tmp_path)
+    out = tmp_path / "out.prototxt", tmp_path / "out.caffemodel"
+    pair = f"{tmp_path / 'net.prototxt'},{tmp_path / 'w.caffemodel'}"
+    assert main(["export", pair, "-o", *map(str, out)]) == 0
+    assert out[0].read_text() == text
+    assert_same_network(convert(*out), net)
 
 
 def torch_features(state, rgb, stem_only=False):

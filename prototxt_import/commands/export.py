@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pspnet_repro.commands.options import WEIGHTS, weights
+
 
 def add(commands):
     parser = commands.add_parser(
@@ -10,8 +12,7 @@ def add(commands):
                     "--train also a training net and its solver.",
         examples=("pspnet export RUN/weights.pt -o NET.prototxt W.caffemodel",
                   "pspnet export RUN/weights.pt -o NET.prototxt W.caffemodel --train"))
-    parser.add_argument("weights", type=Path, metavar="WEIGHTS",
-                        help="file of a training or of convert")
+    parser.add_argument("weights", type=weights, metavar="WEIGHTS", help=WEIGHTS)
     parser.add_argument("-o", "--output", type=Path, nargs=2, required=True,
                         metavar=("NET.prototxt", "W.caffemodel"), help="files to write")
     parser.add_argument("--crop-size", type=int, metavar="N",

@@ -64,8 +64,17 @@ def convert_backbone(prototxt, caffemodel):
 
 
 def convert_network(prototxt, caffemodel, whole=True):
-    """The Conversion of a PSPNet, or of the ResNet in a classification network."""
-    structure = Structure(Graph(prototxt), whole)
+    """The Conversion of a PSPNet, or of the ResNet in a classification network.
+
+    Args:
+        prototxt, caffemodel: see `convert`.
+        whole: True for a PSPNet, False for a ResNet, None for a ResNet where the network ends in a
+            classifier (InnerProduct), else a PSPNet.
+    """
+    graph = Graph(prototxt)
+    if whole is None:
+        whole = not any(node.kind == "InnerProduct" for node in graph.nodes)
+    structure = Structure(graph, whole)
     blobs = Blobs(caffemodel)
     settings = structure.settings
     arrays, rows = {}, []

@@ -1,7 +1,7 @@
 """pspnet train"""
 
 from pspnet_repro.commands.data_options import add_data
-from pspnet_repro.commands.options import (numbers, path, pixels, positive, processes,
+from pspnet_repro.commands.options import (numbers, path, pixels, positive, processes, weights,
                                            whole)
 from pspnet_repro.defaults import FREEZE_BN, PADDINGS, TIMEOUT_SECONDS, VARIANCES
 
@@ -40,8 +40,9 @@ def add(commands):
                      help="four numbers, for miniature networks; default: the depth's")
     net.add_argument("--stride-in", choices=("1x1", "3x3"),
                      help="convolution with the stride; default: as released for the depth")
-    net.add_argument("--initial-weights", type=path, metavar="FILE",
-                     help="start from the weights of a PSPNet or of a backbone; default: random")
+    net.add_argument("--initial-weights", type=weights, metavar="WEIGHTS",
+                     help="start from a PSPNet or a backbone: a file of a training or of convert, "
+                          "or NET.prototxt,W.caffemodel; default: random")
     net.add_argument("--variance", choices=VARIANCES, default="unbiased",
                      help="kind of variance in BN; default: %(default)s")
     net.add_argument("--arithmetic", choices=("torch", "original"), default="torch",

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pspnet_repro.checkpoint import crop_size_of, model_of, read_model_file
+from pspnet_repro.checkpoint import crop_size_of, model_of
 from pspnet_repro.data.benchmarks import LAYOUTS, Recipe
 from pspnet_repro.data.classes import (KNOWN, MAX_NAME, Classes, known_classes, numbered_classes)
 from pspnet_repro.defaults import MAX_SIDE
-from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation.protocol import Protocol
 from pspnet_repro.pspnet import PSPNet
+from pspnet_repro.weights.source import read_weights, weights_name
 
 # The released networks, by their number of classes: their files name none.
 _RELEASED = {150: "ade20k", 21: "voc2012", 19: "cityscapes"}
@@ -60,19 +61,8 @@ def read_network(weights) -> NetworkFile:
         UserError: a file cannot be read or holds no PSPNet.
         UsageError: a prototxt without a caffemodel.
     """
-    if isinstance(weights, (tuple, list)):
-        # Only here does this package need the importer: for networks in the original's files.
-        from prototxt_import.conversion.convert import convert_network
-        prototxt, caffemodel = map(Path, weights)
-        net, _, crop_size = convert_network(prototxt, caffemodel)
-        path, content = caffemodel, {"crop_size": crop_size}
-    else:
-        path = Path(weights)
-        if path.suffix == ".prototxt":
-            raise UsageError(f"weights must name a caffemodel beside {path}: "
-                             f"({path}, W.caffemodel)")
-        content = read_model_file(path)
-        net = model_of(content, path)
+    content, path = read_weights(weights), Path(weights_name(weights))
+    net = model_of(content, path)
     data = _data(content, net.classes)
     recipe = LAYOUTS[data].recipe if data in LAYOUTS else Recipe()
     return NetworkFile(path, net.eval(), _classes(content, net.classes, data, path),

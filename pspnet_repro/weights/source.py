@@ -1,0 +1,53 @@
+"""Weights as options and arguments name them: one file, or Caffe's pair (prototxt, caffemodel)."""
+
+import hashlib
+from pathlib import Path
+
+from pspnet_repro.checkpoint import kind_of, read_model_file
+from pspnet_repro.errors import UsageError
+from pspnet_repro.files import file_sha256
+
+
+def read_weights(weights, whole: bool | None = True) -> dict:
+    """The content of weights, as checkpoint.read_model_file gives it.
+
+    Args:
+        weights: path of a file of checkpoint.save_model, or a pair (prototxt, caffemodel), which is
+            converted.
+        whole: of a pair: True for a PSPNet, False for the backbone of a classification network,
+            None for the one that the prototxt describes.
+    Raises:
+        UserError: a file cannot be read, or holds another network.
+        UsageError: a prototxt without a caffemodel.
+    """
+    if isinstance(weights, (tuple, list)):
+        # Only here does this package need the importer: for networks in Caffe's files.
+        from prototxt_import.conversion.convert import convert_network
+        model, _, crop_size = convert_network(*map(Path, weights), whole=whole)
+        return {"kind": kind_of(model), "settings": model.settings, "weights": model.state_dict(),
+                "crop_size": crop_size}
+    if Path(weights).suffix == ".prototxt":
+        raise UsageError(f"weights must name a caffemodel beside {weights}: "
+                         f"{weights},W.caffemodel for a command, a pair of paths in Python")
+    return read_model_file(weights)
+
+
+def weights_name(weights) -> str:
+    """The file, or of a pair the caffemodel, that messages name."""
+    return str(weights[1] if isinstance(weights, (tuple, list)) else weights)
+
+
+def weights_files(weights) -> list:
+    """The Paths of the files."""
+    return list(map(Path, weights if isinstance(weights, (tuple, list)) else [weights]))
+
+
+def weights_text(weights) -> str:
+    """Weights as an option names them: "FILE" or "NET.prototxt,W.caffemodel"."""
+    return ",".join(map(str, weights_files(weights)))
+
+
+def weights_sha256(weights) -> str:
+    """SHA-256 of the file; of a pair that of both digests."""
+    first, *others = [file_sha256(path) for path in weights_files(weights)]
+    return hashlib.sha256((first + others[0]).encode()).hexdigest() if others else first
