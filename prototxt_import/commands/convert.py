@@ -5,17 +5,17 @@ from pathlib import Path
 
 def add(commands):
     parser = commands.add_parser(
-        "convert", help="original files into a file of weights",
-        description="Makes a file for evaluate, predict and train --initial-weights from a "
-                    "prototxt and a caffemodel. With --backbone the network is an ImageNet ResNet, "
-                    "whose classifier is left out.",
+        "convert", help="make a file of weights from Caffe's files or a torchvision ResNet",
+        description="Makes a file of weights from a prototxt and a caffemodel, for predict, "
+                    "evaluate, export and train --initial-weights. With --backbone the network is "
+                    "an ImageNet ResNet; its classifier is left out.",
         examples=("pspnet convert NET.prototxt W.caffemodel -o OUT.safetensors",
                   "pspnet convert --backbone resnet50.pth -o R50.safetensors"))
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE",
-                        help="NET.prototxt W.caffemodel; with --backbone also one file with the "
-                             "state dict of a torchvision ResNet")
+                        help="NET.prototxt and W.caffemodel; or, with --backbone, one file with "
+                             "the state dict of a torchvision ResNet")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT",
                         help="file to write: .safetensors, .pt or .pth")
     parser.add_argument("--backbone", action="store_true",
-                        help="the files are a classification ResNet: leave its classifier out")
+                        help="the network is a classification ResNet: leave its classifier out")
     parser.set_defaults(work="prototxt_import.convert_command")

@@ -5,10 +5,12 @@ from pathlib import Path
 
 def add(commands):
     parser = commands.add_parser(
-        "inspect", help="layers, shapes, parameters and multiply-adds of a prototxt",
+        "inspect", help="list layers, shapes, parameters and multiply-adds of a prototxt",
+        description="Lists the layers of any prototxt with their shapes, parameters and "
+                    "multiply-adds.",
         examples=("pspnet inspect NET.prototxt", "pspnet inspect NET.prototxt W.caffemodel"))
     parser.add_argument("prototxt", type=Path, help="a network")
-    parser.add_argument("caffemodel", type=Path, nargs="?", help="weights, to see that they fit")
+    parser.add_argument("caffemodel", type=Path, nargs="?", help="check that these weights fit")
     parser.add_argument("--phase", choices=("TRAIN", "TEST"), default="TEST",
-                        help="which layers are in")
+                        help="show the network of this phase")
     parser.set_defaults(work="prototxt_import.inspect")

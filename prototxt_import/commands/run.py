@@ -7,21 +7,23 @@ from pathlib import Path
 
 def add(commands):
     parser = commands.add_parser(
-        "run", help="send an image through any prototxt's network and write its blobs",
+        "run", help="run the network of any prototxt on an image and write its blobs",
+        description="Runs the network of any prototxt on an image, and writes its blobs or "
+                    "compares them with recorded values.",
         examples=("pspnet run NET.prototxt W.caffemodel IMAGE -o OUT.npz --blobs conv5_4,conv6",
                   "pspnet run NET.prototxt W.caffemodel --compare GOLDEN.npz"))
     parser.add_argument("prototxt", type=Path, help="a network")
     parser.add_argument("caffemodel", type=Path, help="its weights")
     parser.add_argument("image", type=Path, nargs="?",
-                        help="a picture, resized to the network's input; without one, the input in "
-                             "the file of --compare")
+                        help="resized to the network's input; default: the input in the file of "
+                             "--compare")
     parser.add_argument("-o", "--output", type=Path, help=".npz file to write blobs to")
-    parser.add_argument("--blobs", help="which blobs, with commas; default: the network's outputs")
+    parser.add_argument("--blobs", metavar="NAME,NAME",
+                        help="blobs to write; default: the network's outputs")
     parser.add_argument("--mean", type=_mean, default=(103.939, 116.779, 123.68), metavar="B,G,R",
-                        help="to be taken from the image")
+                        help="mean to subtract from the image")
     parser.add_argument("--compare", type=Path, metavar="GOLDEN",
-                        help=".npz file of the original's values: name the first blob that "
-                             "deviates")
+                        help=".npz file of recorded values: name the first blob that deviates")
     parser.add_argument("--tolerance", type=float, default=2e-4,
                         help="largest error over the blob's largest value")
     parser.set_defaults(work="prototxt_import.run")

@@ -18,25 +18,26 @@ def _label_values(text):
 def add_data(parser):
     """Which data set, and what its labels mean."""
     data = parser.add_argument_group(
-        "data", "Give --data, or --images and --labels. Names in lists may hold spaces where a tab "
-        "separates image and label.")
+        "data", "Give --data, or --images and --labels. In lists, separate image and label by a "
+        "tab if their names hold spaces.")
     data.add_argument("--data", type=filled, metavar="DATA",
                       help=f"NAME=DIR with NAME of {', '.join(KNOWN)}; or a folder with train.txt, "
                            "val.txt and perhaps classes.txt; or a list file with a line IMAGE "
-                           "LABEL for each pair. pspnet make-lists writes such lists")
+                           "LABEL for each pair. pspnet make-lists writes such folders")
     data.add_argument("--images", type=path, metavar="DIR",
-                      help="folder of images, all of one split")
+                      help="folder of images")
     data.add_argument("--labels", type=path, metavar="DIR",
-                      help="folder of their labels, of the same names and subfolders: a/x.png of "
-                           "a/x.jpg; or all with the same addition: x_L.png of x.jpg")
+                      help="folder of their labels, with the same names and subfolders: a/x.png "
+                           "for a/x.jpg; or with one ending added to all: x_L.png for x.jpg")
     data.add_argument("--data-root", type=path, metavar="DIR",
                       help="folder that the paths in lists start from; default: the lists' own")
     data.add_argument("--zero-is-void", action="store_true",
                       help="labels are 0 = void, k + 1 = class k (ADE20K); for lists and folders")
     data.add_argument("--label-map", type=path, metavar="FILE",
-                      help="text file that says what labels mean: lines VALUE CLASS, or RED GREEN "
-                           "BLUE CLASS for labels that are pictures. CLASS is a number from 0, or "
-                           "the word ignore. Values that it does not name mean what they do in the "
-                           "benchmark or with --zero-is-void; else all but 255 are refused")
+                      help="text file that says what labels mean, with lines VALUE CLASS, or RED "
+                           "GREEN BLUE CLASS for labels in colours. CLASS is a number from 0, or "
+                           "the word ignore. Other values keep their meaning in a benchmark or "
+                           "with --zero-is-void; otherwise all but 255 are refused")
     data.add_argument("--ignore", type=_label_values, default=(), metavar="VALUES",
-                      help="label values that are unlabelled, besides 255: 0,254")
+                      help="label values that mean unlabelled, besides 255; such as 0,254; "
+                           "default: none")

@@ -19,21 +19,23 @@ def add(commands):
     parser = commands.add_parser(
         "make-lists", help="write the lists of a data set from its folders",
         description="Pairs images and labels by their names and writes OUT/train.txt and "
-                    "OUT/val.txt, for --data OUT; paths in them start from OUT. Which images are "
-                    "for validation is drawn by a hash of seed and name, so it is the same on "
-                    "every machine. With --sbd it makes VOC 2012's train_aug, with "
-                    "--pascal-context PASCAL Context's labels of 59 classes: these need scipy.",
+                    "OUT/val.txt, for --data OUT. A hash of seed and name chooses the images for "
+                    "validation, so every machine chooses the same. --sbd makes VOC 2012's "
+                    "train_aug and --pascal-context makes PASCAL Context's labels of 59 classes; "
+                    "both need scipy.",
         examples=("pspnet make-lists IMAGES LABELS -o DATA --val 0.2",
                   "pspnet make-lists --sbd SBD --voc VOCdevkit -o DATA"))
     parser.add_argument("images", nargs="?", type=path, metavar="IMAGES", help="folder of images")
     parser.add_argument("labels", nargs="?", type=path, metavar="LABELS",
-                        help="folder of labels: a/x.png of a/x.jpg, or all with the same addition")
+                        help="folder of labels: a/x.png for a/x.jpg, or with one ending added to "
+                             "all: x_L.png for x.jpg")
     parser.add_argument("-o", "--output", required=True, type=path, metavar="OUT",
                         help="folder of the lists; only files of an earlier call are replaced")
     parser.add_argument("--val", type=_share, default=0.1, metavar="SHARE",
-                        help="share of the images for val.txt; 0: no val.txt; default: %(default)s")
+                        help="share of the images that go to val.txt; 0: no val.txt")
     parser.add_argument("--seed", type=int, default=0,
-                        help="of the draw; default: %(default)s")
+                        metavar="N",
+                        help="another seed chooses other images")
     made = parser.add_argument_group("labels in .mat files")
     made.add_argument("--sbd", type=path, metavar="DIR",
                       help="benchmark_RELEASE of SBD: makes OUT for --data voc2012=OUT --split "

@@ -6,7 +6,7 @@ from pathlib import Path
 from pspnet_repro.data.classes import KNOWN
 from pspnet_repro.defaults import BATCH_SIZE, MAX_SIDE, MULTI_SCALE, PRECISIONS
 
-WEIGHTS = "a file of a training or of convert, or NET.prototxt,W.caffemodel"
+WEIGHTS = "weights.pt of a training, a file of convert, or NET.prototxt,W.caffemodel"
 
 
 def numbers(text):
@@ -58,41 +58,50 @@ def weights(text):
 def add_testing(parser):
     """What tests which images how, and what ports do differently, each as a switch."""
     parser.add_argument("--weights", required=True, nargs="+", type=weights, metavar="WEIGHTS",
-                        help=f"{WEIGHTS}; the probabilities of several are averaged")
+                        help=f"{WEIGHTS}; with several, their probabilities are averaged")
     add_names(parser)
     protocol = parser.add_argument_group("protocol")
-    protocol.add_argument("--base-size", type=pixels, help="long side of the resized image, less "
-                          "1; default: the benchmark's, or that of the weights")
-    protocol.add_argument("--crop-size", type=pixels,
+    protocol.add_argument("--base-size", type=pixels, metavar="PIXELS",
+                          help="resize the image to a long side of this many pixels and one more; "
+                               "default: the benchmark's, or that of the weights")
+    protocol.add_argument("--crop-size", type=pixels, metavar="PIXELS",
                           help="side of the windows; default: that of the weights")
     protocol.add_argument("--multi-scale", action="store_true",
-                          help=f"average over scales {', '.join(map(str, MULTI_SCALE))}")
-    protocol.add_argument("--no-flip", action="store_true", help="without the mirror image")
-    ports = parser.add_argument_group("what ports do differently, to measure its cost")
+                          help=f"average over the scales {', '.join(map(str, MULTI_SCALE))}")
+    protocol.add_argument("--no-flip", action="store_true", help="leave the mirror image out")
+    ports = parser.add_argument_group(
+        "deviations of ports", "What other programs do differently; to measure what it costs.")
     ports.add_argument("--half-pixel-logits", action="store_true",
-                       help="upsample logits without aligned corners")
-    ports.add_argument("--no-antialias", action="store_true", help="resize without filtering")
+                       help="upsample logits with half-pixel centres, not aligned corners")
+    ports.add_argument("--no-antialias", action="store_true",
+                       help="resize images without the filter against aliasing")
     ports.add_argument("--average-probabilities", action="store_true",
-                       help="of an image and its mirror image, in place of the sum of logits")
-    ports.add_argument("--no-plus-one", action="store_true", help="long side of just --base-size")
-    ports.add_argument("--centre-padding", action="store_true", help="borders on all sides")
-    ports.add_argument("--whole-image", action="store_true", help="one pass without windows")
+                       help="average the probabilities of an image and its mirror image, not the "
+                            "logits")
+    ports.add_argument("--no-plus-one", action="store_true",
+                       help="resize to a long side of --base-size pixels, without one more")
+    ports.add_argument("--centre-padding", action="store_true",
+                       help="pad on all sides, not right and bottom")
+    ports.add_argument("--whole-image", action="store_true",
+                       help="one pass over the whole image, without windows")
     ports.add_argument("--window-stride", type=pixels, metavar="PIXELS",
-                       help="default: two thirds of the crop")
+                       help="from one window to the next; default: two thirds of the crop")
     speed = parser.add_argument_group("speed")
-    speed.add_argument("--batch-size", type=whole(1, 4096), default=BATCH_SIZE,
-                       help="windows a pass; as many mirror images go along")
+    speed.add_argument("--batch-size", type=whole(1, 4096), default=BATCH_SIZE, metavar="N",
+                       help="windows per pass of the network, each with its mirror image")
     speed.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
-                       help="cuda: one GPU a process")
+                       help="cuda: one GPU per process")
     speed.add_argument("--no-fusion", action="store_true",
-                       help="the network layer by layer, as it is trained: slower, other rounding")
+                       help="run the network layer by layer, as in training: slower, rounds "
+                            "otherwise")
     speed.add_argument("--precision", choices=PRECISIONS, default="float32",
-                       help="tf32 (GPUs) and bfloat16 are faster and less exact: how far from "
-                            "float32 is measured on the first image and printed")
-    speed.add_argument("--threads", type=processes, default=2, help="threads of the computation")
+                       help="tf32 (GPUs) and bfloat16 are faster and less exact; the difference "
+                            "from float32 is measured on the first image and printed")
+    speed.add_argument("--threads", type=processes, default=2, metavar="N",
+                       help="threads of the computation")
 
 
 def add_names(parser):
     parser.add_argument("--names", type=path, metavar="FILE",
-                        help="names and colours of the classes: RED GREEN BLUE NAME a line; or "
-                             f"one of {', '.join(KNOWN)}; default: those of the data")
+                        help="names and colours of the classes, a line RED GREEN BLUE NAME for each;"
+                             f" or one of {', '.join(KNOWN)}; default: those of the weights or data")

@@ -6,14 +6,14 @@ from pspnet_repro.commands.options import add_testing, path
 def add(commands):
     parser = commands.add_parser(
         "predict", help="label maps and pictures of photographs",
-        description="Writes for each image NAME.label.png (class indices), NAME.colour.png and "
-                    "NAME.overlay.png with a legend of the classes present. NAME is the file's "
-                    "without its ending; of files that would meet the whole name, and of those "
-                    "that still would, with a number before. Photographs are turned upright as "
-                    "their EXIF orientation says. Of 16 bits the upper 8 are used; files of 16 "
-                    "bits with no value above 4095 (12 bits or fewer), of floats and of 32-bit "
-                    "integers are refused: scale them to 0..255 first. Only files that an earlier "
-                    "call wrote are replaced, and of a folder they are left out.",
+        description="Writes three files for each image NAME.jpg: NAME.label.png (the class index "
+                    "of every pixel), NAME.colour.png (the colour of its class) and "
+                    "NAME.overlay.png (the image under these colours, with a legend). Images of "
+                    "the same NAME keep their ending in it. Photographs are turned upright as "
+                    "their EXIF orientation says. Images of 16 bits use the upper 8; images of "
+                    "floats, of 32 bits, or of 16 bits with no value above 4095 are refused: "
+                    "scale them to 0..255 first. Only files that an earlier call wrote are "
+                    "replaced, and they are never read as images.",
         examples=("pspnet predict PHOTO.jpg FOLDER --weights RUN/weights.pt -o OUT --html",
                   "pspnet predict PHOTO.jpg --weights NET.prototxt,W.caffemodel -o OUT"))
     parser.add_argument("images", nargs="*", type=path, metavar="IMAGE|DIR",
