@@ -287,7 +287,7 @@ def test_viewer_prints_every_picture(page):
     assert len(re.findall(rb"/Type\s*/Page\b(?!s)", page.pdf())) == 3
     page.evaluate("setOpacity(100)")
     page.call("Emulation.setEmulatedMedia", media="print")
-    assert not page.evaluate("document.querySelector('main').checkVisibility()")
+    assert not page.evaluate("document.querySelector('.board').checkVisibility()")
     shown = [page.evaluate(f"[...document.querySelectorAll({query!r})]"
                            ".filter(e => e.checkVisibility()).length")
              for query in (".sheet", ".sheet svg", ".thumbnail", ".legend .swatch")]

@@ -112,8 +112,7 @@ def write_report(tables, folders, profile, data, output):
         if number == "3":
             told += depth_blocks(results, profile)
     blocks = [*_opening(results, profile, bool(papers)), *summary, *told]
-    if papers:
-        blocks += picture_blocks(results, profile, Path(data))
+    blocks += picture_blocks(results, profile, Path(data))
     blocks += class_blocks(names, results, profile) + provenance_blocks(names, results)
     Outputs(output).write({
         output / "report.json": _results_text(tables, results, profile),
