@@ -6,6 +6,7 @@ import fcntl
 import itertools
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -133,6 +134,14 @@ class Page:
         self.call("Page.navigate", url="about:blank")
         self.call("Page.navigate", url=path.as_uri())
         self.wait(f"location.href === '{path.as_uri()}' && document.readyState === 'complete'")
+
+    def check_log(self):
+        """Assert that since `open` no script failed and nothing but the page was loaded."""
+        for event in self.log:
+            assert event.get("method") != "Runtime.exceptionThrown", event
+            assert event.get("params", {}).get("entry", {}).get("level") != "error", event
+            url = event.get("params", {}).get("request", {}).get("url", "data:")
+            assert re.match(r"data:|about:blank$|file://.*\.html$", url), url
 
     def key(self, key, modifier=None):
         """Press and release a key; printable ones give their text."""

@@ -28,11 +28,7 @@ def page(browser, tmp_path):
         return browser
 
     yield open_page
-    for event in browser.log:
-        assert event.get("method") != "Runtime.exceptionThrown", event
-        assert event.get("params", {}).get("entry", {}).get("level") != "error", event
-        url = event.get("params", {}).get("request", {}).get("url", "data:")
-        assert re.match(r"data:|about:blank$|file://.*/page\.html$", url), url
+    browser.check_log()
 
 
 def _stack(layer):

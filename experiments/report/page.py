@@ -10,6 +10,8 @@ from pspnet_repro.evaluation import viewer
 
 STYLE = viewer.STYLE + (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 
+WIDE = 10  # columns that small letters keep on a printed page
+
 
 def _anchor(text):
     return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
@@ -33,8 +35,9 @@ def _table_html(table):
         lines.append(f'<tr{mark}><th scope="row">{_breakable(head)}</th>{cells}</tr>')
     caption = escape(table.caption)
     names = min(28, 2 + max(len(head) for head, *_ in (table.heads, *table.rows)))
+    wide = ' class="wide"' * (len(table.heads) > WIDE)
     box = (f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}">'
-           f'<table style="--names:{names}ch"><caption><span>{caption}</span></caption>'
+           f'<table{wide} style="--names:{names}ch"><caption><span>{caption}</span></caption>'
            f"<thead><tr>{heads}</tr></thead><tbody>"
            + "\n".join(lines) + "</tbody></table></div>")
     return f"<details><summary>{caption}</summary>{box}</details>" if table.folded else box

@@ -65,9 +65,10 @@ class _Tests:
         image, label, predictions = self.read(number)
         size = scaled(*label.shape, SIDE)
         before, after = accuracies
+        told = [f"{name} {value:.1f}" for name, value in zip(predictions, accuracies)]
         return ViewerImage(
-            f"{self.name(number)}: pixel accuracy {before:.1f} to {after:.1f} "
-            f"({after - before:+.1f})", shrink(image[:, :, ::-1], size),
+            f"{self.name(number)}, pixel accuracy: {', '.join(told)} ({after - before:+.1f})",
+            shrink(image[:, :, ::-1], size),
             {name: nearest(prediction, size) for name, prediction in predictions.items()},
             nearest(label, size), iou=iou)
 
@@ -126,7 +127,8 @@ def picture_blocks(results, profile, data, progress=True):
     return [heading, Text(
         f"{after} labels more pixels right than {before} on {sum(g > 0 for g in gains.values())} "
         f"of {len(gains)} test images, and fewer on {sum(g < 0 for g in gains.values())} (seed "
-        f"{seed}). These are the images with the largest differences in pixel accuracy. IoU: of a "
-        "class over all test images."),
+        f"{seed}). Shown are the images with the largest gains and losses in pixel accuracy. In "
+        "report.html, point at a picture to read its classes; each IoU is that of the class over "
+        "all test images."),
         Pictures(Classes(tuple(profile.classes), tuple(profile.palette_rgb)), tuple(names),
                  galleries)]
