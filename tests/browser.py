@@ -18,6 +18,7 @@ OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--h
            "--disable-background-networking", "--disable-component-update", "--disable-sync",
            "--remote-debugging-pipe")
 MODIFIERS = {"Shift": 8}
+CODES = {"Tab": 9, "Enter": 13}  # of keys whose default action needs it
 
 
 def chromium():
@@ -148,7 +149,9 @@ class Page:
         text = {"text": key} if len(key) == 1 else {}
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key,
-                      modifiers=MODIFIERS.get(modifier, 0), **(text if kind == "keyDown" else {}))
+                      modifiers=MODIFIERS.get(modifier, 0),
+                      windowsVirtualKeyCode=CODES.get(key, 0),
+                      **(text if kind == "keyDown" else {}))
 
     def point_of(self, selector, across=0.5, down=0.5):
         """Coordinates in the window of a place in an element, scrolled into view."""

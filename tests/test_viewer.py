@@ -259,6 +259,25 @@ def test_viewer_text_is_readable(page, dark):
     assert len(ratios) > 30 and min(ratios)[0] >= 4.5
 
 
+def test_viewer_can_be_used_by_tab_alone(page):
+    """Every control can be reached, shows that it has the focus, and has a name."""
+    page = page(viewer_image(), viewer_image("b.jpg"))
+    page.click("#slider")
+    page.evaluate("globalThis.controls = [...document.querySelectorAll('button, input, #stage')]"
+                  ".filter(e => e.checkVisibility() && !e.disabled && e.tabIndex === 0)")
+    count = page.evaluate("controls.length")
+    reached = set()
+    for _ in range(count + 1):
+        page.key("Tab")
+        number, outline, name = page.evaluate(
+            "(e => [controls.indexOf(e), getComputedStyle(e).outlineWidth, e.ariaLabel "
+            "|| e.closest('label, button')?.textContent])(document.activeElement)")
+        if number >= 0:
+            reached.add(number)
+            assert outline == "3px" and name.strip()
+    assert count > 15 and reached == set(range(count))
+
+
 def test_viewer_shows_hostile_names_as_text(page):
     networks = [HOSTILE[1], HOSTILE[8]]
     images = [viewer_image(name, predictions=dict.fromkeys(networks, quarters(0, 1, 2, 3)),

@@ -1,6 +1,5 @@
 """The test images on which one row gains and loses most over another, as in Figure 6."""
 
-import numpy as np
 from tqdm import tqdm
 
 from experiments.report.document import Gallery, Heading, Pictures, Text
