@@ -119,7 +119,7 @@ def test_printed_tables_are_those_asked_for(folders, data, tmp_path, report):
     shown = [line for line in lines if line.startswith("| ResNet50 (")]
     assert sum("| - | - | - | - | - |" in line for line in shown) == 3
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "aux-0.6 labels more pixels right than no-aux on 3 of 3 test images" in text
+    assert "aux-0.6 against no-aux: more pixels are right on 3 of 3 test images" in text
 
 
 def test_same_results_give_the_same_bytes(folders, data, report, tmp_path):
@@ -160,8 +160,8 @@ def test_report_of_no_runs_says_so(data, tmp_path):
 def test_pictures_are_chosen_by_pixel_accuracy(folders, data):
     results = Results({name: folders[name] for name in (BASELINE, FULL)}, MINI)
     _, text, pictures = picture_blocks(results, MINI, data, progress=False)
-    assert "PSPNet labels more pixels right than baseline on 2 of 3 test images, and fewer on 1" in (
-        text.text)
+    assert text.text.startswith("PSPNet against baseline: more pixels are right on 2 of 3 test "
+                                "images, and fewer on 1 (seed 0).")
     assert pictures.networks == ("baseline", "PSPNet")
     gain, loss = (gallery.images for gallery in pictures.galleries)
     total = scenes.SIZE ** 2

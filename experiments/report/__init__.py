@@ -32,15 +32,15 @@ def _opening(results, profile, with_paper):
     if with_paper and profile.data != PAPER_DATA:
         blocks.append(Text(
             "The paper's figures are on ADE20K and ours are on other data, so the figures cannot "
-            "be compared. The order of the rows can: ranks and pairs are by mean IoU, among the "
-            "rows that were run."))
+            "be compared. The order of the rows can. Ranks, and the pairs counted for each row, "
+            "are by mean IoU, among the rows that were run."))
     blocks.append(Text(f"Differences from the paper's setting: {profile.differs}."))
     if with_paper:
         blocks.append(Text(
             "Rows have the paper's names. B1 and B1236: pyramids of one and of four levels; MAX "
             "and AVE: their pooling; DR: with fewer channels per level; AL: with the auxiliary "
             "loss, of weight α; DA: with data augmentation; PSP: with the pyramid; MS: tested at "
-            "several scales. The last column is the name that --rows takes."))
+            "several scales. The last column of a table is the name that --rows takes."))
     if with_paper and profile.contextual:
         blocks.append(Text(
             "Local is the mean IoU of the classes that a small neighbourhood shows. Contextual is "
@@ -118,7 +118,7 @@ def write_report(tables, folders, profile, data, output):
         labels = {row.name: row_label(number, row) for row in rows}
         names = names | labels | names  # a row keeps its first place and label
         if number == FIDELITY:
-            told += fidelity_blocks(results, profile) + curve_blocks("fidelity", labels, results)
+            told += fidelity_blocks(results, profile) + curve_blocks("Fidelity", labels, results)
             continue
         told += table_blocks(number, results, profile)
         told += curve_blocks(f"Table {number}", labels, results)

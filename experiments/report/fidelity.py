@@ -85,11 +85,11 @@ def _line(row, cost, results):
         cells += [spread.text() if spread else "-", cost[metric].text("+") if cost[metric] else "-",
                   cost[metric].interval_text() if cost[metric] else "-"]
     if not cost["mean_iou"] or cost["mean_iou"].deviation is None:
-        return (*cells, "-")
+        return (*cells, "-", row.name)
     if not any(value for metric in METRICS for value in cost[metric].values.values()):
-        return (*cells, "no effect")
+        return (*cells, "no effect", row.name)
     within = [words for metric, words in METRICS.items() if within_spread(cost[metric])]
-    return (*cells, ", ".join(within) or "none")
+    return (*cells, ", ".join(within) or "none", row.name)
 
 
 def fidelity_blocks(results, profile):
@@ -97,7 +97,8 @@ def fidelity_blocks(results, profile):
     seeds = results.seeds
     blocks = [Heading(2, "Cost of each deviation"),
               Text("Each row deviates from the authors' program in one thing. Its change is its "
-                   f"figure minus that of {FIRST.label}, in points. A negative change is a cost.")]
+                   f"figure minus that of {FIRST.label}, in points. A negative change is a cost. "
+                   "The last column is the name that --rows takes.")]
     if seeds > 1:
         blocks.append(Text(
             "Changes are taken seed by seed: mean ± sample deviation. A change that is not larger "
@@ -114,7 +115,7 @@ def fidelity_blocks(results, profile):
         return [*blocks, Text(f"{FIRST.label} was not run, so no cost is known.")]
     heads = ("Row", *(word for words in METRICS.values() for word in
                        (words, f"change in {words}", f"its {SHARE}% interval over images")),
-             "changes within the spread")
+             "changes within the spread", "row")
     drawn = {}
     for name, group in costs(results).items():
         if not any(row.name in results for row, _ in group):

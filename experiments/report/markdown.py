@@ -53,7 +53,7 @@ def _block_lines(block):
         case document.Text(text):
             return [text]
         case document.Table():
-            return [f"{block.caption}:", "", *table_lines(block)]
+            return [f"{block.caption}.", "", *table_lines(block)]
         case document.Chart(name, alt):
             return [f"![{alt}]({name}.png)"]
         case document.Pictures(_, networks, galleries):

@@ -119,12 +119,14 @@ def picture_blocks(results, profile, data, progress=True):
     gains = {number: after - before for number, (before, after) in accuracies.items()}
     iou = {name: results.runs[row][0]["iou"] for name, row in zip(names, rows)}
     galleries = tuple(
-        Gallery(f"report-{kind}", f"Largest {kind} of {after} over {before}",
+        Gallery(f"report-{kind}", title,
                 tuple(tests.picture(number, accuracies[number], iou) for number in chosen))
-        for kind, chosen in zip(("gain", "loss"), extremes(gains)))
+        for kind, title, chosen in zip(
+            ("gain", "loss"), (f"Largest gains of {after} over {before}",
+                               f"Largest losses of {after} against {before}"), extremes(gains)))
     seed = results.runs[rows[1]][0]["seed"]
     return [heading, Text(
-        f"{after} labels more pixels right than {before} on {sum(g > 0 for g in gains.values())} "
+        f"{after} against {before}: more pixels are right on {sum(g > 0 for g in gains.values())} "
         f"of {len(gains)} test images, and fewer on {sum(g < 0 for g in gains.values())} (seed "
         f"{seed}). Shown are the images with the largest gains and losses in pixel accuracy. In "
         "report.html, point at a picture to read its classes; each IoU is that of the class over "
