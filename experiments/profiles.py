@@ -72,9 +72,9 @@ _CAMVID = {
     "contextual": (), "base_size": 480, "alike": 10,
     "model": {"width": 0.5, "stem": "classic", "stem_width": 64}}
 _CAMVID_DIFFERS = (
-    "367 street photographs of 480x360, tested at that size, 11 classes; half-width ResNets with a "
-    "7x7 stem; initial weights of --backbone, meant to be open_nsfw's (which were trained without "
-    "the padding of the first pooling), random at depths without it; ")
+    "367 street photographs of 480x360 pixels, tested at that size; 11 classes; half-width ResNets "
+    "with a 7x7 stem; initial weights from --backbone, meant for open_nsfw (trained without padding "
+    "in the first pooling), and random at depths without it; ")
 
 PROFILES = {profile.name: profile for profile in (
     Profile(
@@ -89,40 +89,39 @@ PROFILES = {profile.name: profile for profile in (
                "augmentation": Augmentation(scales=None, rotation=0.0, blur=False)},
         base_size=scenes.SIZE - 1, rows_at_once=2, fidelity_scales=(1.0,),
         fidelity_note="Every scene is as large as the crop and is tested at its own size, because "
-                      "a window would cut off what decides, so resizing, padding and windows have "
-                      "nothing to do in the original's protocol. Without the + 1 every scene "
-                      "shrinks by a pixel and so is resampled: hatches, small and hardly unlike "
-                      "their ground, lose by far the most.",
-        differs="drawn scenes of 12 classes; random initial weights (the paper's are ImageNet's); "
-                "a 7x7 stem and narrow bottlenecks without dilation, at depth 50 one a stage, so "
-                "that its receptive field is less than half the crop; crop 185, 600 iterations of "
-                "batch 8; mirror only, because a resized crop can lose the part of the scene that "
-                "decides"),
+                      "a smaller window would cut off the part that decides. So resizing, padding "
+                      "and windows have no effect. Without the + 1 every scene shrinks by one "
+                      "pixel and is resampled; hatches, which are small and look like their "
+                      "ground, lose by far the most.",
+        differs="drawn scenes of 12 classes; random initial weights (the paper starts from "
+                "ImageNet); a 7x7 stem; narrow bottlenecks without dilation, one per stage at "
+                "depth 50, so that the receptive field is less than half the crop; crops of 185 "
+                "pixels; 600 steps of batch 8; mirror as the only augmentation, because a resized "
+                "crop can lose the part of the scene that decides"),
     Profile(
         **_CAMVID, name="camvid",
         train={"crop_size": 185, "batch_size": 8, "max_iter": 1900, "threads": 1},
         rows_at_once=2, fidelity_scales=(0.5, 1.0),
-        fidelity_note="Tested at two of the authors' six scales, 0.5 and 1, which take 1.2 times "
-                      "as long as one, not 8 times: at 0.5 images shrink and windows are padded, "
-                      "at 1 windows overlap.",
-        differs=_CAMVID_DIFFERS + "crop 185, 1900 iterations of batch 8"),
+        fidelity_note="Tests use two of the authors' six scales, to save time. At scale 0.5 images "
+                      "shrink and windows are padded; at scale 1 windows overlap.",
+        differs=_CAMVID_DIFFERS + "crops of 185 pixels; 1900 steps of batch 8"),
     Profile(
         **_CAMVID, name="camvid-281",
         train={"crop_size": 281, "batch_size": 8, "max_iter": 800, "threads": 1},
         rows_at_once=2, fidelity_scales=(0.5, 1.0),
-        fidelity_note="Crops of 281 are padded in 19 of 100 draws, those of 185 in one, so this "
-                      "profile shows what the padding of training costs. Tested at two of the "
-                      "authors' six scales, 0.5 and 1.",
-        differs=_CAMVID_DIFFERS + "crop 281, 800 iterations of batch 8"),
+        fidelity_note="Padding occurs in 19 of 100 crops of 281 pixels, but in 1 of 100 crops of "
+                      "185, so this profile shows the cost of padding in training. Tests use two "
+                      "of the authors' six scales, 0.5 and 1.",
+        differs=_CAMVID_DIFFERS + "crops of 281 pixels; 800 steps of batch 8"),
     Profile(  # 119 passes, as many as the paper's over ADE20K
         **_CAMVID, name="camvid-329", estimate=True,
         train={"crop_size": 329, "batch_size": 16, "max_iter": 2730},
-        differs=_CAMVID_DIFFERS + "crop 329, 2730 iterations of batch 16"),
+        differs=_CAMVID_DIFFERS + "crops of 329 pixels; 2730 steps of batch 16"),
     Profile(
         name="paper", data="ade20k", folder=_given, classes=ADE20K.names,
         palette_rgb=ADE20K.palette_rgb, contextual=(), model={},
         train={"crop_size": 473, "batch_size": 16, "max_iter": 150_000}, base_size=512,
         zero_is_void=True, estimate=True,
-        differs="random initial weights for depths without --backbone (the paper starts from "
-                "ImageNet); blocks of the 269-layer network as published for such a ResNet"),
+        differs="random initial weights at depths without --backbone (the paper starts from "
+                "ImageNet); the blocks of a published ResNet of 269 layers at depth 269"),
 )}

@@ -6,6 +6,7 @@ import fcntl
 import itertools
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -17,6 +18,7 @@ OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--h
            "--disable-background-networking", "--disable-component-update", "--disable-sync",
            "--remote-debugging-pipe")
 MODIFIERS = {"Shift": 8}
+CODES = {"Tab": 9, "Enter": 13}  # of keys whose default action needs it
 
 
 def chromium():
@@ -134,12 +136,22 @@ class Page:
         self.call("Page.navigate", url=path.as_uri())
         self.wait(f"location.href === '{path.as_uri()}' && document.readyState === 'complete'")
 
+    def check_log(self):
+        """Assert that since `open` no script failed and nothing but the page was loaded."""
+        for event in self.log:
+            assert event.get("method") != "Runtime.exceptionThrown", event
+            assert event.get("params", {}).get("entry", {}).get("level") != "error", event
+            url = event.get("params", {}).get("request", {}).get("url", "data:")
+            assert re.match(r"data:|about:blank$|file://.*\.html$", url), url
+
     def key(self, key, modifier=None):
         """Press and release a key; printable ones give their text."""
         text = {"text": key} if len(key) == 1 else {}
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key,
-                      modifiers=MODIFIERS.get(modifier, 0), **(text if kind == "keyDown" else {}))
+                      modifiers=MODIFIERS.get(modifier, 0),
+                      windowsVirtualKeyCode=CODES.get(key, 0),
+                      **(text if kind == "keyDown" else {}))
 
     def point_of(self, selector, across=0.5, down=0.5):
         """Coordinates in the window of a place in an element, scrolled into view."""

@@ -62,6 +62,12 @@ def write_predictions(test, data, wrong, profile=MINI):
     return matrix
 
 
+def write_tested(test, data, wrong):
+    """Predictions as write_predictions, and a result.json of their figures."""
+    matrix = write_predictions(test, data, wrong)
+    (test / "result.json").write_text(json.dumps(result(0, 0, 0) | figures(matrix)))
+
+
 def figures(matrix, profile=MINI):
     """What result.json holds of a ConfusionMatrix."""
     return {"mean_iou": matrix.mean_iou, "pixel_accuracy": matrix.pixel_accuracy,

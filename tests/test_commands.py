@@ -1,11 +1,15 @@
 """The commands evaluate and predict, from the command line to the files they write."""
 
+import base64
+import io
 import json
+import re
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_datasets import ade, put  # noqa: F401 (ade is a fixture)
 from test_sliding import photograph, tiny_net
 
@@ -358,6 +362,43 @@ def test_predict_writes_a_page_of_all_photographs(data, weights, tmp_path, capfd
                          "--html", *SIZES)
     assert code == 1 and f"{page}: was changed after this program wrote it" in error
     assert page.read_text() == "mine"
+
+
+def test_predict_compares_two_networks_in_its_page(data, weights, tmp_path, capfd):
+    (tmp_path / "new").mkdir()
+    other = tmp_path / "new" / "weights.pt"
+    net = tiny_net()
+    net.head.score.weight.data.neg_()
+    checkpoint.save_model(other, net)
+    call = ("predict", data / "0.png", "--weights", weights, "-o", tmp_path / "out", *SIZES)
+    assert run(capfd, *call, "--html", "--compare-with", other)[0] == 0
+    text = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    layers = re.findall(r'<figure data-layer="(\d)".*?<bdi>(.*?)</bdi>', text)
+    assert layers == [("0", "Photograph"), ("2", f"{tmp_path.name}/weights"), ("3", "new/weights")]
+    assert text.count("data-confidence=") == 2
+    maps = re.findall(r'<image class="labels".*?href="data:image/png;base64,(.*?)"', text)
+    for file, label in zip((weights, other), maps, strict=True):
+        (tmp_path / "alone").mkdir(exist_ok=True)
+        assert run(capfd, "predict", data / "0.png", "--weights", file, "-o", tmp_path / "alone",
+                   *SIZES)[0] == 0
+        shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(label))))
+        alone = cv2.imread(str(tmp_path / "alone" / "0.label.png"), cv2.IMREAD_UNCHANGED)
+        assert np.array_equal(shown, alone)
+
+
+@pytest.mark.parametrize("words, code, sentence", [
+    (("--compare-with", "{other}"), 2, "--compare-with shows a second network in the page: add "),
+    (("--compare-with", "{w}", "--html"), 2, "must name other weights than --weights, got "),
+    (("--compare-with", "{other}", "--html"), 1, "has 11 classes, must have 4 as the other")])
+def test_predict_refuses_networks_that_cannot_be_compared(data, weights, tmp_path, capfd, words,
+                                                          code, sentence):
+    other = tmp_path / "other.pt"
+    checkpoint.save_model(other, tiny_net(11))
+    words = [word.format(w=weights, other=other) for word in words]
+    got, _, error = run(capfd, "predict", data / "0.png", "--weights", weights, "-o",
+                        tmp_path / "out", *words, *SIZES)
+    assert got == code and sentence in error and "Traceback" not in error
+    assert not (tmp_path / "out").exists()
 
 
 def test_names_of_benchmarks_are_at_hand(weights, tmp_path, capfd):

@@ -97,7 +97,7 @@ def test_paper_table_tells_what_is_only_reported(tmp_path):
     # Table 5 is reported as a whole.
     _, fifth, note = table_blocks("5", Results({}, MINI), MINI)
     assert len(fifth.reported) == len(fifth.rows) == len(PAPER["5"])
-    assert note.text == "† reported by the paper; never run here."
+    assert note.text == "† The paper's figure; not run here."
 
 
 def test_class_means_split_by_context():
@@ -117,11 +117,12 @@ def test_orderings_that_hold_and_fail(tmp_path):
     assert first.ours.values == {0: pytest.approx(5), 1: pytest.approx(-1)}
     assert not found["pixel_accuracy", "no-aux", "aux-0.3"].holds
     text, failed, *_ = table_blocks("2", results, MINI)[2:]
-    assert ("mean IoU: 3 of 3 (2 in every seed); pixel accuracy: 2 of 3 (2 in every seed). Those "
-            "that do not hold:" in text.text)
+    assert text.text == (
+        "Pairs of rows in the paper's order: 3 of 3 (2 in every seed) by mean IoU; 2 of 3 (2 in "
+        "every seed) by pixel accuracy. The next table lists the pairs that are not in this order.")
     assert failed.rows == (("ResNet50 (without AL) < ResNet50 (with α = 0.3)", "pixel accuracy",
                             "+0.80", "-10.00 ± 0.00", "-", "0 of 2"),)
-    summary, = summary_blocks(["1", "2", "5"], results)
+    *_, summary = summary_blocks(["1", "2", "5"], results)
     assert summary.rows == (("Table 2", "3 of 3 (2 in every seed)", "2 of 3 (2 in every seed)"),)
 
 
@@ -130,7 +131,7 @@ def test_equal_figures_of_ours_do_not_hold_and_of_the_paper_are_no_ordering(tmp_
     only, = orderings("2", results)  # the paper's accuracies are both 77.87
     assert (only.metric, only.lower, only.higher) == ("mean_iou", "aux-0.9", "aux-0.3")
     assert not only.holds and only.seeds == 0
-    assert "One seed a row was run" in table_blocks("2", results, MINI)[2].text
+    assert "Each row has one seed" in table_blocks("2", results, MINI)[2].text
 
 
 def test_depth_scores_are_figure_5(tmp_path):
@@ -165,16 +166,17 @@ def test_costs_are_paired_by_seed_in_two_groups(tmp_path):
     blocks = fidelity_blocks(results, MINI)
     words = " ".join(b.text for b in blocks if hasattr(b, "text"))
     assert "Every scene is as large as the crop" in words
-    assert "with 3 seeds 23% of rows without any effect lie beyond theirs" in words
-    assert ("The largest cost beyond its spread is that of “no mirror image”: -2.00 ± 1.00 points "
-            "of mean IoU. Beyond their own spread: no mirror image (-2.00 ± 1.00)." in words)
+    assert "with 3 seeds, chance alone puts 23% of rows without any effect beyond it" in words
+    assert ("The largest cost beyond its spread: no mirror image, -2.00 ± 1.00 points of mean IoU. "
+            "Beyond their spread: no mirror image (-2.00 ± 1.00)." in words)
     assert "0 of 1" not in words
     table = next(b for b in blocks if hasattr(b, "rows"))
     assert table.rows[0] == ("the authors' program", "60.00 ± 10.00", "-", "-",
-                             "83.33 ± 5.77", "-", "-", "-")
-    assert table.rows[1] == ("logits grow by half-pixel centres", *"-------")
+                             "83.33 ± 5.77", "-", "-", "-", "authors")
+    assert table.rows[1] == ("logits grow by half-pixel centres", *"-------", "test-half-pixel")
     assert table.rows[-1] == ("no mirror image", "58.00 ± 9.54", "-2.00 ± 1.00", "-",
-                              "83.33 ± 5.77", "+0.00 ± 0.00", "-", "pixel accuracy")
+                              "83.33 ± 5.77", "+0.00 ± 0.00", "-", "pixel accuracy",
+                              "test-no-flip")
 
 
 @pytest.mark.parametrize("other, said", [
@@ -196,10 +198,10 @@ def test_deviations_without_any_effect_are_told_apart(tmp_path):
     words = " ".join(block.text for block in fidelity_blocks(results, MINI)
                      if hasattr(block, "text"))
     table = next(block for block in fidelity_blocks(results, MINI) if hasattr(block, "rows"))
-    assert [row[-1] for row in table.rows if row[0].startswith(("no m", "whole"))] == [
+    assert [row[-2] for row in table.rows if row[0].startswith(("no m", "whole"))] == [
         "no effect", "pixel accuracy"]
-    assert "Without any effect on mean IoU here: whole image instead of windows. The" in words
-    assert "no effect is shown for them" not in words
+    assert "No effect on mean IoU: whole image instead of windows. The" in words
+    assert "and show no effect" not in words
 
 
 def test_changes_within_and_beyond_their_spread_are_told_apart(tmp_path):
@@ -208,8 +210,8 @@ def test_changes_within_and_beyond_their_spread_are_told_apart(tmp_path):
         "test-no-flip": [(0.4, 0.5), (0.51, 0.5)], "test-whole": [(0.45, 0.5), (0.63, 0.5)]})
     words = " ".join(block.text for block in fidelity_blocks(results, MINI)
                      if hasattr(block, "text"))
-    assert ("1 of 2 changes in mean IoU are within their own spread over the seeds: no effect is "
-            "shown for them. Beyond their own spread: no mirror image (-9.50 ± 0.71).") in words
+    assert ("1 of 2 changes in mean IoU are within their spread over the seeds and show no effect. "
+            "Beyond their spread: no mirror image (-9.50 ± 0.71).") in words
 
 
 def test_costs_keep_the_order_of_the_rows(tmp_path):
@@ -223,7 +225,7 @@ def test_costs_keep_the_order_of_the_rows(tmp_path):
 def test_costs_without_the_first_row_are_not_claimed(tmp_path):
     blocks = fidelity_blocks(_results(tmp_path, {"test-no-flip": [(0.5, 0.5)]}),
                              MINI)
-    assert blocks[-1].text == "the authors' program was not run, so that no cost is known."
+    assert blocks[-1].text == "the authors' program was not run, so no cost is known."
 
 
 def test_number_text_has_no_sign_of_zero():

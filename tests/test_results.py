@@ -118,6 +118,14 @@ def test_what_follows_from_results_agrees_with_them(path):
             assert difference["mean"] == pytest.approx(np.mean([*difference["by_seed"].values()]))
 
 
+@pytest.mark.parametrize("path", FILES, ids=_name)
+def test_pages_are_small_and_show_their_pictures(path):
+    page = path.with_name("report.html")
+    assert page.stat().st_size < 1_500_000
+    if _name(path) not in BEFORE:
+        assert 'class="viewer"' in page.read_text(encoding="utf-8")
+
+
 def test_results_name_no_path_of_a_machine():
     for path in RESULTS.rglob("*"):
         if path.suffix in (".json", ".md", ".html"):

@@ -28,11 +28,7 @@ def page(browser, tmp_path):
         return browser
 
     yield open_page
-    for event in browser.log:
-        assert event.get("method") != "Runtime.exceptionThrown", event
-        assert event.get("params", {}).get("entry", {}).get("level") != "error", event
-        url = event.get("params", {}).get("request", {}).get("url", "data:")
-        assert re.match(r"data:|about:blank$|file://.*/page\.html$", url), url
+    browser.check_log()
 
 
 def _stack(layer):
@@ -263,6 +259,25 @@ def test_viewer_text_is_readable(page, dark):
     assert len(ratios) > 30 and min(ratios)[0] >= 4.5
 
 
+def test_viewer_can_be_used_by_tab_alone(page):
+    """Every control can be reached, shows that it has the focus, and has a name."""
+    page = page(viewer_image(), viewer_image("b.jpg"))
+    page.click("#slider")
+    page.evaluate("globalThis.controls = [...document.querySelectorAll('button, input, #stage')]"
+                  ".filter(e => e.checkVisibility() && !e.disabled && e.tabIndex === 0)")
+    count = page.evaluate("controls.length")
+    reached = set()
+    for _ in range(count + 1):
+        page.key("Tab")
+        number, outline, name = page.evaluate(
+            "(e => [controls.indexOf(e), getComputedStyle(e).outlineWidth, e.ariaLabel "
+            "|| e.closest('label, button')?.textContent])(document.activeElement)")
+        if number >= 0:
+            reached.add(number)
+            assert outline == "3px" and name.strip()
+    assert count > 15 and reached == set(range(count))
+
+
 def test_viewer_shows_hostile_names_as_text(page):
     networks = [HOSTILE[1], HOSTILE[8]]
     images = [viewer_image(name, predictions=dict.fromkeys(networks, quarters(0, 1, 2, 3)),
@@ -287,7 +302,7 @@ def test_viewer_prints_every_picture(page):
     assert len(re.findall(rb"/Type\s*/Page\b(?!s)", page.pdf())) == 3
     page.evaluate("setOpacity(100)")
     page.call("Emulation.setEmulatedMedia", media="print")
-    assert not page.evaluate("document.querySelector('main').checkVisibility()")
+    assert not page.evaluate("document.querySelector('.board').checkVisibility()")
     shown = [page.evaluate(f"[...document.querySelectorAll({query!r})]"
                            ".filter(e => e.checkVisibility()).length")
              for query in (".sheet", ".sheet svg", ".thumbnail", ".legend .swatch")]

@@ -21,19 +21,32 @@ def _opening(results, profile, with_paper):
     tests = {folder for folders in results.folders.values() for folder in folders}
     trainings = {folder.parent for folder in tests}
     seeds = sorted({run["seed"] for runs in results.runs.values() for run in runs})
-    text = (f"Rows: {len(results.runs)}; tests: {len(tests)}; trainings: {len(trainings)}; number "
-            f"of seeds: {len(seeds)} ({', '.join(map(str, seeds)) or 'none'}). Figures in percent; "
-            "differences in points of it. ")
+    text = (f"Rows: {len(results.runs)}. Trainings: {len(trainings)}. Tests: {len(tests)}. Number "
+            f"of seeds: {len(seeds)} ({', '.join(map(str, seeds)) or 'none'}). Figures are in "
+            "percent, differences in percentage points.")
     if len(seeds) > 1:
-        text += "± is the sample deviation over the seeds. "
-    title = "PSPNet's tables" if with_paper else "What each deviation from PSPNet's program costs"
-    blocks = [Heading(1, f"{title}, profile {profile.name}"), Text(text.strip())]
+        text += " ± is the sample deviation over the seeds."
+    title = ("Tables of the PSPNet paper" if with_paper
+             else "Cost of each deviation from the authors' program")
+    blocks = [Heading(1, f"{title}, profile {profile.name}"), Text(text)]
     if with_paper and profile.data != PAPER_DATA:
         blocks.append(Text(
-            "The paper's figures are on ADE20K, ours on other data, so figures cannot be compared. "
-            "The order of the rows can."))
-    return [*blocks, Text(f"What differs from the paper's setting in this profile: "
-                          f"{profile.differs}.")]
+            "The paper's figures are on ADE20K and ours are on other data, so the figures cannot "
+            "be compared. The order of the rows can. Ranks, and the pairs counted for each row, "
+            "are by mean IoU, among the rows that were run."))
+    blocks.append(Text(f"Differences from the paper's setting: {profile.differs}."))
+    if with_paper:
+        blocks.append(Text(
+            "Rows have the paper's names. B1 and B1236: pyramids of one and of four levels; MAX "
+            "and AVE: their pooling; DR: with fewer channels per level; AL: with the auxiliary "
+            "loss, of weight α; DA: with data augmentation; PSP: with the pyramid; MS: tested at "
+            "several scales. The last column of a table is the name that --rows takes."))
+    if with_paper and profile.contextual:
+        blocks.append(Text(
+            "Local is the mean IoU of the classes that a small neighbourhood shows. Contextual is "
+            "the mean IoU of the classes that need a view of the whole scene: a network that sees "
+            "too little confuses them in pairs."))
+    return blocks
 
 
 def _results_text(tables, results, profile):
@@ -105,15 +118,14 @@ def write_report(tables, folders, profile, data, output):
         labels = {row.name: row_label(number, row) for row in rows}
         names = names | labels | names  # a row keeps its first place and label
         if number == FIDELITY:
-            told += fidelity_blocks(results, profile) + curve_blocks("fidelity", labels, results)
+            told += fidelity_blocks(results, profile) + curve_blocks("Fidelity", labels, results)
             continue
         told += table_blocks(number, results, profile)
         told += curve_blocks(f"Table {number}", labels, results)
         if number == "3":
             told += depth_blocks(results, profile)
     blocks = [*_opening(results, profile, bool(papers)), *summary, *told]
-    if papers:
-        blocks += picture_blocks(results, profile, Path(data))
+    blocks += picture_blocks(results, profile, Path(data))
     blocks += class_blocks(names, results, profile) + provenance_blocks(names, results)
     Outputs(output).write({
         output / "report.json": _results_text(tables, results, profile),

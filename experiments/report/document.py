@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
+from pspnet_repro.data.classes import Classes
 
 
 @dataclass(frozen=True)
@@ -52,26 +52,24 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Strip:
-    """Pictures of one size, one beside another.
+class Gallery:
+    """Attributes: name, of its file; title; images, ViewerImages of which the name is a caption."""
 
-    Attributes:
-        caption: what they show.
-        titles: a text a picture.
-        pixels: (H, W, 3) uint8 RGB each; the first is a photograph, the others have few colours.
-        legend: (name, (red, green, blue)) of what the colours mean.
-    """
-
-    caption: str
-    titles: tuple
-    pixels: tuple[np.ndarray, ...]
-    legend: tuple
+    name: str
+    title: str
+    images: tuple
 
 
 @dataclass(frozen=True)
-class Gallery:
-    """Attributes: name, of its file; alt, what it shows; strips: Strips."""
+class Pictures:
+    """Photographs, their truth and the predictions of networks.
 
-    name: str
-    alt: str
-    strips: tuple
+    Attributes:
+        classes: data.classes.Classes.
+        networks: names, in order.
+        galleries: Galleries.
+    """
+
+    classes: Classes
+    networks: tuple
+    galleries: tuple

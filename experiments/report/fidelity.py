@@ -1,4 +1,4 @@
-"""What each deviation from the authors' program costs."""
+"""The cost of each deviation from the authors' program."""
 
 import math
 
@@ -11,7 +11,7 @@ from experiments.report.results import METRICS
 from experiments.rows import TABLES
 
 FIRST, *OTHERS = TABLES["fidelity"]
-RETESTED, RETRAINED = "The same network, tested otherwise", "Trained otherwise"
+RETESTED, RETRAINED = "Same training, different test", "Different training"
 
 
 def costs(results):
@@ -54,10 +54,10 @@ def chance_beyond(seeds):
 
 
 def _sentence(group):
-    """What the costs of a group amount to, [(Row, Spread of mean IoU)]."""
+    """The costs of a group, [(Row, Spread of mean IoU)], in words."""
     idle = [row.label for row, cost in group if not any(cost.values.values())]
     group = [(row, cost) for row, cost in group if any(cost.values.values())]
-    text = f"Without any effect on mean IoU here: {'; '.join(idle)}. " if idle else ""
+    text = f"No effect on mean IoU: {'; '.join(idle)}. " if idle else ""
     if not group:
         return text.strip()
     lower = [(row, cost) for row, cost in group if cost.mean < 0]
@@ -65,19 +65,17 @@ def _sentence(group):
     if beyond:
         row, cost = min(beyond, key=lambda item: item[1].mean)
         known = " beyond its spread" * (cost.deviation is not None)
-        text += (f"The largest cost{known} is that of \N{LEFT DOUBLE QUOTATION MARK}{row.label}"
-                 f"\N{RIGHT DOUBLE QUOTATION MARK}: {cost.text('+')} points of mean IoU.")
+        text += f"The largest cost{known}: {row.label}, {cost.text('+')} points of mean IoU."
     else:
         text += (f"No row falls below {FIRST.label} in mean IoU"
                  f"{' by more than its spread' if lower else ''}.")
     if any(cost.deviation is None for _, cost in group):
-        return text + " One seed was run, so that nothing is known of the spread."
+        return text + " One seed was run, so the spread is not known."
     outside = [f"{row.label} ({cost.text('+')})" for row, cost in group if not within_spread(cost)]
     if len(outside) < len(group):
         text += (f" {len(group) - len(outside)} of {len(group)}{' other' * bool(idle)} changes in "
-                 "mean IoU are within their own spread over the seeds: no effect is shown for "
-                 "them.")
-    return text + (f" Beyond their own spread: {'; '.join(outside)}." if outside else "")
+                 "mean IoU are within their spread over the seeds and show no effect.")
+    return text + (f" Beyond their spread: {'; '.join(outside)}." if outside else "")
 
 
 def _line(row, cost, results):
@@ -87,33 +85,37 @@ def _line(row, cost, results):
         cells += [spread.text() if spread else "-", cost[metric].text("+") if cost[metric] else "-",
                   cost[metric].interval_text() if cost[metric] else "-"]
     if not cost["mean_iou"] or cost["mean_iou"].deviation is None:
-        return (*cells, "-")
+        return (*cells, "-", row.name)
     if not any(value for metric in METRICS for value in cost[metric].values.values()):
-        return (*cells, "no effect")
+        return (*cells, "no effect", row.name)
     within = [words for metric, words in METRICS.items() if within_spread(cost[metric])]
-    return (*cells, ", ".join(within) or "none")
+    return (*cells, ", ".join(within) or "none", row.name)
 
 
 def fidelity_blocks(results, profile):
     """The table `fidelity` as parts of a report; a group none of whose rows was run is left out."""
     seeds = results.seeds
-    doubt = (f" One beyond it is a hint, no proof: with {seeds} seeds "
-             f"{100 * chance_beyond(seeds):.0f}% of rows without any effect lie beyond theirs."
-             if seeds > 1 else "")
-    blocks = [Heading(2, "Fidelity: what each deviation costs"),
-              Text("Each row deviates from the authors' program in one thing. Change: the row "
-                   f"minus {FIRST.label}, seed by seed, in points; mean ± sample deviation over "
-                   "the seeds. A negative change is what the deviation costs. A change no larger "
-                   f"than its deviation is called within the spread.{doubt} Over images: the "
-                   f"change in the middle {SHARE}% of {DRAWS} draws, {results.how_drawn}, of the "
-                   "test images; it says how much a change hangs on them, not on the seed.")]
+    blocks = [Heading(2, "Cost of each deviation"),
+              Text("Each row deviates from the authors' program in one thing. Its change is its "
+                   f"figure minus that of {FIRST.label}, in points. A negative change is a cost. "
+                   "The last column is the name that --rows takes.")]
+    if seeds > 1:
+        blocks.append(Text(
+            "Changes are taken seed by seed: mean ± sample deviation. A change that is not larger "
+            "than its deviation is within the spread and shows no effect. A change beyond the "
+            f"spread is a hint, not a proof: with {seeds} seeds, chance alone puts "
+            f"{100 * chance_beyond(seeds):.0f}% of rows without any effect beyond it."))
+    blocks.append(Text(
+        f"The interval over images is the middle {SHARE}% of the change when the test images are "
+        f"drawn {DRAWS} times {results.how_drawn}. It says how much a change depends on these "
+        "images, not on the seed."))
     if profile.fidelity_note:
         blocks.append(Text(profile.fidelity_note))
     if FIRST.name not in results:
-        return [*blocks, Text(f"{FIRST.label} was not run, so that no cost is known.")]
+        return [*blocks, Text(f"{FIRST.label} was not run, so no cost is known.")]
     heads = ("Row", *(word for words in METRICS.values() for word in
-                       (words, f"change in {words}", f"its {SHARE}% over images")),
-             "changes within the spread")
+                       (words, f"change in {words}", f"its {SHARE}% interval over images")),
+             "changes within the spread", "row")
     drawn = {}
     for name, group in costs(results).items():
         if not any(row.name in results for row, _ in group):

@@ -4,7 +4,8 @@ import numpy as np
 
 from experiments.report import document
 from experiments.report.charts import chart_png
-from pspnet_repro.visualize import legend, png_bytes, side_by_side
+from pspnet_repro.visualize import (UNLABELLED_RGB, colourize, legend, png_bytes,
+                                    side_by_side)
 
 
 def _cell(text):
@@ -18,15 +19,31 @@ def table_lines(table):
     return [lines[0], "|---|" + "---:|" * (len(table.heads) - 1), *lines[1:]]
 
 
-def _gallery_pixels(gallery):
-    """All strips of a gallery, one below the other, then one legend: (H, W, 3) uint8 RGB."""
-    strips = [side_by_side(strip.pixels, strip.titles) for strip in gallery.strips]
-    colours = dict(item for strip in gallery.strips for item in strip.legend)
+def _gallery_pixels(gallery, pictures):
+    """All images of a gallery, one below the other, then one legend: (H, W, 3) uint8 RGB."""
+    names, palette = pictures.classes.names, pictures.classes.palette_rgb
+    strips, counts = [], np.zeros(256, int)
+    for image in gallery.images:
+        maps = [image.truth, *(image.predictions[name] for name in pictures.networks)]
+        counts += np.bincount(np.concatenate([m.ravel() for m in maps]), minlength=256)
+        strips.append(side_by_side([image.image_rgb, *(colourize(m, palette) for m in maps)],
+                                   ["image", "truth", *pictures.networks]))
+    present = [k for k in np.argsort(-counts[:len(names)], kind="stable") if counts[k]]
+    colours = [(names[k], palette[k]) for k in present]
+    colours += [("unlabelled", UNLABELLED_RGB)] * bool(counts[len(names):].any())
     width = max(strip.shape[1] for strip in strips)
-    strips.append(legend(list(colours), list(colours.values()), width))
+    strips.append(legend(*zip(*colours), width))
     return np.concatenate([
         np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0)), constant_values=255)
         for strip in strips])
+
+
+def _gallery_lines(gallery, networks):
+    if not gallery.images:
+        return [f"### {gallery.title}", "", "No image."]
+    return [f"### {gallery.title}", "",
+            f"![Image, truth, {' and '.join(networks)}]({gallery.name}.png)", "",
+            *(f"{number}. {image.name}" for number, image in enumerate(gallery.images, 1))]
 
 
 def _block_lines(block):
@@ -36,12 +53,12 @@ def _block_lines(block):
         case document.Text(text):
             return [text]
         case document.Table():
-            return [f"{block.caption}:", "", *table_lines(block)]
+            return [f"{block.caption}.", "", *table_lines(block)]
         case document.Chart(name, alt):
             return [f"![{alt}]({name}.png)"]
-        case document.Gallery(name, alt, strips):
-            return [f"![{alt}]({name}.png)", "", *(f"{number}. {strip.caption}"
-                                                   for number, strip in enumerate(strips, 1))]
+        case document.Pictures(_, networks, galleries):
+            return [line for gallery in galleries
+                    for line in (*_gallery_lines(gallery, networks), "")][:-1]
         case _:
             raise TypeError(f"no part of a report: {type(block).__name__}")
 
@@ -60,6 +77,8 @@ def markdown_files(blocks, path):
         match block:
             case document.Chart(name):
                 files[path.parent / f"{name}.png"] = chart_png(block)
-            case document.Gallery(name):
-                files[path.parent / f"{name}.png"] = png_bytes(_gallery_pixels(block))
+            case document.Pictures(_, _, galleries):
+                files |= {path.parent / f"{gallery.name}.png":
+                          png_bytes(_gallery_pixels(gallery, block))
+                          for gallery in galleries if gallery.images}
     return files

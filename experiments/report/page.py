@@ -1,18 +1,16 @@
 """A report as one HTML page that needs nothing else."""
 
-import base64
-import io
 import itertools
 from html import escape
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from experiments.report import document
 from experiments.report.charts import chart_svg
+from pspnet_repro.evaluation import viewer
 
-STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+STYLE = viewer.STYLE + (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+
+WIDE = 10  # columns that small letters keep on a printed page
 
 
 def _anchor(text):
@@ -37,8 +35,9 @@ def _table_html(table):
         lines.append(f'<tr{mark}><th scope="row">{_breakable(head)}</th>{cells}</tr>')
     caption = escape(table.caption)
     names = min(28, 2 + max(len(head) for head, *_ in (table.heads, *table.rows)))
+    wide = ' class="wide"' * (len(table.heads) > WIDE)
     box = (f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}">'
-           f'<table style="--names:{names}ch"><caption><span>{caption}</span></caption>'
+           f'<table{wide} style="--names:{names}ch"><caption><span>{caption}</span></caption>'
            f"<thead><tr>{heads}</tr></thead><tbody>"
            + "\n".join(lines) + "</tbody></table></div>")
     return f"<details><summary>{caption}</summary>{box}</details>" if table.folded else box
@@ -49,31 +48,9 @@ def _chart_html(chart):
             "</figure>")
 
 
-def _picture_html(pixels, title, photograph):
-    height, width = pixels.shape[:2]
-    buffer, picture = io.BytesIO(), Image.fromarray(pixels)
-    if photograph:
-        picture.save(buffer, "JPEG", quality=85)
-    else:
-        colours, index = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
-        picture = Image.fromarray(index.reshape(height, width).astype(np.uint8))
-        picture.putpalette(colours.tobytes())
-        picture.save(buffer, "PNG", optimize=True)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    kind = "jpeg" if photograph else "png"
-    return (f'<figure><img alt="{escape(title)}" width="{width}" height="{height}" '
-            f'src="data:image/{kind};base64,{data}"><figcaption>{escape(title)}</figcaption>'
-            "</figure>")
-
-
-def _strip_html(strip):
-    pictures = "".join(
-        _picture_html(pixels, title, photograph=number == 0)
-        for number, (pixels, title) in enumerate(zip(strip.pixels, strip.titles, strict=True)))
-    legend = "".join(f'<li><span style="background:rgb{tuple(map(int, colour))}"></span>'
-                     f"{escape(name)}</li>" for name, colour in strip.legend)
-    return (f'<section class="strip"><p>{escape(strip.caption)}</p>'
-            f'<div class="tiles">{pictures}</div><ul class="legend">{legend}</ul></section>')
+def _pictures_html(pictures):
+    images = [image for gallery in pictures.galleries for image in gallery.images]
+    return viewer.viewer_html(pictures.classes, images, pictures.networks, 3) if images else ""
 
 
 def _block_html(block):
@@ -86,9 +63,8 @@ def _block_html(block):
             return _table_html(block)
         case document.Chart():
             return _chart_html(block)
-        case document.Gallery(_, alt, strips):
-            return (f'<div role="group" aria-label="{escape(alt)}">'
-                    + "\n".join(map(_strip_html, strips)) + "</div>")
+        case document.Pictures():
+            return _pictures_html(block)
         case _:
             raise TypeError(f"no part of a report: {type(block).__name__}")
 
@@ -104,10 +80,13 @@ def page_text(blocks):
         html = "\n".join(map(_block_html, group))
         body.append(f'<div class="charts">{html}</div>' if charts else html)
     main = "\n".join(body)
+    script = f"\n<script>\n{viewer.SCRIPT}</script>" * ('class="viewer"' in main)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:;
+ style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{escape(title.text)}</title>
@@ -118,7 +97,7 @@ def page_text(blocks):
 <header>{_block_html(title)}<nav aria-label="Contents"><ul>{contents}</ul></nav></header>
 <main>
 {main}
-</main>
+</main>{script}
 </body>
 </html>
 """

@@ -1,26 +1,27 @@
-"""The validation images on which the full row gains and loses most, as in Figure 6."""
+"""The test images on which one row gains and loses most over another, as in Figure 6."""
 
-import cv2
-import numpy as np
 from tqdm import tqdm
 
-from experiments.report.document import Gallery, Heading, Strip, Text
-from experiments.rows import BASELINE, FULL
+from experiments.report.document import Gallery, Heading, Pictures, Text
+from experiments.rows import BASELINE, FULL, TABLES
 from experiments.run_row import prediction_name
 from experiments.runs import labelled_pairs
+from pspnet_repro.data.classes import Classes
 from pspnet_repro.data.labels import read_label
 from pspnet_repro.data.pairs import read_pair
 from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation.metrics import ConfusionMatrix
-from pspnet_repro.visualize import UNLABELLED_RGB, colourize
+from pspnet_repro.evaluation.viewer import ViewerImage
+from pspnet_repro.evaluation.viewer.encode import nearest, scaled, shrink
 
-PICTURES = 4
-WIDTH = 360  # pixels, of the widest picture
-SIDES = ("baseline", "PSPNet")
+PICTURES = 4  # of each kind
+SIDE = 360  # pixels, of the longest picture
+NAMES = {BASELINE: "baseline", FULL: "PSPNet"}
+AUTHORS = TABLES["fidelity"][0].name
 
 
-class _Pictures:
-    """The validation images of a profile with the predictions of two tests."""
+class _Tests:
+    """The test images of a profile with the predictions of two tests, {name: folder}."""
 
     def __init__(self, folders, profile, data):
         self._folders, self._profile = folders, profile
@@ -33,13 +34,13 @@ class _Pictures:
         return self._pairs[number].image.name
 
     def read(self, number):
-        """Image (H, W, 3) BGR, label (H, W), predictions: (H, W) each."""
+        """Image (H, W, 3) BGR, label (H, W), predictions: {name: (H, W)}."""
         pair, count = self._pairs[number], len(self._profile.classes)
         image, label = read_pair(pair, count, self._profile.zero_is_void)
-        paths = [folder / "predictions" / prediction_name(number, pair)
-                 for folder in self._folders]
-        predictions = [read_label(path, count) for path in paths]
-        for path, prediction in zip(paths, predictions):
+        predictions = {}
+        for name, folder in self._folders.items():
+            path = folder / "predictions" / prediction_name(number, pair)
+            prediction = predictions[name] = read_label(path, count)
             if prediction.shape != label.shape:
                 raise UserError(f"{path}: size {prediction.shape[0]}x{prediction.shape[1]} differs "
                                 f"from {label.shape[0]}x{label.shape[1]} of {pair.label}")
@@ -52,36 +53,36 @@ class _Pictures:
         """Pixel accuracy of both predictions in percent, or None for an image without labels."""
         _, label, predictions = self.read(number)
         accuracies = []
-        for prediction in predictions:
+        for prediction in predictions.values():
             matrix = ConfusionMatrix(len(self._profile.classes))
             matrix.update(prediction, label)
             accuracies.append(100 * matrix.pixel_accuracy)
         return accuracies if matrix.counts.any() else None
 
-    def strip(self, number, accuracies):
+    def picture(self, number, accuracies, iou):
+        """A ViewerImage of at most SIDE pixels."""
         image, label, predictions = self.read(number)
-        maps = (label, *predictions)
-        counts = np.bincount(np.concatenate([m.ravel() for m in maps]), minlength=256)
-        names, palette = self._profile.classes, self._profile.palette_rgb
-        present = np.argsort(-counts[:len(names)], kind="stable")
-        legend = [(names[k], tuple(palette[k])) for k in present if counts[k]]
-        if counts[len(names):].any():
-            legend.append(("unlabelled", UNLABELLED_RGB))
-        base, full = accuracies
-        return Strip(
-            f"{self.name(number)}: pixel accuracy {base:.1f} to {full:.1f} ({full - base:+.1f})",
-            ("image", "truth", *(f"{side} {accuracy:.1f}"
-                                 for side, accuracy in zip(SIDES, accuracies))),
-            (_shrunk(image[:, :, ::-1], cv2.INTER_AREA),
-             *(colourize(_shrunk(m, cv2.INTER_NEAREST), palette) for m in maps)), tuple(legend))
+        size = scaled(*label.shape, SIDE)
+        before, after = accuracies
+        told = [f"{name} {value:.1f}" for name, value in zip(predictions, accuracies)]
+        return ViewerImage(
+            f"{self.name(number)}, pixel accuracy: {', '.join(told)} ({after - before:+.1f})",
+            shrink(image[:, :, ::-1], size),
+            {name: nearest(prediction, size) for name, prediction in predictions.items()},
+            nearest(label, size), iou=iou)
 
 
-def _shrunk(pixels, interpolation):
-    height, width = pixels.shape[:2]
-    if width <= WIDTH:
-        return pixels
-    size = WIDTH, max(1, round(height * WIDTH / width))
-    return cv2.resize(pixels, size, interpolation=interpolation)
+def compared_rows(results):
+    """The two rows that pictures compare: baseline and PSPNet; where one of them was not run, the
+    row of the lowest mean IoU and that of the highest, or the authors' program; or ()."""
+    if BASELINE in results and FULL in results:
+        return BASELINE, FULL
+    rows = sorted(results.runs, key=lambda name: results.runs[name][0]["mean_iou"])
+    if len(rows) < 2:
+        return ()
+    if AUTHORS not in rows:
+        return rows[0], rows[-1]
+    return next(name for name in rows if name != AUTHORS), AUTHORS
 
 
 def extremes(gains):
@@ -97,7 +98,7 @@ def extremes(gains):
 
 
 def picture_blocks(results, profile, data, progress=True):
-    """Rows of pictures as parts of a report.
+    """Pictures of the images that differ most, as parts of a report.
 
     Args:
         results: Results.
@@ -107,23 +108,28 @@ def picture_blocks(results, profile, data, progress=True):
     Raises:
         UserError: an image, label or prediction cannot be read.
     """
-    heading = Heading(2, "Pictures: largest gains and losses")
-    if BASELINE not in results or FULL not in results:
-        return [heading, Text(f"Pictures need the rows {BASELINE} and {FULL}; not both were run.")]
-    pictures = _Pictures([results.folders[name][0] for name in (BASELINE, FULL)], profile, data)
-    accuracies = {number: found for number in
-                  tqdm(range(len(pictures)), desc="pictures", unit="image", disable=not progress)
-                  if (found := pictures.accuracies(number))}
-    gains = {number: full - base for number, (base, full) in accuracies.items()}
-    blocks = [heading, Text(
-        f"Of {len(gains)} validation images PSPNet gains on {sum(g > 0 for g in gains.values())} "
-        f"over the baseline and loses on {sum(g < 0 for g in gains.values())}, by the pixel "
-        f"accuracy of each image (percent, seed {results.runs[FULL][0]['seed']}). Shown are those "
-        "with the largest gain and the largest loss.")]
-    for kind, chosen in zip(("gain", "loss"), extremes(gains)):
-        blocks.append(Heading(3, f"Largest {kind}"))
-        blocks.append(Gallery(
-            f"report-{kind}", f"Image, truth, baseline and PSPNet where PSPNet's {kind} is largest",
-            tuple(pictures.strip(number, accuracies[number]) for number in chosen))
-            if chosen else Text(f"There is no image with a {kind}."))
-    return blocks
+    heading, rows = Heading(2, "Pictures"), compared_rows(results)
+    if not rows:
+        return [heading, Text("Pictures compare two rows; fewer were run.")]
+    before, after = names = [NAMES.get(row, row) for row in rows]
+    tests = _Tests({name: results.folders[row][0] for name, row in zip(names, rows)}, profile, data)
+    accuracies = {number: both for number in
+                  tqdm(range(len(tests)), desc="pictures", unit="image", disable=not progress)
+                  if (both := tests.accuracies(number))}
+    gains = {number: after - before for number, (before, after) in accuracies.items()}
+    iou = {name: results.runs[row][0]["iou"] for name, row in zip(names, rows)}
+    galleries = tuple(
+        Gallery(f"report-{kind}", title,
+                tuple(tests.picture(number, accuracies[number], iou) for number in chosen))
+        for kind, title, chosen in zip(
+            ("gain", "loss"), (f"Largest gains of {after} over {before}",
+                               f"Largest losses of {after} against {before}"), extremes(gains)))
+    seed = results.runs[rows[1]][0]["seed"]
+    return [heading, Text(
+        f"{after} against {before}: more pixels are right on {sum(g > 0 for g in gains.values())} "
+        f"of {len(gains)} test images, and fewer on {sum(g < 0 for g in gains.values())} (seed "
+        f"{seed}). Shown are the images with the largest gains and losses in pixel accuracy. In "
+        "report.html, point at a picture to read its classes; each IoU is that of the class over "
+        "all test images."),
+        Pictures(Classes(tuple(profile.classes), tuple(profile.palette_rgb)), tuple(names),
+                 galleries)]

@@ -36,9 +36,8 @@ def curve_blocks(table, names, results):
         if all(path.exists() for path in places):
             curves = [read_curve(path, ("iteration", "mean_iou")) for path in places]
             scores[label] = [(c["iteration"], 100 * c["mean_iou"]) for c in curves]
-    alt = (f"Loss{' and intermediate mean IoU' if scores else ''} against the iteration for the "
-           f"{len(found)} training{'s' * (len(found) > 1)} of {table}; the first losses reach "
-           "beyond the axis")
+    alt = (f"{table}: loss{' and mean IoU' if scores else ''} during {len(found)} "
+           f"training{'s' * (len(found) > 1)}; the first losses lie above the axis")
     return [Chart(f"report-curves-{table.lower().replace(' ', '')}", alt,
                   lambda: curves_figure(losses, scores))]
 
@@ -66,9 +65,9 @@ def class_blocks(names, results, profile):
         tuple((c, *(text for text, _ in line)) for c, line in zip(profile.classes, cells)),
         shades=tuple(tuple(share for _, share in line) for line in cells))]
     if gains:
-        which = "every class" if len(gains) <= 2 * DRAWN_CLASSES else "the classes that differ most"
-        blocks.append(Chart("report-classes", "Difference in IoU of PSPNet to the baseline in "
-                            f"{which}", lambda: gains_figure(gains)))
+        which = "each class" if len(gains) <= 2 * DRAWN_CLASSES else "the classes that differ most"
+        blocks.append(Chart("report-classes", f"IoU of {which}: PSPNet minus baseline",
+                            lambda: gains_figure(gains)))
     return blocks
 
 
@@ -106,12 +105,12 @@ def provenance_blocks(names, results):
     """Where every run comes from."""
     heads = ("Run", "finished", "commit", "versions", "machine", "processes",
              "initial weights (SHA-256)", "steps", "batch", "training (s)", "test (s)",
-             "training (MiB)", "test (MiB)", "training's digest", "test's digest")
+             "training (MiB)", "test (MiB)", "training digest", "test digest")
     rows = tuple((f"{name}, seed {result['seed']}", *_run_cells(result, folder))
                  for name in names if name in results
                  for result, folder in zip(results.runs[name], results.folders[name], strict=True))
     return [Heading(2, "Provenance"),
-            Text("Rows with one training's digest share that training. Commit, seconds and memory, "
-                 "of trainings and of tests, are those of the last sitting. All settings, digests "
-                 "of lists, confusion matrices and times are in report.json."),
-            Table("Where every run comes from", heads, rows, folded=len(rows) > 8)]
+            Text("Rows with the same training digest share that training. Commit, seconds and "
+                 "memory of a run that was stopped and resumed are those of its last part. "
+                 "report.json holds all settings, digests of lists, confusion matrices and times."),
+            Table("Origin of each run", heads, rows, folded=len(rows) > 8)]

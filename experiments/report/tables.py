@@ -67,9 +67,8 @@ def paper_table(number, results, profile):
         cells += [_cell(None if paper.get("reported") else results.spread(name, metric))
                   for metric in split]
         rows.append((*cells, "" if paper.get("reported") else name))
-    how = ("difference: ours - paper" if same_data else
-           "ranks and pairs by mean IoU, among the rows that were run")
-    return Table(f"Table {number}, in percent; {how}; row: its name in --rows",
+    how = "; difference: ours minus the paper's" * same_data
+    return Table(f"Table {number}: figures in percent{how}",
                  (*heads, *split, "row"), tuple(rows), frozenset(reported))
 
 
@@ -93,8 +92,8 @@ def _reported_text(number):
     """The rows that the paper takes from others, in words."""
     rows = [f"{entry['label']} {entry['mean_iou']:.2f} / {entry['pixel_accuracy']:.2f}"
             for entry in PAPER[number].values() if entry.get("reported")]
-    return Text("Reported by the paper on ADE20K and never run here, mean IoU / pixel accuracy: "
-                f"{'; '.join(rows)}.")
+    return Text("The paper also has, on ADE20K, rows that are not run here (mean IoU / pixel "
+                f"accuracy): {'; '.join(rows)}.")
 
 
 def _cell(spread):
@@ -105,7 +104,7 @@ def reported_table(number):
     """A table of which no row is ours: Table 5."""
     rows = tuple((entry["label"] + MARK, entry["rank"], f"{entry['score']:.2f}")
                  for entry in PAPER[number].values())
-    return Table(f"Table {number}, as the paper reports it (Ours: its authors')",
+    return Table(f"Table {number}: as the paper reports it, with its authors as Ours",
                  ("Method", "rank", "score (%)"), rows, frozenset(range(len(rows))))
 
 
@@ -172,15 +171,18 @@ def summary_blocks(numbers, results):
                  for number, group in found.items() if group)
     if not rows:
         return []
-    means = " (means over the seeds)" if results.seeds > 1 else ""
-    blocks = [Table(f"The paper's orderings (pairs of rows) that hold in our figures{means}",
-                    ("Table", *(f"in {words}" for words in METRICS.values())), rows)]
+    means = " in the means over the seeds" if results.seeds > 1 else ""
+    blocks = [Heading(2, "Does the paper's order hold?"),
+              Text("For each pair of rows the paper says which one is better. The table counts "
+                   f"the pairs for which our figures agree{means}."),
+              Table("Pairs of rows in the paper's order",
+                    ("Table", *(f"by {words}" for words in METRICS.values())), rows)]
     if any(o.ours.interval for group in found.values() for o in group):
         blocks.append(Text(
-            f"Clearly: the test images are drawn anew, {results.how_drawn}, {DRAWS} times; in "
-            f"the middle {SHARE}% of the draws the lead has one sign. That says how much a lead "
-            "hangs on these images; how much it hangs on the seed only more seeds say. Pairs share "
-            "rows: the counts are not of independent trials, and among many pairs a few are clear "
+            f"Clearly means: when the test images are drawn {DRAWS} times {results.how_drawn}, the "
+            f"lead keeps its sign in the middle {SHARE}% of the draws. This says how much a lead "
+            "depends on the test images. How much it depends on the seed, only more seeds can say. "
+            "Pairs share rows, so they are not independent, and among many pairs a few are clear "
             "by chance."))
     return blocks
 
@@ -188,24 +190,24 @@ def summary_blocks(numbers, results):
 def _ordering_blocks(number, results):
     found = orderings(number, results)
     if not found:
-        return [Text("No two rows were run, so that none of the paper's orderings is tested.")]
-    text = ("The paper's orderings (pairs of rows) that hold in our figures: " + "; ".join(
-        f"{words}: {_counts(found, metric)}" for metric, words in METRICS.items()) + ". ")
+        return [Text("Fewer than two rows were run, so there is no order to compare.")]
+    text = "Pairs of rows in the paper's order: " + "; ".join(
+        f"{_counts(found, metric)} by {words}" for metric, words in METRICS.items()) + ". "
     if results.seeds == 1:
-        text += ("One seed a row was run: how far the seed alone moves a figure is not known here, "
-                 "so small differences decide nothing. ")
+        text += ("Each row has one seed. Another seed moves the figures by an unknown amount, so "
+                 "small differences decide nothing. ")
     unsure = any(o.ours.interval for o in found)
     failed = [o for o in found if not o.holds or unsure and not o.ours.clear]
+    words = " clearly" * unsure
     if not failed:
-        return [Text(text + "None fails.")]
+        return [Text(f"{text}Every pair is{words} in this order.")]
     rows = tuple((f"{_label(number, o.lower)} < {_label(number, o.higher)}",
                   METRICS[o.metric], number_text(o.paper, "+"), o.ours.text("+"),
                   o.ours.interval_text(), f"{o.seeds} of {len(o.ours.values)}") for o in failed)
-    words = " or not clearly" * unsure
-    return [Text(text + f"Those that do not hold{words}:"),
-            Table(f"Table {number}: orderings of the paper that do not hold here{words}",
-                  ("Ordering in the paper", "in", "paper's lead", "our lead",
-                   f"{SHARE}% over images", "seeds in which it holds"), rows,
+    return [Text(f"{text}The next table lists the pairs that are not{words} in this order."),
+            Table(f"Table {number}: pairs that are not{words} in the paper's order",
+                  ("Order in the paper", "by", "paper's lead", "our lead",
+                   f"{SHARE}% interval over images", "seeds that agree"), rows,
                   folded=len(rows) > 6)]
 
 
@@ -216,18 +218,14 @@ def _lead_blocks(results):
              for metric in metrics}
     rows = tuple((f"seed {seed}", *(number_text(leads[m].values[seed], "+") for m in metrics))
                  for seed in leads["mean_iou"].values)
-    return [Text("Local: mean IoU of the classes that can be told by what lies near; contextual: "
-                 "of those that cannot, so that a network that does not see far enough always "
-                 "says one of two, or either."),
-            Table(f"Lead of {_label('1', FULL)} (PSPNet) over {_label('1', BASELINE)} in points "
-                  "of mean IoU",
+    return [Table("Lead of PSPNet over the baseline in points of mean IoU",
                   ("Seed", "all classes", "local", "contextual"), rows)]
 
 
 def table_blocks(number, results, profile):
     """A table of the paper, its chart and its orderings as parts of a report."""
     blocks = [Heading(2, f"Table {number}")]
-    marked = Text("† reported by the paper; never run here.")
+    marked = Text("† The paper's figure; not run here.")
     if all(entry.get("reported") for entry in PAPER[number].values()):
         return [*blocks, reported_table(number), marked]
     table = paper_table(number, results, profile)
@@ -241,7 +239,7 @@ def table_blocks(number, results, profile):
     if len(done) > 1:
         blocks.append(Chart(
             f"report-table{number}",
-            f"Mean IoU of the rows of Table {number}, ours and the paper's, each on its own axis",
+            f"Table {number}: mean IoU of each row, ours and the paper's on axes of their own",
             lambda: dots_figure([_label(number, name) for name in done],
                                 [results.spread(name, "mean_iou") for name in done],
                                 [paper_spread(number, name, "mean_iou") for name in done])))
@@ -281,14 +279,16 @@ def depth_blocks(results, profile):
                                 (_cell(ours[line].get(depth)), paper[line][depth].text())))
                  for depth in DEPTHS)
     blocks = [Heading(2, "Figure 5: score against depth"),
-              Text("Score: (mean IoU + pixel accuracy) / 2, from Table 3's results.")]
+              Text("The score is (mean IoU + pixel accuracy) / 2 of the rows of Table 3.")]
     if any(profile.depths[depth] != {"depth": depth} for depth in DEPTHS):
-        blocks.append(Text("What stands for the paper's depths in this profile, and what it sees "
-                           f"of a {profile.train['crop_size']} crop without the pyramid: "
+        blocks.append(Text("This profile has its own networks for the paper's depths. Without the "
+                           "pyramid they see this much of a crop of "
+                           f"{profile.train['crop_size']} pixels. "
                            + "; ".join(f"{depth}: {_stand_in(profile, depth)}"
                                        for depth in DEPTHS) + "."))
     return [*blocks,
-            Table("Figure 5, in percent", ("Depth", "single scale", "paper's single scale",
-                                           "multi scale", "paper's multi scale"), rows),
-            Chart("report-depth", "Score against depth, ours and the paper's, at single and multi "
-                  "scale", lambda: depth_figure(DEPTHS, ours, paper))]
+            Table("Figure 5: scores in percent",
+                  ("Depth", "single scale", "paper's single scale", "multi scale",
+                   "paper's multi scale"), rows),
+            Chart("report-depth", "Score against depth at single and multi scale, ours and the "
+                  "paper's", lambda: depth_figure(DEPTHS, ours, paper))]

@@ -1,6 +1,6 @@
 """pspnet predict"""
 
-from pspnet_repro.commands.options import add_testing, path
+from pspnet_repro.commands.options import WEIGHTS, add_testing, path, weights
 
 
 def add(commands):
@@ -15,6 +15,7 @@ def add(commands):
                     "scale them to 0..255 first. Only files that an earlier call wrote are "
                     "replaced, and they are never read as images.",
         examples=("pspnet predict PHOTO.jpg FOLDER --weights RUN/weights.pt -o OUT --html",
+                  "pspnet predict FOLDER --weights A.pt --compare-with B.pt -o OUT --html",
                   "pspnet predict PHOTO.jpg --weights NET.prototxt,W.caffemodel -o OUT"))
     parser.add_argument("images", nargs="*", type=path, metavar="IMAGE|DIR",
                         help="image files, and folders of them")
@@ -23,5 +24,8 @@ def add(commands):
     parser.add_argument("--html", action="store_true",
                         help="also write one page, DIR/index.html, that shows all photographs "
                              "under their classes; it needs no network and no server")
+    parser.add_argument("--compare-with", type=weights, metavar="WEIGHTS",
+                        help=f"a second network, {WEIGHTS}: the page of --html shows its classes "
+                             "beside those of --weights, or under a slider")
     add_testing(parser)
     parser.set_defaults(work="pspnet_repro.commands.work.predict")

@@ -62,24 +62,27 @@ def run(args):
     images = [*more, *args.images]
     if not images:
         raise UsageError("name an image or a folder of images")
+    if args.compare_with is not None and not args.html:
+        raise UsageError("--compare-with shows a second network in the page: add --html")
+    compared = [] if args.compare_with is None else [args.compare_with]
+    networks = _network_names(weights, compared)
     predictor = tested(args, read_networks(args, weights))
     classes = classes_of(args, predictor)
+    others = [_second(args, predictor) for _ in compared]
     files = image_files(images)
     names = output_names(files)
     outputs, page = Outputs(args.output), args.output / "index.html"
     outputs.claim([path for name in names for path in _pictures(args.output, name)]
-                  + [page] * args.html, [*files, *files_of(weights)])
+                  + [page] * args.html, [*files, *files_of(weights + compared)])
     say_protocol(predictor.protocol)
     agreement(args, weights, predictor, _readable(files))
     failed = []
     predictions = _predict(args, predictor, dict(zip(names, files)), classes, outputs, failed)
     if args.html:
-        network = " + ".join(path.stem for path in files_of(weights))
         note = write_viewer(
-            page, f"{len(files)} photographs, {network}", classes,
-            (ViewerImage(file.name, each.image, {network: each.labels},
-                         confidence={network: each.confidence}) for file, each in predictions),
-            [network], write=lambda path, fill: outputs.write({path: fill}))
+            page, f"{len(files)} photographs, {' and '.join(networks)}", classes,
+            _viewer_images(predictions, networks, others, args.batch_size), networks,
+            write=lambda path, fill: outputs.write({path: fill}))
         print(f"the page is {page}" + f"; {note}" * bool(note))
     for _ in predictions:
         continue
@@ -88,6 +91,36 @@ def run(args):
     if failed:
         print(f"{len(failed)} of {len(files)} files could not be used", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _network_names(*networks):
+    """A name for each of lists of weights: the stems of their files; where these are the same,
+    with folders before them.
+
+    Raises:
+        UsageError: they are the same files.
+    """
+    for name in (lambda path: path.stem, lambda path: f"{path.parent.name}/{path.stem}", str):
+        names = [" + ".join(map(name, files_of(weights))) for weights in networks if weights]
+        if len(set(names)) == len(names):
+            return names
+    raise UsageError(f"--compare-with must name other weights than --weights, got {names[0]}")
+
+
+def _second(args, predictor):
+    """The Predictor of --compare-with."""
+    (file,) = read_networks(args, [args.compare_with])
+    file.check_classes(len(predictor.names))
+    return tested(args, [file])
+
+
+def _viewer_images(predictions, networks, others, batch_size):
+    """A ViewerImage of each of (file, Prediction), with what other Predictors say of it."""
+    for file, first in predictions:
+        each = [first, *(next(other.many([first.image], batch_size)) for other in others)]
+        yield ViewerImage(file.name, first.image,
+                          {name: one.labels for name, one in zip(networks, each)},
+                          confidence={name: one.confidence for name, one in zip(networks, each)})
 
 
 def _readable(files):

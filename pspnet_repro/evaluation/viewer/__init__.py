@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from pspnet_repro.errors import UserError
-from pspnet_repro.evaluation.viewer.markup import (PICTURE_BYTES, SIDES, UNLABELLED, picture, shown,
-                                                   surroundings)
+from pspnet_repro.evaluation.viewer.markup import (PICTURE_BYTES, SCRIPT, SIDES, STYLE, UNLABELLED,
+                                                   page_around, picture, shown, surroundings)
 from pspnet_repro.files import write_atomically
+
+__all__ = ["SCRIPT", "STYLE", "ViewerImage", "viewer_html", "write_viewer"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,29 +59,15 @@ def write_viewer(path, title, classes, images, networks, write=write_atomically)
         UserError: there are no images; an image's arrays do not fit its photograph, the networks
             or the classes; or the file cannot be written. Nothing is left behind.
     """
-    networks = list(networks)
-    if len(set(networks)) < len(networks):
-        raise UserError(f"{path}: each network must have a name of its own, got {networks}; "
-                        "rename one")
-    if not 1 <= len(classes.names) <= UNLABELLED:
-        raise UserError(f"{path}: the page shows 1..{UNLABELLED} classes, got "
-                        f"{len(classes.names)}; shorten the list of classes")
-    head, tail = surroundings(title, classes, networks)
+    head, tail = page_around(title)
     smaller = 0
 
     def fill(file):
         nonlocal smaller
         file.write(head.encode())
-        number = 0
-        for image in images:
-            number += 1  # enumerate would hold the picture
-            _check(image, classes, networks)
-            html, is_smaller = picture(number, image, classes, networks)
+        for html, is_smaller in _parts(path, classes, images, list(networks), 2):
             smaller += is_smaller
             file.write(html.encode())
-            del image  # before the next one is made
-        if not number:
-            raise UserError(f"{path}: there are no images to show; name at least one")
         file.write(tail.encode())
 
     write(path, fill)
@@ -87,6 +75,41 @@ def write_viewer(path, title, classes, images, networks, write=write_atomically)
         return ""
     return (f"{path}: {smaller} of its pictures had to shrink below {SIDES[0]} pixels, because "
             f"each may take {PICTURE_BYTES // 1000} kB")
+
+
+def viewer_html(classes, images, networks, level):
+    """The viewer as an element of another page, which holds STYLE and, after it, SCRIPT.
+
+    Args:
+        classes, images, networks: see write_viewer.
+        level: of the headings of its pictures, 2 to 5.
+    Raises:
+        UserError: as write_viewer.
+    """
+    parts = "".join(html for html, _ in _parts("viewer", classes, images, list(networks), level))
+    return f'<section class="viewer" aria-label="Viewer">\n{parts}</section>\n'
+
+
+def _parts(place, classes, images, networks, level):
+    """(HTML, whether it is a picture smaller than usual) of the viewer, part by part."""
+    if len(set(networks)) < len(networks):
+        raise UserError(f"{place}: each network must have a name of its own, got {networks}; "
+                        "rename one")
+    if not 1 <= len(classes.names) <= UNLABELLED:
+        raise UserError(f"{place}: the page shows 1..{UNLABELLED} classes, got "
+                        f"{len(classes.names)}; shorten the list of classes")
+    start, end = surroundings(classes, networks, level)
+    yield start, False
+    number = 0
+    for image in images:
+        number += 1  # enumerate would hold the picture
+        _check(image, classes, networks)
+        part = picture(number, image, classes, networks, level)
+        del image  # before the next one is made
+        yield part
+    if not number:
+        raise UserError(f"{place}: there are no images to show; name at least one")
+    yield end, False
 
 
 def _check(image, classes, networks):

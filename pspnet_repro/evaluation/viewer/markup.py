@@ -1,4 +1,4 @@
-"""The page's HTML: pictures, and what surrounds them."""
+"""The HTML of the viewer: pictures, and what surrounds them."""
 
 import json
 from html import escape
@@ -15,7 +15,13 @@ SIDES = (1024, 768, 512, 384, 256, 128, 64)
 QUALITIES = (85, 75, 65, 50)
 THUMBNAIL_SIDE = 160
 MAX_NAME = 200
-_FOLDER = Path(__file__).parent
+
+
+def _read(name):
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+STYLE, SCRIPT = _read("viewer.css"), _read("viewer.js")
 
 
 def shown(text):
@@ -39,8 +45,8 @@ def _layers(networks):
     return ["Photograph", "Truth", *networks]
 
 
-def surroundings(title, classes, networks):
-    """HTML before and after the pictures."""
+def surroundings(classes, networks, level):
+    """HTML of the viewer before and after the pictures."""
     buttons = "\n".join(
         f'<button type="button" aria-pressed="true"><bdi>{_html(name)}</bdi></button>'
         for name in _layers(networks))
@@ -53,17 +59,27 @@ def surroundings(title, classes, networks):
         f'<li><button type="button" aria-pressed="true" data-colour="{_colour(rgb)}">'
         f"{_swatch(rgb)}<bdi>{_html(name)}</bdi></button></li>"
         for name, rgb in zip(classes.names, classes.palette_rgb, strict=True))
-    page = (_FOLDER / "page.html").read_text(encoding="utf-8")
+    return _filled("viewer.html", {
+        "name": f'<h{level}><bdi id="name"></bdi> <span id="place"></span></h{level}>',
+        "legend-title": f'<h{level + 1} id="legend-title">Classes</h{level + 1}>',
+        "layers": buttons, "figures": figures, "classes": legend}).split("<!-- items -->\n")
+
+
+def page_around(title):
+    """HTML of a page of its own before and after the viewer."""
+    return _filled("page.html", {"style": STYLE + _read("page.css"), "script": SCRIPT,
+                                 "title": _html(title)}).split("<!-- viewer -->")
+
+
+def _filled(name, texts):
     # Names hold no marks: their "<" is escaped.
-    for mark, text in {"style": (_FOLDER / "page.css").read_text(encoding="utf-8"),
-                       "script": (_FOLDER / "page.js").read_text(encoding="utf-8"),
-                       "title": _html(title), "layers": buttons, "figures": figures,
-                       "classes": legend}.items():
-        page = page.replace(f"<!-- {mark} -->", text)
-    return page.split("<!-- items -->\n")
+    html = _read(name)
+    for mark, text in texts.items():
+        html = html.replace(f"<!-- {mark} -->", text)
+    return html
 
 
-def picture(number, image, classes, networks):
+def picture(number, image, classes, networks, level):
     """HTML of a ViewerImage, and whether it is smaller than usual.
 
     Its section is printed, and read by the page's script: the photograph and the label maps are
@@ -84,7 +100,7 @@ def picture(number, image, classes, networks):
         figures = "".join(_label_figure(number, layer, size, image, classes, networks, label,
                                         largest[layer]) for layer, label in labels.items())
         for quality in QUALITIES:
-            html = (start + _heading(image, size, usual)
+            html = (start + _heading(image, size, usual, level)
                     + _photograph_figure(number, image, shrunk, quality) + figures + end)
             if len(html.encode()) <= PICTURE_BYTES:
                 return html, size != usual
@@ -107,11 +123,11 @@ def _thumbnail(image, largest):
             "</button>\n")
 
 
-def _heading(image, size, usual):
+def _heading(image, size, usual, level):
     height, width = size
     note = (f'<p class="note">Shown at {width} × {height} pixels to keep the page small.</p>'
             if size != usual else "")
-    return (f'<section class="sheet"><h2><bdi>{_html(image.name)}</bdi></h2>{note}'
+    return (f'<section class="sheet"><h{level}><bdi>{_html(image.name)}</bdi></h{level}>{note}'
             '<div class="figures">\n')
 
 

@@ -1,7 +1,8 @@
 'use strict';
 const $ = id => document.getElementById(id);
 const UNLABELLED = 255;
-const items = [...document.querySelectorAll('#items > li')];
+const viewer = document.querySelector('.viewer');
+const items = [...$('items').children];
 const stage = $('stage');
 const figures = [...stage.querySelectorAll('figure')];
 const layerButtons = [...$('layers').children];
@@ -50,7 +51,7 @@ function show(number) {
     else button.removeAttribute('aria-current');
   });
   scrollToThumbnail(items[number]);
-  $('name').textContent = sheet.querySelector('h2').textContent;
+  $('name').textContent = sheet.querySelector('bdi').textContent;
   $('place').textContent = `${number + 1} of ${items.length}`;
   $('status').textContent = `${$('name').textContent}, ${$('place').textContent}`;
   $('note').textContent = sheet.querySelector('.note')?.textContent ?? '';
@@ -86,9 +87,9 @@ async function load(number, sources) {
 }
 
 function scrollToThumbnail(item) {
-  const nav = document.querySelector('nav');
-  nav.scrollTop = item.offsetTop - nav.offsetTop - (nav.clientHeight - item.offsetHeight) / 2;
-  nav.scrollLeft = item.offsetLeft - nav.offsetLeft - (nav.clientWidth - item.offsetWidth) / 2;
+  const nav = viewer.querySelector('nav');
+  nav.scrollTop = item.offsetTop - (nav.clientHeight - item.offsetHeight) / 2;
+  nav.scrollLeft = item.offsetLeft - (nav.clientWidth - item.offsetWidth) / 2;
 }
 
 function paint() {
@@ -189,7 +190,7 @@ function setDivider(percent) {
 function setOpacity(percent) {
   $('opacity').value = percent;
   $('percent').textContent = `${$('opacity').value}%`;
-  document.documentElement.style.setProperty('--opacity', $('opacity').value / 100);
+  viewer.style.setProperty('--opacity', $('opacity').value / 100);
 }
 
 function setSliding(sliding) {
@@ -230,7 +231,8 @@ const KEYS = {
 };
 const STEPS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
 
-document.addEventListener('keydown', event => {
+// Keys belong to the whole page where the viewer is all of it, else to the viewer in focus.
+(viewer.matches('main') ? document : viewer).addEventListener('keydown', event => {
   if (event.ctrlKey || event.altKey || event.metaKey) return;
   if (event.target.type === 'range' && event.key.startsWith('Arrow')) return;
   if (event.shiftKey && event.key in STEPS) {
@@ -290,8 +292,9 @@ $('opacity').addEventListener('input', event => setOpacity(event.target.value));
 $('divide').addEventListener('input', event => setDivider(event.target.value));
 $('wrong').addEventListener('change', paint);
 
-const hasTruth = document.querySelector('.sheet [data-layer="1"]') !== null;
+const hasTruth = viewer.querySelector('.sheet [data-layer="1"]') !== null;
 layerButtons[1].hidden = $('wrong-label').hidden = !hasTruth;
+$('probability').hidden = !viewer.querySelector('[data-confidence]');
 state.pair = [...layerButtons.keys()].filter(k => k !== 1 || hasTruth).slice(-2);
 setOpacity(55);
 setDivider(50);
