@@ -29,7 +29,8 @@ class Validation:
     Attributes:
         interval: steps between two tests; another comes after the last step.
         pairs: the images, list of data.pairs.Pair with labels.
-        data: what names them, plain facts: "data", "split", "list_sha256".
+        data: what they are, plain facts: "data", "split", "list_sha256".
+        place: where they are, for people.
         protocol: sizes and padding of the test, at one scale.
         windows: "sliding": the whole protocol, as `pspnet evaluate` tests; "centre": one window in
             the middle of each resized image, without the mirror image, its label resized and cut
@@ -40,6 +41,7 @@ class Validation:
     interval: int
     pairs: list
     data: dict
+    place: str
     protocol: Protocol
     windows: str = "centre"
     zero_is_void: bool = False
@@ -56,7 +58,7 @@ class Validation:
                f"one centre window of {self.protocol.crop_size} pixels per image, which is "
                "quicker and not the figure of `pspnet evaluate`")
         return (f"validation after every {self.interval} steps and the last: {len(self.pairs)} "
-                f"images of {self.data['data']}, {self.data['split']}; {how}; long side "
+                f"images of {self.place}, {self.data['split']}; {how}; long side "
                 f"{self.protocol.base_size} + 1")
 
     def check(self, classes):
@@ -73,7 +75,7 @@ class Validation:
             if (label < classes).any():
                 return
         where = " in its centre window" if self.windows == "centre" else ""
-        raise UserError(f"{self.data['data']}, {self.data['split']}: no validation image has a "
+        raise UserError(f"{self.place}, {self.data['split']}: no validation image has a "
                         f"labelled pixel{where}, so no accuracy is defined; `pspnet check-data` "
                         "says which values the label files hold")
 
