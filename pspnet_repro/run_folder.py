@@ -1,7 +1,6 @@
 """The files of a training beside its weights: log, losses and the state to resume from."""
 
 import json
-import os
 import re
 import signal
 import time

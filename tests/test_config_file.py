@@ -87,7 +87,7 @@ def test_a_required_option_is_still_required(file, capsys):
     ("no_aux = 1", "no_aux = 1: must be true or false, got '1'"),
     ("no_aux = 'true'", 'no_aux = "true": must be true or false'),
     ("bins = 3", "bins = 3: must be a list of whole numbers, such as [1, 2]"),
-    ("bins = [1.5]", "bins = [1.5]: must be a number, text in quotes, true or false, or a list of "),
+    ("bins = [1.5]", "bins = [1.5]: must be a number, text in quotes, true or false, or a list "),
     ("bins = ['1']", 'bins = ["1"]: must be a number, text in quotes'),
     ("ignore = [256]", "ignore = [256]: must be label values 0 to 255"),
     ("output = 3", "output = 3: must be text in quotes"),
@@ -152,7 +152,8 @@ def test_settings_of_a_fine_tuning_repeat_it(data, tmp_path, capfd):  # noqa: F8
            "--max-iter", 2, "--freeze-backbone")
     assert "note:" not in _train(capfd, "--config", one / "settings.json", *words, "--output", two)
     _assert_same_run(one / "weights.pt", two / "weights.pt")
-    assert (one / "settings.json").read_bytes() == (two / "settings.json").read_bytes()
+    first, second = (json.loads((folder / "settings.json").read_text()) for folder in (one, two))
+    assert first == second
     code, _, error = run(capfd, "train", "--config", one / "settings.json", "--data", data,
                          "--output", tmp_path / "three")
     assert code == 2 and "started from weights with SHA-256 " in error

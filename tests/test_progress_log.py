@@ -15,8 +15,8 @@ from pspnet_repro.training import progress_log
 
 needs_tensorboard = pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None,
                                        reason="tensorboard is not installed")
-LINE = re.compile(r"\S+ \S+ step (\d+) of 12: loss (\S+) auxiliary loss (\S+) rate (\S+), \S+ s per "
-                  r"step, \S+ images/s, \d+ s left")
+LINE = re.compile(r"\S+ \S+ step (\d+) of 12: loss (\S+) auxiliary loss (\S+) rate (\S+), "
+                  r"\S+ s per step, \S+ images/s, \d+ s left")
 
 
 def _lines(output):

@@ -212,7 +212,8 @@ def test_images_that_cannot_be_used_are_left_out_and_named(data, tmp_path):  # n
     (tmp_path / "val.txt").write_text("bad.png label.png\n")
     pairs = read_list(data / "val.txt") + read_list(tmp_path / "val.txt")
     _train(data, tmp_path / "run", _asked(data, 6, pairs=pairs))
-    assert [(point["images"], point["failed"]) for point in _points(tmp_path / "run")] == [(2, 1)] * 2
+    assert [(point["images"], point["failed"])
+            for point in _points(tmp_path / "run")] == [(2, 1), (2, 1)]
     log = (tmp_path / "run" / "log.txt").read_text()
     assert f"left out of the validation: {tmp_path / 'bad.png'}: not an image" in log
     assert "(2 images, 1 left out)" in log
