@@ -71,8 +71,8 @@ def test_a_required_option_is_still_required(file, capsys):
 
 
 @pytest.mark.parametrize("text, said", [
-    ("max_itr = 3", "max_itr is no option of train; did you mean max_iter?; `pspnet train --help` "
-                    "lists them"),
+    ("max_itr = 3", "max_itr is no option of train, `pspnet train --help` lists them; did you mean "
+                    "max_iter?"),
     ("config = 'x'", "config is no option of train"),
     ("help = true", "help is no option of train"),
     ("max_iter = 3\nmax-iter = 3", "max_iter and max-iter are the same option: leave one out"),

@@ -48,7 +48,7 @@ def run(args):
         augmentation=augmentation, seed=args.seed, threads=args.threads,
         freeze_bn=args.freeze_bn, freeze_backbone=args.freeze_backbone)
     _check_recorded(args, settings)
-    validation = validation_of(args, data, settings, recipe.base_size)
+    validation = validation_of(args, data, settings)
     facts = {"base_size": recipe.base_size}
     if known is not None:
         facts |= {"names": known.names, "palette_rgb": known.palette_rgb}

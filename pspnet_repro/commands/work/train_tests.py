@@ -11,14 +11,13 @@ VAL = "val"
 _OFF = "or train without a validation, --val-interval 0"
 
 
-def validation_of(args, data, settings, base_size):
+def validation_of(args, data, settings):
     """The Validation that arguments ask for, or None.
 
     Args:
         args: of the command train.
         data: its DataSet.
         settings: its TrainSettings.
-        base_size: pixels, of the test.
     Raises:
         UsageError: the images that are to be tested are not there, or have no labels.
     """
@@ -47,6 +46,7 @@ def validation_of(args, data, settings, base_size):
     if classes is not None and len(classes.names) != settings.model["classes"]:
         raise UsageError(f"--val-data: {tested.name} has {len(classes.names)} classes, and the "
                          f"training {settings.model['classes']}")
+    base_size = (tested if tested.layout else data).recipe.base_size
     return Validation(
         args.val_interval, pairs, {"data": tested.name, "split": split, "list_sha256": digest},
         args.val_data or args.data,
