@@ -222,7 +222,7 @@ class Validator:
     def _figures(self, model, steps, stop, log):
         """(figures by name, images tested, images that could not be used) of all processes."""
         share = self._processes.shard(self._asked.pairs)
-        tested, errors, matrix = 0, [], None
+        tested, errors = 0, []
 
         def each():
             nonlocal tested

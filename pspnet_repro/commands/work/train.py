@@ -7,7 +7,7 @@ from pspnet_repro import distributed
 from pspnet_repro.commands.work.data import data_of
 from pspnet_repro.commands.work.train_tests import commands_that_test, validation_of
 from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation
-from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.errors import UsageError, UserError, say
 from pspnet_repro.files import file_sha256
 from pspnet_repro.run_folder import flat_settings
 from pspnet_repro.train import TrainSettings, train
@@ -82,33 +82,29 @@ def _check_recorded(args, settings):
     Raises:
         UsageError: the training would be another, whatever the options say.
     """
-    recorded = dict(args.recorded)
     ours = flat_settings(settings.to_json())
-    for key in ("data", "list_sha256", "initial_weights"):
-        theirs = recorded.pop(key, (None,))[0]
+    for key, (value, option, default) in args.recorded.items():
         if key == "initial_weights":
-            _check_start(args, theirs)
-        elif key == "list_sha256" and theirs not in (None, ours[key]):
-            print(f"note: {args.config} is of a training on other images, or with another "
-                  "--label-map or --ignore", file=sys.stderr)
-    for key, (value, option, default) in recorded.items():
-        if option is not None and getattr(args, option) != default:
-            continue  # the command line asks for another one
-        # Weights that a training starts from bring their structure.
-        if key.startswith("model.") and args.initial_weights is not None:
-            continue
-        if ours.get(key) != value:
+            _check_start(args, value)
+        elif key == "list_sha256" and value != ours[key]:
+            say(f"note: {args.config} is of a training on other images, or with another "
+                "--label-map or --ignore")
+        elif key in ("data", "list_sha256") or option and getattr(args, option) != default:
+            continue  # the command line asks for others
+        elif key.startswith("model.") and args.initial_weights is not None:
+            continue  # their file brings the structure
+        elif ours.get(key) != value:
             raise UsageError(f"{args.config}: {key} = {value!r}, for which train has no option: "
                              f"here it is {ours.get(key)!r}; write the settings that have options "
                              "into a TOML file")
 
 
-def _check_start(args, theirs):
-    if theirs is None:
+def _check_start(args, sha256):
+    if sha256 is None:
         return
     if args.initial_weights is None:
-        raise UsageError(f"{args.config}: its training started from weights with SHA-256 {theirs}: "
+        raise UsageError(f"{args.config}: its training started from weights with SHA-256 {sha256}: "
                          "name their file with --initial-weights")
-    if file_sha256(args.initial_weights) != theirs:
-        print(f"note: {args.config} is of a training from other weights than "
-              f"{args.initial_weights}", file=sys.stderr)
+    if file_sha256(args.initial_weights) != sha256:
+        say(f"note: {args.config} is of a training from other weights than "
+            f"{args.initial_weights}")
