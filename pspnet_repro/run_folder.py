@@ -1,7 +1,6 @@
 """The files of a training beside its weights: log, losses and the state to resume from."""
 
 import json
-import os
 import re
 import signal
 import time
@@ -49,18 +48,18 @@ class Log:
 
 def difference(ours, saved):
     """The first setting in which two dictionaries of plain data differ, in words, or ""."""
-    ours, saved = _flat(ours), _flat(saved)
+    ours, saved = flat_settings(ours), flat_settings(saved)
     for key in sorted({*ours, *saved}):
         if ours.get(key) != saved.get(key):
             return f"{key} = {saved.get(key)!r}, not {ours.get(key)!r}{_CAUSES.get(key, '')}"
     return ""
 
 
-def _flat(settings, prefix=""):
+def flat_settings(settings, prefix=""):
     """{"model": {"width": 1}} -> {"model.width": 1}."""
     flat = {}
     for key, value in settings.items():
-        flat |= (_flat(value, f"{prefix}{key}.") if isinstance(value, dict)
+        flat |= (flat_settings(value, f"{prefix}{key}.") if isinstance(value, dict)
                  else {prefix + key: value})
     return flat
 
@@ -111,7 +110,7 @@ def cut_losses(path, iteration):
     Raises:
         UserError: it lacks a step, or a line is not that of its step.
     """
-    lines = _read_lines(path)
+    lines = read_lines(path)
     if len(lines) < iteration:
         raise UserError(f"{path}: holds {len(lines)} steps, but the checkpoint beside it was saved "
                         f"after {iteration}; remove the folder to train again")
@@ -120,21 +119,16 @@ def cut_losses(path, iteration):
             way_on = "remove the folder to train again" if number < iteration else _WAY_ON
             raise UserError(f"{path}, line {number + 1}: not the line of iteration {number}; "
                             f"{way_on}")
-    _write_lines(path, lines[:iteration])
-
-
-def _iteration(line):
-    """The iteration of a line of losses.jsonl or curve.jsonl; None where it has none."""
-    return _content(line).get("iteration")
+    write_lines(path, lines[:iteration])
 
 
 def _step(line):
     """The iteration of a line of losses.jsonl; None for other lines."""
-    content = _content(line)
+    content = line_content(line)
     return content["iteration"] if content.keys() == _STEP else None
 
 
-def _content(line):
+def line_content(line):
     """The dictionary that a line holds; {} for other lines."""
     try:
         content = json.loads(line)
@@ -143,7 +137,7 @@ def _content(line):
     return content if isinstance(content, dict) else {}
 
 
-def _read_lines(path):
+def read_lines(path):
     """Whole lines of a file; a last one that was cut off is dropped. Raises UserError where that
     is none that a training writes."""
     if not path.exists():
@@ -155,51 +149,9 @@ def _read_lines(path):
     return [line.decode(errors="replace") for line in lines]
 
 
-def _write_lines(path, lines):
+def write_lines(path, lines):
+    """Replace a file by lines, whole."""
     write_bytes(path, "".join(line + "\n" for line in lines))
-
-
-class Curve:
-    """Looks at a network between the steps of its training; one line of curve.jsonl a look.
-
-    Neither weights nor random numbers change: a training goes on as if nobody had looked.
-
-    Args:
-        path: of curve.jsonl; what is in it after step `start` is dropped.
-        watch: (interval, function) or None. After every `interval` steps and after the last one
-            function(network in eval mode) gives a dictionary; all processes call it.
-        start, max_iter: steps done and steps in all.
-        processes: the first one writes.
-        device: where the network is.
-    """
-
-    def __init__(self, path, watch, start, max_iter, processes, device):
-        self._path, self._watch, self._max_iter = path, watch, max_iter
-        self._processes = processes
-        self._devices = [device] if device.type == "cuda" else []
-        if watch is not None:
-            processes.on_first(lambda: self._cut(start))
-
-    def _cut(self, start):
-        lines = _read_lines(self._path)
-        for number, line in enumerate(lines, 1):
-            if type(_iteration(line)) is not int:
-                raise UserError(f"{self._path}, line {number}: not the line of a look; remove the "
-                                "file to go on without its points")
-        _write_lines(self._path, [line for line in lines if _iteration(line) <= start])
-
-    def look(self, model, steps):
-        """Note what is to be seen after so many steps, where it is time for that."""
-        if self._watch is None or steps % self._watch[0] and steps != self._max_iter:
-            return
-        with torch.random.fork_rng(self._devices):
-            seen = self._watch[1](model.eval())
-            model.train()
-        if self._processes.first:
-            with open(self._path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"iteration": steps, **seen}) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
 
 
 def save_state(path, settings, model, solver, iteration, processes, device):

@@ -7,13 +7,11 @@ import itertools
 import json
 import math
 import os
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from pspnet_repro import checkpoint, distributed
 from pspnet_repro.data.augment import Augmentation
@@ -26,9 +24,15 @@ from pspnet_repro.freezing import check_frozen, freeze, learning
 from pspnet_repro.initial_weights import load_initial_weights, model_with_structure
 from pspnet_repro.loss import guided_loss
 from pspnet_repro.pspnet import PSPNet
-from pspnet_repro.run_folder import (Curve, Log, StopRequest, check_ours,
-                                     check_same_settings, cut_losses, restore, save_state)
+from pspnet_repro.run_folder import (StopRequest, check_ours, check_same_settings, cut_losses,
+                                     restore, save_state)
 from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
+from pspnet_repro.training.curve import Curve
+from pspnet_repro.training.divergence import check_losses, check_weights
+from pspnet_repro.training.progress_log import ProgressLog
+from pspnet_repro.training.run_options import RunOptions
+from pspnet_repro.training.tensorboard import writer_class
+from pspnet_repro.training.validation import Validator
 from pspnet_repro.weights.source import weights_sha256
 
 CHECKED_STEPS = 50  # on a GPU weights are found not to be finite after so many steps at most
@@ -134,15 +138,14 @@ def average_backward(model, solver, batches, settings, processes):
     return losses
 
 
-def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress=True,
-          timeout_seconds=TIMEOUT_SECONDS, device="cpu", initial_weights=None,
-          watch=None, before_weights=lambda: None, facts=None):
+def train(settings, pairs, output, *, timeout_seconds=TIMEOUT_SECONDS, device="cpu",
+          initial_weights=None, **options):
     """Train a PSPNet, resuming where an earlier call in the same folder stopped.
 
     Writes to `output`: settings.json, log.txt, losses.jsonl (one line a step), checkpoint.pt
-    (weights, momentum, position), and weights.pt when all steps are done. On the CPU the result
-    depends on `settings` and the number of processes only: neither on interruptions nor on
-    `workers`.
+    (weights, momentum, position), and weights.pt when all steps are done; what else is asked for
+    RunOptions says. On the CPU the weights depend on `settings` and the number of processes only:
+    neither on interruptions nor on RunOptions.
 
     Under torchrun all processes call this alike and share each batch: together they see the images
     that one process would. Gradients are averaged, so are the losses written. The first process
@@ -152,25 +155,21 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
         settings: TrainSettings.
         pairs: the training images, list of data.pairs.Pair.
         output: folder, made where it is missing.
-        workers: processes that read images ahead, of each training process.
-        checkpoint_seconds: least time between checkpoints.
-        progress: show a progress bar.
         timeout_seconds: how long a process waits for another that does not answer.
         device: "cpu" or "cuda", see distributed.choose_device.
         initial_weights: what to start from, see `load_initial_weights`.
-        watch: (interval, function) for curve.jsonl, see run_folder.Curve; changes no result.
-        before_weights: called by the first process after the last step, before weights.pt is
-            there; not where it was there already.
-        facts: what weights.pt tells of its test beside the settings: "names", "palette_rgb",
-            "base_size", see evaluation.network_file.
+        options: attributes of RunOptions.
     Returns:
         The path of weights.pt.
     Raises:
         UserError: bad data, settings that differ from the folder's, a loss that is not finite, a
-            process that was lost; UsageError where settings are out of range.
+            process that was lost; UsageError where settings are out of range or TensorBoard is
+            not installed.
         Interrupted: a signal came; the state is saved.
     """
-    output = Path(output)
+    output, how = Path(output), RunOptions(**options)
+    if how.tensorboard:
+        writer_class()
     settings = dataclasses.replace(settings, **(
         {"initial_weights": None} if initial_weights is None else
         {"initial_weights": weights_sha256(initial_weights),
@@ -182,9 +181,9 @@ def train(settings, pairs, output, workers=0, checkpoint_seconds=120.0, progress
                 held.enter_context(lock_folder(output))
 
             processes.on_first(lock)
+            how = dataclasses.replace(how, progress=how.progress and processes.first)
             return _train(settings, pairs, output, processes, distributed.choose_device(device),
-                          workers, checkpoint_seconds, progress and processes.first,
-                          initial_weights, watch, before_weights, facts or {})
+                          initial_weights, how)
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error}") from error
 
@@ -219,46 +218,7 @@ def _build(settings, processes):
     return model, solver
 
 
-def _check_losses(gathered, iteration, rate, sequence, settings):
-    """Raise UserError for the first loss that is not finite.
-
-    Args:
-        gathered: total losses [process][pass].
-        rate: the step's learning rate.
-    """
-    count = settings.batch_size // len(gathered)
-    for k in range(settings.iter_size):
-        for rank, totals in enumerate(gathered):
-            if not math.isfinite(totals[k]):
-                first = (iteration * settings.iter_size + k) * settings.batch_size + rank * count
-                raise _diverged(f"loss is {totals[k]} at iteration {iteration}", rate, settings,
-                                [sequence.pair(p).image for p in range(first, first + count)])
-
-
-def _check_weights(model, iteration, rate, sequence, settings):
-    """Raise UserError where a step left a weight or a running statistic that is not finite."""
-    tensors = {name: tensor for name, tensor in model.state_dict().items()
-               if tensor.is_floating_point() and tensor.numel()}
-    largest = torch.stack(torch._foreach_norm(list(tensors.values()), math.inf)).isfinite().cpu()
-    if not largest.all():
-        name = list(tensors)[largest.tolist().index(False)]
-        passes = settings.iter_size * settings.batch_size
-        raise _diverged(f"{name} is not finite after iteration {iteration}", rate, settings,
-                        [sequence.pair(p).image
-                         for p in range(iteration * passes, (iteration + 1) * passes)])
-
-
-def _diverged(what, rate, settings, images):
-    """The UserError for a training whose numbers are not finite."""
-    shown = ", ".join(map(str, images[:16])) + f" and {len(images) - 16} more" * (len(images) > 16)
-    return UserError(
-        f"{what}: the training diverged at learning rate {rate:.3g}, or an image is damaged. Train "
-        f"in a new folder with a rate below {settings.base_lr:g} (--base-lr), or look at the "
-        f"images of this step: {shown}")
-
-
-def _train(settings, pairs, output, processes, device, workers, checkpoint_seconds, progress,
-           initial_weights, watch, before_weights, facts):
+def _train(settings, pairs, output, processes, device, initial_weights, how):
     weights_path, state_path = output / "weights.pt", output / "checkpoint.pt"
     losses_path = output / "losses.jsonl"
     slots = processes.split(settings.batch_size)
@@ -273,9 +233,12 @@ def _train(settings, pairs, output, processes, device, workers, checkpoint_secon
         return weights_path
     origin = load_initial_weights(model, initial_weights) if initial_weights else []
     origin += check_frozen(model)
-    initial_digest = weights_digest(model)
-    processes.check_alike(json.dumps([settings.to_json(), initial_digest]),
+    facts = {**how.facts, "training": settings.to_json(), "initial_sha256": weights_digest(model),
+             "processes": processes.size}
+    processes.check_alike(json.dumps([facts["training"], facts["initial_sha256"]]),
                           "settings and initial weights")
+    if how.validation is not None:
+        processes.on_first(lambda: how.validation.check(model.classes))
     model.train().to(device)
     start = restore(state_path, settings, model, solver, processes, device)
 
@@ -284,27 +247,30 @@ def _train(settings, pairs, output, processes, device, workers, checkpoint_secon
         write_bytes(output / "settings.json", json.dumps(settings.to_json(), indent=1))
 
     processes.on_first(prepare)
-    curve = Curve(output / "curve.jsonl", watch, start, settings.max_iter, processes, device)
+    curve = Curve(output / "curve.jsonl", how.watch, start, settings.max_iter, processes, device)
+    validator = Validator(how.validation, output, settings, start, processes, device, facts)
     sequence = TrainingSequence(pairs, model.classes, settings.crop_size, settings.augmentation,
                                 settings.seed, settings.zero_is_void)
     passes = settings.iter_size
     reader = ((images.to(device), labels.to(device)) for images, labels in batches(
-        sequence, settings.batch_size, start * passes, settings.max_iter * passes, workers, slots))
-    log = Log(output / "log.txt" if processes.first else os.devnull)
-    log.info(f"step {start} of {settings.max_iter}, {len(pairs)} images, "
-             f"{sum(p.numel() for p in model.parameters())} parameters, processes: "
-             f"{processes.size}")
-    for line in origin:
-        log.info(line)
-        if progress and start == 0:
-            print(line, file=sys.stderr)
-    bar = tqdm(total=settings.max_iter, initial=start, desc=output.name, unit="step",
-               disable=not progress)
-    began = saved_at = time.monotonic()
-    try:
+        sequence, settings.batch_size, start * passes, settings.max_iter * passes, how.workers,
+        slots))
+    with ProgressLog(output, settings, start, processes, how.progress, how.log_seconds,
+                     how.tensorboard) as log:
+        log.say(f"step {start} of {settings.max_iter}, {len(pairs)} images, "
+                f"{sum(p.numel() for p in model.parameters())} parameters, processes: "
+                f"{processes.size}")
+        for line in origin:
+            (log.tell if start == 0 else log.say)(line)
+        if how.validation is not None:
+            log.say(str(how.validation))
+        saved_at = time.monotonic()
         with StopRequest() as stop, open(losses_path if processes.first else os.devnull, "a",
-                                         encoding="utf-8", buffering=1) as losses, bar:
+                                         encoding="utf-8", buffering=1) as losses:
+            if validator.due_at_start:
+                validator.test(model, start, stop, log)
             for iteration in range(start, settings.max_iter):
+                steps = iteration + 1
                 rate = poly_rate(settings.base_lr, iteration, settings.max_iter, settings.power)
                 solver.set_rate(rate)
                 parts = average_backward(model, solver, itertools.islice(reader, passes), settings,
@@ -312,52 +278,44 @@ def _train(settings, pairs, output, processes, device, workers, checkpoint_secon
                 _, loss, aux_loss = parts[-1]
                 # What all must know is exchanged at once: nobody stops or saves alone.
                 gathered = np.array(processes.gather_numbers(
-                    [stop.signal, time.monotonic() - saved_at > checkpoint_seconds, loss.item(),
+                    [stop.signal, time.monotonic() - saved_at > how.checkpoint_seconds, loss.item(),
                      0.0 if aux_loss is None else aux_loss.item(),
                      *(total.item() for total, _, _ in parts)]))
-                _check_losses(gathered[:, 4:], iteration, rate, sequence, settings)
+                check_losses(gathered[:, 4:], iteration, rate, sequence, settings)
                 solver.step()
-                signal, save = int(gathered[:, 0].max()), bool(gathered[0, 1])
-                last = iteration + 1 == settings.max_iter
+                signal, test = int(gathered[:, 0].max()), validator.is_due(steps)
+                save = bool(gathered[0, 1]) or signal or test
                 # On a GPU the check waits for all that is under way.
-                if device.type == "cpu" or signal or save or last or iteration % CHECKED_STEPS == 0:
-                    _check_weights(model, iteration, rate, sequence, settings)
+                if (device.type == "cpu" or save or steps == settings.max_iter
+                        or iteration % CHECKED_STEPS == 0):
+                    check_weights(model, iteration, rate, sequence, settings)
                 loss, aux_loss = gathered[:, 2:4].mean(0).tolist()
                 line = {"iteration": iteration, "lr": rate, "loss": loss,
                         "loss_aux": None if model.auxiliary is None else aux_loss}
                 losses.write(json.dumps(line) + "\n")
-                curve.look(model, iteration + 1)
-                bar.update()
-                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-                if (iteration + 1) % 50 == 0:
-                    seconds = (time.monotonic() - began) / (iteration + 1 - start)
-                    left = seconds * (settings.max_iter - iteration - 1)
-                    log.info(f"step {iteration + 1} loss {loss:.4f}, {seconds:.3f} s a "
-                             f"step, {left:.0f} s left")
-                if signal or save:
+                curve.look(model, steps)
+                log.step(steps, line)
+                if save:
                     if processes.first:
                         losses.flush()
                         os.fsync(losses.fileno())
-                    save_state(state_path, settings, model, solver, iteration + 1, processes,
-                               device)
+                    save_state(state_path, settings, model, solver, steps, processes, device)
                     saved_at = time.monotonic()
                 if signal:
                     processes.wait()
-                    log.info(f"stopped by signal {signal} after step {iteration + 1}")
-                    raise Interrupted(f"stopped after step {iteration + 1} of "
-                                      f"{settings.max_iter}; the same command goes on from there")
-        def save():
-            before_weights()
-            checkpoint.save_model(weights_path, model, **facts, training=settings.to_json(),
-                                  initial_sha256=initial_digest, processes=processes.size)
+                    raise Interrupted(f"stopped after step {steps} of {settings.max_iter}; the "
+                                      "same command goes on from there")
+                if test:
+                    validator.test(model, steps, stop, log)
 
-        processes.on_first(save)
-        log.info(f"done: {weights_path.name}")
-    except UserError as error:
-        log.info(f"failed: {error}")
-        raise
-    finally:
-        log.file.close()
+        def save_weights():
+            how.before_weights()
+            checkpoint.save_model(weights_path, model, **facts)
+
+        processes.on_first(save_weights)
+        log.say(f"done: {weights_path.name}")
+        for line in how.last_words() if processes.first else ():
+            log.tell(line)
     if processes.first:
         state_path.unlink(missing_ok=True)
     return weights_path

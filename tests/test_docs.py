@@ -15,6 +15,7 @@ from doc_pages import PAGES, ROOT, command_lines, fences
 import pspnet_repro.__main__
 from experiments import demo, run_table
 from experiments.rows import BASELINE, FULL
+from pspnet_repro.commands import config_file
 
 RESULTS = ROOT / "experiments" / "results"
 TASKS = ("predict", "train", "evaluate", "weights", "caffe-files", "tables", "fidelity", "speed",
@@ -54,6 +55,8 @@ def parse(monkeypatch, capsys):
         pytest.fail(f"refused: pspnet {shlex.join(words)}: {capsys.readouterr().err[-500:]}")
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+    # The settings files that pages name are not there.
+    monkeypatch.setattr(config_file, "_read", lambda file: ({}, {}))
     return parse_words
 
 

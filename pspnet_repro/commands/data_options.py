@@ -2,7 +2,7 @@
 
 import argparse
 
-from pspnet_repro.commands.options import filled, path
+from pspnet_repro.commands.options import add_switch, filled, path
 from pspnet_repro.data.classes import KNOWN
 
 
@@ -31,8 +31,8 @@ def add_data(parser):
                            "for a/x.jpg; or with one ending added to all: x_L.png for x.jpg")
     data.add_argument("--data-root", type=path, metavar="DIR",
                       help="folder that the paths in lists start from; default: the lists' own")
-    data.add_argument("--zero-is-void", action="store_true",
-                      help="labels are 0 = void, k + 1 = class k (ADE20K); for lists and folders")
+    add_switch(data, "--zero-is-void",
+               help="labels are 0 = void, k + 1 = class k (ADE20K); for lists and folders")
     data.add_argument("--label-map", type=path, metavar="FILE",
                       help="text file that says what labels mean, with lines VALUE CLASS, or RED "
                            "GREEN BLUE CLASS for labels in colours. CLASS is a number from 0, or "

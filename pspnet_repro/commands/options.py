@@ -47,6 +47,19 @@ def filled(text):
     return text
 
 
+def _true_or_false(text):
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"must be true or false, got {text!r}")
+    return text == "true"
+
+
+def add_switch(group, name, **words):
+    """Add an option that is on or off: NAME, NAME true or NAME false, so that it can take back what
+    a settings file says."""
+    group.add_argument(name, nargs="?", type=_true_or_false, const=True, default=False,
+                       metavar="true|false", **words)
+
+
 def weights(text):
     """"FILE" -> Path; "NET.prototxt,W.caffemodel" -> a pair of Paths, one network."""
     net, comma, caffemodel = text.rpartition(".prototxt,")

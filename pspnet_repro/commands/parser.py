@@ -14,7 +14,9 @@ class _Help(argparse.HelpFormatter):
         if not wants or "default" in shown or action.default in (None, argparse.SUPPRESS):
             return shown
         value = action.default
-        text = ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+        value = str(value).lower() if isinstance(value, bool) else value
+        text = (",".join(map(str, value)) or "none" if isinstance(value, (tuple, list)) else
+                str(value))
         return f"{shown}; default: {text.replace('%', '%%')}"
 
     def _fill_text(self, text, width, indent):
@@ -29,7 +31,12 @@ class Parser(argparse.ArgumentParser):
     Args:
         examples: whole command lines, shown at the end of the help.
         others: as argparse.ArgumentParser.
+
+    Attributes:
+        prepare: called with the parser and the words before they are parsed.
     """
+
+    prepare = staticmethod(lambda parser, words: None)
 
     def __init__(self, *, examples=(), **others):
         if examples:
@@ -38,6 +45,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args=None, namespace=None):
         """As argparse's; what a command's parser does not know it refuses itself."""
+        self.prepare(self, args)
         namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -50,15 +58,16 @@ class Parser(argparse.ArgumentParser):
     def _hint(self, message):
         word = re.match(r"unrecognized arguments: .*?(-[^\s=]+)", message)
         if word:
-            return _nearest(word.group(1), [name for action in self._actions
+            return nearest(word.group(1), [name for action in self._actions
                                             for name in action.option_strings])
         word = re.search(r"invalid choice: '([^']*)'", message)
         if word:
-            return _nearest(word.group(1), [str(choice) for action in self._actions
+            return nearest(word.group(1), [str(choice) for action in self._actions
                                             for choice in action.choices or ()])
         return ""
 
 
-def _nearest(word, known):
+def nearest(word, known):
+    """"; did you mean ...?" with the nearest of known words, or ""."""
     near = difflib.get_close_matches(word, known, 1)
     return f"; did you mean {near[0]}?" if near else ""

@@ -1,8 +1,9 @@
 """pspnet train"""
 
+from pspnet_repro.commands.config_file import add_config
 from pspnet_repro.commands.data_options import add_data
-from pspnet_repro.commands.options import (numbers, path, pixels, positive, processes, weights,
-                                           whole)
+from pspnet_repro.commands.options import (add_switch, filled, numbers, path, pixels, positive,
+                                           processes, weights, whole)
 from pspnet_repro.defaults import FREEZE_BN, PADDINGS, TIMEOUT_SECONDS, VARIANCES
 
 AUGMENTATIONS = ("all", "mirror-resize", "none")
@@ -18,6 +19,7 @@ def add(commands):
         examples=("pspnet train --data DIR --output RUN --classes 11 --crop-size 185",
                   "torchrun --nproc-per-node 4 -m pspnet_repro train --data ade20k=DIR "
                   "--output RUN --device cuda"))
+    add_config(parser)
     add_data(parser)
     parser.add_argument("--split", default="train",
                         help="such as train_aug of voc2012; default: %(default)s")
@@ -30,8 +32,8 @@ def add(commands):
     net.add_argument("--depth", type=int, help="50, 101, 152 or 269; default: 50")
     net.add_argument("--bins", type=numbers, help='"none": no pyramid; default: 1,2,3,6')
     net.add_argument("--pool", choices=("ave", "max"), help="pooling of the bins; default: ave")
-    net.add_argument("--no-reduce", action="store_true", help="no reduction after pooling")
-    net.add_argument("--no-aux", action="store_true", help="no auxiliary branch")
+    add_switch(net, "--no-reduce", help="no reduction after pooling")
+    add_switch(net, "--no-aux", help="no auxiliary branch")
     net.add_argument("--stem", choices=("deep", "classic"),
                      help="first layers: three 3x3 convolutions or one 7x7; default: deep")
     net.add_argument("--stem-width", type=positive, help="channels of the stem; default: 64")
@@ -78,9 +80,10 @@ def add(commands):
                         help="fix running values, slope and bias of batch normalization, for small "
                              "batches: in the backbone, or in all parts, which then must not start "
                              "afresh")
-    tuning.add_argument("--freeze-backbone", action="store_true",
-                        help="fix the backbone, running values of its batch normalization "
-                             "included: a step takes less time and memory")
+    add_switch(tuning, "--freeze-backbone",
+               help="fix the backbone, running values of its batch normalization included: a step "
+                    "takes less time and memory")
+    _add_validation(parser)
     parser.add_argument("--threads", type=processes, default=2,
                         help="threads of the computation; default: %(default)s")
     parser.add_argument("--workers", type=whole(0, 1024), default=0,
@@ -91,3 +94,28 @@ def add(commands):
                         help="seconds to wait for a process that does not answer (torchrun); "
                              "default: %(default)s")
     parser.set_defaults(work="pspnet_repro.commands.work.train")
+
+
+def _add_validation(parser):
+    tests = parser.add_argument_group(
+        "validation and log", "Tests along the way write validation.jsonl and keep the network of "
+                              "the highest mean IoU as best.pt. They change no bit of weights.pt, "
+                              "and may be others when a training resumes.")
+    tests.add_argument("--val-interval", type=whole(0, 2 ** 31 - 1), metavar="STEPS",
+                       help="test after every so many steps and after the last; default: 0, never")
+    tests.add_argument("--val-split", metavar="SPLIT",
+                       help="split that is tested; default: val")
+    tests.add_argument("--val-data", type=filled, metavar="DATA",
+                       help="data that are tested, as --data: a list file, a folder with lists, or "
+                            "NAME=DIR; their labels mean the same as the training's; default: "
+                            "those of --data")
+    tests.add_argument("--val-windows", choices=("centre", "sliding"), default="centre",
+                       help="centre: one window in the middle of each image, at scale 1 and "
+                            "without its mirror image, which is quick and not the paper's figure; "
+                            "sliding: the whole test of pspnet evaluate; default: %(default)s")
+    tests.add_argument("--log-interval", type=whole(0, 10 ** 6), default=60, metavar="SECONDS",
+                       help="between two lines of progress in log.txt; 0: a line per step; "
+                            "default: %(default)s")
+    add_switch(tests, "--tensorboard",
+               help="write losses, rate and figures into OUTPUT/tensorboard too; needs the package "
+                    "tensorboard")

@@ -5,9 +5,13 @@ import sys
 
 from pspnet_repro import distributed
 from pspnet_repro.commands.work.data import data_of
+from pspnet_repro.commands.work.train_tests import commands_that_test, validation_of
 from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation
-from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.errors import UsageError, UserError, say
+from pspnet_repro.files import file_sha256
+from pspnet_repro.run_folder import flat_settings
 from pspnet_repro.train import TrainSettings, train
+from pspnet_repro.training.tensorboard import writer_class
 
 AUGMENTATIONS = {"all": Augmentation(), "mirror-resize": Augmentation(rotation=0.0, blur=False),
                  "none": NO_AUGMENTATION}
@@ -16,6 +20,8 @@ AUGMENTATIONS = {"all": Augmentation(), "mirror-resize": Augmentation(rotation=0
 def run(args):
     if args.output.exists() and not args.output.is_dir():
         raise UsageError(f"--output must be a folder, got the file {args.output}")
+    if args.tensorboard:
+        writer_class()
     data = data_of(args)
     recipe, known = data.recipe, data.classes()
     classes = _number_of_classes(args, data, known)
@@ -41,14 +47,18 @@ def run(args):
         aux_weight=args.aux_weight, guidance=args.guidance,
         augmentation=augmentation, seed=args.seed, threads=args.threads,
         freeze_bn=args.freeze_bn, freeze_backbone=args.freeze_backbone)
+    _check_recorded(args, settings)
+    validation = validation_of(args, data, settings)
     facts = {"base_size": recipe.base_size}
     if known is not None:
         facts |= {"names": known.names, "palette_rgb": known.palette_rgb}
     with distributed.join(args.timeout) as joined:
         if joined.first and (args.output / "weights.pt").exists():
             print("finished before", file=sys.stderr)
-        weights = train(settings, pairs, args.output, args.workers, device=args.device,
-                        initial_weights=args.initial_weights, facts=facts)
+        weights = train(settings, pairs, args.output, workers=args.workers, device=args.device,
+                        initial_weights=args.initial_weights, facts=facts, validation=validation,
+                        log_seconds=args.log_interval, tensorboard=args.tensorboard,
+                        last_words=lambda: commands_that_test(args, data))
     if joined.first:
         print(weights)
 
@@ -62,3 +72,39 @@ def _number_of_classes(args, data, known):
         raise UsageError(f"--classes must be {len(known.names)}, the number of classes that "
                          f"{data.name} has, got {args.classes}")
     return args.classes or len(known.names)
+
+
+def _check_recorded(args, settings):
+    """Compare a training with what settings.json of --config says and no option does.
+
+    Other data are a choice, and are said.
+
+    Raises:
+        UsageError: the training would be another, whatever the options say.
+    """
+    ours = flat_settings(settings.to_json())
+    for key, (value, option, default) in args.recorded.items():
+        if key == "initial_weights":
+            _check_start(args, value)
+        elif key == "list_sha256" and value != ours[key]:
+            say(f"note: {args.config} is of a training on other images, or with another "
+                "--label-map or --ignore")
+        elif key in ("data", "list_sha256") or option and getattr(args, option) != default:
+            continue  # the command line asks for others
+        elif key.startswith("model.") and args.initial_weights is not None:
+            continue  # their file brings the structure
+        elif ours.get(key) != value:
+            raise UsageError(f"{args.config}: {key} = {value!r}, for which train has no option: "
+                             f"here it is {ours.get(key)!r}; write the settings that have options "
+                             "into a TOML file")
+
+
+def _check_start(args, sha256):
+    if sha256 is None:
+        return
+    if args.initial_weights is None:
+        raise UsageError(f"{args.config}: its training started from weights with SHA-256 {sha256}: "
+                         "name their file with --initial-weights")
+    if file_sha256(args.initial_weights) != sha256:
+        say(f"note: {args.config} is of a training from other weights than "
+            f"{args.initial_weights}")

@@ -1,0 +1,1 @@
+"""Parts of a training beside its steps: its tests along the way, its log, its checks."""

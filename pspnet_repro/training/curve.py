@@ -1,0 +1,75 @@
+"""Looks at a network between the steps of its training."""
+
+import contextlib
+import json
+import os
+
+import torch
+
+from pspnet_repro.errors import UserError
+from pspnet_repro.run_folder import line_content, read_lines, write_lines
+
+
+@contextlib.contextmanager
+def eval_mode(model, device):
+    """The network in eval mode, for a with block that draws from a random generator of its own:
+    the training continues as if the block had not been."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            yield model.eval()
+        finally:
+            model.train()
+
+
+def keep_points(path, start, keys=("iteration",)):
+    """Drop the lines of looks after step `start` from a file; the others as dictionaries.
+
+    Raises:
+        UserError: a line lacks one of `keys`, or its step.
+    """
+    points = [line_content(line) for line in read_lines(path)]
+    for number, point in enumerate(points, 1):
+        if type(point.get("iteration")) is not int or not set(keys) <= point.keys():
+            raise UserError(f"{path}, line {number}: not the line of a look; remove the file to "
+                            "go on without its points")
+    kept = [point for point in points if point["iteration"] <= start]
+    write_lines(path, map(json.dumps, kept))
+    return kept
+
+
+def add_point(path, point):
+    """Add a dictionary as a line to a file of looks, on the disk when this returns."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(point) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class Curve:
+    """Looks at a network between the steps of its training; one line of curve.jsonl a look.
+
+    Neither weights nor random numbers change: a training continues as if nobody had looked.
+
+    Args:
+        path: of curve.jsonl; what is in it after step `start` is dropped.
+        watch: (interval, function) or None. After every `interval` steps and after the last one
+            function(network in eval mode) gives a dictionary; all processes call it.
+        start, max_iter: steps done and steps in all.
+        processes: the first one writes.
+        device: where the network is.
+    """
+
+    def __init__(self, path, watch, start, max_iter, processes, device):
+        self._path, self._watch, self._max_iter = path, watch, max_iter
+        self._processes, self._device = processes, device
+        if watch is not None:
+            processes.on_first(lambda: keep_points(path, start))
+
+    def look(self, model, steps):
+        """Note what is to be seen after so many steps, where it is time for that."""
+        if self._watch is None or steps % self._watch[0] and steps != self._max_iter:
+            return
+        with eval_mode(model, self._device):
+            seen = self._watch[1](model)
+        if self._processes.first:
+            add_point(self._path, {"iteration": steps, **seen})

@@ -1,0 +1,47 @@
+"""A training whose numbers are no longer finite ends with a sentence."""
+
+import math
+
+import torch
+
+from pspnet_repro.errors import UserError
+
+
+def check_losses(gathered, iteration, rate, sequence, settings):
+    """Raise UserError for the first loss that is not finite.
+
+    Args:
+        gathered: total losses [process][pass].
+        iteration, rate: number of the step, and its learning rate.
+        sequence: the TrainingSequence.
+        settings: the TrainSettings.
+    """
+    count = settings.batch_size // len(gathered)
+    for k in range(settings.iter_size):
+        for rank, totals in enumerate(gathered):
+            if not math.isfinite(totals[k]):
+                first = (iteration * settings.iter_size + k) * settings.batch_size + rank * count
+                raise _diverged(f"loss is {totals[k]} at iteration {iteration}", rate, settings,
+                                [sequence.pair(p).image for p in range(first, first + count)])
+
+
+def check_weights(model, iteration, rate, sequence, settings):
+    """Raise UserError where a step left a weight or a running statistic that is not finite; the
+    other arguments as in `check_losses`."""
+    tensors = {name: tensor for name, tensor in model.state_dict().items()
+               if tensor.is_floating_point() and tensor.numel()}
+    largest = torch.stack(torch._foreach_norm(list(tensors.values()), math.inf)).isfinite().cpu()
+    if not largest.all():
+        name = list(tensors)[largest.tolist().index(False)]
+        passes = settings.iter_size * settings.batch_size
+        raise _diverged(f"{name} is not finite after iteration {iteration}", rate, settings,
+                        [sequence.pair(p).image
+                         for p in range(iteration * passes, (iteration + 1) * passes)])
+
+
+def _diverged(what, rate, settings, images):
+    shown = ", ".join(map(str, images[:16])) + f" and {len(images) - 16} more" * (len(images) > 16)
+    return UserError(
+        f"{what}: the training diverged at learning rate {rate:.3g}, or an image is damaged. Train "
+        f"in a new folder with a rate below {settings.base_lr:g} (--base-lr), or look at the "
+        f"images of this step: {shown}")

@@ -1,0 +1,116 @@
+"""What a training says while it runs: log.txt, the progress bar, TensorBoard's scalars."""
+
+import contextlib
+import os
+import sys
+import time
+
+from tqdm import tqdm
+
+from pspnet_repro.errors import Interrupted, UserError, printable
+from pspnet_repro.run_folder import Log
+from pspnet_repro.training.tensorboard import Scalars
+
+
+class ProgressLog:
+    """The log of a training, for a with block around its steps; the first process's alone.
+
+    Args:
+        output: folder of the training.
+        settings: its TrainSettings.
+        start: steps done.
+        processes: those of the training.
+        progress: show a progress bar.
+        seconds: between two lines of progress in log.txt, at least; the last step has one too.
+        tensorboard: write scalars for TensorBoard.
+    """
+
+    def __init__(self, output, settings, start, processes, progress, seconds, tensorboard):
+        self._settings, self._start, self._seconds = settings, start, seconds
+        self._screen = progress
+        self._scalars = Scalars(output / "tensorboard", start) if (
+            tensorboard and processes.first) else None
+        self._log = Log(output / "log.txt" if processes.first else os.devnull)
+        self._bar = tqdm(total=settings.max_iter, initial=start, desc=output.name, unit="step",
+                         disable=not progress)
+        self._began = self._written = time.monotonic()
+        self._paused = 0.0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, _kind, error, _traceback):
+        self._bar.close()
+        if isinstance(error, UserError):
+            self.say(f"failed: {error}")
+        elif isinstance(error, Interrupted):
+            self.say(str(error))
+        if self._scalars is not None:
+            self._scalars.close()
+        self._log.file.close()
+
+    def say(self, text):
+        """A line of log.txt."""
+        self._log.info(text)
+
+    def tell(self, text):
+        """A line of log.txt and of the screen."""
+        self.say(text)
+        if self._screen:
+            tqdm.write(printable(text), file=sys.stderr)
+
+    @contextlib.contextmanager
+    def pause(self):
+        """A with block that is no part of the steps' time."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._paused += time.monotonic() - began
+            self._bar.set_postfix_str("", refresh=False)
+
+    def step(self, steps, line):
+        """Tell of a step.
+
+        Args:
+            steps: done with it.
+            line: its line of losses.jsonl.
+        """
+        self._bar.update()
+        self._bar.set_postfix(loss=f"{line['loss']:.3f}", refresh=False)
+        if self._scalars is not None:
+            self._scalars.add(steps, {"loss/main": line["loss"], "loss/auxiliary": line["loss_aux"],
+                                      "learning_rate": line["lr"]})
+        now = time.monotonic()
+        if now - self._written < self._seconds and steps != self._settings.max_iter:
+            return
+        self._written = now
+        seconds = (now - self._began - self._paused) / (steps - self._start)
+        images = self._settings.batch_size * self._settings.iter_size
+        aux = "" if line["loss_aux"] is None else f" auxiliary loss {line['loss_aux']:.4f}"
+        self.say(f"step {steps} of {self._settings.max_iter}: loss {line['loss']:.4f}{aux} rate "
+                 f"{line['lr']:.4g}, {seconds:.3f} s per step, {images / seconds:.3g} images/s, "
+                 f"{seconds * (self._settings.max_iter - steps):.0f} s left")
+
+    def show_test(self, tested, images):
+        """Show in the bar how far a validation is."""
+        self._bar.set_postfix_str(f"validation {tested}/{images}")
+
+    def validated(self, steps, figures, images, failed, is_best):
+        """Tell of a validation.
+
+        Args:
+            steps: done before it.
+            figures: by name; None for one that is not defined.
+            images, failed: how many were tested, and how many could not be used.
+            is_best: whether best.pt is of it.
+        """
+        shown = {name: "not defined" if figure is None else f"{100 * figure:.2f}"
+                 for name, figure in figures.items()}
+        left_out = f", {failed} left out" if failed else ""
+        self.tell(f"validation after step {steps}: mean IoU {shown['mean_iou']}, pixel accuracy "
+                  f"{shown['pixel_accuracy']}, mean class accuracy {shown['mean_accuracy']} "
+                  f"({images} images{left_out}){'; the best so far: best.pt' * is_best}")
+        if self._scalars is not None:
+            self._scalars.add(steps, {f"validation/{name}": figure
+                                      for name, figure in figures.items()})

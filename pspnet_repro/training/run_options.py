@@ -1,0 +1,38 @@
+"""How a training runs, beside the settings that decide its weights."""
+
+import dataclasses
+from collections.abc import Callable
+
+from pspnet_repro.training.validation import Validation
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """How a training runs: its weights do not depend on it.
+
+    Attributes:
+        workers: processes that read images ahead, of each training process.
+        checkpoint_seconds: least time between checkpoints.
+        progress: show a progress bar.
+        log_seconds: least time between two lines of progress in log.txt.
+        tensorboard: write scalars into the folder `tensorboard`.
+        validation: a Validation: tests along the way, validation.jsonl and best.pt; or None.
+        watch: (interval, function) for curve.jsonl, see training.curve.Curve; or None.
+        before_weights: called by the first process after the last step, before weights.pt is
+            there; not where it was there already.
+        last_words: called by the first process when weights.pt is there; gives lines for log.txt
+            and the screen.
+        facts: what weights.pt and best.pt tell of their test beside the settings: "names",
+            "palette_rgb", "base_size", see evaluation.network_file.
+    """
+
+    workers: int = 0
+    checkpoint_seconds: float = 120.0
+    progress: bool = True
+    log_seconds: float = 60.0
+    tensorboard: bool = False
+    validation: Validation | None = None
+    watch: tuple | None = None
+    before_weights: Callable = lambda: None
+    last_words: Callable = lambda: ()
+    facts: dict = dataclasses.field(default_factory=dict)

@@ -1,0 +1,39 @@
+"""Scalars of a training for TensorBoard, which is an extra dependency."""
+
+from pspnet_repro.errors import UsageError, UserError, first_line
+
+
+def writer_class():
+    """torch's SummaryWriter. Raises UsageError where the package tensorboard cannot be used."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError("--tensorboard needs the package tensorboard, which is not installed "
+                         f"({first_line(error)}): pip install tensorboard, or train without "
+                         "--tensorboard") from error
+    return SummaryWriter
+
+
+class Scalars:
+    """The files of one sitting in a folder of TensorBoard's.
+
+    Args:
+        folder: is made.
+        start: steps done; TensorBoard drops the later ones of earlier sittings.
+    """
+
+    def __init__(self, folder, start):
+        writer = writer_class()
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder}: must be a folder, for TensorBoard's files; choose another "
+                            "--output, or move it away")
+        self._writer = writer(str(folder), purge_step=start + 1)
+
+    def add(self, steps, scalars):
+        """Note scalars by name after so many steps; None is left out."""
+        for name, value in scalars.items():
+            if value is not None:
+                self._writer.add_scalar(name, value, steps)
+
+    def close(self):
+        self._writer.close()

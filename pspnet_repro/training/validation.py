@@ -1,0 +1,249 @@
+"""Tests of a network on validation images along its training, and the best network so far."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+import torch
+
+from pspnet_repro import checkpoint, ops, precision
+from pspnet_repro.data.conventions import IGNORE_INDEX, MEAN_BGR
+from pspnet_repro.data.labels import read_label
+from pspnet_repro.data.pairs import read_pair
+from pspnet_repro.defaults import BATCH_SIZE
+from pspnet_repro.errors import Interrupted, UserError, refuse_pipe
+from pspnet_repro.evaluation.evaluate import evaluate
+from pspnet_repro.evaluation.imresize import imresize
+from pspnet_repro.evaluation.metrics import ConfusionMatrix
+from pspnet_repro.evaluation.protocol import Protocol
+from pspnet_repro.run_folder import check_same_settings
+from pspnet_repro.training.curve import add_point, eval_mode, keep_points
+
+FIGURES = ("mean_iou", "pixel_accuracy", "mean_accuracy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """How a training is tested along its way; the weights do not depend on it.
+
+    Attributes:
+        interval: steps between two tests; another comes after the last step.
+        pairs: the images, list of data.pairs.Pair with labels.
+        data: what they are, plain facts: "data", "split", "list_sha256".
+        place: where they are, for people.
+        protocol: sizes and padding of the test, at one scale.
+        windows: "sliding": the whole protocol, as `pspnet evaluate` tests; "centre": one window in
+            the middle of each resized image, without the mirror image, its label resized and cut
+            alike. That is quicker, and not the paper's figure.
+        zero_is_void: see data.labels.read_label.
+    """
+
+    interval: int
+    pairs: list
+    data: dict
+    place: str
+    protocol: Protocol
+    windows: str = "centre"
+    zero_is_void: bool = False
+
+    @property
+    def facts(self):
+        """What a line of validation.jsonl says of the test: figures compare where it is equal."""
+        return {**self.data, "windows": self.windows, "base_size": self.protocol.base_size,
+                "crop_size": self.protocol.crop_size}
+
+    def __str__(self):
+        how = (f"the whole test, windows of {self.protocol.crop_size} pixels that slide over the "
+               "image and its mirror image" if self.windows == "sliding" else
+               f"one centre window of {self.protocol.crop_size} pixels per image, which is "
+               "quicker and not the figure of `pspnet evaluate`")
+        return (f"validation after every {self.interval} steps and the last: {len(self.pairs)} "
+                f"images of {self.place}, {self.data['split']}; {how}; long side "
+                f"{self.protocol.base_size} + 1")
+
+    def check(self, classes):
+        """Raise UserError where a file is missing, or no pixel that counts is labelled."""
+        for pair in self.pairs:
+            for path in (pair.image, pair.label):
+                if not path.is_file():
+                    raise UserError(f"{path}: no such file, but the validation needs it; "
+                                    "`pspnet check-data` lists all problems of the data")
+        for pair in self.pairs:
+            label = read_label(pair.label, classes, self.zero_is_void, pair.table, pair.colours)
+            if self.windows == "centre":
+                label = centre_of_label(label, self.protocol)
+            if (label < classes).any():
+                return
+        where = " in its centre window" if self.windows == "centre" else ""
+        raise UserError(f"{self.place}, {self.data['split']}: no validation image has a "
+                        f"labelled pixel{where}, so no accuracy is defined; `pspnet check-data` "
+                        "says which values the label files hold")
+
+    def count(self, net, pairs, each, failed):
+        """ConfusionMatrix of a network in eval mode over some of the pairs.
+
+        Args:
+            each: called after every image that was tested.
+            failed: called with the UserError of an image that cannot be used, which is left out.
+        """
+        if self.windows == "sliding":
+            return evaluate(net, pairs, classes=net.classes, protocol=self.protocol,
+                            zero_is_void=self.zero_is_void, progress=False, on_error=failed,
+                            on_prediction=lambda *_: each())
+        matrix = ConfusionMatrix(net.classes)
+        device = next(net.parameters()).device
+        for first in range(0, len(pairs), BATCH_SIZE):
+            images, labels = [], []
+            for pair in pairs[first:first + BATCH_SIZE]:
+                try:
+                    image, label = read_pair(pair, net.classes, self.zero_is_void)
+                except UserError as error:
+                    failed(error)
+                    continue
+                images.append(centre_of_image(image, self.protocol))
+                labels.append(centre_of_label(label, self.protocol))
+            if not images:
+                continue
+            with torch.no_grad():
+                logits = net.logits(torch.from_numpy(np.stack(images)).to(device))
+                for k, label in enumerate(labels):
+                    scores = ops.interp2d(logits[k:k + 1], label.shape)
+                    matrix.update(scores[0].argmax(0).cpu().numpy(), label)
+                    each()
+        return matrix
+
+
+def centre_of_image(image, protocol):
+    """(3, crop, crop) float32 BGR minus mean: the middle of a (H, W, 3) uint8 BGR image at scale 1.
+
+    The border of a smaller image has the mean colour, as in training.
+    """
+    scaled = imresize(image, protocol.scaled_size(*image.shape[:2], 1.0), protocol.antialias)
+    window = _centre(scaled.astype(np.float32) - MEAN_BGR, protocol, 0.0)
+    return np.ascontiguousarray(window.transpose(2, 0, 1))
+
+
+def centre_of_label(label, protocol):
+    """(crop, crop) uint8: the same pixels of a (H, W) label, each the nearest one's; 255 around."""
+    rows, cols = protocol.scaled_size(*label.shape, 1.0)
+    scaled = cv2.resize(label, (cols, rows), interpolation=cv2.INTER_NEAREST_EXACT)
+    return _centre(scaled, protocol, IGNORE_INDEX)
+
+
+def _centre(pixels, protocol, border):
+    crop = protocol.crop_size
+    top, left = (max(size - crop, 0) // 2 for size in pixels.shape[:2])
+    window = np.full((crop, crop, *pixels.shape[2:]), border, pixels.dtype)
+    part = pixels[top:top + crop, left:left + crop]
+    above, before = ((crop - size) // 2 if protocol.padding == "centre" else 0
+                     for size in part.shape[:2])
+    window[above:above + part.shape[0], before:before + part.shape[1]] = part
+    return window
+
+
+class _Stopped(Exception):
+    """A signal came between two images."""
+
+
+class Validator:
+    """Tests a network between the steps of its training: a line of validation.jsonl per test, and
+    best.pt, which is replaced where the mean IoU is higher than before.
+
+    The training's state must be saved before `test`: a test that a stop cut off is then repeated,
+    so validation.jsonl has one line per step.
+
+    Args:
+        asked: a Validation, or None for no tests.
+        output: folder of the training.
+        settings: its TrainSettings.
+        start: steps done.
+        processes: each tests its share of the images; the first writes.
+        device: where the network is.
+        facts: what best.pt says beside weights, figures and step.
+    """
+
+    def __init__(self, asked, output, settings, start, processes, device, facts):
+        self._asked, self._settings, self._facts = asked, settings, facts
+        self._processes, self._device = processes, device
+        self._lines, self._best_path = output / "validation.jsonl", output / "best.pt"
+        self.due_at_start, self._best = False, None
+        if asked is not None:
+            is_tested, self._best = processes.on_first(lambda: self._read(start))
+            self.due_at_start = self.is_due(start) and not is_tested
+
+    def _read(self, start):
+        """(whether step `start` was tested, mean IoU of best.pt or None)."""
+        points = keep_points(self._lines, start, ("iteration", *FIGURES))
+        is_tested = any(point["iteration"] == start for point in points)
+        refuse_pipe(self._best_path)
+        if not self._best_path.exists():
+            return is_tested, None
+        content = checkpoint.load(self._best_path)
+        check_same_settings(self._settings, content, self._best_path)
+        point = content.get("validation")
+        # Another test's figure is not comparable; one without a line is of steps that were lost.
+        if point not in points or not self._asked.facts.items() <= point.items():
+            return is_tested, None
+        return is_tested, point["mean_iou"]
+
+    def is_due(self, steps):
+        """Whether it is time for a test after so many steps."""
+        return self._asked is not None and steps > 0 and (
+            steps % self._asked.interval == 0 or steps == self._settings.max_iter)
+
+    def test(self, model, steps, stop, log):
+        """Test the network after so many steps; its weights, its mode and random numbers stay.
+
+        Args:
+            stop: a StopRequest, which is looked at after each image.
+            log: a ProgressLog.
+        Raises:
+            Interrupted: a signal came; nothing of this test is kept.
+        """
+        with log.pause():
+            figures, images, failed = self._figures(model, steps, stop, log)
+        point = {"iteration": steps, **figures, "images": images, "failed": failed,
+                 **self._asked.facts}
+        is_best = figures["pixel_accuracy"] is not None and (
+            self._best is None or figures["mean_iou"] > self._best)
+
+        def write():
+            # First: after a kill between the two, the test is repeated.
+            if is_best:
+                checkpoint.save_model(self._best_path, model, **self._facts, iteration=steps,
+                                      validation=point)
+            add_point(self._lines, point)
+
+        self._processes.on_first(write)
+        if is_best:
+            self._best = figures["mean_iou"]
+        log.validated(steps, figures, images, failed, is_best)
+
+    def _figures(self, model, steps, stop, log):
+        """(figures by name, images tested, images that could not be used) of all processes."""
+        share = self._processes.shard(self._asked.pairs)
+        tested, errors = 0, []
+
+        def each():
+            nonlocal tested
+            tested += 1
+            log.show_test(tested, len(share))
+            if stop.signal:
+                raise _Stopped
+
+        with eval_mode(model, self._device), precision.arithmetic("float32"):
+            try:
+                matrix = self._asked.count(model.for_inference(), share, each, errors.append)
+            except _Stopped:
+                matrix = ConfusionMatrix(model.classes)
+        for error in errors:
+            log.tell(f"left out of the validation: {error}")
+        # Nobody stops alone: what all must know is exchanged at once.
+        numbers = np.array([*matrix.counts.flat, tested, len(errors), stop.signal], np.int64)
+        self._processes.sum_array(numbers)
+        *_, tested, failed, signal = numbers.tolist()
+        if signal:
+            raise Interrupted(f"stopped after step {steps} of {self._settings.max_iter}, in its "
+                              "validation; the same command goes on from there")
+        matrix.counts = numbers[:-3].reshape(matrix.counts.shape)
+        return {name: matrix.figures[name] for name in FIGURES}, tested, failed
