@@ -15,19 +15,15 @@ import threading
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
-
 import cv2
 import numpy as np
 import torch
 
-from experiments.profiles import PROFILES
-from experiments.runs import (data_set, find_row, labelled_pairs, look_protocol, parse_backbone,
-                              row_depth, row_protocol, row_settings, test_folder,
-                              training_folder)
-from pspnet_repro import checkpoint, distributed
+from .places import ROOT
+from .profiles import PROFILES
+from .runs import (data_set, find_row, labelled_pairs, look_protocol, parse_backbone, row_depth,
+                   row_protocol, row_settings, test_folder, training_folder)
+from pspnet_repro import __version__, checkpoint, distributed
 from pspnet_repro.commands.options import whole
 from pspnet_repro.errors import UsageError, UserError, command
 from pspnet_repro.evaluation.evaluate import evaluate
@@ -47,6 +43,9 @@ def prediction_name(number, pair):
 
 
 def _commit():
+    if not (ROOT / ".git").exists():
+        return f"version {__version__}"
+
     def git(*words):
         return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True,
                               check=True).stdout.strip()
@@ -67,7 +66,7 @@ def _processor():
 
 
 def provenance():
-    """Commit, versions and machine, for the result's file."""
+    """Commit (outside a checkout the package's version), versions and machine."""
     return {"commit": _commit(), "python": platform.python_version(), "torch": torch.__version__,
             "numpy": np.__version__, "opencv": cv2.__version__, "system": platform.system(),
             "processor": _processor(), "cores": os.cpu_count()}
@@ -263,6 +262,3 @@ def main():
             progress=False, device=args.device, workers=args.workers)
     return 0
 
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from experiments.report import document
-from experiments.report.charts import chart_svg
+from . import document
+from .charts import chart_svg
 
 STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 

@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from experiments.report.document import Gallery, Heading, Strip, Text
-from experiments.rows import BASELINE, FULL
-from experiments.run_row import prediction_name
-from experiments.runs import labelled_pairs
+from .document import Gallery, Heading, Strip, Text
+from ..rows import BASELINE, FULL
+from ..run_row import prediction_name
+from ..runs import labelled_pairs
 from pspnet_repro.data.labels import read_label
 from pspnet_repro.data.pairs import read_pair
 from pspnet_repro.errors import UserError
