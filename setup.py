@@ -214,7 +214,8 @@ def import_torch():
         raise SystemExit(f"setup.py: torch is not installed in {sys.prefix}, and the extension is "
                          f"compiled against the installed one: {remedy} (other tools than pip: "
                          "build without isolation)") from error
-    oldest = re.search(r"^torch>=([\d.]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)[1]
+    requirements = (ROOT / "requirements.txt").read_text()
+    oldest = re.search(r"^torch>=([\d.]+)", requirements, re.MULTILINE)[1]
     if [*map(int, torch.__version__.split(".")[:2])] < [*map(int, oldest.split("."))]:
         raise SystemExit(f"setup.py: torch must be {oldest} or newer, got {torch.__version__} in "
                          f"{sys.prefix}: {remedy}")
