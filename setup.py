@@ -222,7 +222,8 @@ def import_torch():
     return torch
 
 
-def extension(torch):
+def extension():
+    torch = import_torch()
     from torch.utils import cpp_extension
 
     cuda_sources = sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/cuda/*.c[up]*"))
@@ -263,9 +264,9 @@ if __name__ == "__main__":
     harness = find_packages(ROOT, include=["experiments*"])
     compiled = {}
     if NEED_TORCH & set(sys.argv):
-        torch = import_torch()
+        compiled["ext_modules"] = [extension()]
         from torch.utils.cpp_extension import BuildExtension
-        compiled = {"ext_modules": [extension(torch)], "cmdclass": {
-            "build_ext": BuildExtension.with_options(use_ninja=True, no_python_abi_suffix=True)}}
+        compiled["cmdclass"] = {"build_ext": BuildExtension.with_options(
+            use_ninja=True, no_python_abi_suffix=True)}
     setup(packages=packages + [f"pspnet_repro.{name}" for name in harness],
           package_dir={"pspnet_repro.experiments": "experiments"}, **compiled)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-IN_CHECKOUT = (ROOT / "setup.py").is_file()
+IN_CHECKOUT = (ROOT / "csrc").is_dir()
 PACKAGES = ROOT if IN_CHECKOUT else ROOT.parent  # the folder that imports find this package from
 # Of runs and of drawn scenes, as the commands' help shows them: folders of the checkout, else of
 # the folder one stands in.

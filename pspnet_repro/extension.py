@@ -10,6 +10,8 @@ import torch
 
 from pspnet_repro.errors import UserError, first_line
 
+ROOT = Path(__file__).resolve().parents[1]
+IN_CHECKOUT = (ROOT / "csrc").is_dir()
 # What csrc/build_record.cpp puts into the compiled file.
 _RECORD = b"pspnet_repro was compiled for torch "
 
@@ -27,15 +29,16 @@ def load_extension() -> None:
     """
     spec = importlib.util.find_spec("pspnet_repro._C")
     if spec is None:
-        raise ExtensionError(f"the extension pspnet_repro._C is not built: {_ways_on('build')} "
-                             "(or set PSPNET_OPS=reference for slow operators in plain torch)")
+        raise ExtensionError("the extension pspnet_repro._C is not built: "
+                             f"{_make('build', ROOT if IN_CHECKOUT else 'a checkout')} (or set "
+                             "PSPNET_OPS=reference for slow operators in plain torch)")
     path = Path(spec.origin)
     check_record(path, read_record(path), torch.__version__, processor_flags())
     try:
         torch.ops.load_library(path)
     except OSError as error:
         raise ExtensionError(f"{path} does not load with torch {torch.__version__} "
-                             f"({first_line(error)}): {_ways_on('clean build')}") from error
+                             f"({first_line(error)}): {_compile_again()}") from error
 
 
 def read_record(path: Path) -> tuple[str, set] | None:
@@ -70,22 +73,25 @@ def check_record(path: Path, record: tuple[str, set] | None, torch_version: str,
     """
     if record is None:
         raise ExtensionError(f"{path} was compiled by another version of this package: "
-                             f"{_ways_on('clean build')}")
+                             f"{_compile_again()}")
     compiled_for, needed = record
     if compiled_for != ".".join(torch_version.split(".")[:2]):
         raise ExtensionError(f"{path} was compiled for torch {compiled_for}, but torch "
-                             f"{torch_version} is installed: {_ways_on('clean build')}")
+                             f"{torch_version} is installed: {_compile_again()}")
     lacking = needed - flags if flags is not None else ()
     if lacking:
         raise ExtensionError(f"{path} was compiled for a processor with "
                              f"{', '.join(sorted(lacking))}, which this one lacks: "
-                             f"{_ways_on('clean build', 'PSPNET_MARCH=native ')}")
+                             f"{_compile_again('PSPNET_MARCH=native ')}")
 
 
-def _ways_on(targets, setting=""):
-    root = Path(__file__).resolve().parents[1]
-    if (root / "setup.py").is_file():
-        return (f"run `make {targets}` in {root}, or for this Python `make {targets} "
-                f"PYTHON={sys.executable} VENV=`")
+def _make(targets, folder):
+    return (f"run `make {targets}` in {folder}, or for this Python `make {targets} "
+            f"PYTHON={sys.executable} VENV=`")
+
+
+def _compile_again(setting=""):
+    if IN_CHECKOUT:
+        return _make("clean build", ROOT)
     return (f"run `{setting}pip install --force-reinstall --no-deps .` in the folder of the "
             "package's source")
