@@ -268,5 +268,6 @@ if __name__ == "__main__":
         from torch.utils.cpp_extension import BuildExtension
         compiled["cmdclass"] = {"build_ext": BuildExtension.with_options(
             use_ninja=True, no_python_abi_suffix=True)}
-    setup(packages=packages + [f"pspnet_repro.{name}" for name in harness],
+    # Before release 77 setuptools refuses a licence's name in pyproject.toml.
+    setup(license="MIT", packages=packages + [f"pspnet_repro.{name}" for name in harness],
           package_dir={"pspnet_repro.experiments": "experiments"}, **compiled)

@@ -83,6 +83,7 @@ def test_sdist_holds_what_a_build_needs(tmp_path):
     assert "pspnet = pspnet_repro.__main__:main" in programs
     metadata = (tmp_path / "pspnet_repro.egg-info" / "PKG-INFO").read_text()
     assert f"\nVersion: {__version__}\n" in metadata and "\nRequires-Python: >=3.10\n" in metadata
+    assert "\nLicense: MIT\n" in metadata
     assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
