@@ -38,7 +38,7 @@ def load_extension() -> None:
         torch.ops.load_library(path)
     except OSError as error:
         raise ExtensionError(f"{path} does not load with torch {torch.__version__} "
-                             f"({first_line(error)}): {_compile_again()}") from error
+                             f"({first_line(error.__cause__ or error)}): {_compile_again()}") from error
 
 
 def read_record(path: Path) -> tuple[str, set] | None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from test_sliding import tiny_net
 
-from experiments import places, run_row
+from experiments import run_row, run_table
 from experiments.report import runs as report_runs
 from pspnet_repro import Predictor, PSPNet, __version__, checkpoint
 from pspnet_repro.data import scenes
@@ -141,14 +141,12 @@ def test_installed_rows_are_started_and_leave_runs_here(installed, tmp_path):
     assert (tmp_path / "runs" / "mini").is_dir()
 
 
-@pytest.mark.parametrize("name", ["table", "demo"])
-def test_defaults_are_of_the_checkout_or_of_this_folder(installed, tmp_path, name):
-    outside = _start(installed, tmp_path, name, "--help")
-    inside = _start(ROOT, tmp_path, name, "--help")
-    assert re.search(r"of the runs[ (;]+default:? runs\b", " ".join(outside.stdout.split()))
-    assert re.search(r"of the runs[ (;]+default:? experiments/runs\b",
-                     " ".join(inside.stdout.split()))
-    assert places.RUNS_FOLDER == ROOT / "experiments" / "runs"
+def test_runs_are_left_in_the_checkout_or_in_this_folder(installed, tmp_path):
+    run = _start(installed, tmp_path, code="from pspnet_repro.experiments import places; "
+                 "print(places.RUNS_FOLDER, places.CACHE_FOLDER)")
+    assert run.stdout.split() == ["runs", "runs/cache"], run.stderr
+    args = run_table.parse_arguments([])
+    assert (args.runs, args.cache) == (ROOT / "experiments" / "runs", ROOT / "cache")
 
 
 def test_provenance_names_the_commit_of_this_repository_alone(monkeypatch, tmp_path):
@@ -202,25 +200,26 @@ def test_flags_of_a_processor(tmp_path, line, flags):
     assert processor_flags(tmp_path / "absent") is None
 
 
+_UNDEFINED = """
+extern int nowhere;
+const char record[] = "pspnet_repro was compiled for torch VERSION and a processor with sse2:1 ";
+int *use(void) { return &nowhere; }
+"""
+
+
 def test_extension_that_does_not_fit_ends_commands_with_a_line(installed, tmp_path):
     """Before it is loaded where its record says so, else by what the loader says."""
-    broken = tmp_path / "broken"
-    shutil.copytree(installed, broken)
-    path = broken / "pspnet_repro" / COMPILED.name
-    compiled = path.read_bytes()
-    version, _ = read_record(path)
-    for content, message in (
-            (compiled.replace(f"for torch {version} ".encode(), b"for torch 1.13 "),
-             f"{path} was compiled for torch 1.13, but torch {torch.__version__} is installed"),
-            (compiled.replace(b"xop:__XOP__", b"nonesuch:1 "),
-             f"{path} was compiled for a processor with nonesuch, which this one lacks: run "
-             "`PSPNET_MARCH=native pip install "),
-            (compiled[:4096] + compiled[compiled.find(b"pspnet_repro was compiled"):],
-             f"{path} does not load with torch {torch.__version__} (")):
-        path.write_bytes(content)
-        run = _start(broken, tmp_path, "predict", tmp_path, "--weights", "w.pt", "-o", "out")
+    version = ".".join(torch.__version__.split(".")[:2])
+    shutil.copytree(installed, tmp_path / "other")
+    path = tmp_path / "other" / "pspnet_repro" / COMPILED.name
+    for named, message in (
+            ("1.13", f"was compiled for torch 1.13, but torch {torch.__version__} is installed"),
+            (version, f"does not load with torch {torch.__version__} ({path}: undefined symbol")):
+        subprocess.run(["cc", "-x", "c", "-shared", "-fPIC", "-o", path, "-"], text=True,
+                       input=_UNDEFINED.replace("VERSION", named), check=True)
+        run = _start(path.parents[1], tmp_path, "predict", ".", "--weights", "w.pt", "-o", "out")
         assert run.returncode == 1 and run.stderr.count("\n") == 1, run.stderr
-        assert run.stderr.startswith(f"error: {message}")
+        assert run.stderr.startswith(f"error: {path} {message}")
         assert "pip install --force-reinstall --no-deps .` in the folder of the" in run.stderr
 
 
