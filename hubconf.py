@@ -1,5 +1,5 @@
 """Entry points of torch.hub: torch.hub.load("FOLDER OF THIS FILE", "predictor", "WEIGHTS",
-source="local"). The operators must be compiled: `make build`, or `pip install .`, in that folder.
+source="local"). `make build` in that folder must have compiled the operators.
 """
 
 from pspnet_repro import Predictor, PSPNet, load_model
