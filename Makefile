@@ -1,5 +1,6 @@
 # PYTHON: the interpreter. VENV: folder of the virtual environment; empty builds into PYTHON itself
 # and installs nothing. TORCH, TORCH_INDEX: which torch to install, and an index to take it from.
+# PSPNET_MARCH: the processor to compile for, as the compiler names it (default: this one).
 # SETTINGS: further arguments of run_table.py. BENCH: the folder where make bench leaves figures.
 # CUDA_TORCH, CUDA_VENV: the torch that make cuda-link-check builds with, and where it lies.
 PYTHON ?= python3
@@ -7,6 +8,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 MAX_JOBS ?= 2
+PSPNET_MARCH ?= native
 SETTINGS ?=
 BENCH ?= experiments/runs/bench
 CUDA_TORCH ?= torch==2.14.1
@@ -24,7 +26,7 @@ INSTALL_SETTINGS := $(PYTHON) $(TORCH) $(TORCH_INDEX)
 # Writes $(2) into the file $(1) unless it holds just that.
 remember = mkdir -p $(dir $(1)) && { echo '$(2)' | cmp -s - $(1) || echo '$(2)' > $(1); }
 # Runs $(1) setup.py $(3) and shows what it decided about CUDA, or its words $(2) where it fails.
-compile = if MAX_JOBS=$(MAX_JOBS) $(1) setup.py --quiet $(3) > $(2) 2>&1; \
+compile = if MAX_JOBS=$(MAX_JOBS) PSPNET_MARCH=$(PSPNET_MARCH) $(1) setup.py --quiet $(3) > $(2) 2>&1; \
     then grep '^setup.py: ' $(2); else cat $(2); exit 1; fi
 SOURCES := setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu)
 
@@ -72,7 +74,7 @@ bench: build  ## time the operators against torch's own, and whole networks agai
 	$(PY) experiments/bench_net.py --output $(BENCH)
 
 clean:  ## remove what was built, build/cuda-venv too; .venv and results stay
-	rm -rf build pspnet_repro/_C*.so
+	rm -rf build dist pspnet_repro/_C*.so
 
 $(BUILT): $(SOURCES) $(INSTALLED) build/.settings
 	@echo "compiling csrc; the compiler's words go to build/log.txt"

@@ -4,10 +4,11 @@ USE_CUDA=0 leaves CUDA out, FORCE_CUDA=1 insists on it; otherwise it is built wh
 for CUDA and a toolkit of the same major version is found: the one that CUDA_HOME names, else that
 of the nvcc on the PATH, else /usr/local/cuda. No GPU is needed. TORCH_CUDA_ARCH_LIST names the
 architectures to compile for (default: ARCHITECTURES). PSPNET_MARCH names the processor to compile
-for (default: native, the one that compiles).
+for; default: x86-64-v3, which all x86 processors with AVX2 run, elsewhere the compiler's own.
 """
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -19,6 +20,9 @@ ROOT = Path(__file__).parent
 DEFAULT_HOME = Path("/usr/local/cuda")
 # Code for 8.0 runs on 8.6 and 8.9 too; a card newer than the last compiles its PTX at first use.
 ARCHITECTURES = ("7.5", "8.0", "9.0")
+# Commands of setuptools that compile, or after which pip fetches what the package requires.
+NEED_TORCH = {"bdist_wheel", "build", "build_ext", "develop", "dist_info", "editable_wheel",
+              "install"}
 WAYS_ON = "name a toolkit with CUDA_HOME=/folder/of/toolkit, or leave CUDA out with USE_CUDA=0"
 
 
@@ -192,23 +196,50 @@ def decide_cuda(torch_cuda, sources, packages):
         f"architectures {architectures} ({source})")
 
 
+def import_torch():
+    """The torch of the environment that this is built for; SystemExit where there is none.
+
+    pip hides the environment's packages from a build, but compiled for another torch than the
+    installed one the extension could not be loaded.
+    """
+    import site
+
+    sys.path += [folder for folder in site.getsitepackages() if folder not in sys.path]
+    remedy = "install torch first, then run `pip install .` again with the same Python"
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise SystemExit(f"setup.py: torch is not installed in {sys.prefix}, and the extension is "
+                         f"compiled against the installed one: {remedy} (other tools than pip: "
+                         "build without isolation)") from error
+    requirements = (ROOT / "requirements.txt").read_text()
+    oldest = re.search(r"^torch>=([\d.]+)", requirements, re.MULTILINE)[1]
+    if [*map(int, torch.__version__.split(".")[:2])] < [*map(int, oldest.split("."))]:
+        raise SystemExit(f"setup.py: torch must be {oldest} or newer, got {torch.__version__} in "
+                         f"{sys.prefix}: {remedy}")
+    return torch
+
+
 def extension():
-    import torch
+    torch = import_torch()
     from torch.utils import cpp_extension
 
     cuda_sources = sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/cuda/*.c[up]*"))
     cuda, reason = decide_cuda(torch.version.cuda, cuda_sources, Path(torch.__file__).parents[1])
-    march = os.environ.get("PSPNET_MARCH", "native")
+    march = os.environ.get("PSPNET_MARCH") or (
+        "x86-64-v3" if platform.machine() == "x86_64" else "")
     print(f"setup.py: torch {torch.__version__}, CUDA {'on' if cuda else 'off'}: {reason}; "
-          f"-march={march}")
+          f"{f'-march={march}' if march else 'no -march'}")
     sys.stdout.flush()
 
-    sources = ["csrc/library.cpp"] + sorted(
-        str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/cpu/*.cpp"))
+    sources = sorted(str(p.relative_to(ROOT)) for folder in ("csrc", "csrc/cpu")
+                     for p in ROOT.glob(f"{folder}/*.cpp"))
     # Without contraction a sum of products keeps the original's bits; without OpenMP torch's
     # parallel_for, a header, compiles to one thread.
-    compile_args = {"cxx": ["-O3", "-std=c++20", f"-march={march}", "-ffp-contract=off",
-                            "-fopenmp", "-Wall", "-Wno-psabi"],
+    compile_args = {"cxx": ["-O3", "-std=c++20", *([f"-march={march}"] if march else []),
+                            "-ffp-contract=off", "-fopenmp", "-Wall", "-Wno-psabi"],
                     "nvcc": ["-O3", "-std=c++20", "-fmad=false"]}
     options = {"extra_compile_args": compile_args, "extra_link_args": ["-fopenmp"]}
     if cuda is None:
@@ -227,9 +258,16 @@ def extension():
 
 
 if __name__ == "__main__":
-    from setuptools import setup
-    from torch.utils.cpp_extension import BuildExtension
+    from setuptools import find_packages, setup
 
-    setup(ext_modules=[extension()],
-          cmdclass={"build_ext": BuildExtension.with_options(use_ninja=True,
-                                                             no_python_abi_suffix=True)})
+    packages = find_packages(ROOT, include=["pspnet_repro*", "prototxt_import*"])
+    harness = find_packages(ROOT, include=["experiments*"])
+    compiled = {}
+    if NEED_TORCH & set(sys.argv):
+        compiled["ext_modules"] = [extension()]
+        from torch.utils.cpp_extension import BuildExtension
+        compiled["cmdclass"] = {"build_ext": BuildExtension.with_options(
+            use_ninja=True, no_python_abi_suffix=True)}
+    # Before release 77 setuptools refuses a licence's name in pyproject.toml.
+    setup(license="MIT", packages=packages + [f"pspnet_repro.{name}" for name in harness],
+          package_dir={"pspnet_repro.experiments": "experiments"}, **compiled)

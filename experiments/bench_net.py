@@ -6,22 +6,24 @@ Medians of interleaved runs in one process, so that what else the machine does m
 import argparse
 import json
 import multiprocessing
+import runpy
 import statistics
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+if not __package__:  # started as a file of a checkout: start again as a module
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    sys.exit(runpy.run_module("experiments.bench_net", run_name="__main__", alter_sys=True))
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from experiments.run_row import provenance
+from .places import RUNS_FOLDER
+from .run_row import provenance
 from pspnet_repro import PSPNet
 from pspnet_repro.count import logits_multiply_adds
 from pspnet_repro.errors import command
@@ -249,7 +251,7 @@ def main():
     parser.add_argument("--classes", type=int, default=150)
     parser.add_argument("--depth", type=int, default=50)
     parser.add_argument("--only", choices=PARTS)
-    parser.add_argument("--output", type=Path, default=ROOT / "experiments" / "runs" / "bench",
+    parser.add_argument("--output", type=Path, default=RUNS_FOLDER / "bench",
                         help="folder of networks.json and networks.md")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -1,18 +1,20 @@
 """From nothing to a picture: trains two rows on the embedded scenes and shows what they see."""
 
 import argparse
+import runpy
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+if not __package__:  # started as a file of a checkout: start again as a module
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    sys.exit(runpy.run_module("experiments.demo", run_name="__main__", alter_sys=True))
 
-from experiments import run_table
-from experiments.plan import make_plan, select_tables
-from experiments.profiles import PROFILES
-from experiments.rows import BASELINE, FULL
-from experiments.runs import row_protocol
+from . import run_table
+from .places import CACHE, CACHE_FOLDER, RUNS, RUNS_FOLDER
+from .plan import make_plan, select_tables
+from .profiles import PROFILES
+from .rows import BASELINE, FULL
+from .runs import row_protocol
 from pspnet_repro.commands.options import path
 from pspnet_repro.data.classes import Classes
 from pspnet_repro.data.scenes import draw_scene
@@ -57,12 +59,12 @@ def _iou(labels, truth):
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="pspnet demo", description=__doc__)
     parser.add_argument("-o", "--output", type=path, metavar="DIR",
-                        default=ROOT / "experiments" / "runs" / "demo",
-                        help="folder of the page; default: experiments/runs/demo")
-    parser.add_argument("--runs", type=path, metavar="DIR", default=ROOT / "experiments" / "runs",
-                        help="folder of the runs; default: experiments/runs")
-    parser.add_argument("--cache", type=path, metavar="DIR", default=ROOT / "cache",
-                        help="folder of drawn scenes; default: cache")
+                        default=RUNS_FOLDER / "demo",
+                        help=f"folder of the page; default: {RUNS}/demo")
+    parser.add_argument("--runs", type=path, metavar="DIR", default=RUNS_FOLDER,
+                        help=f"folder of the runs; default: {RUNS}")
+    parser.add_argument("--cache", type=path, metavar="DIR", default=CACHE_FOLDER,
+                        help=f"folder of drawn scenes; default: {CACHE}")
     args = parser.parse_args(argv)
     page, outputs = args.output / "index.html", Outputs(args.output)
     outputs.claim([page])

@@ -1,7 +1,7 @@
 """Time and memory of trainings and tests on this machine, from a few measured steps.
 
-Run as a program it reads jobs as JSON from its input and writes what it measured to its output:
-run_table.py starts it, so that what is measured starts as small as run_row.py does.
+`main` reads jobs as JSON from its input and writes what it measured to its output: measure_all
+starts a process for it, so that what is measured starts as small as a row's process does.
 """
 
 import json
@@ -14,15 +14,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
-
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from experiments.work import network_key, step_work, window_work, windows_an_image
+from .places import PACKAGES, program
+from .work import network_key, step_work, window_work, windows_an_image
 from pspnet_repro import PSPNet
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.dataset import TrainingSequence
@@ -183,7 +180,7 @@ def measure_all(jobs, at_once):
         UserError: one failed.
         KeyboardInterrupt: a signal came.
     """
-    run = subprocess.run([sys.executable, str(Path(__file__).resolve()), str(at_once)],
+    run = subprocess.run(program("estimate", str(at_once)), cwd=PACKAGES,
                          input=json.dumps(jobs), stdout=subprocess.PIPE, text=True, check=False)
     if run.returncode == 130:
         raise KeyboardInterrupt
@@ -212,7 +209,7 @@ def with_medians(found):
 def main():
     jobs = json.load(sys.stdin)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["experiments.estimate"])
+    context.set_forkserver_preload([__name__])  # found where measure_all starts this process
     try:
         end = time.time() + LIMIT
         # The first one is measured however late it is.
@@ -228,6 +225,3 @@ def main():
     print(json.dumps(with_medians(found)))
     return 0
 
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,12 +2,13 @@
 
 import dataclasses
 import heapq
+import os
 from dataclasses import dataclass
 
-from experiments.estimate import measure_all
-from experiments.run_row import CURVE_IMAGES, CURVE_POINTS
-from experiments.runs import labelled_pairs, look_protocol, row_protocol
-from experiments.work import network_key, step_work, window_work, windows_an_image
+from .estimate import measure_all
+from .run_row import CURVE_IMAGES, CURVE_POINTS
+from .runs import labelled_pairs, look_protocol, row_protocol
+from .work import network_key, step_work, window_work, windows_an_image
 from pspnet_repro.data.images import read_image
 
 SAMPLES = 4  # training images whose reading is timed
@@ -70,7 +71,8 @@ def _one_process(training, processes):
 
 def measure_networks(trainings, profile, data, device, processes, at_once):
     """{network_key: Rates} of the trainings' networks, those of the last ones first."""
-    pairs = [[str(pair.image), str(pair.label), pair.table and list(pair.table)]
+    pairs = [[os.path.abspath(pair.image), os.path.abspath(pair.label),
+              pair.table and list(pair.table)]
              for pair in labelled_pairs(profile, data, "train")[:SAMPLES]]
     jobs = {network_key(training.settings.model): {
         "settings": _one_process(training, processes).to_json(), "base_size": profile.base_size,

@@ -15,19 +15,15 @@ import threading
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
-
 import cv2
 import numpy as np
 import torch
 
-from experiments.profiles import PROFILES
-from experiments.runs import (data_set, find_row, labelled_pairs, look_protocol, parse_backbone,
-                              row_depth, row_protocol, row_settings, test_folder,
-                              training_folder)
-from pspnet_repro import checkpoint, distributed
+from .places import ROOT
+from .profiles import PROFILES
+from .runs import (data_set, find_row, labelled_pairs, look_protocol, parse_backbone, row_depth,
+                   row_protocol, row_settings, test_folder, training_folder)
+from pspnet_repro import __version__, checkpoint, distributed
 from pspnet_repro.commands.options import whole
 from pspnet_repro.errors import UsageError, UserError, command
 from pspnet_repro.evaluation.evaluate import evaluate
@@ -35,6 +31,7 @@ from pspnet_repro.evaluation.record import CountsFile, claim_results
 from pspnet_repro.files import lock_folder, write_bytes
 from pspnet_repro.memory import peak_bytes, reset_peak
 from pspnet_repro.outputs import Outputs
+from pspnet_repro.precision import arithmetic
 from pspnet_repro.train import train, weights_digest
 from pspnet_repro.visualize import png_bytes
 
@@ -47,6 +44,9 @@ def prediction_name(number, pair):
 
 
 def _commit():
+    if not (ROOT / ".git").exists():
+        return f"version {__version__}"
+
     def git(*words):
         return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True,
                               check=True).stdout.strip()
@@ -66,11 +66,12 @@ def _processor():
     return platform.processor() or platform.machine()
 
 
-def provenance():
-    """Commit, versions and machine, for the result's file."""
+def provenance(device="cpu"):
+    """Commit (outside a checkout the package's version), versions and machine."""
+    gpu = {"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}
     return {"commit": _commit(), "python": platform.python_version(), "torch": torch.__version__,
             "numpy": np.__version__, "opencv": cv2.__version__, "system": platform.system(),
-            "processor": _processor(), "cores": os.cpu_count()}
+            "processor": _processor(), "cores": os.cpu_count(), **gpu}
 
 
 def run_row(row, profile, data, runs, seed, tests=None, backbones=None, checkpoint_seconds=120.0,
@@ -103,7 +104,8 @@ def run_row(row, profile, data, runs, seed, tests=None, backbones=None, checkpoi
     out = training_folder(runs, row, settings)
     folders = [test_folder(out, row_protocol(other, profile), val_list) for other in tests]
     try:
-        with distributed.join() as processes, contextlib.ExitStack() as held:
+        with (distributed.join() as processes, arithmetic("float32"),
+              contextlib.ExitStack() as held):
             def missing():
                 left = [not (folder / "result.json").exists() for folder in folders]
                 if any(left):
@@ -142,7 +144,7 @@ def _watch(profile, pairs, max_iter, processes):
 def _train(settings, profile, data, out, processes, **how):
     """Path of the weights; trained.json beside them says how they came about."""
     pairs, val_pairs = (labelled_pairs(profile, data, split) for split in ("train", "val"))
-    about, began = provenance(), time.monotonic()
+    about, began = provenance(how["device"]), time.monotonic()
 
     def tell():
         write_bytes(out / "trained.json", json.dumps({
@@ -190,7 +192,7 @@ def _training_facts(weights):
 
 
 def _test(row, profile, data, weights, folder, val_list, processes, progress, device):
-    began, about = time.monotonic(), provenance()
+    began, about = time.monotonic(), provenance(device)
     _reset_peak(device)
     training, facts = _training_facts(weights)
     settings, protocol = training["training"], row_protocol(row, profile)
@@ -263,6 +265,3 @@ def main():
             progress=False, device=args.device, workers=args.workers)
     return 0
 
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,26 +6,27 @@ torchrun all processes work at one.
 
 import argparse
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+if not __package__:  # started as a file of a checkout: start again as a module
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    sys.exit(runpy.run_module("experiments.run_table", run_name="__main__", alter_sys=True))
 
 from tqdm import tqdm
 
-from experiments.forecast import (cost, how_lines, longest_first, measure_networks, plan_lines,
-                                  tests_of)
-from experiments.plan import check_backbones, make_plan, select_tables
-from experiments.profiles import PROFILES
-from experiments.report import claim_report, write_report
-from experiments.rows import TABLES
-from experiments.run_row import run_row
-from experiments.runs import labelled_pairs, parse_backbone, receptive_field
+from .forecast import cost, how_lines, longest_first, measure_networks, plan_lines, tests_of
+from .places import CACHE, CACHE_FOLDER, RUNS, RUNS_FOLDER, program
+from .plan import check_backbones, make_plan, select_tables
+from .profiles import PROFILES
+from .report import claim_report, write_report
+from .rows import TABLES
+from .run_row import run_row
+from .runs import labelled_pairs, parse_backbone, receptive_field
 from pspnet_repro import distributed
 from pspnet_repro.commands.options import path, processes, whole
 from pspnet_repro.errors import Interrupted, UsageError, UserError, check_printed, command
@@ -60,10 +61,10 @@ def parse_arguments(argv=None):
                         help="print what is to do, with estimated time and memory, and stop")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
                         help="cuda: one GPU a process (default cpu)")
-    parser.add_argument("--runs", type=path, default=ROOT / "experiments" / "runs", metavar="DIR",
-                        help="folder of the runs (default experiments/runs)")
-    parser.add_argument("--cache", type=path, default=ROOT / "cache", metavar="DIR",
-                        help="folder of drawn scenes (default cache)")
+    parser.add_argument("--runs", type=path, default=RUNS_FOLDER, metavar="DIR",
+                        help=f"folder of the runs (default {RUNS})")
+    parser.add_argument("--cache", type=path, default=CACHE_FOLDER, metavar="DIR",
+                        help=f"folder of drawn scenes (default {CACHE})")
     parser.add_argument("--output", type=path, metavar="DIR",
                         help="folder of the report (default: the profile's in --runs)")
     return parser.parse_args(argv)
@@ -73,12 +74,13 @@ def _start(training, missing, args, profile, data):
     """The process that does the tests of a training for the Rows `missing`, and how long its file
     of last words was before."""
     training.folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(ROOT / "experiments" / "run_row.py"), "--row", training.row.name,
-               "--tests", ",".join(row.name for row in missing),
-               "--profile", profile.name, f"--data={data}", f"--runs={training.folder.parent}",
-               "--seed", str(training.seed), "--device", args.device,
-               "--workers", str(args.workers)]
-    command += [f"--backbone={depth}={weights_text(file)}" for depth, file in args.backbone]
+    command = program("run_row", "--row", training.row.name,
+                      "--tests", ",".join(row.name for row in missing),
+                      "--profile", profile.name, f"--data={data}",
+                      f"--runs={training.folder.parent}", "--seed", str(training.seed),
+                      "--device", args.device, "--workers", str(args.workers),
+                      *(f"--backbone={depth}={weights_text(file)}"
+                        for depth, file in args.backbone))
     # At its end: another call may be at work in this folder.
     with open(training.folder / CONSOLE, "ab") as console:
         start = console.tell()

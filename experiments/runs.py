@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from experiments.rows import PROFILE_SCALES, TABLES
+from .rows import PROFILE_SCALES, TABLES
 from pspnet_repro import PSPNet
 from pspnet_repro.commands import options
 from pspnet_repro.data.augment import Augmentation

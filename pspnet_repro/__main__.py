@@ -1,19 +1,20 @@
 """pspnet: train, test and use PSPNet as its authors' program does."""
 
 import importlib
+import importlib.util
 import os
 import sys
 import warnings
+from pathlib import Path
 
 from pspnet_repro import __version__
 from pspnet_repro.commands import check_data, evaluate, make_lists, predict, train
 from pspnet_repro.commands.parser import Parser
-from pspnet_repro.errors import UserError, command
+from pspnet_repro.errors import command
 
-# Commands of the harness, which parses their options itself.
-HARNESS = {"table": ("experiments.run_table", "train and test the rows of the paper's tables"),
-           "demo": ("experiments.demo", "train two small networks on drawn scenes and show what "
-                                        "they see")}
+# Commands of the harness, which parses their options itself: modules and words of help.
+HARNESS = {"table": ("run_table", "train and test the rows of the paper's tables"),
+           "demo": ("demo", "train two small networks on drawn scenes and show what they see")}
 
 
 def build_parser() -> Parser:
@@ -51,15 +52,12 @@ def _print_warning(message, *_):
 
 
 def _harness(name, argv):
-    module = HARNESS[name][0]
-    try:
-        work = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name not in ("experiments", module):
-            raise
-        raise UserError(f"{name} is not installed with the package: run it in a checkout, after "
-                        "make build") from error
-    return work.main(argv)
+    package, root = "pspnet_repro.experiments", Path(__file__).resolve().parents[1]
+    if importlib.util.find_spec(package) is None:  # a checkout, which has the folder beside this
+        package = "experiments"
+        if str(root) != sys.path[0]:
+            sys.path.insert(0, str(root))
+    return importlib.import_module(f"{package}.{HARNESS[name][0]}").main(argv)
 
 
 if __name__ == "__main__":

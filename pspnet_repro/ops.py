@@ -4,26 +4,18 @@ The compiled extension must be there; PSPNET_OPS=reference asks for the slow spe
 reference.py instead.
 """
 
-import importlib.util
 import os
 
 import torch
 
 from pspnet_repro import checks, ops_register, reference
+from pspnet_repro.extension import load_extension
 
 USE_REFERENCE = os.environ.get("PSPNET_OPS") == "reference"
 
 
-def _load_extension():
-    spec = importlib.util.find_spec("pspnet_repro._C")
-    if spec is None:
-        raise ImportError("the extension pspnet_repro._C is not built: run `make build` "
-                          "(or set PSPNET_OPS=reference for slow operators in plain torch)")
-    torch.ops.load_library(spec.origin)
-
-
 if not USE_REFERENCE:
-    _load_extension()
+    load_extension()
 _ops = torch.ops.pspnet
 
 

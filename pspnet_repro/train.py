@@ -23,6 +23,7 @@ from pspnet_repro.files import lock_folder, write_bytes
 from pspnet_repro.freezing import check_frozen, freeze, learning
 from pspnet_repro.initial_weights import load_initial_weights, model_with_structure
 from pspnet_repro.loss import guided_loss
+from pspnet_repro.precision import arithmetic
 from pspnet_repro.pspnet import PSPNet
 from pspnet_repro.run_folder import (StopRequest, check_ours, check_same_settings, cut_losses,
                                      restore, save_state)
@@ -175,7 +176,8 @@ def train(settings, pairs, output, *, timeout_seconds=TIMEOUT_SECONDS, device="c
         {"initial_weights": weights_sha256(initial_weights),
          "model": model_with_structure(settings.model, initial_weights)}))
     try:
-        with distributed.join(timeout_seconds) as processes, contextlib.ExitStack() as held:
+        with (distributed.join(timeout_seconds) as processes, arithmetic("float32"),
+              contextlib.ExitStack() as held):
             def lock():
                 check_ours(output)
                 held.enter_context(lock_folder(output))

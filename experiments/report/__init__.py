@@ -3,15 +3,14 @@
 import json
 from pathlib import Path
 
-from experiments.report.document import Heading, Table, Text
-from experiments.report.fidelity import costs, fidelity_blocks
-from experiments.report.markdown import markdown_files, table_lines
-from experiments.report.page import page_text
-from experiments.report.pictures import picture_blocks
-from experiments.report.results import METRICS, PAPER, Results
-from experiments.report.runs import class_blocks, curve_blocks, provenance_blocks
-from experiments.report.tables import (PAPER_DATA, depth_blocks, orderings, row_label,
-                                       summary_blocks, table_blocks)
+from .document import Heading, Table, Text
+from .fidelity import costs, fidelity_blocks
+from .markdown import markdown_files, table_lines
+from .page import page_text
+from .pictures import picture_blocks
+from .results import METRICS, PAPER, Results
+from .runs import class_blocks, curve_blocks, provenance_blocks
+from .tables import PAPER_DATA, depth_blocks, orderings, row_label, summary_blocks, table_blocks
 from pspnet_repro.outputs import Outputs
 
 FIDELITY = "fidelity"

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from experiments.report import document
-from experiments.report.charts import chart_png
+from . import document
+from .charts import chart_png
 from pspnet_repro.visualize import (UNLABELLED_RGB, colourize, legend, png_bytes,
                                     side_by_side)
 

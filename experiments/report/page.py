@@ -4,8 +4,8 @@ import itertools
 from html import escape
 from pathlib import Path
 
-from experiments.report import document
-from experiments.report.charts import chart_svg
+from . import document
+from .charts import chart_svg
 from pspnet_repro.evaluation import viewer
 
 STYLE = viewer.STYLE + (Path(__file__).parent / "page.css").read_text(encoding="utf-8")

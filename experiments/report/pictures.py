@@ -2,10 +2,10 @@
 
 from tqdm import tqdm
 
-from experiments.report.document import Gallery, Heading, Pictures, Text
-from experiments.rows import BASELINE, FULL, TABLES
-from experiments.run_row import prediction_name
-from experiments.runs import labelled_pairs
+from .document import Gallery, Heading, Pictures, Text
+from ..rows import BASELINE, FULL, TABLES
+from ..run_row import prediction_name
+from ..runs import labelled_pairs
 from pspnet_repro.data.classes import Classes
 from pspnet_repro.data.labels import read_label
 from pspnet_repro.data.pairs import read_pair

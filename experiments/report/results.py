@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.report.resampling import drawn_figures, how_drawn, interval
+from .resampling import drawn_figures, how_drawn, interval
 from pspnet_repro.errors import UserError, first_line
 
 PAPER = json.loads((Path(__file__).parents[1] / "paper.json").read_text(encoding="utf-8"))

@@ -1,9 +1,11 @@
 """Curves, per-class figures and provenance of the runs."""
 
-from experiments.report.charts import DRAWN_CLASSES, curves_figure, gains_figure, thinned
-from experiments.report.document import Chart, Heading, Table, Text
-from experiments.report.results import number_text, read_curve
-from experiments.rows import BASELINE, FULL
+import re
+
+from .charts import DRAWN_CLASSES, curves_figure, gains_figure, thinned
+from .document import Chart, Heading, Table, Text
+from .results import number_text, read_curve
+from ..rows import BASELINE, FULL
 
 
 def trainings(names, results):
@@ -77,7 +79,7 @@ def _either(trained, tested):
 
 
 def _commit(about):
-    return about["commit"][:10] + about["commit"][40:]  # what follows the digest: +changes
+    return re.sub(r"^([0-9a-f]{10})[0-9a-f]+", r"\1", about["commit"])
 
 
 def _versions(about):
@@ -85,7 +87,8 @@ def _versions(about):
 
 
 def _machine(about):
-    return f"{about['processor']}, {about['cores']} cores"
+    gpu = f"{about['gpu']}, " if "gpu" in about else ""
+    return f"{gpu}{about['processor']}, {about['cores']} cores"
 
 
 def _run_cells(result, folder):

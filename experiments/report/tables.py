@@ -3,12 +3,12 @@
 import itertools
 from dataclasses import dataclass
 
-from experiments.report.charts import depth_figure, dots_figure
-from experiments.report.document import Chart, Heading, Table, Text
-from experiments.report.resampling import DRAWS, SHARE
-from experiments.report.results import METRICS, PAPER, Spread, number_text
-from experiments.rows import BASELINE, FULL
-from experiments.runs import receptive_field
+from .charts import depth_figure, dots_figure
+from .document import Chart, Heading, Table, Text
+from .resampling import DRAWS, SHARE
+from .results import METRICS, PAPER, Spread, number_text
+from ..rows import BASELINE, FULL
+from ..runs import receptive_field
 from pspnet_repro.resnet import BLOCKS
 
 MARK = " †"

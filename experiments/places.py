@@ -1,0 +1,26 @@
+"""Where the harness lies, where it leaves its files, and how it starts a process of itself.
+
+In a checkout it is the package `experiments`, installed it is `pspnet_repro.experiments`.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+IN_CHECKOUT = (ROOT / "csrc").is_dir()
+PACKAGES = ROOT if IN_CHECKOUT else ROOT.parent  # the folder that imports find this package from
+# Of runs and of drawn scenes, as the commands' help shows them: folders of the checkout, else of
+# the folder one stands in.
+RUNS, CACHE = ("experiments/runs", "cache") if IN_CHECKOUT else ("runs", "runs/cache")
+_HOME = ROOT if IN_CHECKOUT else Path()
+RUNS_FOLDER, CACHE_FOLDER = _HOME / RUNS, _HOME / CACHE
+
+
+def program(module: str, *words: str) -> list[str]:
+    """The command line that calls `main` of a module of this package, with this process's path for
+    imports: `python -m` would import from the folder one stands in first."""
+    paths = [os.path.abspath(path) for path in sys.path]
+    code = (f"import sys; sys.path[:] = {paths!r}; sys.argv[0] = {module!r}; "
+            f"from {__package__}.{module} import main; sys.exit(main())")
+    return [sys.executable, "-c", code, *words]
