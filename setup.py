@@ -222,6 +222,17 @@ def import_torch():
     return torch
 
 
+def shared_cxx_library(compiler):
+    """Link arguments that make the extension use the C++ library that torch uses.
+
+    Some toolchains link a copy of their own (-static-libstdc++): it formats no number, or crashes,
+    because the state of streams is that of the library that was loaded first.
+    """
+    path = subprocess.run([compiler, "-print-file-name=libstdc++.so.6"], capture_output=True,
+                          text=True, check=True).stdout.strip()
+    return [path] if os.path.isabs(path) else []
+
+
 def extension():
     torch = import_torch()
     from torch.utils import cpp_extension
@@ -241,7 +252,8 @@ def extension():
     compile_args = {"cxx": ["-O3", "-std=c++20", *([f"-march={march}"] if march else []),
                             "-ffp-contract=off", "-fopenmp", "-Wall", "-Wno-psabi"],
                     "nvcc": ["-O3", "-std=c++20", "-fmad=false"]}
-    options = {"extra_compile_args": compile_args, "extra_link_args": ["-fopenmp"]}
+    link_args = ["-fopenmp", *shared_cxx_library(cpp_extension.get_cxx_compiler())]
+    options = {"extra_compile_args": compile_args, "extra_link_args": link_args}
     if cuda is None:
         return cpp_extension.CppExtension("pspnet_repro._C", sources, **options)
     toolkit, cudart, architectures = cuda

@@ -73,8 +73,8 @@ _CAMVID = {
     "model": {"width": 0.5, "stem": "classic", "stem_width": 64}}
 _CAMVID_DIFFERS = (
     "367 street photographs of 480x360 pixels, tested at that size; 11 classes; half-width ResNets "
-    "with a 7x7 stem; initial weights from --backbone, meant for open_nsfw (trained without padding "
-    "in the first pooling), and random at depths without it; ")
+    "with a 7x7 stem; initial weights from --backbone, meant for open_nsfw (trained without "
+    "padding in the first pooling), and random at depths without it; ")
 
 PROFILES = {profile.name: profile for profile in (
     Profile(

@@ -37,8 +37,9 @@ def load_extension() -> None:
     try:
         torch.ops.load_library(path)
     except OSError as error:
-        raise ExtensionError(f"{path} does not load with torch {torch.__version__} "
-                             f"({first_line(error.__cause__ or error)}): {_compile_again()}") from error
+        reason = first_line(error.__cause__ or error)
+        raise ExtensionError(f"{path} does not load with torch {torch.__version__} ({reason}): "
+                             f"{_compile_again()}") from error
 
 
 def read_record(path: Path) -> tuple[str, set] | None:

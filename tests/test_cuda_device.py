@@ -79,7 +79,9 @@ def test_network_matches_cpu(memory_format):
         net.to(device).zero_grad()
         logits, aux = net(x.to(device))
         (logits.square().mean() + aux.square().mean()).backward()
-        results.append([logits.cpu(), *(p.grad.cpu() for p in net.parameters())])
+        # Copies: the network takes its gradients along to the next device.
+        results.append([tensor.detach().cpu().clone() for tensor in (
+            logits, *(p.grad for p in net.parameters()))])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
 

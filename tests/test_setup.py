@@ -16,6 +16,26 @@ def test_make_alone_lists_the_targets():
         assert f"make {target} " in said
 
 
+def test_extension_shares_torchs_cxx_library():
+    """With one of its own, numbers are missing in what refusals say."""
+    extension, = (ROOT / "pspnet_repro").glob("_C*.so")
+    symbols = subprocess.run(["nm", "-DC", "--defined-only", extension], capture_output=True,
+                             text=True, check=True).stdout
+    assert "pspnet::" in symbols and "_M_insert<long>" not in symbols
+
+
+def test_a_toolchain_that_links_its_own_cxx_library_is_overruled(tmp_path):
+    import setup
+    source, library = tmp_path / "number.cpp", tmp_path / "number.so"
+    source.write_text("#include <sstream>\nextern \"C\" int size(long number) { std::ostringstream "
+                      "text; text << number; return text.str().size(); }\n")
+    subprocess.run(["c++", "-shared", "-fPIC", source, *setup.shared_cxx_library("c++"),
+                    "-static-libstdc++", "-o", library], check=True)
+    symbols = subprocess.run(["nm", "-DC", "--defined-only", library], capture_output=True,
+                             text=True, check=True).stdout
+    assert "size" in symbols and "_M_insert<long>" not in symbols
+
+
 def _make(folder, *words):
     run = subprocess.run(["make", "--no-print-directory", *words], cwd=folder,
                          capture_output=True, text=True, check=False)

@@ -116,5 +116,5 @@ def add_testing(parser):
 
 def add_names(parser):
     parser.add_argument("--names", type=path, metavar="FILE",
-                        help="names and colours of the classes, a line RED GREEN BLUE NAME for each;"
-                             f" or one of {', '.join(KNOWN)}; default: those of the weights or data")
+                        help="names and colours of the classes, in lines RED GREEN BLUE NAME; or "
+                             f"one of {', '.join(KNOWN)}; default: those of the weights or data")
