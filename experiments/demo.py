@@ -1,6 +1,5 @@
 """From nothing to a picture: trains two rows on the embedded scenes and shows what they see."""
 
-import argparse
 import runpy
 import sys
 from pathlib import Path
@@ -10,12 +9,12 @@ if not __package__:  # started as a file of a checkout: start again as a module
     sys.exit(runpy.run_module("experiments.demo", run_name="__main__", alter_sys=True))
 
 from . import run_table
-from .places import CACHE, CACHE_FOLDER, RUNS, RUNS_FOLDER
+from .places import CACHE_FOLDER, RUNS_FOLDER
 from .plan import make_plan, select_tables
 from .profiles import PROFILES
 from .rows import BASELINE, FULL
 from .runs import row_protocol
-from pspnet_repro.commands.options import path
+from pspnet_repro.commands.demo import parser
 from pspnet_repro.data.classes import Classes
 from pspnet_repro.data.scenes import draw_scene
 from pspnet_repro.errors import command
@@ -55,27 +54,20 @@ def _iou(labels, truth):
             if union}
 
 
-@command
-def main(argv=None):
-    parser = argparse.ArgumentParser(prog="pspnet demo", description=__doc__)
-    parser.add_argument("-o", "--output", type=path, metavar="DIR",
-                        default=RUNS_FOLDER / "demo",
-                        help=f"folder of the page; default: {RUNS}/demo")
-    parser.add_argument("--runs", type=path, metavar="DIR", default=RUNS_FOLDER,
-                        help=f"folder of the runs; default: {RUNS}")
-    parser.add_argument("--cache", type=path, metavar="DIR", default=CACHE_FOLDER,
-                        help=f"folder of drawn scenes; default: {CACHE}")
-    args = parser.parse_args(argv)
-    page, outputs = args.output / "index.html", Outputs(args.output)
+def run(args):
+    """Do the work of the command `demo`; returns its exit code."""
+    runs, cache = args.runs or RUNS_FOLDER, args.cache or CACHE_FOLDER
+    output = args.output or runs / "demo"
+    page, outputs = output / "index.html", Outputs(output)
     outputs.claim([page])
     print("Two networks, a baseline and a PSPNet, are trained on 400 drawn scenes: two minutes on "
           "two cores, unless that was done before.", flush=True)
-    code = run_table.main(["--rows", ROWS, f"--runs={args.runs}", f"--cache={args.cache}",
-                           f"--output={args.output / 'table'}"])
+    code = run_table.main(["--rows", ROWS, f"--runs={runs}", f"--cache={cache}",
+                           f"--output={output / 'table'}"])
     if code:
         return code
-    trainings, _ = make_plan(select_tables("1", ROWS), MINI, MINI.folder(None, args.cache),
-                             args.runs / MINI.name, 1, {})
+    trainings, _ = make_plan(select_tables("1", ROWS), MINI, MINI.folder(None, cache),
+                             runs / MINI.name, 1, {})
     predictors = {NAMES[training.row.name]: Predictor(training.folder / "weights.pt",
                                                       protocol=row_protocol(training.row, MINI))
                   for training in trainings}
@@ -88,6 +80,11 @@ def main(argv=None):
           "    pspnet predict FOLDER --weights WEIGHTS -o OUT --html\n"
           f"These scenes' PSPNet is {weights}.")
     return 0
+
+
+@command
+def main(argv=None):
+    return run(parser().parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -10,11 +10,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 IN_CHECKOUT = (ROOT / "csrc").is_dir()
 PACKAGES = ROOT if IN_CHECKOUT else ROOT.parent  # the folder that imports find this package from
-# Of runs and of drawn scenes, as the commands' help shows them: folders of the checkout, else of
-# the folder one stands in.
-RUNS, CACHE = ("experiments/runs", "cache") if IN_CHECKOUT else ("runs", "runs/cache")
-_HOME = ROOT if IN_CHECKOUT else Path()
-RUNS_FOLDER, CACHE_FOLDER = _HOME / RUNS, _HOME / CACHE
+# Of runs and of drawn scenes: in the checkout, else in the folder one stands in.
+RUNS_FOLDER = ROOT / "experiments" / "runs" if IN_CHECKOUT else Path("runs")
+CACHE_FOLDER = ROOT / "cache" if IN_CHECKOUT else RUNS_FOLDER / "cache"
 
 
 def program(module: str, *words: str) -> list[str]:

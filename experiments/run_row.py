@@ -21,10 +21,11 @@ import torch
 
 from .places import ROOT
 from .profiles import PROFILES
-from .runs import (data_set, find_row, labelled_pairs, look_protocol, parse_backbone, row_depth,
-                   row_protocol, row_settings, test_folder, training_folder)
+from .runs import (data_set, find_row, labelled_pairs, look_protocol, row_depth, row_protocol,
+                   row_settings, test_folder, training_folder)
 from pspnet_repro import __version__, checkpoint, distributed
 from pspnet_repro.commands.options import whole
+from pspnet_repro.commands.table import backbone
 from pspnet_repro.errors import UsageError, UserError, command
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.record import CountsFile, claim_results
@@ -257,7 +258,7 @@ def main():
     parser.add_argument("--seed", required=True, type=whole(0, 2 ** 31 - 1))
     parser.add_argument("--device", required=True, choices=("cpu", "cuda"))
     parser.add_argument("--workers", required=True, type=whole(0, 1024))
-    parser.add_argument("--backbone", type=parse_backbone, action="append", default=[])
+    parser.add_argument("--backbone", type=backbone, action="append", default=[])
     args = parser.parse_args()
     _stop_with_parent()
     run_row(find_row(args.row), PROFILES[args.profile], args.data, args.runs, args.seed,

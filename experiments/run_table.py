@@ -4,7 +4,6 @@ Rows that share a training share it. Alone it starts a process a training, some 
 torchrun all processes work at one.
 """
 
-import argparse
 import os
 import runpy
 import signal
@@ -20,15 +19,14 @@ if not __package__:  # started as a file of a checkout: start again as a module
 from tqdm import tqdm
 
 from .forecast import cost, how_lines, longest_first, measure_networks, plan_lines, tests_of
-from .places import CACHE, CACHE_FOLDER, RUNS, RUNS_FOLDER, program
+from .places import CACHE_FOLDER, RUNS_FOLDER, program
 from .plan import check_backbones, make_plan, select_tables
 from .profiles import PROFILES
 from .report import claim_report, write_report
-from .rows import TABLES
 from .run_row import run_row
-from .runs import labelled_pairs, parse_backbone, receptive_field
+from .runs import labelled_pairs, receptive_field
 from pspnet_repro import distributed
-from pspnet_repro.commands.options import path, processes, whole
+from pspnet_repro.commands.table import parser
 from pspnet_repro.errors import Interrupted, UsageError, UserError, check_printed, command
 from pspnet_repro.files import lock_folder
 from pspnet_repro.weights.source import weights_text
@@ -38,36 +36,7 @@ CONSOLE = "console.txt"
 
 
 def parse_arguments(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--table", default="1", choices=(*TABLES, "all"),
-                        help='which table; "all": the paper\'s (default 1)')
-    parser.add_argument("--profile", default="mini", choices=PROFILES,
-                        help="data set, sizes and backbone (default mini)")
-    parser.add_argument("--rows", default="all", metavar="ROW,ROW",
-                        help="rows to run, separated by commas (default all)")
-    parser.add_argument("--data", type=path, metavar="DIR",
-                        help="folder of the data set: with train.txt and val.txt, or as "
-                             "downloaded (mini draws its own)")
-    parser.add_argument("--seeds", type=whole(1, 1000), default=1, metavar="N",
-                        help="runs a row, with seeds 0..N-1 (default 1)")
-    parser.add_argument("--backbone", type=parse_backbone, action="append", default=[],
-                        metavar="DEPTH=FILE", help="initial weights of networks of that depth "
-                        "(of prototxt_import convert --backbone); may be given several times")
-    parser.add_argument("--jobs", type=processes, metavar="N",
-                        help="trainings at a time (default: the profile's, at most the cores)")
-    parser.add_argument("--workers", type=whole(0, 1024), default=0, metavar="N",
-                        help="processes that read images, of each training process (default 0)")
-    parser.add_argument("--dry-run", action="store_true",
-                        help="print what is to do, with estimated time and memory, and stop")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
-                        help="cuda: one GPU a process (default cpu)")
-    parser.add_argument("--runs", type=path, default=RUNS_FOLDER, metavar="DIR",
-                        help=f"folder of the runs (default {RUNS})")
-    parser.add_argument("--cache", type=path, default=CACHE_FOLDER, metavar="DIR",
-                        help=f"folder of drawn scenes (default {CACHE})")
-    parser.add_argument("--output", type=path, metavar="DIR",
-                        help="folder of the report (default: the profile's in --runs)")
-    return parser.parse_args(argv)
+    return parser().parse_args(argv)
 
 
 def _start(training, missing, args, profile, data):
@@ -218,16 +187,20 @@ def run_tables(args, processes):
         print(f"Report: {output}")
 
 
-@command
-def main(argv=None):
-    args = parse_arguments(argv)
+def run(args):
+    """Do the work of the command `table`."""
+    args.runs, args.cache = args.runs or RUNS_FOLDER, args.cache or CACHE_FOLDER
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with distributed.join() as processes:
             run_tables(args, processes)
     except (KeyboardInterrupt, Interrupted) as stop:
         raise Interrupted("stopped; the same command goes on from there") from stop
-    return 0
+
+
+@command
+def main(argv=None):
+    return run(parse_arguments(argv)) or 0
 
 
 if __name__ == "__main__":

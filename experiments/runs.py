@@ -1,6 +1,5 @@
 """What a run is: its settings, and the folders that a digest of them names."""
 
-import argparse
 import dataclasses
 import functools
 import hashlib
@@ -12,14 +11,12 @@ import torch
 
 from .rows import PROFILE_SCALES, TABLES
 from pspnet_repro import PSPNet
-from pspnet_repro.commands import options
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.benchmarks import LAYOUTS
 from pspnet_repro.data.datasets import DataSet
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import Protocol
 from pspnet_repro.initial_weights import model_with_structure
-from pspnet_repro.resnet import BLOCKS
 from pspnet_repro.train import TrainSettings
 from pspnet_repro.weights.source import weights_sha256
 
@@ -57,15 +54,6 @@ def find_row(name):
 def row_depth(row):
     """The paper's depth of a row's backbone."""
     return row.model.get("depth", 50)
-
-
-def parse_backbone(text):
-    """An argument type: "50=FILE" -> (50, Path); FILE may be NET.prototxt,W.caffemodel."""
-    depth, _, file = text.partition("=")
-    if depth not in map(str, BLOCKS) or not file:
-        raise argparse.ArgumentTypeError(f"must be DEPTH=FILE with DEPTH of "
-                                         f"{', '.join(map(str, BLOCKS))}, got {text!r}")
-    return int(depth), options.weights(file)
 
 
 def row_settings(row, profile, list_sha256, seed, backbones=None):

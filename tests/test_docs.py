@@ -12,19 +12,15 @@ import shlex
 import pytest
 from doc_pages import PAGES, ROOT, command_lines, fences
 
-import pspnet_repro.__main__
-from experiments import demo, run_table
 from experiments.rows import BASELINE, FULL
+from pspnet_repro.__main__ import main
 from pspnet_repro.commands import config_file
 
 RESULTS = ROOT / "experiments" / "results"
 TASKS = ("predict", "train", "evaluate", "weights", "caffe-files", "tables", "fidelity", "speed",
          "gpu")
-# The commands of `pspnet`, and which program has each of them until `pspnet` itself is there.
-MAINS = {**dict.fromkeys(("predict", "evaluate", "train", "check-data", "make-lists", "convert",
-                          "export", "inspect", "run"), pspnet_repro.__main__.main),
-         "table": lambda words: run_table.main(words[1:]),
-         "demo": lambda words: demo.main(words[1:])}
+COMMANDS = ("predict", "evaluate", "train", "check-data", "make-lists", "convert", "export",
+            "inspect", "run", "table", "demo")
 # Where a program of `pspnet` is started by another one.
 STARTED = re.compile(r"torchrun .*-m pspnet_repro ")
 
@@ -45,9 +41,9 @@ def parse(monkeypatch, capsys):
         raise Parsed
 
     def parse_words(words):
-        assert words and words[0] in MAINS, f"pspnet has no such command: {words}"
+        assert words and words[0] in COMMANDS, f"pspnet has no such command: {words}"
         try:
-            MAINS[words[0]](words)
+            main(words)
         except Parsed:
             return
         except SystemExit:
@@ -69,7 +65,7 @@ def _prose(page):
 def _help_texts():
     """The help of every command, together."""
     written = io.StringIO()
-    for name, main in MAINS.items():
+    for name in COMMANDS:
         with contextlib.redirect_stdout(written), pytest.raises(SystemExit):
             main([name, "--help"])
     return written.getvalue()
@@ -126,7 +122,7 @@ def test_commands_in_the_text_exist(page):
             assert re.search(rf"^{name}:.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"),
                              re.MULTILINE), name
         else:
-            assert name in MAINS, name
+            assert name in COMMANDS, name
 
 
 def test_options_in_the_text_exist():

@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_sliding import tiny_net
 
-from experiments import run_row, run_table
+from experiments import places, run_row
 from experiments.report import runs as report_runs
 from pspnet_repro import Predictor, PSPNet, __version__, checkpoint
 from pspnet_repro.data import scenes
@@ -138,8 +138,8 @@ def test_runs_are_left_in_the_checkout_or_in_this_folder(installed, tmp_path):
     run = _start(installed, tmp_path, code="from pspnet_repro.experiments import places; "
                  "print(places.RUNS_FOLDER, places.CACHE_FOLDER)")
     assert run.stdout.split() == ["runs", "runs/cache"], run.stderr
-    args = run_table.parse_arguments([])
-    assert (args.runs, args.cache) == (ROOT / "experiments" / "runs", ROOT / "cache")
+    assert (places.RUNS_FOLDER, places.CACHE_FOLDER) == (ROOT / "experiments" / "runs",
+                                                         ROOT / "cache")
 
 
 def test_provenance_names_the_commit_of_this_repository_alone(monkeypatch, tmp_path):

@@ -15,8 +15,8 @@ def add(commands):
                     "scale them to 0..255 first. Only files that an earlier call wrote are "
                     "replaced, and they are never read as images.",
         examples=("pspnet predict PHOTO.jpg FOLDER --weights RUN/weights.pt -o OUT --html",
-                  "pspnet predict FOLDER --weights A.pt --compare-with B.pt -o OUT --html",
-                  "pspnet predict PHOTO.jpg --weights NET.prototxt,W.caffemodel -o OUT"))
+                  "pspnet predict FOLDER --weights NET.prototxt,W.caffemodel -o OUT --html "
+                  "--compare-with B.pt"))
     parser.add_argument("images", nargs="*", type=path, metavar="IMAGE|DIR",
                         help="image files, and folders of them")
     parser.add_argument("-o", "--output", required=True, type=path, metavar="DIR",

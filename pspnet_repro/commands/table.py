@@ -1,0 +1,76 @@
+"""pspnet table"""
+
+import argparse
+
+from pspnet_repro.commands.options import path, processes, weights, whole
+from pspnet_repro.commands.parser import Parser
+from pspnet_repro.defaults import DEPTHS, PROFILES, TABLES
+
+_PARSER = {
+    "description": "Trains and tests the rows of the paper's tables and writes a report that sets "
+                   "our figures beside the paper's. Rows that share a training share it. The same "
+                   "command resumes. Alone it starts a process for each training; under torchrun "
+                   "all processes work at one training.",
+    "examples": ("pspnet table --table all --profile mini",
+                 "pspnet table --table 1 --profile camvid --data CAMVID_DIR --backbone 50=R50.pt")}
+
+
+def add(commands):
+    _fill(commands.add_parser("table", help="train and test the rows of the paper's tables",
+                              **_PARSER))
+
+
+def parser() -> Parser:
+    """The parser of this command alone."""
+    return _fill(Parser(prog="pspnet table", **_PARSER))
+
+
+def backbone(text):
+    """"50=FILE" -> (50, Path); "50=NET.prototxt,W.caffemodel" -> (50, (Path, Path))."""
+    depth, _, file = text.partition("=")
+    if depth not in map(str, DEPTHS) or not file:
+        raise argparse.ArgumentTypeError(f"must be DEPTH=FILE with DEPTH of "
+                                         f"{', '.join(map(str, DEPTHS))}, got {text!r}")
+    return int(depth), weights(file)
+
+
+def _fill(parser):
+    parser.add_argument("--table", default="1", choices=(*TABLES, "all"),
+                        help="all: the paper's tables; fidelity: what each deviation from the "
+                             "authors' program costs")
+    parser.add_argument("--profile", default="mini", choices=PROFILES,
+                        help="data, sizes and length of the trainings")
+    parser.add_argument("--rows", default="all", metavar="ROW,ROW", help="rows to run")
+    parser.add_argument("--data", type=path, metavar="DIR",
+                        help="folder of the data set, with train.txt and val.txt or as "
+                             "downloaded; mini draws its own")
+    parser.add_argument("--seeds", type=whole(1, 1000), default=1, metavar="N",
+                        help="run each row N times, with the seeds 0 to N - 1")
+    parser.add_argument("--backbone", type=backbone, action="append", default=[],
+                        metavar="DEPTH=WEIGHTS",
+                        help="initial weights of the networks of a depth, made by pspnet convert "
+                             "--backbone, or as NET.prototxt,W.caffemodel; once for each depth; "
+                             "default: random weights")
+    parser.add_argument("--jobs", type=processes, metavar="N",
+                        help="trainings in parallel; default: the profile's, at most the cores")
+    parser.add_argument("--workers", type=whole(0, 1024), default=0, metavar="N",
+                        help="processes that read images, for each training")
+    parser.add_argument("--dry-run", action="store_true",
+                        help="only print the plan, with estimated time and memory")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
+                        help="cuda: one GPU per process")
+    add_folders(parser)
+    parser.add_argument("--output", type=path, metavar="DIR",
+                        help="folder of the report; default: the profile's in --runs")
+    parser.set_defaults(work="experiments.run_table")
+    return parser
+
+
+def add_folders(parser):
+    """Where the harness keeps its work: None is its own choice."""
+    parser.add_argument("--runs", type=path, metavar="DIR",
+                        help="folder of the runs; default: runs in a checkout's experiments, or "
+                             "where there is none in this folder")
+    parser.add_argument("--cache", type=path, metavar="DIR",
+                        help="folder of the drawn scenes; default: cache in a checkout, or where "
+                             "there is none in runs")
