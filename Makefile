@@ -30,7 +30,7 @@ compile = if MAX_JOBS=$(MAX_JOBS) PSPNET_MARCH=$(PSPNET_MARCH) $(1) setup.py --q
     then grep '^setup.py: ' $(2); else cat $(2); exit 1; fi
 SOURCES := setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu)
 
-.PHONY: help build test test-cuda cuda-check cuda-link-check demo table tables bench clean always
+.PHONY: help build test lint test-cuda cuda-check cuda-link-check demo table tables bench clean always
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 24
 
@@ -38,6 +38,9 @@ build: $(BUILT) $(SCRIPT)  ## set up the virtual environment and compile the ext
 
 test: build  ## run the tests
 	$(PY) -m pytest
+
+lint: build  ## look for mistakes in the Python code with ruff
+	$(PY) -m ruff check .
 
 test-cuda: build  ## run the kernels' tests on the GPU, also under compute-sanitizer
 	PSPNET_REQUIRE_CUDA=1 $(PY) -m pytest -m cuda

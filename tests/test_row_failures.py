@@ -51,8 +51,8 @@ def test_a_row_done_by_another_process_is_left(tiny, trained, monkeypatch, capsy
 @pytest.mark.parametrize("name, content", [
     ("trained.json", "xx"), ("trained.json", "[]"), ("trained.json", '{"mean_iou": 0.99}'),
     ("trained.json", None)])
-def test_damaged_facts_of_a_training_are_named_before_its_test(tiny, trained, tmp_path, name,
-                                                               content):
+def test_damaged_facts_of_a_training_are_named_before_its_test(
+        tiny, trained, tmp_path, name, content):  # noqa: F811 (fixtures)
     profile, data, _ = tiny
     out = tmp_path / trained[0].parent.name
     shutil.copytree(trained[0].parent, out, ignore=shutil.ignore_patterns("test-*"))

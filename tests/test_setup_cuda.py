@@ -37,7 +37,7 @@ def put_toolkit(home, version="13.0", known=KNOWN, headers="include", cudart="li
 --dryrun) cat >&2 <<'END'
 #$ _HERE_={home}/bin
 #$ TOP={home}/bin/..
-#$ INCLUDES="-I{target}/include"  
+#$ INCLUDES="-I{target}/include"{"  "}
 #$ LIBRARIES=  "-L{target}/lib/stubs" "-L{target}/lib"
 END
 ;; esac""")
