@@ -47,6 +47,20 @@ def test_looks_come_at_the_interval_and_at_the_end(watched):
     assert len({point["mean_iou"] for point in points}) == 3
 
 
+def test_training_keeps_tf32_out_of_float32(data, tmp_path):  # noqa: F811
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = [switch.fp32_precision for switch in switches]
+    seen = []
+
+    def look(_):
+        seen.extend(switch.fp32_precision for switch in switches)
+        return {"mean_iou": 0.0}
+
+    _train(data, tmp_path, (7, look))
+    assert seen == ["ieee", "ieee"]
+    assert [switch.fp32_precision for switch in switches] == before
+
+
 @pytest.mark.parametrize("steps", [4, 6])
 def test_a_resumed_training_has_each_point_once(data, watched, tmp_path, monkeypatch,  # noqa: F811
                                                 steps):
