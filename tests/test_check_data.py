@@ -38,6 +38,7 @@ def test_check_data_in_order(tmp_path, capsys):
     assert "class 1   63.64% of the labelled pixels, in 2 images" in said
     assert "unlabelled: 8.33% of all pixels" in said
     assert "2 classes never occur: class 2, class 3" in said  # of train
+    assert "1 class never occurs: class 3" in said  # of val
 
 
 def test_check_data_of_a_benchmark(ade, capsys):  # noqa: F811

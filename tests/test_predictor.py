@@ -53,6 +53,8 @@ def test_predictor_takes_all_that_the_file_knows(weights, photograph):
     assert prediction.labels.dtype == np.uint8
     assert prediction.names == NAMES and prediction.colours == [tuple(c) for c in COLOURS]
     assert predictor(photograph).probabilities is None
+    height, width = prediction.labels.shape
+    assert repr(prediction) == f"Prediction({width}x{height} pixels, 4 classes)"
 
 
 def test_overlay_is_a_picture_with_the_photograph_under_its_classes(weights, photograph):
@@ -149,6 +151,7 @@ def test_names_of_a_hostile_file_are_refused(tmp_path, names, palette_rgb, words
 
 @pytest.mark.parametrize("image, words", [
     (np.zeros((5, 5), np.uint8), r"got an array of shape \(5, 5\) and type uint8: repeat its one"),
+    (np.zeros((3, 5, 5), np.uint8), r"move its channels last, image.transpose\(1, 2, 0\)"),
     (np.zeros((5, 5, 4), np.uint8), r"drop its transparency, image\[:, :, :3\]"),
     (np.zeros((5, 5, 3), np.uint16), "image must be uint8, 0 to 255, got .*uint16: scale it"),
     (np.zeros((5, 5, 3), np.float32), "image must be uint8, 0 to 255, got .*float32: scale it"),

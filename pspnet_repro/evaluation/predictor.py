@@ -42,6 +42,10 @@ class Prediction:
     colours: list
     image: np.ndarray
 
+    def __repr__(self):
+        height, width = self.labels.shape
+        return f"Prediction({width}x{height} pixels, {len(self.names)} classes)"
+
     def overlay(self) -> Image.Image:
         """The photograph under the colours of its classes, with a legend below, as a PIL image."""
         return Image.fromarray(overlay(self.image, self.labels,
@@ -181,6 +185,9 @@ def as_rgb(image) -> np.ndarray:
     if image.ndim == 2:
         raise UsageError(f"image must be (H, W, 3) RGB, got {kind}: repeat its one channel, "
                          "numpy.stack([image] * 3, 2)")
+    if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
+        raise UsageError(f"image must be (H, W, 3) RGB, got {kind}: move its channels last, "
+                         "image.transpose(1, 2, 0)")
     if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise UsageError(f"image must be (H, W, 3) RGB with at least one pixel, got {kind}")
     if image.dtype != np.uint8:

@@ -17,7 +17,8 @@ def _classes(args, data):
         return numbered_classes(args.classes)
     found = given_classes(args, data)
     if found is None:
-        raise UsageError("--classes or --names must say how many classes these lists have")
+        raise UsageError("--classes or --names must say how many classes these lists have, or "
+                         "classes.txt in their folder")
     return found
 
 
@@ -64,7 +65,8 @@ def _print_histogram(findings, names, meaning):
     print(f"  unlabelled: {100 * pixels[255] / max(pixels.sum(), 1):.2f}% of all pixels")
     absent = [name for k, name in enumerate(names) if not pixels[k]]
     if absent:
-        print(f"  note: {len(absent)} classes never occur: {', '.join(absent[:10])}"
+        verb = "class never occurs" if len(absent) == 1 else "classes never occur"
+        print(f"  note: {len(absent)} {verb}: {', '.join(absent[:10])}"
               f"{' ...' if len(absent) > 10 else ''}")
 
 

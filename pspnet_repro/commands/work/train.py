@@ -53,12 +53,14 @@ def run(args):
     if known is not None:
         facts |= {"names": known.names, "palette_rgb": known.palette_rgb}
     with distributed.join(args.timeout) as joined:
-        if joined.first and (args.output / "weights.pt").exists():
-            print("finished before", file=sys.stderr)
+        finished = joined.first and (args.output / "weights.pt").exists()
         weights = train(settings, pairs, args.output, workers=args.workers, device=args.device,
                         initial_weights=args.initial_weights, facts=facts, validation=validation,
                         log_seconds=args.log_interval, tensorboard=args.tensorboard,
                         last_words=lambda: commands_that_test(args, data))
+    if finished:
+        print(f"{args.output} holds this training, finished: nothing is left to do",
+              file=sys.stderr)
     if joined.first:
         print(weights)
 

@@ -293,7 +293,7 @@ $('divide').addEventListener('input', event => setDivider(event.target.value));
 $('wrong').addEventListener('change', paint);
 
 const hasTruth = viewer.querySelector('.sheet [data-layer="1"]') !== null;
-layerButtons[1].hidden = $('wrong-label').hidden = !hasTruth;
+layerButtons[1].hidden = figures[1].hidden = $('wrong-label').hidden = !hasTruth;
 $('probability').hidden = !viewer.querySelector('[data-confidence]');
 state.pair = [...layerButtons.keys()].filter(k => k !== 1 || hasTruth).slice(-2);
 setOpacity(55);
