@@ -1,6 +1,7 @@
 """Mistakes that commands and files meet: one line that names them, never a traceback."""
 
 import os
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ import prototxt_import.__main__ as imports
 import pspnet_repro.__main__ as commands
 from experiments import run_table
 from pspnet_repro import checkpoint
+from pspnet_repro.commands.options import weights
 from pspnet_repro.data.classes import read_classes
 from pspnet_repro.data.datasets import open_data
 from pspnet_repro.data.pairs import read_list
@@ -154,3 +156,26 @@ def test_predictions_stay_in_their_folder(tmp_path, line, wanted):
     (tmp_path / "val.txt").write_text(f"{line}\n")
     data = open_data(str(tmp_path))
     assert data.submission(data.pairs("val")[0], "val").as_posix() == wanted
+
+
+@pytest.mark.parametrize("words", [
+    ["N.prototxt,"], ["W.caffemodel,"], [",W.caffemodel"], ["W.caffemodel,N.prototxt"]])
+def test_a_pair_of_weights_has_an_order(capsys, words):
+    for command in (["predict", "p.jpg", "-o", "out", "--weights"], ["export", "-o", "a", "b"],
+                    ["train", "--output", "out", "--data", "d", "--initial-weights"],
+                    ["table", "--backbone"]):
+        value = f"50={words[0]}" if command[0] == "table" else words[0]
+        with pytest.raises(SystemExit, match="2"):
+            commands.build_parser().parse_args([*command, value])
+        assert (f"must be a file, or NET.prototxt,W.caffemodel in this order, got {words[0]!r}"
+                in capsys.readouterr().err)
+
+
+def test_a_pair_of_weights_may_hold_commas():
+    assert weights("a,b.prototxt,w,x.caffemodel") == (Path("a,b.prototxt"), Path("w,x.caffemodel"))
+    assert weights("a,b.pt") == Path("a,b.pt")
+
+
+def test_a_benchmark_without_its_folder_is_refused():
+    with pytest.raises(UsageError, match="ade20k=: must name the folder of the data, ade20k=DIR"):
+        open_data("ade20k=")
