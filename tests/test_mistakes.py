@@ -16,11 +16,12 @@ from pspnet_repro.commands.options import weights
 from pspnet_repro.data.classes import read_classes
 from pspnet_repro.data.datasets import open_data
 from pspnet_repro.data.pairs import read_list
-from pspnet_repro.distributed import ProcessLost
+from pspnet_repro.distributed import ProcessLost, find_device
 from pspnet_repro.errors import UsageError, UserError, printable, report
 from pspnet_repro.evaluation import ConfusionMatrix
 from pspnet_repro.figures import confusion_png
 from pspnet_repro.files import file_sha256
+from pspnet_repro.weights.source import read_weights
 from prototxt_import import load_net, read_caffemodel
 from prototxt_import.recorded import read_recorded
 
@@ -179,3 +180,15 @@ def test_a_pair_of_weights_may_hold_commas():
 def test_a_benchmark_without_its_folder_is_refused():
     with pytest.raises(UsageError, match="ade20k=: must name the folder of the data, ade20k=DIR"):
         open_data("ade20k=")
+
+
+@pytest.mark.parametrize("wrong", [None, 3, b"x.pt", ("N.prototxt",), ("a", "b", "c"), ("a", None)])
+def test_weights_are_a_path_or_a_pair(wrong):
+    with pytest.raises(UsageError, match="weights must be a path, or a pair of paths"):
+        read_weights(wrong)
+
+
+def test_another_device_is_refused():
+    for wrong in ("tpu", "cuda:1", "", None):
+        with pytest.raises(UsageError, match=f"device must be cpu or cuda, got {wrong!r}"):
+            find_device(wrong)
