@@ -49,7 +49,8 @@ def read_record(path: Path) -> tuple[str, set] | None:
         return None  # nothing to map
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         start = content.find(_RECORD)
-        text = content[start:content.find(b"\0", start)].decode(errors="replace") if start >= 0 else ""
+        end = content.find(b"\0", start)
+        text = content[start:end].decode(errors="replace") if start >= 0 else ""
     version = re.search(r" torch (\d+\.\d+) ", text)
     return version and (version[1], set(re.findall(r"(\w+):1 ", text)))
 

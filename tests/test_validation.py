@@ -270,7 +270,7 @@ def test_best_of_no_validation_is_kept(data, tmp_path):  # noqa: F811
 
 def test_lines_that_are_a_folder_are_refused(data, tmp_path):  # noqa: F811
     (tmp_path / "validation.jsonl").mkdir()
-    with pytest.raises(UserError, match="validation.jsonl: must be a file, and is a folder; choose"):
+    with pytest.raises(UserError, match="validation.jsonl: must be a file, and is a folder"):
         _train(data, tmp_path, _asked(data))
 
 

@@ -49,8 +49,8 @@ def _apply(parser, words):
     for key, value in values.items():
         name = key.replace("-", "_")
         if name not in actions:
-            raise UsageError(f"{file}: {printable(key)} is no option of train, `pspnet train --help` lists "
-                             f"them{nearest(name, actions)}")
+            raise UsageError(f"{file}: {printable(key)} is no option of train, "
+                             f"`pspnet train --help` lists them{nearest(name, actions)}")
         if name in seen:
             raise UsageError(f"{file}: {seen[name]} and {key} are the same option: leave one out")
         seen[name] = key
