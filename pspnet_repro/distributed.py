@@ -192,8 +192,10 @@ def find_device(kind):
     """Where this process can compute: "cpu", or for "cuda" the GPU of its number on this machine.
 
     Raises:
-        UsageError: there is no such GPU.
+        UsageError: another word, or there is no such GPU.
     """
+    if kind not in ("cpu", "cuda"):
+        raise UsageError(f"device must be cpu or cuda, got {kind!r}")
     if kind == "cpu":
         return torch.device("cpu")
     number, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()

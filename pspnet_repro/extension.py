@@ -45,9 +45,12 @@ def load_extension() -> None:
 def read_record(path: Path) -> tuple[str, set] | None:
     """(torch's version as "2.13", flags of processors that it needs) of a compiled file, or None
     where it holds no such record. Does not load the file."""
+    if not path.stat().st_size:
+        return None  # nothing to map
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         start = content.find(_RECORD)
-        text = content[start:content.find(b"\0", start)].decode() if start >= 0 else ""
+        end = content.find(b"\0", start)
+        text = content[start:end].decode(errors="replace") if start >= 0 else ""
     version = re.search(r" torch (\d+\.\d+) ", text)
     return version and (version[1], set(re.findall(r"(\w+):1 ", text)))
 

@@ -15,7 +15,7 @@ from pspnet_repro.files import write_bytes
 _LOG = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d step \d+ of \d+, ")
 _STEP = {"iteration", "lr", "loss", "loss_aux"}
 _LINE = b'{"iteration": '
-_WAY_ON = "choose another --output, or move it away"
+WAY_ON = "choose another --output, or move it away"
 _CAUSES = {"list_sha256": ", as images, --label-map or --ignore were others"}
 
 
@@ -94,7 +94,7 @@ def check_ours(folder):
             continue
         if start and not is_ours(start):
             raise UserError(f"{path}: is there already, and no training of this program wrote it; "
-                            f"it is not overwritten: {_WAY_ON}")
+                            f"it is not overwritten: {WAY_ON}")
 
 
 def _is_settings(data):
@@ -116,7 +116,7 @@ def cut_losses(path, iteration):
                         f"after {iteration}; remove the folder to train again")
     for number, line in enumerate(lines):
         if _step(line) != number:
-            way_on = "remove the folder to train again" if number < iteration else _WAY_ON
+            way_on = "remove the folder to train again" if number < iteration else WAY_ON
             raise UserError(f"{path}, line {number + 1}: not the line of iteration {number}; "
                             f"{way_on}")
     write_lines(path, lines[:iteration])
@@ -143,9 +143,11 @@ def read_lines(path):
     if not path.exists():
         return []
     refuse_pipe(path)
+    if path.is_dir():
+        raise UserError(f"{path}: must be a file, and is a folder; {WAY_ON}")
     *lines, rest = path.read_bytes().split(b"\n")
     if not (rest.startswith(_LINE) or _LINE.startswith(rest)):
-        raise UserError(f"{path}, line {len(lines) + 1}: not the line of an iteration; {_WAY_ON}")
+        raise UserError(f"{path}, line {len(lines) + 1}: not the line of an iteration; {WAY_ON}")
     return [line.decode(errors="replace") for line in lines]
 
 

@@ -195,9 +195,10 @@ def _build(settings, processes):
     try:
         if not 0 <= settings.seed < 2 ** 63:
             raise ValueError(f"seed must be 0 to 2^63 - 1, got {settings.seed}")
-        if not 0 <= settings.aux_weight < math.inf:
-            raise ValueError(f"aux_weight must be finite and at least 0, got "
-                             f"{settings.aux_weight}")
+        for name in ("base_lr", "aux_weight"):
+            if not 0 <= getattr(settings, name) < math.inf:
+                raise ValueError(f"{name} must be finite and at least 0, got "
+                                 f"{getattr(settings, name)}")
         torch.set_num_threads(settings.threads)
         torch.manual_seed(settings.seed)
         # The original's running variance starts at 0.

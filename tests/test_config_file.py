@@ -95,7 +95,12 @@ def test_a_required_option_is_still_required(file, capsys):
     ("output = ''", 'output = "": must not be empty'),
     ("guidance = 'half'", 'guidance = "half": must be one of eighth, full'),
     ("guidance = ['full']", 'guidance = ["full"]: must be a number, text in quotes'),
+    ('"a\\nb" = 3', r"a\nb is no option of train"),
     ("[net]\nmax_iter = 3", "net is no option of train"),
+    ('{"model": {"reduce": "no"}, "max_iter": 1, "list_sha256": ""}',
+     'no_reduce = "no": must be true or false, got'),
+    ('{"model": {"aux": 0}, "max_iter": 1, "list_sha256": ""}',
+     "no_aux = 0: must be true or false, got '0'"),
     ("[seed]\nx = 3", 'seed = {"x": 3}: must be a number, text in quotes'),
     ("seed = 1979-05-27", 'seed = "1979-05-27": must be a number, text in quotes')])
 def test_what_a_file_may_not_say(file, tmp_path, capfd, text, said):
@@ -111,7 +116,10 @@ def test_what_a_file_may_not_say(file, tmp_path, capfd, text, said):
     (b"max_iter 3", "not a settings file: "), (b"a = 1\na = 2", "not a settings file: "),
     (b"{}", "not settings.json of a training: lacks model, list_sha256 or max_iter"),
     (b'{"max_iter": 3}', "not settings.json of a training"), (b'{"max_', "not a settings file: "),
-    (b'{"model": [], "max_iter": 1, "list_sha256": ""}', "not settings.json of a training")])
+    (b'{"model": [], "max_iter": 1, "list_sha256": ""}', "not settings.json of a training"),
+    (b'{"model": {}, "max_iter": 1, "list_sha256": "", "augmentation": []}',
+     "not settings.json of a training: augmentation must be a dictionary, got []"),
+    ("max_iter = 3".encode("utf-16"), "cannot be read as a settings file: 'utf-8' codec can't")])
 def test_files_that_are_no_settings(file, tmp_path, capfd, content, said):
     if content is not None:
         file.write_bytes(content)

@@ -1,6 +1,7 @@
 """Mistakes that commands and files meet: one line that names them, never a traceback."""
 
 import os
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,14 +12,16 @@ import prototxt_import.__main__ as imports
 import pspnet_repro.__main__ as commands
 from experiments import run_table
 from pspnet_repro import checkpoint
+from pspnet_repro.commands.options import weights
 from pspnet_repro.data.classes import read_classes
 from pspnet_repro.data.datasets import open_data
 from pspnet_repro.data.pairs import read_list
-from pspnet_repro.distributed import ProcessLost
+from pspnet_repro.distributed import ProcessLost, find_device
 from pspnet_repro.errors import UsageError, UserError, printable, report
 from pspnet_repro.evaluation import ConfusionMatrix
 from pspnet_repro.figures import confusion_png
 from pspnet_repro.files import file_sha256
+from pspnet_repro.weights.source import read_weights
 from prototxt_import import load_net, read_caffemodel
 from prototxt_import.recorded import read_recorded
 
@@ -154,3 +157,38 @@ def test_predictions_stay_in_their_folder(tmp_path, line, wanted):
     (tmp_path / "val.txt").write_text(f"{line}\n")
     data = open_data(str(tmp_path))
     assert data.submission(data.pairs("val")[0], "val").as_posix() == wanted
+
+
+@pytest.mark.parametrize("words", [
+    ["N.prototxt,"], ["W.caffemodel,"], [",W.caffemodel"], ["W.caffemodel,N.prototxt"]])
+def test_a_pair_of_weights_has_an_order(capsys, words):
+    for command in (["predict", "p.jpg", "-o", "out", "--weights"], ["export", "-o", "a", "b"],
+                    ["train", "--output", "out", "--data", "d", "--initial-weights"],
+                    ["table", "--backbone"]):
+        value = f"50={words[0]}" if command[0] == "table" else words[0]
+        with pytest.raises(SystemExit, match="2"):
+            commands.build_parser().parse_args([*command, value])
+        assert (f"must be a file, or NET.prototxt,W.caffemodel in this order, got {words[0]!r}"
+                in capsys.readouterr().err)
+
+
+def test_a_pair_of_weights_may_hold_commas():
+    assert weights("a,b.prototxt,w,x.caffemodel") == (Path("a,b.prototxt"), Path("w,x.caffemodel"))
+    assert weights("a,b.pt") == Path("a,b.pt")
+
+
+def test_a_benchmark_without_its_folder_is_refused():
+    with pytest.raises(UsageError, match="ade20k=: must name the folder of the data, ade20k=DIR"):
+        open_data("ade20k=")
+
+
+@pytest.mark.parametrize("wrong", [None, 3, b"x.pt", ("N.prototxt",), ("a", "b", "c"), ("a", None)])
+def test_weights_are_a_path_or_a_pair(wrong):
+    with pytest.raises(UsageError, match="weights must be a path, or a pair of paths"):
+        read_weights(wrong)
+
+
+def test_another_device_is_refused():
+    for wrong in ("tpu", "cuda:1", "", None):
+        with pytest.raises(UsageError, match=f"device must be cpu or cuda, got {wrong!r}"):
+            find_device(wrong)

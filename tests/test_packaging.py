@@ -242,3 +242,12 @@ def test_hub_without_the_extension_says_how_to_build(installed, tmp_path):
                  "source='local')")
     assert (f"is not built: run `make build` in {tmp_path}, or for this Python `make build "
             f"PYTHON={sys.executable} VENV=`") in run.stderr
+
+
+@pytest.mark.parametrize("content, record", [
+    (b"", None), (b"a text", None), (b"pspnet_repro was compiled for torch ", None),
+    (b"pspnet_repro was compiled for torch \xff\xfe 2.13 ", None),
+    (b"pspnet_repro was compiled for torch 2.13 and \xff avx:1 \0", ("2.13", {"avx"}))])
+def test_records_of_damaged_files_are_read_without_a_crash(tmp_path, content, record):
+    (tmp_path / "_C.so").write_bytes(content)
+    assert read_record(tmp_path / "_C.so") == record

@@ -343,7 +343,7 @@ def test_checkpoint_does_not_run_code(tmp_path):
 
 
 def test_failed_start_does_not_block_the_corrected_one(data, tmp_path):
-    for wrong, words in (({"base_lr": float("nan")}, "lr must be finite"),
+    for wrong, words in (({"base_lr": float("nan")}, "base_lr must be finite"),
                          ({"seed": -1}, "seed must be 0 to"),
                          ({"aux_weight": float("nan")}, "aux_weight must be finite"),
                          ({"model": {**MODEL, "classes": 300}}, "classes must be 1 to 254"),

@@ -237,6 +237,43 @@ def test_validation_data_are_checked_before_the_first_step(data, tmp_path):  # n
     _asked(data, pairs=dark, windows="sliding").check(4)
 
 
+def test_best_stays_where_the_lines_are_gone(data, tmp_path, monkeypatch):  # noqa: F811
+    figures = iter([0.5, 0.25, 0.25, 0.25, 0.25])
+    monkeypatch.setattr(
+        module.Validator, "_figures",
+        lambda *_: ({"mean_iou": next(figures), "pixel_accuracy": 0.5, "mean_accuracy": 0.5}, 2, 0))
+
+    def stop(_net):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    with pytest.raises(Interrupted):
+        _train(data, tmp_path, _asked(data, 3), watch=(7, stop))
+    (tmp_path / "validation.jsonl").unlink()
+    _train(data, tmp_path, _asked(data, 3))
+    assert [point["iteration"] for point in _points(tmp_path)] == [9, 12]
+    assert checkpoint.load(tmp_path / "best.pt")["iteration"] == 3
+
+
+def test_best_of_no_validation_is_kept(data, tmp_path):  # noqa: F811
+    mine = tmp_path / "best.pt"
+    for validation in ({}, {"validation": 3}, {"validation": {"iteration": 0, "mean_iou": "high"}}):
+        checkpoint.save(mine, {"training": _settings(data).to_json(), **validation})
+        before = mine.read_bytes()
+        with pytest.raises(UserError, match="best.pt: is there already, and no validation wrote"):
+            _train(data, tmp_path, _asked(data))
+        assert mine.read_bytes() == before
+    mine.write_bytes(b"")
+    with pytest.raises(UserError, match="best.pt: this is an empty file.*choose another --output"):
+        _train(data, tmp_path, _asked(data))
+
+
+def test_lines_that_are_a_folder_are_refused(data, tmp_path):  # noqa: F811
+    (tmp_path / "validation.jsonl").mkdir()
+    with pytest.raises(UserError, match="validation.jsonl: must be a file, and is a folder"):
+        _train(data, tmp_path, _asked(data))
+
+
 @pytest.mark.parametrize("name, text", [
     ("best.pt", "mine"), ("validation.jsonl", "mine"), ("validation.jsonl", '{"iteration": 1}\n'),
     ("validation.jsonl", "[1]\n")])

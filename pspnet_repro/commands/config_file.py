@@ -9,7 +9,7 @@ import sys
 
 from pspnet_repro.commands.options import path
 from pspnet_repro.commands.parser import nearest
-from pspnet_repro.errors import UsageError, UserError, first_line, refuse_pipe
+from pspnet_repro.errors import UsageError, UserError, first_line, printable, refuse_pipe
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -49,8 +49,8 @@ def _apply(parser, words):
     for key, value in values.items():
         name = key.replace("-", "_")
         if name not in actions:
-            raise UsageError(f"{file}: {key} is no option of train, `pspnet train --help` lists "
-                             f"them{nearest(name, actions)}")
+            raise UsageError(f"{file}: {printable(key)} is no option of train, "
+                             f"`pspnet train --help` lists them{nearest(name, actions)}")
         if name in seen:
             raise UsageError(f"{file}: {seen[name]} and {key} are the same option: leave one out")
         seen[name] = key
@@ -108,7 +108,10 @@ def _read(file):
         if text.lstrip().startswith("{"):
             return _of_settings(json.loads(text), file)
         return tomllib.loads(text), {}
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: cannot be read as a settings file: {first_line(error)}; save it "
+                        "as text in UTF-8: TOML, or settings.json of a training") from error
+    except (OSError, RecursionError) as error:
         raise UserError(f"{file}: cannot be read as a settings file: {first_line(error)}; --config "
                         "takes TOML or settings.json of a training") from error
     except ValueError as error:
@@ -124,14 +127,20 @@ def _of_settings(settings, file):
     values = {name: settings[name] for name in _SETTINGS if settings.get(name) is not None}
     values |= {name: model[name] for name in _MODEL if model.get(name) is not None}
     for name in ("reduce", "aux"):
-        if model.get(name) is not None:
-            values[f"no_{name}"] = model[name] is False
+        value = model.get(name)
+        if value is not None:
+            # What is no bool is refused as any option's value is.
+            values[f"no_{name}"] = not value if isinstance(value, bool) else value
     recorded = {name: (value, None) for name, value in settings.items()
                 if name not in (*_SETTINGS, "model", "augmentation")}
     recorded |= {f"model.{name}": (value, "arithmetic" if name == "head" else None)
                  for name, value in model.items() if name not in (*_MODEL, "reduce", "aux")}
     augmentation = settings.get("augmentation")
-    if isinstance(augmentation, dict):
+    if augmentation is not None and not isinstance(augmentation, dict):
+        raise UserError(f"{file}: not settings.json of a training: augmentation must be a "
+                        f"dictionary, got {json.dumps(augmentation)}; write other settings as "
+                        "TOML, max_iter = 2000")
+    if augmentation is not None:
         values["augmentation"] = ("none" if not augmentation.get("scales") else
                                   "all" if augmentation.get("blur") else "mirror-resize")
         recorded |= {f"augmentation.{name}": (value, "augmentation")

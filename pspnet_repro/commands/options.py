@@ -1,6 +1,7 @@
 """Types and groups of options that commands share; nothing here is slow to import."""
 
 import argparse
+import re
 from pathlib import Path
 
 from pspnet_repro.data.classes import KNOWN
@@ -63,8 +64,11 @@ def add_switch(group, name, **words):
 def weights(text):
     """"FILE" -> Path; "NET.prototxt,W.caffemodel" -> a pair of Paths, one network."""
     net, comma, caffemodel = text.rpartition(".prototxt,")
-    if comma:
-        return Path(f"{net}.prototxt"), path(caffemodel)
+    if comma and caffemodel:
+        return Path(f"{net}.prototxt"), Path(caffemodel)
+    if comma or re.search(r"^,.*\.caffemodel$|\.caffemodel,(.*\.prototxt)?$", text):
+        raise argparse.ArgumentTypeError(f"must be a file, or NET.prototxt,W.caffemodel in this "
+                                         f"order, got {text!r}")
     return path(text)
 
 

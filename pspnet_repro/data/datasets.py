@@ -140,6 +140,8 @@ def open_data(text, zero_is_void=False, data_root=None, label_map=None, ignore=(
     table = ZERO_IS_VOID if zero_is_void else None
     path = Path(text)
     if equals and name in LAYOUTS:
+        if not folder:
+            raise UsageError(f"{text}: must name the folder of the data, {name}=DIR")
         if zero_is_void:
             raise UsageError(f"--zero-is-void is for list files: what labels mean in {name} is "
                              f"known")

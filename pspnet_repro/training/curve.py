@@ -30,8 +30,8 @@ def keep_points(path, start, keys=("iteration",)):
     points = [line_content(line) for line in read_lines(path)]
     for number, point in enumerate(points, 1):
         if type(point.get("iteration")) is not int or not set(keys) <= point.keys():
-            raise UserError(f"{path}, line {number}: not the line of a look; remove the file to "
-                            "go on without its points")
+            raise UserError(f"{path}, line {number}: not the line of a look; move the file away "
+                            "to resume without its points")
     kept = [point for point in points if point["iteration"] <= start]
     write_lines(path, map(json.dumps, kept))
     return kept

@@ -11,12 +11,12 @@ from pspnet_repro.data.conventions import IGNORE_INDEX, MEAN_BGR
 from pspnet_repro.data.labels import read_label
 from pspnet_repro.data.pairs import read_pair
 from pspnet_repro.defaults import BATCH_SIZE
-from pspnet_repro.errors import Interrupted, UserError, refuse_pipe
+from pspnet_repro.errors import Interrupted, UserError
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.imresize import imresize
 from pspnet_repro.evaluation.metrics import ConfusionMatrix
 from pspnet_repro.evaluation.protocol import Protocol
-from pspnet_repro.run_folder import check_same_settings
+from pspnet_repro.run_folder import WAY_ON, check_same_settings
 from pspnet_repro.training.curve import add_point, eval_mode, keep_points
 
 FIGURES = ("mean_iou", "pixel_accuracy", "mean_accuracy")
@@ -173,18 +173,34 @@ class Validator:
 
     def _read(self, start):
         """(whether step `start` was tested, mean IoU of best.pt or None)."""
+        best = self._read_best(start)
         points = keep_points(self._lines, start, ("iteration", *FIGURES))
-        is_tested = any(point["iteration"] == start for point in points)
-        refuse_pipe(self._best_path)
-        if not self._best_path.exists():
-            return is_tested, None
-        content = checkpoint.load(self._best_path)
-        check_same_settings(self._settings, content, self._best_path)
+        return any(point["iteration"] == start for point in points), best
+
+    def _read_best(self, start):
+        """Mean IoU of best.pt, or None where there is none with which later tests compare.
+
+        Raises:
+            UserError: a file of that name that no validation of this training wrote.
+        """
+        path = self._best_path
+        if not path.exists():
+            return None
+        try:
+            content = checkpoint.load(path)
+        except UserError as error:
+            raise UserError(f"{error}; the validation writes its best network there: "
+                            f"{WAY_ON}") from error
+        check_same_settings(self._settings, content, path)
         point = content.get("validation")
-        # Another test's figure is not comparable; one without a line is of steps that were lost.
-        if point not in points or not self._asked.facts.items() <= point.items():
-            return is_tested, None
-        return is_tested, point["mean_iou"]
+        if (not isinstance(point, dict) or type(point.get("iteration")) is not int
+                or type(point.get("mean_iou")) not in (int, float)):
+            raise UserError(f"{path}: is there already, and no validation wrote it; it is not "
+                            f"overwritten: {WAY_ON}")
+        # Later steps were lost. Another test's figure is not comparable.
+        if point["iteration"] > start or not self._asked.facts.items() <= point.items():
+            return None
+        return point["mean_iou"]
 
     def is_due(self, steps):
         """Whether it is time for a test after so many steps."""

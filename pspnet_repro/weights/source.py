@@ -1,6 +1,7 @@
 """Weights as options and arguments name them: one file, or Caffe's pair (prototxt, caffemodel)."""
 
 import hashlib
+import os
 from pathlib import Path
 
 from pspnet_repro.checkpoint import kind_of, read_model_file
@@ -18,9 +19,14 @@ def read_weights(weights, whole: bool | None = True) -> dict:
             None for the one that the prototxt describes.
     Raises:
         UserError: a file cannot be read, or holds another network.
-        UsageError: a prototxt without a caffemodel.
+        UsageError: a prototxt without a caffemodel, or neither a path nor a pair of paths.
     """
-    if isinstance(weights, (tuple, list)):
+    paths = weights if isinstance(weights, (tuple, list)) else [weights]
+    if (not all(isinstance(path, (str, os.PathLike)) for path in paths)
+            or paths is weights and len(paths) != 2):
+        raise UsageError("weights must be a path, or a pair of paths (prototxt, caffemodel), got "
+                         f"{weights!r}")
+    if paths is weights:
         # Only here does this package need the importer: for networks in Caffe's files.
         from prototxt_import.conversion.convert import convert_network
         model, _, crop_size = convert_network(*map(Path, weights), whole=whole)
