@@ -29,7 +29,7 @@ from pspnet_repro import distributed
 from pspnet_repro.commands.table import parser
 from pspnet_repro.errors import Interrupted, UsageError, UserError, check_printed, command
 from pspnet_repro.files import lock_folder
-from pspnet_repro.weights.source import weights_text
+from pspnet_repro.weights.source import weights_files, weights_text
 
 
 CONSOLE = "console.txt"
@@ -65,7 +65,7 @@ def _failure(training, start, code):
     """
     if code < 0:
         return UserError(f"{training.name}: killed by {signal.Signals(-code).name}; the same "
-                         "command goes on from its last checkpoint")
+                         "command resumes at its last checkpoint")
     data = (training.folder / CONSOLE).read_bytes()[start:]
     said = data.decode(errors="replace").strip().rpartition("\n")[2].removeprefix("error: ")
     kind = UsageError if code == 2 else UserError
@@ -146,6 +146,10 @@ def run_tables(args, processes):
     if processes.size > 1 and args.jobs is not None:
         raise UsageError("--jobs must be left out under torchrun: all processes work at one "
                          "training")
+    for file in (file for _, named in args.backbone for file in weights_files(named)):
+        if not file.is_file():
+            raise UsageError(f"--backbone: {file}: no such file; `pspnet convert --backbone` makes "
+                             "one")
     tables = select_tables(args.table, args.rows)
     runs, backbones = args.runs / profile.name, dict(args.backbone)
     data = Path(processes.on_first(lambda: str(profile.folder(args.data, args.cache))))
@@ -195,7 +199,7 @@ def run(args):
         with distributed.join() as processes:
             run_tables(args, processes)
     except (KeyboardInterrupt, Interrupted) as stop:
-        raise Interrupted("stopped; the same command goes on from there") from stop
+        raise Interrupted("stopped; the same command resumes") from stop
 
 
 @command

@@ -29,8 +29,8 @@ class Structure:
         self.used = set()
         classifiers = [node for node in graph.nodes if node.kind == "InnerProduct"]
         if whole and classifiers:
-            graph.fail(classifiers[0], "has no place in a PSPNet; of a classification network "
-                       "--backbone converts the rest")
+            graph.fail(classifiers[0], "has no place in a PSPNet; `pspnet convert --backbone` "
+                       "makes a backbone of a classification network")
         middle, features = read_backbone(self, whole)
         if whole:
             read_head(self, middle, features)

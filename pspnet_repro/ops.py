@@ -9,9 +9,13 @@ import os
 import torch
 
 from pspnet_repro import checks, ops_register, reference
+from pspnet_repro.errors import UserError
 from pspnet_repro.extension import load_extension
 
-USE_REFERENCE = os.environ.get("PSPNET_OPS") == "reference"
+_CHOICE = os.environ.get("PSPNET_OPS") or "compiled"
+if _CHOICE not in ("compiled", "reference"):
+    raise UserError(f"PSPNET_OPS must be reference, or not be set, got {_CHOICE}")
+USE_REFERENCE = _CHOICE == "reference"
 
 
 if not USE_REFERENCE:

@@ -11,7 +11,7 @@ from pspnet_repro.files import file_sha256, wait_for_lock, write_together
 
 LIST = ".pspnet-files.json"
 _BEGIN, _END = b'{"name": "', "\n]\n"
-_WAY_ON = "choose another --output, or move it away"
+WAY_ON = "choose another --output, or move it away"
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
@@ -84,7 +84,7 @@ class FileList:
         if not self.exists():
             return {}
         if self._path.is_symlink() or not self._path.is_file():
-            raise UserError(f"{self._path}: must be a file; {_WAY_ON}")
+            raise UserError(f"{self._path}: must be a file; {WAY_ON}")
         try:
             data = self._path.read_bytes()
         except OSError as error:
@@ -189,7 +189,7 @@ class Outputs:
             taken.add(real)
             above = next(folder for folder in path.parents if os.path.lexists(folder))
             if not above.is_dir():
-                raise UserError(f"{above}: must be a folder, as {path} goes there; {_WAY_ON}")
+                raise UserError(f"{above}: must be a folder, as {path} goes there; {WAY_ON}")
         self._refuse_foreign(paths)
 
     def _foreign(self, paths):
@@ -202,7 +202,7 @@ class Outputs:
             why = ("was changed after this program wrote it" if self._list(path).names(path)
                    else "is there already, and this command did not make it")
             more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
-            raise UserError(f"{path}: {why}{more}; it is not overwritten: {_WAY_ON}")
+            raise UserError(f"{path}: {why}{more}; it is not overwritten: {WAY_ON}")
 
     def write(self, contents):
         """`write_together`; raises UserError as `claim`, for what came after that."""

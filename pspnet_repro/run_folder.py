@@ -10,12 +10,11 @@ import torch
 from pspnet_repro import checkpoint
 from pspnet_repro.errors import UserError, first_line, refuse_pipe
 from pspnet_repro.files import write_bytes
-
+from pspnet_repro.outputs import WAY_ON
 
 _LOG = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d step \d+ of \d+, ")
 _STEP = {"iteration", "lr", "loss", "loss_aux"}
 _LINE = b'{"iteration": '
-WAY_ON = "choose another --output, or move it away"
 _CAUSES = {"list_sha256": ", as images, --label-map or --ignore were others"}
 
 

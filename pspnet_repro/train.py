@@ -307,7 +307,7 @@ def _train(settings, pairs, output, processes, device, initial_weights, how):
                 if signal:
                     processes.wait()
                     raise Interrupted(f"stopped after step {steps} of {settings.max_iter}; the "
-                                      "same command goes on from there")
+                                      "same command resumes")
                 if test:
                     validator.test(model, steps, stop, log)
 

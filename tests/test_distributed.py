@@ -302,7 +302,7 @@ def test_a_signal_to_one_stops_all_and_resumes_to_the_same_bits(two, data,  # no
     two.run(_train_part, data, whole, TWO_PASSES)
     stops = two.run(_train_with_signal, data, cut, signal.SIGTERM)
     assert [stop[:2] for stop in stops] == [
-        ("Interrupted", "stopped after step 2 of 6; the same command goes on from there")] * 2
+        ("Interrupted", "stopped after step 2 of 6; the same command resumes")] * 2
     assert checkpoint.load(cut / "checkpoint.pt")["iteration"] == 2
     two.run(_train_part, data, cut, TWO_PASSES)
     ours, wanted = (checkpoint.load(folder / "weights.pt")["weights"] for folder in (cut, whole))

@@ -269,7 +269,7 @@ def test_stopped_run_table_keeps_every_rows_state(tiny, tmp_path, number):
         process.send_signal(number)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130 and "Traceback" not in said
-    assert said.strip().splitlines()[-1] == "stopped; the same command goes on from there"
+    assert said.strip().splitlines()[-1] == "stopped; the same command resumes"
     run, = (tmp_path / "mini").iterdir()
     assert (run / "checkpoint.pt").exists() and not list(run.rglob("result.json"))
     assert "Traceback" not in (run / "console.txt").read_text()

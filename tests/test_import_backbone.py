@@ -91,7 +91,8 @@ def test_convert_backbone_rejects_an_eps_that_variances_cannot_take_up(tmp_path)
 @pytest.mark.parametrize("deep", [False, True])
 def test_convert_rejects_a_classifier_as_pspnet(tmp_path, deep):
     with pytest.raises(UserError, match=r"layer 'fc' \(InnerProduct\): has no place in a PSPNet; "
-                                        "of a classification network --backbone converts the rest"):
+                                        "`pspnet convert --backbone` makes a backbone of a "
+                                        "classification network"):
         convert(*Classifier(deep=deep).write(tmp_path))
 
 

@@ -102,7 +102,7 @@ def test_a_stopped_training_resumes_to_the_same_bits(data, uninterrupted, tmp_pa
     if number == signal.SIGKILL:
         assert any("another process ended" in line for line in _error_lines(said)), said
     else:
-        assert said.count("the same command goes on from there") == 1, said
+        assert said.count("the same command resumes") == 1, said
         state = checkpoint.load(output / "checkpoint.pt")
         assert state["processes"] == 2 and 5 <= state["iteration"] < STEPS
 

@@ -151,7 +151,7 @@ def test_ctrl_c_in_a_validation_loses_no_step(data, uninterrupted, validated,  #
                                               tmp_path, monkeypatch, image, step):
     _stop_at_image(monkeypatch, image, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(Interrupted, match=f"stopped after step {step} of 12, in its validation; "
-                                          "the same command goes on from there"):
+                                          "the same command resumes"):
         _train(data, tmp_path, _asked(data))
     monkeypatch.undo()
     assert checkpoint.load(tmp_path / "checkpoint.pt")["iteration"] == step

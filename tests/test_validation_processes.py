@@ -60,7 +60,7 @@ def test_a_signal_to_one_stops_the_validation_of_all(two, data, tmp_path):  # no
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     two.run(_validate, data, whole)
     assert two.run(_validate, data, cut, "centre", 1) == [
-        "stopped after step 5 of 12, in its validation; the same command goes on from there"] * 2
+        "stopped after step 5 of 12, in its validation; the same command resumes"] * 2
     assert checkpoint.load(cut / "checkpoint.pt")["iteration"] == 5 and not _points(cut)
     two.run(_validate, data, cut)
     assert (cut / "weights.pt").read_bytes() == (whole / "weights.pt").read_bytes()

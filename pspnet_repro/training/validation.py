@@ -16,7 +16,8 @@ from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.imresize import imresize
 from pspnet_repro.evaluation.metrics import ConfusionMatrix
 from pspnet_repro.evaluation.protocol import Protocol
-from pspnet_repro.run_folder import WAY_ON, check_same_settings
+from pspnet_repro.outputs import WAY_ON
+from pspnet_repro.run_folder import check_same_settings
 from pspnet_repro.training.curve import add_point, eval_mode, keep_points
 
 FIGURES = ("mean_iou", "pixel_accuracy", "mean_accuracy")
@@ -260,6 +261,6 @@ class Validator:
         *_, tested, failed, signal = numbers.tolist()
         if signal:
             raise Interrupted(f"stopped after step {steps} of {self._settings.max_iter}, in its "
-                              "validation; the same command goes on from there")
+                              "validation; the same command resumes")
         matrix.counts = numbers[:-3].reshape(matrix.counts.shape)
         return {name: matrix.figures[name] for name in FIGURES}, tested, failed

@@ -8,10 +8,10 @@ from pspnet_repro.commands.work.data import data_of
 from pspnet_repro.commands.work.train_tests import commands_that_test, validation_of
 from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation
 from pspnet_repro.errors import UsageError, UserError, say
-from pspnet_repro.files import file_sha256
 from pspnet_repro.run_folder import flat_settings
 from pspnet_repro.train import TrainSettings, train
 from pspnet_repro.training.tensorboard import writer_class
+from pspnet_repro.weights.source import weights_sha256, weights_text
 
 AUGMENTATIONS = {"all": Augmentation(), "mirror-resize": Augmentation(rotation=0.0, blur=False),
                  "none": NO_AUGMENTATION}
@@ -107,6 +107,6 @@ def _check_start(args, sha256):
     if args.initial_weights is None:
         raise UsageError(f"{args.config}: its training started from weights with SHA-256 {sha256}: "
                          "name their file with --initial-weights")
-    if file_sha256(args.initial_weights) != sha256:
+    if weights_sha256(args.initial_weights) != sha256:
         say(f"note: {args.config} is of a training from other weights than "
-            f"{args.initial_weights}")
+            f"{weights_text(args.initial_weights)}")
