@@ -148,8 +148,8 @@ def run_tables(args, processes):
                          "training")
     for file in (file for _, named in args.backbone for file in weights_files(named)):
         if not file.is_file():
-            raise UsageError(f"--backbone: {file}: no such file; `pspnet convert --backbone` makes "
-                             "one")
+            raise UserError(f"--backbone: {file}: no such file; `pspnet convert --backbone` makes "
+                            "one")
     tables = select_tables(args.table, args.rows)
     runs, backbones = args.runs / profile.name, dict(args.backbone)
     data = Path(processes.on_first(lambda: str(profile.folder(args.data, args.cache))))
