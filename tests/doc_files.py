@@ -70,6 +70,11 @@ def _class_names(path):
                             for number in range(CLASSES)))
 
 
+def _settings(path):
+    path.write_text('data = "DIR"\nbase_lr = 0.001\n')
+    furnish(path.parent, "DIR")
+
+
 def _network(classes):
     def make(path):
         checkpoint.save_model(path, drawn(PSPNet(classes, **TINY)), base_size=96, crop_size=SIDE)
@@ -108,8 +113,10 @@ def _classifier(path):
 # In this order: a later file may need one before it.
 _MAKERS = {
     "photo.jpg": _photograph, "a.jpg": _photograph, "b.jpg": _photograph, "photos": _photographs,
-    "DIR": _data, "IMAGES": _images, "LABELS": _labels, "classes.txt": _class_names,
+    "DIR": _data, "DATA": _data, "settings.toml": _settings, "IMAGES": _images,
+    "LABELS": _labels, "classes.txt": _class_names,
     "pspnet50.safetensors": _network(150), "one.pt": _network(150), "two.pt": _network(150),
+    "A.pt": _network(150), "B.pt": _network(150),
     "RUN/weights.pt": _network(CLASSES),
     "R50.safetensors": lambda path: checkpoint.save_model(
         path, ResNet("classic", 12, WIDTHS, BLOCKS, stride_in="3x3")),

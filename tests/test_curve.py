@@ -89,7 +89,8 @@ def test_a_resumed_training_has_each_point_once(data, watched, tmp_path, monkeyp
 @pytest.mark.parametrize("line", ['{"iteration"', "[]", '{"iteration": "3"}', "[" * 100_000])
 def test_a_damaged_curve_is_reported(data, tmp_path, line):  # noqa: F811
     (tmp_path / "curve.jsonl").write_text(line + "\n")
-    with pytest.raises(UserError, match="curve.jsonl, line 1: not the line of a look; remove"):
+    with pytest.raises(UserError, match="curve.jsonl, line 1: not the line of a look; "
+                                        "move the file away"):
         _train(data, tmp_path, (3, _look))
 
 
