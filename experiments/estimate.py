@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .places import PACKAGES, program
+from .places import ROOT, program
 from .work import network_key, step_work, window_work, windows_an_image
 from pspnet_repro import PSPNet
 from pspnet_repro.data.augment import Augmentation
@@ -180,7 +180,7 @@ def measure_all(jobs, at_once):
         UserError: one failed.
         KeyboardInterrupt: a signal came.
     """
-    run = subprocess.run(program("estimate", str(at_once)), cwd=PACKAGES,
+    run = subprocess.run(program("estimate", str(at_once)), cwd=ROOT,
                          input=json.dumps(jobs), stdout=subprocess.PIPE, text=True, check=False)
     if run.returncode == 130:
         raise KeyboardInterrupt

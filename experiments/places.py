@@ -7,9 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-IN_CHECKOUT = (ROOT / "csrc").is_dir()
-PACKAGES = ROOT if IN_CHECKOUT else ROOT.parent  # the folder that imports find this package from
+from pspnet_repro.extension import IN_CHECKOUT, ROOT
+
 # Of runs and of drawn scenes: in the checkout, else in the folder one stands in.
 RUNS_FOLDER = ROOT / "experiments" / "runs" if IN_CHECKOUT else Path("runs")
 CACHE_FOLDER = ROOT / "cache" if IN_CHECKOUT else RUNS_FOLDER / "cache"

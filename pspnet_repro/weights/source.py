@@ -40,7 +40,7 @@ def read_weights(weights, whole: bool | None = True) -> dict:
 
 def weights_name(weights) -> str:
     """The file, or of a pair the caffemodel, that messages name."""
-    return str(weights[1] if isinstance(weights, (tuple, list)) else weights)
+    return str(weights_files(weights)[-1])
 
 
 def weights_files(weights) -> list:
