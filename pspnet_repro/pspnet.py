@@ -160,7 +160,8 @@ class PSPNet(nn.Module):
             **self.backbone.settings}
         self.settings.pop("pool_padding", None)  # crops of stride * k + 1 pixels need 1
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            # Of "meta" there is nothing to draw, and torch would load its compiler for it: 2 s.
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)

@@ -34,6 +34,7 @@ OUTPUTS = 4  # of a tile, along one axis
 INPUTS = 6
 LANES = 16  # channels that the operators take together
 LEAST_CHANNELS = 128
+KERNELS = 2 ** 14  # that are transformed at once
 # On fewer tiles the 36 matrices of weights, four times those of the kernel, take longest to read.
 LEAST_TILES = 64
 # Between the transforms exist 36 values a channel of every tile of an image: a limit on memory.
@@ -99,8 +100,10 @@ class WinogradConv:
         kernel = self.kernel.to_dense() if self.kernel.is_mkldnn else self.kernel
         g = matrices()[1]
         # G g G^T of every kernel, (36, O * C), in float64 but not all of it at once.
-        flat = kernel.double().flatten(2).flatten(0, 1).T
-        weight = torch.stack([(row @ flat).float() for row in torch.kron(g, g)])
+        kernels = kernel.flatten(2).flatten(0, 1)
+        weight = kernels.new_empty(INPUTS ** 2, len(kernels))
+        for part, those in zip(weight.split(KERNELS, 1), kernels.split(KERNELS)):
+            part.copy_(torch.kron(g, g) @ those.double().T)
         return torch.ops.mkldnn._reorder_convolution_weight(
             weight.view(-1, kernel.shape[1], 1, 1), *self._GEOMETRY,
             [1, INPUTS ** 2 * kernel.shape[1], 1, tiles])

@@ -1,6 +1,8 @@
 """Predictor: three lines from a file of weights to label maps."""
 
 import io
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -174,3 +176,14 @@ def test_other_arguments_are_refused(weights, how, words):
         Predictor(weights, **how)
     with pytest.raises(UsageError, match="weights must name a file, got an empty list"):
         Predictor([])
+
+
+def test_a_first_prediction_waits_for_no_compiler_of_torch(weights, tmp_path):
+    """torch._dynamo and sympy, which torch loads for draws and copies on "meta", take 3 s."""
+    Image.new("RGB", (60, 40)).save(tmp_path / "photo.png")
+    code = ("import sys, torch; before = set(sys.modules); from pspnet_repro import Predictor; "
+            "Predictor(sys.argv[1])(sys.argv[2]); "
+            "print(*{'torch._dynamo', 'sympy'} & (set(sys.modules) - before), 'loaded')")
+    done = subprocess.run([sys.executable, "-c", code, weights, tmp_path / "photo.png"], text=True,
+                          capture_output=True, check=True)
+    assert done.stdout == "loaded\n"
