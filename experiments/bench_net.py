@@ -22,14 +22,15 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from .places import RUNS_FOLDER
-from .run_row import provenance
 from pspnet_repro import PSPNet
 from pspnet_repro.count import logits_multiply_adds
 from pspnet_repro.errors import command
 from pspnet_repro.memory import peak_bytes
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.sync_bn import SyncBatchNorm2d
+
+from .places import RUNS_FOLDER
+from .run_row import provenance
 
 GOAL = 0.65  # of the plain port's time, one crop for testing
 

@@ -8,12 +8,6 @@ if not __package__:  # started as a file of a checkout: start again as a module
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     sys.exit(runpy.run_module("experiments.demo", run_name="__main__", alter_sys=True))
 
-from . import run_table
-from .places import CACHE_FOLDER, RUNS_FOLDER
-from .plan import make_plan, select_tables
-from .profiles import PROFILES
-from .rows import BASELINE, FULL
-from .runs import row_protocol
 from pspnet_repro.commands.demo import parser
 from pspnet_repro.data.classes import Classes
 from pspnet_repro.data.scenes import draw_scene
@@ -22,6 +16,13 @@ from pspnet_repro.evaluation import ConfusionMatrix
 from pspnet_repro.evaluation.predictor import Predictor
 from pspnet_repro.evaluation.viewer import ViewerImage, write_viewer
 from pspnet_repro.outputs import Outputs
+
+from . import run_table
+from .places import CACHE_FOLDER, RUNS_FOLDER
+from .plan import make_plan, select_tables
+from .profiles import PROFILES
+from .rows import BASELINE, FULL
+from .runs import row_protocol
 
 MINI, ROWS = PROFILES["mini"], f"{BASELINE},{FULL}"
 NAMES = {BASELINE: "without the pyramid", FULL: "PSPNet"}

@@ -18,8 +18,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .places import ROOT, program
-from .work import network_key, step_work, window_work, windows_an_image
 from pspnet_repro import PSPNet
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.dataset import TrainingSequence
@@ -29,6 +27,9 @@ from pspnet_repro.errors import UserError, command, first_line
 from pspnet_repro.evaluation import Protocol, predict_probabilities
 from pspnet_repro.memory import peak_bytes
 from pspnet_repro.solver import CaffeSGD, parameter_groups
+
+from .places import ROOT, program
+from .work import network_key, step_work, window_work, windows_an_image
 
 BUDGET = 1.5e11  # multiply-adds of a measured step: about a second on two cores
 SECONDS = 1.5  # of timed steps, unless the first takes longer

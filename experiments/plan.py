@@ -5,12 +5,13 @@ from pathlib import Path
 
 import torch
 
-from .rows import TABLES, Row
-from .runs import data_set, row_depth, row_protocol, row_settings, test_folder, training_folder
 from pspnet_repro import PSPNet
 from pspnet_repro.errors import UsageError
 from pspnet_repro.initial_weights import load_initial_weights
 from pspnet_repro.train import TrainSettings
+
+from .rows import TABLES, Row
+from .runs import data_set, row_depth, row_protocol, row_settings, test_folder, training_folder
 
 REPORTED = "5"  # a table of reported figures alone
 

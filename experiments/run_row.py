@@ -19,10 +19,6 @@ import cv2
 import numpy as np
 import torch
 
-from .places import ROOT
-from .profiles import PROFILES
-from .runs import (data_set, find_row, labelled_pairs, look_protocol, row_depth, row_protocol,
-                   row_settings, test_folder, training_folder)
 from pspnet_repro import __version__, checkpoint, distributed
 from pspnet_repro.commands.options import whole
 from pspnet_repro.commands.table import backbone
@@ -35,6 +31,20 @@ from pspnet_repro.outputs import Outputs
 from pspnet_repro.precision import arithmetic
 from pspnet_repro.train import train, weights_digest
 from pspnet_repro.visualize import png_bytes
+
+from .places import ROOT
+from .profiles import PROFILES
+from .runs import (
+    data_set,
+    find_row,
+    labelled_pairs,
+    look_protocol,
+    row_depth,
+    row_protocol,
+    row_settings,
+    test_folder,
+    training_folder,
+)
 
 CURVE_POINTS, CURVE_IMAGES = 8, 8
 

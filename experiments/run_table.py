@@ -18,6 +18,12 @@ if not __package__:  # started as a file of a checkout: start again as a module
 
 from tqdm import tqdm
 
+from pspnet_repro import distributed
+from pspnet_repro.commands.table import parser
+from pspnet_repro.errors import Interrupted, UsageError, UserError, check_printed, command
+from pspnet_repro.files import lock_folder
+from pspnet_repro.weights.source import weights_files, weights_text
+
 from .forecast import cost, how_lines, longest_first, measure_networks, plan_lines, tests_of
 from .places import CACHE_FOLDER, RUNS_FOLDER, program
 from .plan import check_backbones, make_plan, select_tables
@@ -25,12 +31,6 @@ from .profiles import PROFILES
 from .report import claim_report, write_report
 from .run_row import run_row
 from .runs import labelled_pairs, receptive_field
-from pspnet_repro import distributed
-from pspnet_repro.commands.table import parser
-from pspnet_repro.errors import Interrupted, UsageError, UserError, check_printed, command
-from pspnet_repro.files import lock_folder
-from pspnet_repro.weights.source import weights_files, weights_text
-
 
 CONSOLE = "console.txt"
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from .rows import PROFILE_SCALES, TABLES
 from pspnet_repro import PSPNet
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.benchmarks import LAYOUTS
@@ -19,6 +18,8 @@ from pspnet_repro.evaluation import Protocol
 from pspnet_repro.initial_weights import model_with_structure
 from pspnet_repro.train import TrainSettings
 from pspnet_repro.weights.source import weights_sha256
+
+from .rows import PROFILE_SCALES, TABLES
 
 ROWS = {row.name: row for table in TABLES.values() for row in table}
 _weights_sha256 = functools.lru_cache(weights_sha256)

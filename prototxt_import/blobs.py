@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pspnet_repro.errors import UserError
 from prototxt_import.caffemodel import read_caffemodel
+from pspnet_repro.errors import UserError
 
 EPS = float(np.float32(1e-5))  # of every BN of ours
 _LISTED = 20

@@ -1,12 +1,12 @@
 """pspnet convert: original files into a file of ours."""
 
 
+from prototxt_import.conversion.convert import convert_network
+from prototxt_import.torch_resnet import convert_torch_resnet
 from pspnet_repro import checkpoint
 from pspnet_repro.errors import UsageError
 from pspnet_repro.files import file_sha256
 from pspnet_repro.outputs import Outputs
-from prototxt_import.conversion.convert import convert_network
-from prototxt_import.torch_resnet import convert_torch_resnet
 
 _SUFFIXES = (".safetensors", ".pt", ".pth")
 

@@ -1,12 +1,19 @@
 """Our networks as the original's messages, layer for layer."""
 
+from prototxt_import.base import MAX_BLOB
+from prototxt_import.caffe_pb2 import (
+    AVE,
+    CAFFE,
+    CUDNN,
+    MAX,
+    BlobShape,
+    EltwiseParameter,
+    NetParameter,
+)
 from pspnet_repro.errors import UserError
 from pspnet_repro.names import caffe_names, pyramid_prefix
 from pspnet_repro.resnet import BLOCKS, MiniBackbone
 from pspnet_repro.solver import parameter_groups
-from prototxt_import.base import MAX_BLOB
-from prototxt_import.caffe_pb2 import (AVE, CAFFE, CUDNN, MAX, BlobShape, EltwiseParameter,
-                                       NetParameter)
 
 _POOLS = {"ave": AVE, "max": MAX}
 # Which engine counts variances so, where the layer's type does not say it; see convert.convert.

@@ -1,12 +1,12 @@
 """pspnet export: a PSPNet into original files."""
 
 
+from prototxt_import.conversion.export import SOLVER, TRAIN_NET, export
+from prototxt_import.describe import map_size
 from pspnet_repro import checkpoint
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.weights.source import read_weights, weights_files, weights_name
-from prototxt_import.describe import map_size
-from prototxt_import.conversion.export import SOLVER, TRAIN_NET, export
 
 _CROP_SIZE = 473
 

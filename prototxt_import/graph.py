@@ -2,9 +2,9 @@
 
 import torch
 
-from pspnet_repro.errors import UserError
 from prototxt_import import caffe_pb2
 from prototxt_import.net import load_net
+from pspnet_repro.errors import UserError
 
 
 class Node:

@@ -1,9 +1,9 @@
 """pspnet inspect: a network as a table."""
 
 
-from pspnet_repro.errors import UserError, check_printed
 from prototxt_import.caffemodel import read_caffemodel
 from prototxt_import.net import load_net
+from pspnet_repro.errors import UserError, check_printed
 
 _HEAD = ("layer", "type", "shape", "parameters", "numbers", "multiply-adds", "reads", "writes")
 _RIGHT = ("numbers", "multiply-adds")

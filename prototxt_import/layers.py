@@ -1,7 +1,13 @@
 """The layers that a network can be made of."""
 
-from prototxt_import import (layers_linear, layers_loss, layers_norm, layers_pointwise,
-                             layers_pool, layers_shape)
+from prototxt_import import (
+    layers_linear,
+    layers_loss,
+    layers_norm,
+    layers_pointwise,
+    layers_pool,
+    layers_shape,
+)
 
 # type -> function(layer, bottom shapes, whether in training) -> Built
 LAYERS = {

@@ -2,9 +2,16 @@
 
 import math
 
+from prototxt_import.base import (
+    Built,
+    Param,
+    axis_index,
+    check,
+    check_counts,
+    check_image,
+    filler_or,
+)
 from pspnet_repro import original
-from prototxt_import.base import (Built, Param, axis_index, check, check_counts, check_image,
-                                  filler_or)
 
 
 def _pair(param, name, short, default, least):

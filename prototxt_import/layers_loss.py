@@ -4,10 +4,10 @@ import math
 
 import torch
 
-from pspnet_repro.loss import softmax_loss
-from pspnet_repro import original_norm
 from prototxt_import.base import Built, axis_index, check, check_counts
 from prototxt_import.caffe_pb2 import LossParameter
+from pspnet_repro import original_norm
+from pspnet_repro.loss import softmax_loss
 
 _NORMALIZATIONS = {LossParameter.FULL: "full", LossParameter.VALID: "valid",
                    LossParameter.BATCH_SIZE: "batch_size", LossParameter.NONE: "none"}

@@ -5,11 +5,19 @@ import warnings
 import torch
 from torch.func import functional_call
 
+from prototxt_import.base import (
+    Built,
+    Param,
+    axis_index,
+    check,
+    check_counts,
+    check_image,
+    constant,
+    filler_or,
+)
+from pspnet_repro import original, original_norm
 from pspnet_repro.distributed import LOCAL
 from pspnet_repro.sync_bn import SyncBatchNorm2d, torch_momentum
-from pspnet_repro import original, original_norm
-from prototxt_import.base import (Built, Param, axis_index, check, check_counts, check_image,
-                                  constant, filler_or)
 
 
 def _normalize(module, x, weight, bias, mean, var):

@@ -5,8 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from prototxt_import.base import (
-    Built, Param, check, check_counts, check_finite_fields, filler_or)
+from prototxt_import.base import Built, Param, check, check_counts, check_finite_fields, filler_or
 from prototxt_import.caffe_pb2 import EltwiseParameter
 
 

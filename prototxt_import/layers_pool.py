@@ -2,10 +2,9 @@
 
 import torch
 
-from pspnet_repro import checks, ops
-from pspnet_repro import original
 from prototxt_import.base import Built, check, check_counts, check_image
 from prototxt_import.caffe_pb2 import AVE, MAX
+from pspnet_repro import checks, ops, original
 
 _MODES = {MAX: "max", AVE: "ave"}
 MAX_PYRAMID_HEIGHT = 12

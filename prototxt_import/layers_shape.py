@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from pspnet_repro import original
 from prototxt_import.base import Built, axis_index, check, check_counts
+from pspnet_repro import original
 
 
 def _axis(param, old, shape):

@@ -7,8 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from pspnet_repro import original
-from pspnet_repro.errors import UserError, first_line
 from prototxt_import import caffe_pb2
 from prototxt_import.base import Built, check, check_shape
 from prototxt_import.caffemodel import iterate_caffemodel
@@ -18,6 +16,8 @@ from prototxt_import.layers import LAYERS, count_uses, loss_weights
 from prototxt_import.layers_norm import warn_of_frozen
 from prototxt_import.parameters import check_fits, check_size, same_shape, share
 from prototxt_import.prototxt import read_net
+from pspnet_repro import original
+from pspnet_repro.errors import UserError, first_line
 
 PHASES = {"TRAIN": caffe_pb2.TRAIN, "TEST": caffe_pb2.TEST}
 

@@ -3,10 +3,10 @@
 from google.protobuf import descriptor_pb2, text_format
 from google.protobuf.descriptor import FieldDescriptor
 
-from pspnet_repro.files import write_bytes
 from prototxt_import import caffe_pb2
 from prototxt_import.grammar import Token, error_at, parse
 from prototxt_import.rules import included
+from pspnet_repro.files import write_bytes
 
 
 def _repeated_fields():

@@ -3,13 +3,13 @@
 import numpy as np
 import torch
 
+from prototxt_import.blobs import listed, merged_bn
+from prototxt_import.conversion.convert import Conversion, Row, without_memory
 from pspnet_repro import checkpoint
 from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.errors import UserError
 from pspnet_repro.resnet import ResNet
 from pspnet_repro.weights import recognize
-from prototxt_import.blobs import listed, merged_bn
-from prototxt_import.conversion.convert import Conversion, Row, without_memory
 
 # torchvision's input is (rgb / 255 - mean) / deviation; here blue, green, red in 0..255.
 _MEAN = 255 * np.array([0.406, 0.456, 0.485])

@@ -8,8 +8,7 @@ import warnings
 from pathlib import Path
 
 from pspnet_repro import __version__
-from pspnet_repro.commands import (check_data, demo, evaluate, make_lists, predict, table,
-                                   train)
+from pspnet_repro.commands import check_data, demo, evaluate, make_lists, predict, table, train
 from pspnet_repro.commands.parser import Parser
 from pspnet_repro.errors import command
 

@@ -4,7 +4,6 @@ import torch
 
 from pspnet_repro.reference import window_output_size
 
-
 # As in csrc/checks.h.
 MAX_KERNEL = 2 ** 20
 MAX_INTERP_SIZE = 2 ** 24

@@ -8,8 +8,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from pspnet_repro import checks, ops, winograd
-from pspnet_repro.factorized import (shifted_interpolation, tap_matrix, tap_products,
-                                     upsampled_conv2d)
+from pspnet_repro.factorized import (
+    shifted_interpolation,
+    tap_matrix,
+    tap_products,
+    upsampled_conv2d,
+)
 from pspnet_repro.resnet import MiniBackbone
 
 # oneDNN chooses the layout of a kernel by the map that it will see: the one of a 473 crop.

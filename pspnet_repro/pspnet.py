@@ -7,7 +7,14 @@ from pspnet_repro import checks, ops
 from pspnet_repro.factorized import pyramid_conv2d
 from pspnet_repro.inference import FusedPSPNet
 from pspnet_repro.resnet import (
-    BLOCKS, ConvBN, MaxPool, MiniBackbone, ResNet, convolution, stage_widths)
+    BLOCKS,
+    ConvBN,
+    MaxPool,
+    MiniBackbone,
+    ResNet,
+    convolution,
+    stage_widths,
+)
 
 REDUCTION = 4  # of the head's convolutions against the features that they read
 

@@ -25,8 +25,14 @@ from pspnet_repro.initial_weights import load_initial_weights, model_with_struct
 from pspnet_repro.loss import guided_loss
 from pspnet_repro.precision import arithmetic
 from pspnet_repro.pspnet import PSPNet
-from pspnet_repro.run_folder import (StopRequest, check_ours, check_same_settings, cut_losses,
-                                     restore, save_state)
+from pspnet_repro.run_folder import (
+    StopRequest,
+    check_ours,
+    check_same_settings,
+    cut_losses,
+    restore,
+    save_state,
+)
 from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
 from pspnet_repro.training.curve import Curve
 from pspnet_repro.training.divergence import check_losses, check_weights

@@ -5,8 +5,8 @@ import re
 import torch
 from conftest import assert_same_bits
 
-from pspnet_repro import PSPNet
 from prototxt_import import export, read_caffemodel, write_caffemodel
+from pspnet_repro import PSPNet
 
 MINI = {"width": 0.125, "stem_width": 8, "blocks": (1, 2, 1, 1)}
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from prototxt_import import load_net, load_solver
 from pspnet_repro.errors import UserError
 from pspnet_repro.memory import peak_bytes
-from prototxt_import import load_net, load_solver
 
 GOLDEN = Path(__file__).parent / "golden"
 SECONDS = 20

@@ -1,7 +1,7 @@
 """What the tests of all image operators share: one description of each operator."""
 
-from dataclasses import dataclass
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 

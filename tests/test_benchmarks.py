@@ -7,8 +7,14 @@ import pytest
 from PIL import Image
 from test_datasets import GREY, put
 
-from pspnet_repro.data.benchmarks import (COCO_STUFF_IDS, COCO_STUFF_TABLE, CONTEXT_TABLE, LAYOUTS,
-                                          MAPILLARY_TABLE, camvid_split)
+from pspnet_repro.data.benchmarks import (
+    COCO_STUFF_IDS,
+    COCO_STUFF_TABLE,
+    CONTEXT_TABLE,
+    LAYOUTS,
+    MAPILLARY_TABLE,
+    camvid_split,
+)
 from pspnet_repro.data.classes import KNOWN, known_classes
 from pspnet_repro.data.datasets import open_data
 from pspnet_repro.data.pairs import Pair, read_list, read_pair

@@ -7,15 +7,14 @@ import torch.nn.functional as F
 from backbone_files import BLOCKS, WIDTHS, Classifier, torch_state
 from import_files import assert_same_network, small_network
 
+from prototxt_import import convert, convert_backbone, load_net, torch_resnet
+from prototxt_import.__main__ import main
+from prototxt_import.torch_resnet import convert_torch_resnet
 from pspnet_repro import PSPNet, checkpoint
 from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.errors import UserError
 from pspnet_repro.initial_weights import load_initial_weights, model_with_structure
 from pspnet_repro.resnet import ResNet
-from prototxt_import import (
-    convert, convert_backbone, load_net, torch_resnet)
-from prototxt_import.__main__ import main
-from prototxt_import.torch_resnet import convert_torch_resnet
 
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # RGB
 

@@ -9,10 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pspnet_repro.errors import UserError
 from prototxt_import import read_caffemodel, write_caffemodel
-from prototxt_import.caffe_pb2 import (BlobShape, WeightsBlob, WeightsBlobUnpacked, WeightsFile,
-                                       WeightsLayer)
+from prototxt_import.caffe_pb2 import (
+    BlobShape,
+    WeightsBlob,
+    WeightsBlobUnpacked,
+    WeightsFile,
+    WeightsLayer,
+)
+from pspnet_repro.errors import UserError
 
 VALUES = np.arange(6, dtype=np.float32).reshape(2, 3) / 7
 

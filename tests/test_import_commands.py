@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from conftest import read_golden
 
-from pspnet_repro.evaluation.imresize import imresize
 from prototxt_import import write_caffemodel
 from prototxt_import.__main__ import main
+from pspnet_repro.evaluation.imresize import imresize
 
 NET = """name: "small"
 layer { name: "data" type: "ImageSegData" top: "data" top: "label" include { phase: TRAIN }

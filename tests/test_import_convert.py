@@ -12,15 +12,16 @@ from import_files import assert_same_network, change_layer, small_network, write
 from import_fuzz import mutate
 from test_import_networks import NSFW, seeded_weights
 
+from prototxt_import import convert, convert_backbone, export, load_net, write_caffemodel
+from prototxt_import.__main__ import main
+from prototxt_import.graph import Graph
+from prototxt_import.structure import Structure
 from pspnet_repro import PSPNet, checkpoint
 from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.errors import UserError
 from pspnet_repro.files import file_sha256
 from pspnet_repro.names import caffe_names
-from prototxt_import import convert, convert_backbone, export, load_net, write_caffemodel
-from prototxt_import.__main__ import main
-from prototxt_import.graph import Graph
-from prototxt_import.structure import Structure
+
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):

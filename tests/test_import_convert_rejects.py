@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from import_files import change_layer, small_network, write_files
 
-from pspnet_repro.errors import UserError
 from prototxt_import import convert
 from prototxt_import.__main__ import main
+from pspnet_repro.errors import UserError
 
 
 @pytest.fixture(scope="module")

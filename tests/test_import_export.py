@@ -9,15 +9,22 @@ import torch
 from conftest import golden_files, read_golden
 from import_files import MINI, assert_same_network, drawn
 
+from prototxt_import import (
+    convert,
+    export,
+    load_net,
+    load_solver,
+    read_caffemodel,
+    read_net,
+    read_solver,
+)
+from prototxt_import.__main__ import main
+from prototxt_import.describe import describe
 from pspnet_repro import PSPNet, checkpoint, ops
 from pspnet_repro.errors import UserError
 from pspnet_repro.loss import guided_loss
 from pspnet_repro.names import caffe_names
 from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
-from prototxt_import import (
-    convert, export, load_net, load_solver, read_caffemodel, read_net, read_solver)
-from prototxt_import.__main__ import main
-from prototxt_import.describe import describe
 
 FILES = ["solver.prototxt", "train_val.prototxt", "net.prototxt", "w.caffemodel"]
 

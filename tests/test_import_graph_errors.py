@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from pspnet_repro.errors import UserError
 from prototxt_import import load_net, write_caffemodel
 from prototxt_import.__main__ import main
+from pspnet_repro.errors import UserError
 
 INPUT = ('layer { name: "in" type: "Input" top: "x" '
          'input_param { shape { dim: 2 dim: 4 dim: 6 dim: 6 } } }')

@@ -5,11 +5,11 @@ import pytest
 import torch
 from conftest import read_golden
 
-from pspnet_repro.data.conventions import MEAN_BGR
-from pspnet_repro.errors import UserError
 from prototxt_import import load_net, read_caffemodel, write_caffemodel
 from prototxt_import.__main__ import main
 from prototxt_import.compare import deviations, recorded_items
+from pspnet_repro.data.conventions import MEAN_BGR
+from pspnet_repro.errors import UserError
 
 NSFW = "models/open_nsfw"
 

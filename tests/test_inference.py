@@ -9,12 +9,12 @@ from test_model_files import MODEL, _drawn
 from test_pspnet import MINI, ROWS
 from test_train import data  # noqa: F401 (a fixture)
 
+from prototxt_import import convert, load_net, write_caffemodel
 from pspnet_repro import PSPNet, checkpoint, inference, ops
 from pspnet_repro.__main__ import main
 from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.evaluation import predict_probabilities
 from pspnet_repro.sync_bn import SyncBatchNorm2d
-from prototxt_import import convert, load_net, write_caffemodel
 
 SETTINGS = {**ROWS, "mini": ({"backbone": "mini", "stem_width": 8}, None),
             "stride-3x3": ({"stride_in": "3x3", "bins": (5, 1)}, None),

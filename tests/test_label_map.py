@@ -11,8 +11,16 @@ from test_datasets import GREY, put
 from pspnet_repro.__main__ import main
 from pspnet_repro.data.datasets import open_data, open_folders
 from pspnet_repro.data.label_map import LabelMap, read_label_map
-from pspnet_repro.data.labels import (IDENTITY, WRONG, ZERO_IS_VOID, LabelColour, LabelDepth,
-                                      LabelFormat, read_label, read_label_file)
+from pspnet_repro.data.labels import (
+    IDENTITY,
+    WRONG,
+    ZERO_IS_VOID,
+    LabelColour,
+    LabelDepth,
+    LabelFormat,
+    read_label,
+    read_label_file,
+)
 from pspnet_repro.data.pairs import list_digest, read_pair
 from pspnet_repro.errors import UsageError, UserError
 

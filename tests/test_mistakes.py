@@ -11,6 +11,8 @@ import torch
 import prototxt_import.__main__ as imports
 import pspnet_repro.__main__ as commands
 from experiments import run_table
+from prototxt_import import load_net, read_caffemodel
+from prototxt_import.recorded import read_recorded
 from pspnet_repro import checkpoint
 from pspnet_repro.commands.options import weights
 from pspnet_repro.data.classes import read_classes
@@ -22,8 +24,6 @@ from pspnet_repro.evaluation import ConfusionMatrix
 from pspnet_repro.figures import confusion_png
 from pspnet_repro.files import file_sha256
 from pspnet_repro.weights.source import read_weights
-from prototxt_import import load_net, read_caffemodel
-from prototxt_import.recorded import read_recorded
 
 
 class Stranger:

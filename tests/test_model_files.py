@@ -9,6 +9,8 @@ import torch
 from conftest import assert_same_bits
 from test_train import MODEL, _settings, data  # noqa: F401 - a fixture
 
+from prototxt_import import write_caffemodel
+from prototxt_import.__main__ import main as convert_main
 from pspnet_repro import PSPNet, checkpoint
 from pspnet_repro.__main__ import main
 from pspnet_repro.data.pairs import read_list
@@ -17,8 +19,6 @@ from pspnet_repro.files import file_sha256
 from pspnet_repro.initial_weights import load_initial_weights
 from pspnet_repro.resnet import ResNet
 from pspnet_repro.train import train
-from prototxt_import import write_caffemodel
-from prototxt_import.__main__ import main as convert_main
 
 BACKBONE = {"blocks": (1, 1, 1, 1), "stem": "classic", "stem_width": 8, "widths": (8, 16, 32, 64)}
 

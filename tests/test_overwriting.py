@@ -13,11 +13,11 @@ from test_train import data as training_data  # noqa: F401 (a fixture)
 from experiments import run_table
 from experiments.bench_net import _claim
 from experiments.report import claim_report
+from prototxt_import.__main__ import main as imports
 from pspnet_repro.data.pairs import read_list
 from pspnet_repro.errors import UserError
 from pspnet_repro.outputs import LIST
 from pspnet_repro.train import train
-from prototxt_import.__main__ import main as imports
 
 KINDS = ("label", "colour", "overlay")
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from pspnet_repro import PSPNet, Predictor, checkpoint
+from prototxt_import import export
+from pspnet_repro import Predictor, PSPNet, checkpoint
 from pspnet_repro.data.classes import known_classes
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import Protocol, predict_probabilities
 from pspnet_repro.evaluation.network_file import read_network
-from prototxt_import import export
 
 MINI = {"width": 0.125, "stem": "classic", "stem_width": 8, "blocks": (1, 1, 1, 1), "bins": (1, 2)}
 NAMES = ["sky", "tree", "road", "car"]

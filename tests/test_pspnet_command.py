@@ -17,11 +17,11 @@ from pspnet_repro import Predictor, __version__, checkpoint
 from pspnet_repro.__main__ import build_parser, main
 from pspnet_repro.commands.train import AUGMENTATIONS
 from pspnet_repro.commands.work import train
-from pspnet_repro.data.classes import KNOWN
-from pspnet_repro.defaults import DEPTHS, PROFILES, TABLES
 from pspnet_repro.data.benchmarks import LAYOUTS
+from pspnet_repro.data.classes import KNOWN
 from pspnet_repro.data.images import read_image
 from pspnet_repro.data.labels import read_label
+from pspnet_repro.defaults import DEPTHS, PROFILES, TABLES
 from pspnet_repro.evaluation import ConfusionMatrix, Protocol
 from pspnet_repro.resnet import BLOCKS
 

@@ -17,14 +17,14 @@ from import_fuzz import mutate
 from test_commands import run
 from test_import_backbone import torch_state
 
+from prototxt_import import convert_backbone, read_caffemodel, read_net, write_caffemodel
+from prototxt_import.__main__ import main as import_main
+from prototxt_import.torch_resnet import convert_torch_resnet
 from pspnet_repro import PSPNet, checkpoint
 from pspnet_repro.errors import UserError
 from pspnet_repro.resnet import ResNet
 from pspnet_repro.weights import recognize
 from pspnet_repro.weights.recognize import what_is
-from prototxt_import import convert_backbone, read_caffemodel, read_net, write_caffemodel
-from prototxt_import.__main__ import main as import_main
-from prototxt_import.torch_resnet import convert_torch_resnet
 
 
 @pytest.mark.parametrize("read", [checkpoint.load_model, convert_torch_resnet])

@@ -8,15 +8,34 @@ import pytest
 from report_runs import MINI, renamed, result, write_run
 
 from experiments.report.charts import curves_figure, thinned
-from experiments.report.fidelity import (RETESTED, RETRAINED, chance_beyond, costs, fidelity_blocks,
-                                         within_spread)
+from experiments.report.fidelity import (
+    RETESTED,
+    RETRAINED,
+    chance_beyond,
+    costs,
+    fidelity_blocks,
+    within_spread,
+)
 from experiments.report.markdown import table_lines
 from experiments.report.pictures import extremes
-from experiments.report.results import (PAPER, Results, Spread, class_means, number_text,
-                                        read_curve, read_result)
+from experiments.report.results import (
+    PAPER,
+    Results,
+    Spread,
+    class_means,
+    number_text,
+    read_curve,
+    read_result,
+)
 from experiments.report.runs import trainings
-from experiments.report.tables import (depth_blocks, depth_scores, orderings, paper_table,
-                                       summary_blocks, table_blocks)
+from experiments.report.tables import (
+    depth_blocks,
+    depth_scores,
+    orderings,
+    paper_table,
+    summary_blocks,
+    table_blocks,
+)
 from experiments.rows import BASELINE, FULL, TABLES
 from pspnet_repro.data import scenes
 from pspnet_repro.errors import UserError

@@ -5,11 +5,11 @@ import re
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from browser import Page
-from pspnet_repro.data.classes import Classes, numbered_classes
+from PIL import Image
 from viewer_pages import CLASSES, HOSTILE, NETWORKS, SIZE, quarters, viewer_image, write_page
+
+from pspnet_repro.data.classes import Classes, numbered_classes
 
 
 @pytest.fixture(scope="module")

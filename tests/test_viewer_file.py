@@ -11,12 +11,12 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from viewer_pages import CLASSES, NETWORKS, SIZE, quarters, viewer_image, write_page
 
 from pspnet_repro.data.classes import known_classes, numbered_classes
 from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation.viewer import ViewerImage, write_viewer
 from pspnet_repro.evaluation.viewer.markup import PICTURE_BYTES
-from viewer_pages import CLASSES, NETWORKS, SIZE, quarters, viewer_image, write_page
 
 ITEM = re.compile(r'<li><button type="button" class="thumbnail">.*?</section></li>\n', re.DOTALL)
 

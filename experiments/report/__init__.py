@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from pspnet_repro.outputs import Outputs
+
 from .document import Heading, Table, Text
 from .fidelity import costs, fidelity_blocks
 from .markdown import markdown_files, table_lines
@@ -11,7 +13,6 @@ from .pictures import picture_blocks
 from .results import METRICS, PAPER, Results
 from .runs import class_blocks, curve_blocks, provenance_blocks
 from .tables import PAPER_DATA, depth_blocks, orderings, row_label, summary_blocks, table_blocks
-from pspnet_repro.outputs import Outputs
 
 FIDELITY = "fidelity"
 

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 
+from ..rows import TABLES
 from .charts import costs_figure
 from .document import Chart, Heading, Table, Text
 from .resampling import DRAWS, SHARE
 from .results import METRICS
-from ..rows import TABLES
 
 FIRST, *OTHERS = TABLES["fidelity"]
 RETESTED, RETRAINED = "Same training, different test", "Different training"

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from pspnet_repro.visualize import UNLABELLED_RGB, colourize, legend, png_bytes, side_by_side
+
 from . import document
 from .charts import chart_png
-from pspnet_repro.visualize import (UNLABELLED_RGB, colourize, legend, png_bytes,
-                                    side_by_side)
 
 
 def _cell(text):

@@ -4,9 +4,10 @@ import itertools
 from html import escape
 from pathlib import Path
 
+from pspnet_repro.evaluation import viewer
+
 from . import document
 from .charts import chart_svg
-from pspnet_repro.evaluation import viewer
 
 STYLE = viewer.STYLE + (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 

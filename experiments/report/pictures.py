@@ -2,10 +2,6 @@
 
 from tqdm import tqdm
 
-from .document import Gallery, Heading, Pictures, Text
-from ..rows import BASELINE, FULL, TABLES
-from ..run_row import prediction_name
-from ..runs import labelled_pairs
 from pspnet_repro.data.classes import Classes
 from pspnet_repro.data.labels import read_label
 from pspnet_repro.data.pairs import read_pair
@@ -13,6 +9,11 @@ from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation.metrics import ConfusionMatrix
 from pspnet_repro.evaluation.viewer import ViewerImage
 from pspnet_repro.evaluation.viewer.encode import nearest, scaled, shrink
+
+from ..rows import BASELINE, FULL, TABLES
+from ..run_row import prediction_name
+from ..runs import labelled_pairs
+from .document import Gallery, Heading, Pictures, Text
 
 PICTURES = 4  # of each kind
 SIDE = 360  # pixels, of the longest picture

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .resampling import drawn_figures, how_drawn, interval
 from pspnet_repro.errors import UserError, first_line
+
+from .resampling import drawn_figures, how_drawn, interval
 
 PAPER = json.loads((Path(__file__).parents[1] / "paper.json").read_text(encoding="utf-8"))
 METRICS = {"mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy"}

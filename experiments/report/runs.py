@@ -2,10 +2,10 @@
 
 import re
 
+from ..rows import BASELINE, FULL
 from .charts import DRAWN_CLASSES, curves_figure, gains_figure, thinned
 from .document import Chart, Heading, Table, Text
 from .results import number_text, read_curve
-from ..rows import BASELINE, FULL
 
 
 def trainings(names, results):

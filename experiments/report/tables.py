@@ -3,13 +3,14 @@
 import itertools
 from dataclasses import dataclass
 
+from pspnet_repro.resnet import BLOCKS
+
+from ..rows import BASELINE, FULL
+from ..runs import receptive_field
 from .charts import depth_figure, dots_figure
 from .document import Chart, Heading, Table, Text
 from .resampling import DRAWS, SHARE
 from .results import METRICS, PAPER, Spread, number_text
-from ..rows import BASELINE, FULL
-from ..runs import receptive_field
-from pspnet_repro.resnet import BLOCKS
 
 MARK = " †"
 PAPER_DATA = "ade20k"

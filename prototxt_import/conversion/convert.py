@@ -5,14 +5,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from prototxt_import.blobs import Blobs, listed, merged_bn
+from prototxt_import.graph import Graph
+from prototxt_import.structure import Structure
 from pspnet_repro import PSPNet
 from pspnet_repro.checkpoint import shape_differences
 from pspnet_repro.errors import UserError
 from pspnet_repro.names import caffe_names
 from pspnet_repro.resnet import ResNet
-from prototxt_import.blobs import Blobs, listed, merged_bn
-from prototxt_import.graph import Graph
-from prototxt_import.structure import Structure
 
 
 class Row(NamedTuple):

@@ -2,8 +2,17 @@
 
 from pspnet_repro.commands.config_file import add_config
 from pspnet_repro.commands.data_options import add_data
-from pspnet_repro.commands.options import (add_switch, filled, numbers, path, pixels, positive,
-                                           processes, weights, whole)
+from pspnet_repro.commands.options import (
+    add_switch,
+    filled,
+    numbers,
+    path,
+    pixels,
+    positive,
+    processes,
+    weights,
+    whole,
+)
 from pspnet_repro.defaults import FREEZE_BN, PADDINGS, TIMEOUT_SECONDS, VARIANCES
 
 AUGMENTATIONS = ("all", "mirror-resize", "none")

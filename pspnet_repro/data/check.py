@@ -9,12 +9,21 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pspnet_repro.data.conventions import IGNORE_INDEX
 from pspnet_repro.data.benchmarks import CITYSCAPES_TABLE
+from pspnet_repro.data.conventions import IGNORE_INDEX
 from pspnet_repro.data.images import ImageDepth, read_image
-from pspnet_repro.data.labels import (IDENTITY, ZERO_IS_VOID, ColouredLabel, LabelColour,
-                                      LabelDepth, LabelFormat, allowed_values, read_label,
-                                      read_label_file, spans)
+from pspnet_repro.data.labels import (
+    IDENTITY,
+    ZERO_IS_VOID,
+    ColouredLabel,
+    LabelColour,
+    LabelDepth,
+    LabelFormat,
+    allowed_values,
+    read_label,
+    read_label_file,
+    spans,
+)
 from pspnet_repro.errors import UserError
 
 

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 
-
 _EPS = np.finfo(np.float64).eps
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pspnet_repro.checkpoint import crop_size_of, model_of
 from pspnet_repro.data.benchmarks import LAYOUTS, Recipe
-from pspnet_repro.data.classes import (KNOWN, MAX_NAME, Classes, known_classes, numbered_classes)
+from pspnet_repro.data.classes import KNOWN, MAX_NAME, Classes, known_classes, numbered_classes
 from pspnet_repro.defaults import MAX_SIDE
 from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation.protocol import Protocol

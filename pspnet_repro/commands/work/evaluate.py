@@ -10,8 +10,16 @@ from tqdm import tqdm
 
 from pspnet_repro import distributed
 from pspnet_repro.commands.work.data import data_of
-from pspnet_repro.commands.work.testing import (agreement, classes_of, files_of, output_beside,
-                                                read_networks, say_protocol, split_weights, tested)
+from pspnet_repro.commands.work.testing import (
+    agreement,
+    classes_of,
+    files_of,
+    output_beside,
+    read_networks,
+    say_protocol,
+    split_weights,
+    tested,
+)
 from pspnet_repro.data.images import read_image
 from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation.evaluate import evaluate

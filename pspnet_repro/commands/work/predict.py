@@ -7,8 +7,15 @@ from collections import Counter, deque
 import numpy as np
 from tqdm import tqdm
 
-from pspnet_repro.commands.work.testing import (agreement, classes_of, files_of, read_networks,
-                                                say_protocol, split_weights, tested)
+from pspnet_repro.commands.work.testing import (
+    agreement,
+    classes_of,
+    files_of,
+    read_networks,
+    say_protocol,
+    split_weights,
+    tested,
+)
 from pspnet_repro.data.images import has_alpha, read_image
 from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation.viewer import ViewerImage, write_viewer

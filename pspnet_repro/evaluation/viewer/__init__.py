@@ -10,8 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from pspnet_repro.errors import UserError
-from pspnet_repro.evaluation.viewer.markup import (PICTURE_BYTES, SCRIPT, SIDES, STYLE, UNLABELLED,
-                                                   page_around, picture, shown, surroundings)
+from pspnet_repro.evaluation.viewer.markup import (
+    PICTURE_BYTES,
+    SCRIPT,
+    SIDES,
+    STYLE,
+    UNLABELLED,
+    page_around,
+    picture,
+    shown,
+    surroundings,
+)
 from pspnet_repro.files import write_atomically
 
 __all__ = ["SCRIPT", "STYLE", "ViewerImage", "viewer_html", "write_viewer"]
