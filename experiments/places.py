@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from pspnet_repro.extension import IN_CHECKOUT, ROOT
+from pspnet_repro.defaults import IN_CHECKOUT, ROOT
 
 # Of runs and of drawn scenes: in the checkout, else in the folder one stands in.
 RUNS_FOLDER = ROOT / "experiments" / "runs" if IN_CHECKOUT else Path("runs")

@@ -22,6 +22,7 @@ import torch
 from pspnet_repro import __version__, checkpoint, distributed
 from pspnet_repro.commands.options import whole
 from pspnet_repro.commands.table import backbone
+from pspnet_repro.data.images import png_bytes
 from pspnet_repro.errors import UsageError, UserError, command
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.record import CountsFile, claim_results
@@ -30,7 +31,6 @@ from pspnet_repro.memory import peak_bytes, reset_peak
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.precision import arithmetic
 from pspnet_repro.train import train, weights_digest
-from pspnet_repro.visualize import png_bytes
 
 from .places import ROOT
 from .profiles import PROFILES

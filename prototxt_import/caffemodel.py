@@ -11,8 +11,8 @@ from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from prototxt_import import caffe_pb2
-from pspnet_repro.errors import UserError, first_line, refuse_pipe
-from pspnet_repro.files import write_atomically
+from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.files import refuse_pipe, write_atomically
 from pspnet_repro.weights import recognize
 
 # Bytes after the key by wire type; 0: a length follows.

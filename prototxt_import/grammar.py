@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from pspnet_repro.errors import UserError, first_line, refuse_pipe
+from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.files import refuse_pipe
 from pspnet_repro.weights import recognize
 
 MAX_DEPTH = 16

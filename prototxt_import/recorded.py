@@ -7,7 +7,8 @@ import zlib
 
 import numpy as np
 
-from pspnet_repro.errors import UserError, first_line, refuse_pipe
+from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.files import refuse_pipe
 
 # What numpy and zipfile raise for damaged files: for the archive (also a .npy, which is none, parts
 # that are encrypted, or packed by unknown methods), for the Python literal that heads an array, and

@@ -10,8 +10,8 @@ import safetensors.torch
 import torch
 
 from pspnet_repro.defaults import MAX_SIDE
-from pspnet_repro.errors import UserError, first_line, refuse_pipe
-from pspnet_repro.files import write_bytes
+from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.files import refuse_pipe, write_bytes
 from pspnet_repro.pspnet import PSPNet
 from pspnet_repro.resnet import ResNet
 from pspnet_repro.weights import recognize

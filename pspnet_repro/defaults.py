@@ -1,5 +1,7 @@
 """Choices and numbers that the commands' help shows: nothing here is slow to import."""
 
+from pathlib import Path
+
 # Factors of the base size in a multi-scale test (the authors' evaluation scripts).
 MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -12,3 +14,6 @@ VARIANCES = ("biased", "unbiased", "torch")
 DEPTHS = (50, 101, 152, 269)
 TABLES = ("1", "2", "3", "4", "fidelity")
 PROFILES = ("mini", "camvid", "camvid-281", "camvid-329", "paper")
+# Where the package lies: in a checkout, which has the sources of the operators, or installed.
+ROOT = Path(__file__).resolve().parents[1]
+IN_CHECKOUT = (ROOT / "csrc").is_dir()

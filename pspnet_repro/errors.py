@@ -4,7 +4,6 @@ import contextlib
 import errno
 import functools
 import os
-import stat
 import sys
 import time
 
@@ -38,17 +37,6 @@ def printable(text, limit=2000):
     """Text from files and names for a terminal: control characters escaped, cut to `limit`."""
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return text if len(text) <= limit else f"{text[:limit // 2]} ... {text[-limit // 2:]}"
-
-
-def refuse_pipe(path, purpose="read"):
-    """Raise UserError for a pipe or a device, which may never end and must not be replaced by a
-    file; other paths are left to those who open them."""
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError):
-        return
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise UserError(f"{path}: cannot be {purpose}: not a regular file")
 
 
 def command(main):

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import torch
 
+from pspnet_repro.defaults import IN_CHECKOUT, ROOT
 from pspnet_repro.errors import UserError, first_line
 
-ROOT = Path(__file__).resolve().parents[1]
-IN_CHECKOUT = (ROOT / "csrc").is_dir()
 # What csrc/build_record.cpp puts into the compiled file.
 _RECORD = b"pspnet_repro was compiled for torch "
 

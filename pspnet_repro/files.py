@@ -1,4 +1,4 @@
-"""Files that are written whole, locks of folders, and digests."""
+"""Files that are written whole, locks of folders, digests, and what is no file."""
 
 import contextlib
 import fcntl
@@ -6,11 +6,23 @@ import functools
 import hashlib
 import os
 import re
+import stat
 from pathlib import Path
 
-from pspnet_repro.errors import UserError, first_line, refuse_pipe
+from pspnet_repro.errors import UserError, first_line
 
 _PART = re.compile(r"\.pspnet-[0-9a-f]{16}\.part")
+
+
+def refuse_pipe(path, purpose="read"):
+    """Raise UserError for a pipe or a device, which may never end and must not be replaced by a
+    file; other paths are left to those who open them."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise UserError(f"{path}: cannot be {purpose}: not a regular file")
 
 
 def write_together(contents, ready=lambda parts: None):

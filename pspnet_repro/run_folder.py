@@ -8,14 +8,14 @@ import time
 import torch
 
 from pspnet_repro import checkpoint
-from pspnet_repro.errors import UserError, first_line, refuse_pipe
-from pspnet_repro.files import write_bytes
+from pspnet_repro.differences import difference
+from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.files import refuse_pipe, write_bytes
 from pspnet_repro.outputs import WAY_ON
 
 _LOG = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d step \d+ of \d+, ")
 _STEP = {"iteration", "lr", "loss", "loss_aux"}
 _LINE = b'{"iteration": '
-_CAUSES = {"list_sha256": ", as images, --label-map or --ignore were others"}
 
 
 class StopRequest:
@@ -43,24 +43,6 @@ class Log:
 
     def info(self, text):
         self.file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
-
-
-def difference(ours, saved):
-    """The first setting in which two dictionaries of plain data differ, in words, or ""."""
-    ours, saved = flat_settings(ours), flat_settings(saved)
-    for key in sorted({*ours, *saved}):
-        if ours.get(key) != saved.get(key):
-            return f"{key} = {saved.get(key)!r}, not {ours.get(key)!r}{_CAUSES.get(key, '')}"
-    return ""
-
-
-def flat_settings(settings, prefix=""):
-    """{"model": {"width": 1}} -> {"model.width": 1}."""
-    flat = {}
-    for key, value in settings.items():
-        flat |= (flat_settings(value, f"{prefix}{key}.") if isinstance(value, dict)
-                 else {prefix + key: value})
-    return flat
 
 
 def check_same_settings(settings, content, path):

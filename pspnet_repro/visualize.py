@@ -14,12 +14,6 @@ def colourize(label, palette_rgb):
     return table[np.asarray(label).astype(np.uint8)]
 
 
-def png_bytes(pixels):
-    """(H, W) uint8 or (H, W, 3) uint8 RGB as a PNG file's bytes."""
-    pixels = pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, ::-1])
-    return cv2.imencode(".png", pixels)[1].tobytes()
-
-
 def side_by_side(pictures, titles, margin=4, caption=22):
     """Pictures of one height in a row, each under its title.
 

@@ -7,12 +7,12 @@ import numpy as np
 
 from experiments.profiles import PROFILES
 from experiments.run_row import prediction_name
+from pspnet_repro.data.images import png_bytes
 from pspnet_repro.data.labels import read_label
 from pspnet_repro.data.pairs import read_list
 from pspnet_repro.evaluation.metrics import ConfusionMatrix
 from pspnet_repro.evaluation.record import CountsFile
 from pspnet_repro.files import write_bytes
-from pspnet_repro.visualize import png_bytes
 
 MINI = PROFILES["mini"]
 MACHINE = {"commit": "c" * 40, "python": "3.11", "torch": "2.10", "numpy": "2", "opencv": "5",

@@ -15,6 +15,7 @@ from test_train import MODEL, _settings, data  # noqa: F401 (a fixture)
 from pspnet_repro import PSPNet, checkpoint, distributed
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.dataset import TrainingSequence, batches
+from pspnet_repro.data.images import png_bytes
 from pspnet_repro.data.pairs import read_list
 from pspnet_repro.distributed import Processes, ProcessLost
 from pspnet_repro.errors import FailedElsewhere, Interrupted, UsageError, UserError
@@ -25,7 +26,6 @@ from pspnet_repro.freezing import freeze, learning
 from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 from pspnet_repro.train import TrainSettings, _build, average_backward, train, weights_digest
-from pspnet_repro.visualize import png_bytes
 
 pytestmark = pytest.mark.dist
 # No label is lost at a border, so every process has as many labelled pixels.

@@ -13,10 +13,10 @@ from experiments import estimate, forecast, plan, runs, work
 from experiments.profiles import PROFILES
 from experiments.rows import BASELINE, FULL
 from pspnet_repro.data import scenes
+from pspnet_repro.data.images import png_bytes
 from pspnet_repro.distributed import Processes
 from pspnet_repro.evaluation import MULTI_SCALE, Protocol, predict_probabilities
 from pspnet_repro.files import write_bytes
-from pspnet_repro.visualize import png_bytes
 
 ROOT = Path(__file__).parents[1]
 MINI, PAPER = PROFILES["mini"], PROFILES["paper"]

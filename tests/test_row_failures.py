@@ -11,10 +11,10 @@ from experiments import plan, run_row, run_table, runs
 from experiments.rows import FULL
 from pspnet_repro import checkpoint
 from pspnet_repro.data import scenes
+from pspnet_repro.data.images import png_bytes
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UserError
 from pspnet_repro.files import write_bytes
-from pspnet_repro.visualize import png_bytes
 
 
 def test_facts_of_a_training_come_before_its_weights(tiny, tmp_path, monkeypatch):  # noqa: F811

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from pspnet_repro.visualize import UNLABELLED_RGB, colourize, legend, png_bytes, side_by_side
+from pspnet_repro.data.images import png_bytes
+from pspnet_repro.visualize import UNLABELLED_RGB, colourize, legend, side_by_side
 
 from . import document
 from .charts import chart_png

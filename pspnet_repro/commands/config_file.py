@@ -9,7 +9,8 @@ import sys
 
 from pspnet_repro.commands.options import path
 from pspnet_repro.commands.parser import nearest
-from pspnet_repro.errors import UsageError, UserError, first_line, printable, refuse_pipe
+from pspnet_repro.errors import UsageError, UserError, first_line, printable
+from pspnet_repro.files import refuse_pipe
 
 if sys.version_info >= (3, 11):
     import tomllib

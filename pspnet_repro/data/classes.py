@@ -4,7 +4,8 @@ import colorsys
 from dataclasses import dataclass
 from pathlib import Path
 
-from pspnet_repro.errors import UserError, first_line, refuse_pipe
+from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.files import refuse_pipe
 
 _FOLDER = Path(__file__).parent / "names"
 MAX_NAME = 80

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from pspnet_repro.errors import UserError, first_line, printable, refuse_pipe
+from pspnet_repro.errors import UserError, first_line, printable
+from pspnet_repro.files import refuse_pipe
 
 # How files of a format begin, and what a whole one holds near its end.
 PNG = b"\x89PNG"
@@ -180,3 +181,9 @@ def has_alpha(path):
         decoded = decode(path, data, cv2.IMREAD_UNCHANGED)
         return decoded.ndim == 3 and decoded.shape[2] == 4
     return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+
+
+def png_bytes(pixels):
+    """(H, W) uint8 or (H, W, 3) uint8 RGB as a PNG file's bytes."""
+    pixels = pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, ::-1])
+    return cv2.imencode(".png", pixels)[1].tobytes()

@@ -8,11 +8,11 @@ import numpy as np
 from tqdm import tqdm
 
 from pspnet_repro.data.benchmarks import voc_root
+from pspnet_repro.data.images import png_bytes
 from pspnet_repro.data.pairs import Pair, list_text
 from pspnet_repro.data.text import read_text
 from pspnet_repro.errors import UserError, first_line, printable
 from pspnet_repro.outputs import Outputs
-from pspnet_repro.visualize import png_bytes
 
 TRAIN_AUG = 10_582
 # Of the 459 labels of PASCAL Context those of the 59 classes, in the order of their names.

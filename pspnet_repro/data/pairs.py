@@ -10,7 +10,8 @@ from pathlib import Path
 from pspnet_repro.data.images import read_image
 from pspnet_repro.data.labels import read_label
 from pspnet_repro.data.text import read_text
-from pspnet_repro.errors import UserError, refuse_pipe
+from pspnet_repro.errors import UserError
+from pspnet_repro.files import refuse_pipe
 
 _LIST = "a text file with lines of an image and a label"
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from pspnet_repro.data.images import open_header
-from pspnet_repro.errors import UserError, first_line, refuse_pipe
+from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.files import refuse_pipe
 
 
 def read_text(path, kind, content, way_on=""):

@@ -6,10 +6,10 @@ import re
 
 import numpy as np
 
+from pspnet_repro.differences import difference
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.files import lock_folder, write_bytes
-from pspnet_repro.run_folder import difference
 
 _MERGED = "counts.jsonl"
 _OTHERS = re.compile(r"counts-\d+\.jsonl")

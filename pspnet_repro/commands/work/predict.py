@@ -16,11 +16,11 @@ from pspnet_repro.commands.work.testing import (
     split_weights,
     tested,
 )
-from pspnet_repro.data.images import has_alpha, read_image
+from pspnet_repro.data.images import has_alpha, png_bytes, read_image
 from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation.viewer import ViewerImage, write_viewer
 from pspnet_repro.outputs import Outputs
-from pspnet_repro.visualize import colourize, overlay, png_bytes
+from pspnet_repro.visualize import colourize, overlay
 
 
 def image_files(paths):

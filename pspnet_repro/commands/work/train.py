@@ -7,8 +7,8 @@ from pspnet_repro import distributed
 from pspnet_repro.commands.work.data import data_of
 from pspnet_repro.commands.work.train_tests import commands_that_test, validation_of
 from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation
+from pspnet_repro.differences import flat_settings
 from pspnet_repro.errors import UsageError, UserError, say
-from pspnet_repro.run_folder import flat_settings
 from pspnet_repro.train import TrainSettings, train
 from pspnet_repro.training.tensorboard import writer_class
 from pspnet_repro.weights.source import weights_sha256, weights_text
