@@ -1,4 +1,4 @@
-// What the compiled file needs, as text: pspnet_repro/extension.py reads it from the file before
+// What the compiled file needs, as text: pspnet_repro/ops/extension.py reads it from the file before
 // the file is loaded, because code for another processor or another torch can end the program.
 #include <torch/version.h>
 

@@ -1,5 +1,5 @@
 // What Winograd's operators share: which pixels belong to which tile, and what they refuse.
-// pspnet_repro/checks.py says the same of fake tensors.
+// pspnet_repro/ops/checks.py says the same of fake tensors.
 #pragma once
 
 #include "checks.h"

@@ -11,9 +11,9 @@ if str(ROOT) not in sys.path:
 import numpy as np
 import torch
 
+from experiments.cost.peak_memory import peak_bytes
 from pspnet_repro.errors import check_printed, command
 from pspnet_repro.evaluation import MULTI_SCALE, predict_probabilities
-from pspnet_repro.memory import peak_bytes
 
 CLASSES = 19
 

@@ -23,12 +23,12 @@ from torch import nn
 from tqdm import tqdm
 
 from pspnet_repro import PSPNet
-from pspnet_repro.count import logits_multiply_adds
 from pspnet_repro.errors import command
-from pspnet_repro.memory import peak_bytes
+from pspnet_repro.model.multiply_adds import logits_multiply_adds
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 
+from .cost.peak_memory import peak_bytes
 from .places import RUNS_FOLDER
 from .run_row import provenance
 

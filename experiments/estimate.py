@@ -25,9 +25,9 @@ from pspnet_repro.data.pairs import Pair
 from pspnet_repro.distributed import choose_device
 from pspnet_repro.errors import UserError, command, first_line
 from pspnet_repro.evaluation import Protocol, predict_probabilities
-from pspnet_repro.memory import peak_bytes
-from pspnet_repro.solver import CaffeSGD, parameter_groups
+from pspnet_repro.training.solver import CaffeSGD, parameter_groups
 
+from .cost.peak_memory import peak_bytes
 from .places import ROOT, program
 from .work import network_key, step_work, window_work, windows_an_image
 

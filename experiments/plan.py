@@ -7,8 +7,8 @@ import torch
 
 from pspnet_repro import PSPNet
 from pspnet_repro.errors import UsageError
-from pspnet_repro.initial_weights import load_initial_weights
-from pspnet_repro.train import TrainSettings
+from pspnet_repro.training.initial_weights import load_initial_weights
+from pspnet_repro.training.loop import TrainSettings
 
 from .rows import TABLES, Row
 from .runs import data_set, row_depth, row_protocol, row_settings, test_folder, training_folder

@@ -19,19 +19,20 @@ import cv2
 import numpy as np
 import torch
 
-from pspnet_repro import __version__, checkpoint, distributed
+from pspnet_repro import __version__, distributed
 from pspnet_repro.commands.options import whole
 from pspnet_repro.commands.table import backbone
 from pspnet_repro.data.images import png_bytes
 from pspnet_repro.errors import UsageError, UserError, command
 from pspnet_repro.evaluation.evaluate import evaluate
+from pspnet_repro.evaluation.precision import arithmetic
 from pspnet_repro.evaluation.record import CountsFile, claim_results
 from pspnet_repro.files import lock_folder, write_bytes
-from pspnet_repro.memory import peak_bytes, reset_peak
 from pspnet_repro.outputs import Outputs
-from pspnet_repro.precision import arithmetic
-from pspnet_repro.train import train, weights_digest
+from pspnet_repro.training.loop import train, weights_digest
+from pspnet_repro.weights import model_file
 
+from .cost.peak_memory import peak_bytes, reset_peak
 from .places import ROOT
 from .profiles import PROFILES
 from .runs import (
@@ -189,7 +190,7 @@ def _training_facts(weights):
         UserError: one of them is damaged.
     """
     path = weights.parent / "trained.json"
-    training = checkpoint.read_model_file(weights)
+    training = model_file.read_model_file(weights)
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         if (set(facts) != {"train_seconds_of_last_sitting", "train_peak_memory_mib",
@@ -208,7 +209,7 @@ def _test(row, profile, data, weights, folder, val_list, processes, progress, de
     training, facts = _training_facts(weights)
     settings, protocol = training["training"], row_protocol(row, profile)
     torch.set_num_threads(settings["threads"])
-    net = checkpoint.model_of(training, weights).to(distributed.choose_device(device))
+    net = model_file.model_of(training, weights).to(distributed.choose_device(device))
     fused = net.for_inference()
     pairs = labelled_pairs(profile, data, "val")
     paths = [folder / "predictions" / prediction_name(*item) for item in enumerate(pairs)]

@@ -15,8 +15,8 @@ from pspnet_repro.data.benchmarks import LAYOUTS
 from pspnet_repro.data.datasets import DataSet
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import Protocol
-from pspnet_repro.initial_weights import model_with_structure
-from pspnet_repro.train import TrainSettings
+from pspnet_repro.training.initial_weights import model_with_structure
+from pspnet_repro.training.loop import TrainSettings
 from pspnet_repro.weights.source import weights_sha256
 
 from .rows import PROFILE_SCALES, TABLES

@@ -9,7 +9,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from pspnet_repro import PSPNet
-from pspnet_repro.count import logits_multiply_adds, multiply_adds
+from pspnet_repro.model.multiply_adds import logits_multiply_adds, multiply_adds
 
 
 @dataclass(frozen=True)

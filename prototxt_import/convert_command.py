@@ -3,10 +3,10 @@
 
 from prototxt_import.conversion.convert import convert_network
 from prototxt_import.torch_resnet import convert_torch_resnet
-from pspnet_repro import checkpoint
 from pspnet_repro.errors import UsageError
 from pspnet_repro.files import file_sha256
 from pspnet_repro.outputs import Outputs
+from pspnet_repro.weights import model_file
 
 _SUFFIXES = (".safetensors", ".pt", ".pth")
 
@@ -24,7 +24,7 @@ def run(args):
     else:
         model, rows, crop_size = convert_network(*args.files, whole=not args.backbone)
     origin = {path.name: file_sha256(path) for path in args.files}
-    outputs.write({args.output: checkpoint.model_bytes(args.output, model, origin=origin,
+    outputs.write({args.output: model_file.model_bytes(args.output, model, origin=origin,
                                                        crop_size=crop_size)})
     print(table(rows))
     for name, value in model.settings.items():

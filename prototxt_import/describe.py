@@ -11,9 +11,9 @@ from prototxt_import.caffe_pb2 import (
     NetParameter,
 )
 from pspnet_repro.errors import UserError
-from pspnet_repro.names import caffe_names, pyramid_prefix
-from pspnet_repro.resnet import BLOCKS, MiniBackbone
-from pspnet_repro.solver import parameter_groups
+from pspnet_repro.model.caffe_names import caffe_names, pyramid_prefix
+from pspnet_repro.model.resnet import BLOCKS, MiniBackbone
+from pspnet_repro.training.solver import parameter_groups
 
 _POOLS = {"ave": AVE, "max": MAX}
 # Which engine counts variances so, where the layer's type does not say it; see convert.convert.

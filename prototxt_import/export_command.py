@@ -3,9 +3,9 @@
 
 from prototxt_import.conversion.export import SOLVER, TRAIN_NET, export
 from prototxt_import.describe import map_size
-from pspnet_repro import checkpoint
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.outputs import Outputs
+from pspnet_repro.weights import model_file
 from pspnet_repro.weights.source import read_weights, weights_files, weights_name
 
 _CROP_SIZE = 473
@@ -17,11 +17,11 @@ def run(args):
     outputs = Outputs()
     outputs.claim(paths, weights_files(args.weights))
     content = read_weights(args.weights)
-    model = checkpoint.model_of(content, weights_name(args.weights))
+    model = model_file.model_of(content, weights_name(args.weights))
     training = content.get("training", {})
     crop_size = args.crop_size
     if crop_size is None:
-        crop_size = checkpoint.crop_size_of(content) or _CROP_SIZE
+        crop_size = model_file.crop_size_of(content) or _CROP_SIZE
     else:
         try:
             map_size(model, crop_size)

@@ -11,7 +11,7 @@ from prototxt_import.base import (
     check_image,
     filler_or,
 )
-from pspnet_repro import original
+from pspnet_repro.exact import linear
 
 
 def _pair(param, name, short, default, least):
@@ -70,7 +70,7 @@ def convolution(layer, shapes, train):
     top = (shapes[0][0], param.num_output, *size)
 
     def run(bottoms, params):
-        return [original.convolution(x, params[0], _bias(params), stride, pad, dilation,
+        return [linear.convolution(x, params[0], _bias(params), stride, pad, dilation,
                                      param.group, size) for x in bottoms]
 
     return Built([top] * len(shapes), run, _blobs(param, weight, param.num_output),
@@ -86,7 +86,7 @@ def deconvolution(layer, shapes, train):
     weight = (channels, param.num_output // param.group, *kernel)
 
     def run(bottoms, params):
-        return [original.deconvolution(x, params[0], _bias(params), stride, pad, dilation,
+        return [linear.deconvolution(x, params[0], _bias(params), stride, pad, dilation,
                                        param.group, size) for x in bottoms]
 
     top = (shapes[0][0], param.num_output, *size)
@@ -104,7 +104,7 @@ def inner_product(layer, shapes, train):
     weight = (inputs, param.num_output) if param.transpose else (param.num_output, inputs)
 
     def run(bottoms, params):
-        return [original.inner_product(bottoms[0].flatten(axis), params[0], _bias(params),
+        return [linear.inner_product(bottoms[0].flatten(axis), params[0], _bias(params),
                                        param.transpose)]
 
     return Built([(*outer, param.num_output)], run, _blobs(param, weight, param.num_output),

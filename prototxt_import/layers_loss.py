@@ -6,8 +6,8 @@ import torch
 
 from prototxt_import.base import Built, axis_index, check, check_counts
 from prototxt_import.caffe_pb2 import LossParameter
-from pspnet_repro import original_norm
-from pspnet_repro.loss import softmax_loss
+from pspnet_repro.exact import norm
+from pspnet_repro.training.loss import softmax_loss
 
 _NORMALIZATIONS = {LossParameter.FULL: "full", LossParameter.VALID: "valid",
                    LossParameter.BATCH_SIZE: "batch_size", LossParameter.NONE: "none"}
@@ -16,7 +16,7 @@ _NORMALIZATIONS = {LossParameter.FULL: "full", LossParameter.VALID: "valid",
 def softmax(layer, shapes, train):
     check_counts(layer, 1, 1)
     axis = axis_index(layer.softmax_param.axis, shapes[0])
-    return Built([shapes[0]], lambda bottoms, params: [original_norm.softmax(bottoms[0], axis)])
+    return Built([shapes[0]], lambda bottoms, params: [norm.softmax(bottoms[0], axis)])
 
 
 def _labelled(shapes, axis):
@@ -44,7 +44,7 @@ def _ignored(param):
 
 
 def softmax_with_loss(layer, shapes, train):
-    """pspnet_repro.loss.softmax_loss; a second top gets the probabilities."""
+    """pspnet_repro.training.loss.softmax_loss; a second top gets the probabilities."""
     check_counts(layer, 2, (0, 2))
     param, axis = layer.loss_param, layer.softmax_param.axis
     outer, classes, inner = _labelled(shapes, axis)
@@ -57,7 +57,7 @@ def softmax_with_loss(layer, shapes, train):
         labels = _labels(bottoms[1], classes, _ignored(param)).reshape(outer, inner)
         rule = (_ignored(param), _NORMALIZATIONS[normalization])
         loss = softmax_loss(scores, labels, *rule, arithmetic="original")
-        return [loss, original_norm.softmax(bottoms[0], axis)] if len(layer.top) == 2 else [loss]
+        return [loss, norm.softmax(bottoms[0], axis)] if len(layer.top) == 2 else [loss]
 
     return Built([(), shapes[0]][:max(1, len(layer.top))], run)
 

@@ -15,8 +15,8 @@ from prototxt_import.base import (
     constant,
     filler_or,
 )
-from pspnet_repro import original, original_norm
 from pspnet_repro.distributed import LOCAL
+from pspnet_repro.exact import linear, norm
 from pspnet_repro.sync_bn import SyncBatchNorm2d, torch_momentum
 
 
@@ -48,8 +48,8 @@ def _bn(layer, shapes, train, variance, group, exact, frozen):
     module.train(train and not frozen)
 
     def run(bottoms, params):
-        if exact and original.is_exact(*bottoms, *params):
-            return [original_norm.batch_norm(*bottoms, *params, param.eps, module.training,
+        if exact and linear.is_exact(*bottoms, *params):
+            return [norm.batch_norm(*bottoms, *params, param.eps, module.training,
                                         param.momentum)]
         return [_normalize(module, bottoms[0], *params)]
 
@@ -99,8 +99,8 @@ def batch_norm(layer, shapes, train):
         one, zero = torch.ones_like(mean), torch.zeros_like(mean)
         if use_global:
             scale = torch.where(factor == 0, 0, 1 / factor)
-            if original.is_exact(x, *params):
-                return [original_norm.standardize(x, mean * scale, var * scale, param.eps)]
+            if linear.is_exact(x, *params):
+                return [norm.standardize(x, mean * scale, var * scale, param.eps)]
             return [_normalize(module, x, one, zero, mean * scale, var * scale)]
         new = [torch.zeros_like(mean), torch.zeros_like(var)]
         output = _normalize(module, x, one, zero, *new)

@@ -4,7 +4,9 @@ import torch
 
 from prototxt_import.base import Built, check, check_counts, check_image
 from prototxt_import.caffe_pb2 import AVE, MAX
-from pspnet_repro import checks, ops, original
+from pspnet_repro import ops
+from pspnet_repro.exact import linear
+from pspnet_repro.ops import checks
 
 _MODES = {MAX: "max", AVE: "ave"}
 MAX_PYRAMID_HEIGHT = 12
@@ -75,7 +77,7 @@ def spp(layer, shapes, train):
 
     def run(bottoms, params):
         pooled = [ops.window_pool2d(x, kernel, kernel, pad, mode)
-                  for x, (kernel, pad) in zip(original.split(bottoms[0], levels), windows)]
+                  for x, (kernel, pad) in zip(linear.split(bottoms[0], levels), windows)]
         return pooled if levels == 1 else [torch.cat([p.flatten(1) for p in pooled], 1)]
 
     if levels > 1:

@@ -5,7 +5,7 @@ import math
 import torch
 
 from prototxt_import.base import Built, axis_index, check, check_counts
-from pspnet_repro import original
+from pspnet_repro.exact import linear
 
 
 def _axis(param, old, shape):
@@ -51,7 +51,7 @@ def slice(layer, shapes, train):
 def split(layer, shapes, train):
     check_counts(layer, 1, (1, None))
     return Built([shapes[0]] * len(layer.top),
-                 lambda bottoms, params: list(original.split(bottoms[0], len(layer.top))))
+                 lambda bottoms, params: list(linear.split(bottoms[0], len(layer.top))))
 
 
 def silence(layer, shapes, train):

@@ -16,8 +16,8 @@ from prototxt_import.layers import LAYERS, count_uses, loss_weights
 from prototxt_import.layers_norm import warn_of_frozen
 from prototxt_import.parameters import check_fits, check_size, same_shape, share
 from prototxt_import.prototxt import read_net
-from pspnet_repro import original
 from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.exact import linear
 
 PHASES = {"TRAIN": caffe_pb2.TRAIN, "TEST": caffe_pb2.TEST}
 
@@ -297,7 +297,7 @@ class CaffeNet(nn.Module):
         for name in layer.top:
             copies.pop(name, None)
         # The original adds the gradients of a blob in the order of the layers that read it.
-        readable = [list(original.split(top, count)) if count > 1 and top.requires_grad else
+        readable = [list(linear.split(top, count)) if count > 1 and top.requires_grad else
                     [top] * count for top, count in zip(tops, uses)]
         for weight, parts in zip(loss_weights(layer), readable):
             if weight:

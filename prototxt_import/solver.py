@@ -10,8 +10,8 @@ import torch
 from prototxt_import.net import CaffeNet
 from prototxt_import.prototxt import read_net, read_solver, training_state
 from pspnet_repro.errors import UserError
-from pspnet_repro.libm import expf, powf
-from pspnet_repro.solver import CaffeSGD, poly_rate
+from pspnet_repro.exact.libm import expf, powf
+from pspnet_repro.training.solver import CaffeSGD, poly_rate
 
 _NETS = ("net", "net_param", "train_net", "train_net_param")
 # lr_policy -> the fields that it needs.

@@ -5,11 +5,10 @@ import torch
 
 from prototxt_import.blobs import listed, merged_bn
 from prototxt_import.conversion.convert import Conversion, Row, without_memory
-from pspnet_repro import checkpoint
 from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.errors import UserError
-from pspnet_repro.resnet import ResNet
-from pspnet_repro.weights import recognize
+from pspnet_repro.model.resnet import ResNet
+from pspnet_repro.weights import model_file, plain_file, recognize
 
 # torchvision's input is (rgb / 255 - mean) / deviation; here blue, green, red in 0..255.
 _MEAN = 255 * np.array([0.406, 0.456, 0.485])
@@ -40,7 +39,7 @@ def convert_torch_resnet(path):
         UserError: a file that cannot be read, names or shapes of another network, or numbers that
             are not finite.
     """
-    content = checkpoint.load_content(path)
+    content = plain_file.load_content(path)
     state, _ = recognize.state_dict_of(content)
     if not {"conv1.weight", "layer1.0.conv1.weight"} <= state.keys():
         raise UserError(recognize.refusal(path, content))
@@ -56,7 +55,7 @@ def convert_torch_resnet(path):
     weights = {name: state[source].float().clone() for name, source in sources.items()}
     _take_over_input(weights)
     model.load_state_dict(weights, assign=True)
-    checkpoint.check_finite(model, path)
+    model_file.check_finite(model, path)
     rows = [Row(name.removesuffix(".weight"), "x".join(map(str, state[name].shape)),
                 ours.removesuffix(".weight"))
             for ours, name in sources.items() if ours.endswith(".weight")]
@@ -92,7 +91,7 @@ def _check_names(path, state, model, sources):
     wanted = {sources[name]: tensor for name, tensor in model.state_dict().items()}
     given = {name: tensor for name, tensor in state.items()
              if not name.startswith("fc.") and not name.endswith(".num_batches_tracked")}
-    differences = checkpoint.shape_differences(wanted, given)
+    differences = model_file.shape_differences(wanted, given)
     if differences:
         raise UserError(f"{path}: not a ResNet of bottlenecks: {'; '.join(differences[:20])}")
 

@@ -5,8 +5,8 @@ import importlib
 __version__ = "0.1.0"
 __all__ = ["PSPNet", "Predictor", "SyncBatchNorm2d", "__version__", "load_model"]
 
-_PLACES = {"PSPNet": "pspnet", "Predictor": "evaluation.predictor", "SyncBatchNorm2d": "sync_bn",
-           "load_model": "checkpoint"}
+_PLACES = {"PSPNet": "model.pspnet", "Predictor": "evaluation.predictor",
+           "SyncBatchNorm2d": "sync_bn", "load_model": "weights.model_file"}
 
 
 def __getattr__(name):

@@ -7,8 +7,9 @@ from backbone_files import BLOCKS, WIDTHS, Classifier, torch_state
 from import_files import drawn
 
 from prototxt_import import export, load_net
-from pspnet_repro import PSPNet, checkpoint
-from pspnet_repro.resnet import ResNet
+from pspnet_repro import PSPNet
+from pspnet_repro.model.resnet import ResNet
+from pspnet_repro.weights import model_file
 
 CLASSES = 11
 SIDE = 89  # of windows: its feature map holds every bin of the paper
@@ -77,7 +78,7 @@ def _settings(path):
 
 def _network(classes):
     def make(path):
-        checkpoint.save_model(path, drawn(PSPNet(classes, **TINY)), base_size=96, crop_size=SIDE)
+        model_file.save_model(path, drawn(PSPNet(classes, **TINY)), base_size=96, crop_size=SIDE)
     return make
 
 
@@ -118,7 +119,7 @@ _MAKERS = {
     "pspnet50.safetensors": _network(150), "one.pt": _network(150), "two.pt": _network(150),
     "A.pt": _network(150), "B.pt": _network(150),
     "RUN/weights.pt": _network(CLASSES),
-    "R50.safetensors": lambda path: checkpoint.save_model(
+    "R50.safetensors": lambda path: model_file.save_model(
         path, ResNet("classic", 12, WIDTHS, BLOCKS, stride_in="3x3")),
     "resnet50.pth": lambda path: torch.save(torch_state(), path),
     "NET.prototxt": _caffemodel, "deploy.prototxt": _caffemodel,

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from experiments.cost.peak_memory import peak_bytes
 from prototxt_import import load_net, load_solver
 from pspnet_repro.errors import UserError
-from pspnet_repro.memory import peak_bytes
 
 GOLDEN = Path(__file__).parent / "golden"
 SECONDS = 20

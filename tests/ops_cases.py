@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from pspnet_repro import ops, reference
+from pspnet_repro import ops
+from pspnet_repro.ops import functions, reference
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Case:
 def _pool(kernel, stride, padding, mode):
     return Case(f"window_pool2d-{mode}-k{kernel}s{stride}p{padding}",
                 lambda x: [ops.window_pool2d(x, kernel, stride, padding, mode)],
-                lambda x: [reference.window_pool2d(x, ops._pair(kernel), ops._pair(stride),
-                                                   ops._pair(padding), mode)])
+                lambda x: [reference.window_pool2d(
+                    x, *map(functions._pair, (kernel, stride, padding)), mode)])
 
 
 def _pyramid(bins, mode):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pspnet_repro import PSPNet, ops
-from pspnet_repro.loss import guided_loss, softmax_loss
 from pspnet_repro.sync_bn import SyncBatchNorm2d
+from pspnet_repro.training.loss import guided_loss, softmax_loss
 
 HALF = [torch.bfloat16, torch.float16]
 

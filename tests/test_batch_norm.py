@@ -7,7 +7,8 @@ import pytest
 import torch
 from conftest import golden_files, read_golden
 
-from pspnet_repro import ops, reference
+from pspnet_repro import ops
+from pspnet_repro.ops import reference
 from pspnet_repro.sync_bn import SyncBatchNorm2d, torch_momentum
 
 SHAPES = [(2, 5, 7, 9), (3, 16, 12, 12), (1, 37, 1, 1), (4, 3, 60, 41), (1, 1, 70, 70)]

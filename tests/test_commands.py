@@ -14,7 +14,6 @@ from test_datasets import ade, put  # noqa: F401 (ade is a fixture)
 from test_sliding import photograph, tiny_net
 
 from prototxt_import import export
-from pspnet_repro import checkpoint
 from pspnet_repro.__main__ import main
 from pspnet_repro.commands.work.predict import output_names
 from pspnet_repro.data.classes import known_classes
@@ -22,6 +21,7 @@ from pspnet_repro.data.images import read_image
 from pspnet_repro.data.pairs import read_pair
 from pspnet_repro.evaluation import ConfusionMatrix, predict_probabilities
 from pspnet_repro.files import lock_folder
+from pspnet_repro.weights import model_file
 
 SIZES = ("--base-size", "96", "--crop-size", "89", "--threads", "1")
 
@@ -29,7 +29,7 @@ SIZES = ("--base-size", "96", "--crop-size", "89", "--threads", "1")
 @pytest.fixture
 def weights(tmp_path):
     path = tmp_path / "weights.pt"
-    checkpoint.save_model(path, tiny_net())
+    model_file.save_model(path, tiny_net())
     return path
 
 
@@ -157,7 +157,7 @@ def test_evaluate_refuses_counts_of_another_test(data, weights, tmp_path, capfd)
     net = tiny_net()
     with torch.no_grad():
         net.head.score.bias += 1
-    checkpoint.save_model(weights, net)
+    model_file.save_model(weights, net)
     code, _, error = run(capfd, *command, *SIZES)
     assert code == 1 and "holds a test with weights_sha256 = " in error
     (tmp_path / "out" / "counts.jsonl").write_text("nonsense\n")
@@ -233,7 +233,7 @@ def test_evaluate_tells_no_accuracy_without_labels(data, weights, tmp_path, capf
 
 
 def test_evaluate_writes_submissions(ade, weights, tmp_path, capfd):  # noqa: F811
-    checkpoint.save_model(weights, tiny_net(150))
+    model_file.save_model(weights, tiny_net(150))
     image = photograph(50, 70)
     put(ade / "release_test" / "testing" / "ADE_test_00000007.jpg", image)
     code, said, _ = run(capfd, "evaluate", "--weights", weights, "--data", f"ade20k={ade}",
@@ -297,7 +297,7 @@ def test_predict_takes_every_kind_of_file(weights, tmp_path, capfd):
 def test_what_is_not_said_comes_from_the_training(data, tmp_path, capfd):
     """The crop, and the names of a benchmark's classes; the words of the command come first."""
     path = tmp_path / "trained.pt"
-    checkpoint.save_model(path, tiny_net(11), training={"crop_size": 89, "data": "camvid"})
+    model_file.save_model(path, tiny_net(11), training={"crop_size": 89, "data": "camvid"})
     photo = next(data.glob("0.png"))
     words = ("predict", "--weights", path, photo, "--base-size", 96, "--threads", 1)
     code, said, error = run(capfd, *words, "-o", tmp_path / "out")
@@ -369,7 +369,7 @@ def test_predict_compares_two_networks_in_its_page(data, weights, tmp_path, capf
     other = tmp_path / "new" / "weights.pt"
     net = tiny_net()
     net.head.score.weight.data.neg_()
-    checkpoint.save_model(other, net)
+    model_file.save_model(other, net)
     call = ("predict", data / "0.png", "--weights", weights, "-o", tmp_path / "out", *SIZES)
     assert run(capfd, *call, "--html", "--compare-with", other)[0] == 0
     text = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
@@ -393,7 +393,7 @@ def test_predict_compares_two_networks_in_its_page(data, weights, tmp_path, capf
 def test_predict_refuses_networks_that_cannot_be_compared(data, weights, tmp_path, capfd, words,
                                                           code, sentence):
     other = tmp_path / "other.pt"
-    checkpoint.save_model(other, tiny_net(11))
+    model_file.save_model(other, tiny_net(11))
     words = [word.format(w=weights, other=other) for word in words]
     got, _, error = run(capfd, "predict", data / "0.png", "--weights", weights, "-o",
                         tmp_path / "out", *words, *SIZES)
@@ -402,7 +402,7 @@ def test_predict_refuses_networks_that_cannot_be_compared(data, weights, tmp_pat
 
 
 def test_names_of_benchmarks_are_at_hand(weights, tmp_path, capfd):
-    checkpoint.save_model(weights, tiny_net(11))
+    model_file.save_model(weights, tiny_net(11))
     put(tmp_path / "a.png", photograph(40, 40))
     assert run(capfd, "predict", "--weights", weights, tmp_path / "a.png", "-o", tmp_path / "o",
                *SIZES, "--names", "camvid")[0] == 0

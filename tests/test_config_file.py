@@ -7,8 +7,9 @@ from test_commands import run
 from test_train import _assert_same_run, data  # noqa: F401 (a fixture)
 from test_train_command import asked  # noqa: F401 (a fixture)
 
-from pspnet_repro import PSPNet, checkpoint
+from pspnet_repro import PSPNet
 from pspnet_repro.__main__ import build_parser
+from pspnet_repro.weights import model_file
 
 NET = ("--classes", 4, "--width", 0.125, "--stem", "classic", "--stem-width", 8, "--blocks",
        "1,1,1,1", "--crop-size", 57)
@@ -154,7 +155,7 @@ def test_settings_of_a_fine_tuning_repeat_it(data, tmp_path, capfd):  # noqa: F8
                  dilations=(1, 1, 1, 1), strides=(1, 2, 1, 1), head_width=5, stride_in="3x3")
     for buffer in net.buffers():  # as after a training, so that they may be frozen
         buffer.uniform_(0.5, 1)
-    checkpoint.save_model(start, net)
+    model_file.save_model(start, net)
     words = ("--data", data, "--initial-weights", start)
     _train(capfd, *words, "--output", one, "--classes", 4, "--crop-size", 57, "--batch-size", 2,
            "--max-iter", 2, "--freeze-backbone")

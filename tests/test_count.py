@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch._subclasses import FakeTensorMode
 
 from pspnet_repro import PSPNet, ops
-from pspnet_repro.count import multiply_adds
-from pspnet_repro.factorized import pyramid_conv2d
+from pspnet_repro.model.factorized_head import pyramid_conv2d
+from pspnet_repro.model.multiply_adds import multiply_adds
 
 
 def total(function, *inputs):

@@ -15,7 +15,7 @@ from golden_ops import bin_arguments, interp_arguments, pool_arguments
 from ops_cases import image
 from test_scores import PLACES, maps
 
-from pspnet_repro import reference
+from pspnet_repro.ops import reference
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]

@@ -6,10 +6,10 @@ import pytest
 import torch
 from test_train import _assert_same_run, _settings, data  # noqa: F401 (a fixture)
 
-from pspnet_repro import checkpoint
 from pspnet_repro.data.pairs import read_list
 from pspnet_repro.errors import UserError
-from pspnet_repro.train import train
+from pspnet_repro.training.loop import train
+from pspnet_repro.weights import model_file
 
 
 def _look(net):
@@ -65,19 +65,19 @@ def test_training_keeps_tf32_out_of_float32(data, tmp_path):  # noqa: F811
 def test_a_resumed_training_has_each_point_once(data, watched, tmp_path, monkeypatch,  # noqa: F811
                                                 steps):
     """Stopped at step 7; the last checkpoint lies between two looks, or at one."""
-    saved = checkpoint.save_model
+    saved = model_file.save_model
 
     def save_once(path, model, **about):
         if about.get("iteration") == steps:
             saved(path, model, **about)
-            monkeypatch.setattr(checkpoint, "save_model", lambda *_, **__: None)
+            monkeypatch.setattr(model_file, "save_model", lambda *_, **__: None)
 
     def stop(net):
         if (tmp_path / "losses.jsonl").read_text().count("\n") >= 7:
             raise RuntimeError("power cut")
         return _look(net)
 
-    monkeypatch.setattr(checkpoint, "save_model", save_once)
+    monkeypatch.setattr(model_file, "save_model", save_once)
     with pytest.raises(RuntimeError, match="power cut"):
         _train(data, tmp_path, (3, stop), checkpoint_seconds=0)
     monkeypatch.undo()

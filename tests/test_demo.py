@@ -5,9 +5,10 @@ import json
 
 from experiments import demo
 from experiments.plan import make_plan, select_tables
-from pspnet_repro import PSPNet, checkpoint
+from pspnet_repro import PSPNet
 from pspnet_repro.data import scenes
 from pspnet_repro.outputs import LIST
+from pspnet_repro.weights import model_file
 
 
 def test_demo_trains_and_shows_scenes_that_the_training_never_saw(tmp_path, monkeypatch, capsys):
@@ -21,7 +22,7 @@ def test_demo_trains_and_shows_scenes_that_the_training_never_saw(tmp_path, monk
                                  demo.MINI.folder(None, tmp_path / "cache"),
                                  tmp_path / "runs" / "mini", 1, {})
         for training in trainings:
-            checkpoint.save_model(training.folder / "weights.pt", PSPNet(**training.settings.model))
+            model_file.save_model(training.folder / "weights.pt", PSPNet(**training.settings.model))
         return 0
 
     monkeypatch.setattr(demo.run_table, "main", train)

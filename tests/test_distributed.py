@@ -12,7 +12,7 @@ import torch
 from processes import Processes as Pool
 from test_train import MODEL, _settings, data  # noqa: F401 (a fixture)
 
-from pspnet_repro import PSPNet, checkpoint, distributed
+from pspnet_repro import PSPNet, distributed
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.dataset import TrainingSequence, batches
 from pspnet_repro.data.images import png_bytes
@@ -22,10 +22,17 @@ from pspnet_repro.errors import FailedElsewhere, Interrupted, UsageError, UserEr
 from pspnet_repro.evaluation import Protocol
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.files import write_bytes
-from pspnet_repro.freezing import freeze, learning
-from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
 from pspnet_repro.sync_bn import SyncBatchNorm2d
-from pspnet_repro.train import TrainSettings, _build, average_backward, train, weights_digest
+from pspnet_repro.training.freezing import freeze, learning
+from pspnet_repro.training.loop import (
+    TrainSettings,
+    _build,
+    average_backward,
+    train,
+    weights_digest,
+)
+from pspnet_repro.training.solver import CaffeSGD, parameter_groups, poly_rate
+from pspnet_repro.weights import model_file, plain_file
 
 pytestmark = pytest.mark.dist
 # No label is lost at a border, so every process has as many labelled pixels.
@@ -208,7 +215,7 @@ def test_training_over_processes_follows_one(two, data, tmp_path):  # noqa: F811
     together, alone = tmp_path / "two", tmp_path / "one"
     assert two.run(_train_part, data, together, changes) == [str(together / "weights.pt")] * 2
     _train_part(0, data, alone, changes)
-    ours, wanted = (checkpoint.load(folder / "weights.pt") for folder in (together, alone))
+    ours, wanted = (plain_file.load(folder / "weights.pt") for folder in (together, alone))
     assert (ours["processes"], wanted["processes"]) == (2, 1)
     assert ours["initial_sha256"] == wanted["initial_sha256"]
     assert _worst_error(ours["weights"], wanted["weights"]) <= 5e-5
@@ -260,13 +267,13 @@ def test_a_loss_that_is_not_finite_ends_all_with_its_images(two, data, tmp_path)
 
 
 def test_states_belong_to_a_number_of_processes(two, data, tmp_path, monkeypatch):  # noqa: F811
-    saved = checkpoint.save_model
+    saved = model_file.save_model
 
     def stop_after_saving(path, model, **about):
         saved(path, model, **about)
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr(checkpoint, "save_model", stop_after_saving)
+    monkeypatch.setattr(model_file, "save_model", stop_after_saving)
     with pytest.raises(RuntimeError, match="power cut"):
         train(_settings(data), read_list(data / "train.txt"), tmp_path, checkpoint_seconds=0,
               progress=False)
@@ -302,9 +309,9 @@ def test_a_signal_to_one_stops_all_and_resumes_to_the_same_bits(two, data,  # no
     stops = two.run(_train_with_signal, data, cut, signal.SIGTERM)
     assert [stop[:2] for stop in stops] == [
         ("Interrupted", "stopped after step 2 of 6; the same command resumes")] * 2
-    assert checkpoint.load(cut / "checkpoint.pt")["iteration"] == 2
+    assert plain_file.load(cut / "checkpoint.pt")["iteration"] == 2
     two.run(_train_part, data, cut, TWO_PASSES)
-    ours, wanted = (checkpoint.load(folder / "weights.pt")["weights"] for folder in (cut, whole))
+    ours, wanted = (plain_file.load(folder / "weights.pt")["weights"] for folder in (cut, whole))
     assert all(torch.equal(ours[name], tensor) for name, tensor in wanted.items())
     assert (cut / "losses.jsonl").read_text() == (whole / "losses.jsonl").read_text()
 

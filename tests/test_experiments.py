@@ -17,13 +17,14 @@ import pytest
 from experiments import run_row, run_table, runs
 from experiments.profiles import PROFILES
 from experiments.rows import BASELINE, FULL
-from pspnet_repro import PSPNet, checkpoint
+from pspnet_repro import PSPNet
 from pspnet_repro.data import scenes
 from pspnet_repro.data.pairs import list_digest
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UsageError
 from pspnet_repro.files import file_sha256
 from pspnet_repro.outputs import Outputs
+from pspnet_repro.weights import model_file
 
 ROOT = Path(__file__).parents[1]
 TESTS = (FULL, f"{FULL}-ms", "test-whole")
@@ -120,7 +121,7 @@ def test_run_row_rejects_tests_of_another_training(tiny):
 def test_initial_weights_by_file_are_part_of_the_run(tiny, tmp_path):
     profile, data, _ = tiny
     net = PSPNet(len(profile.classes), bins=(), **profile.model, **profile.depths[50])
-    checkpoint.save_model(tmp_path / "backbone.safetensors", net.backbone)
+    model_file.save_model(tmp_path / "backbone.safetensors", net.backbone)
     backbones = {50: tmp_path / "backbone.safetensors"}
     row = runs.find_row(BASELINE)
 

@@ -10,7 +10,7 @@ from test_pspnet import MINI, ROWS
 from torch.nn.parallel import DistributedDataParallel
 
 from pspnet_repro import PSPNet, ops
-from pspnet_repro.factorized import pyramid_conv2d, shifted_interpolation
+from pspnet_repro.model.factorized_head import pyramid_conv2d, shifted_interpolation
 
 # Height and width of maps: square, oblong, sizes that no bin but 1 divides, as small as allowed.
 SIZES = [(12, 12), (13, 17), (6, 6), (7, 30), (60, 60)]

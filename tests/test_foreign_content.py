@@ -8,12 +8,13 @@ import pytest
 import torch
 from test_train import MODEL
 
-from pspnet_repro import PSPNet, checkpoint
+from pspnet_repro import PSPNet
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UserError
-from pspnet_repro.initial_weights import load_initial_weights
-from pspnet_repro.run_folder import restore, save_state
-from pspnet_repro.solver import CaffeSGD
+from pspnet_repro.training.initial_weights import load_initial_weights
+from pspnet_repro.training.run_folder import restore, save_state
+from pspnet_repro.training.solver import CaffeSGD
+from pspnet_repro.weights import model_file, plain_file
 
 KEY = "head.score.bias"
 
@@ -30,9 +31,9 @@ KEY = "head.score.bias"
 ])
 def test_weights_must_be_dense_floating_tensors(tmp_path, name, value, words):
     net = PSPNet(**MODEL)
-    checkpoint.save(tmp_path / "x.pt", {"settings": net.settings,
+    plain_file.save(tmp_path / "x.pt", {"settings": net.settings,
                                         "weights": {**net.state_dict(), name: value}})
-    for load in (checkpoint.load_model, lambda path: load_initial_weights(net, path)):
+    for load in (model_file.load_model, lambda path: load_initial_weights(net, path)):
         with pytest.raises(UserError, match=f"x.pt: {words}"):
             load(tmp_path / "x.pt")
 
@@ -50,9 +51,9 @@ def test_weights_must_be_dense_floating_tensors(tmp_path, name, value, words):
 ])
 def test_settings_must_be_of_the_arguments_types(tmp_path, name, value, words):
     net = PSPNet(**MODEL)
-    checkpoint.save(tmp_path / "x.pt", {"settings": {**net.settings, name: value},
+    plain_file.save(tmp_path / "x.pt", {"settings": {**net.settings, name: value},
                                         "weights": net.state_dict()})
-    for load in (checkpoint.load_model, lambda path: load_initial_weights(net, path)):
+    for load in (model_file.load_model, lambda path: load_initial_weights(net, path)):
         with pytest.raises(UserError, match=re.escape(f"x.pt: settings, {words}")) as caught:
             load(tmp_path / "x.pt")
         assert "\n" not in str(caught.value)
@@ -64,10 +65,10 @@ def test_names_of_settings_and_kind_must_be_text(tmp_path):
                           ({"kind": torch.ones(2)}, "kind: must be text, got a Tensor"),
                           ({"settings": []}, "not a PSPNet file: settings must be"),
                           ({"weights": []}, "not a PSPNet file: settings must be")):
-        checkpoint.save(tmp_path / "x.pt", {"settings": net.settings,
+        plain_file.save(tmp_path / "x.pt", {"settings": net.settings,
                                             "weights": net.state_dict(), **change})
         with pytest.raises(UserError, match=f"x.pt: {words}"):
-            checkpoint.load_model(tmp_path / "x.pt")
+            model_file.load_model(tmp_path / "x.pt")
 
 
 def _training():
@@ -102,7 +103,7 @@ def test_damaged_states_are_named(tmp_path, change, words):
     assert restore(path, settings, net, solver, Processes(), cpu) == 5
     if change.get("solver") not in (None, 7, {}):
         change = {"solver": solver.state_dict() | change["solver"]}
-    checkpoint.save(path, checkpoint.load(path) | change)
+    plain_file.save(path, plain_file.load(path) | change)
     with pytest.raises(UserError, match=f"checkpoint.pt: .*{re.escape(words)}") as caught:
         restore(path, settings, net, solver, Processes(), cpu)
     assert "\n" not in str(caught.value)

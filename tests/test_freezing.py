@@ -9,17 +9,18 @@ from conftest import GOLDEN, assert_same_bits, read_golden
 from test_curve import _look
 from test_train import MODEL, _assert_same_run, _settings, data  # noqa: F401 (a fixture)
 
-from pspnet_repro import PSPNet, checkpoint, ops
+from pspnet_repro import PSPNet, ops
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.dataset import TrainingSequence, batches
 from pspnet_repro.data.pairs import read_list
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UsageError, UserError
-from pspnet_repro.freezing import freeze, learning
-from pspnet_repro.original_layers import OriginalBatchNorm2d
-from pspnet_repro.solver import parameter_groups
+from pspnet_repro.exact.layers import OriginalBatchNorm2d
 from pspnet_repro.sync_bn import SyncBatchNorm2d
-from pspnet_repro.train import _build, _losses, train
+from pspnet_repro.training.freezing import freeze, learning
+from pspnet_repro.training.loop import _build, _losses, train
+from pspnet_repro.training.solver import parameter_groups
+from pspnet_repro.weights import model_file, plain_file
 
 EXACT = {**MODEL, "arithmetic": "original", "variance": "biased", "head": "literal"}
 FROZEN = [{"freeze_bn": "all"}, {"freeze_bn": "backbone"}, {"freeze_backbone": True},
@@ -43,7 +44,7 @@ def trained(data, tmp_path_factory):  # noqa: F811
     (images, _), = batches(sequence, 8, 0, 1, 0)
     net(images)
     path = tmp_path_factory.mktemp("trained") / "weights.pt"
-    checkpoint.save_model(path, net)
+    model_file.save_model(path, net)
     return path
 
 
@@ -110,7 +111,7 @@ def test_what_is_frozen_stays_and_the_rest_learns(data, trained, tmp_path, froze
                                                   model):
     decay = {"decay_bn": True, "weight_decay": 0.1, "iter_size": 2, "max_iter": 2}
     weights = _train(data, tmp_path, trained, model=model, **frozen, **decay)
-    before, content = checkpoint.load(trained)["weights"], checkpoint.load(weights)
+    before, content = plain_file.load(trained)["weights"], plain_file.load(weights)
     unchanged = {name for name, tensor in content["weights"].items()
                  if torch.equal(tensor, before[name])}
     assert unchanged == {name for name in before if _stays(name, **frozen)}
@@ -124,7 +125,7 @@ def test_what_is_frozen_stays_and_the_rest_learns(data, trained, tmp_path, froze
 
 def test_another_batch_does_not_change_what_frozen_layers_give(trained):
     """With all of it frozen an image's scores no longer depend on its neighbours in the batch."""
-    net = checkpoint.load_model(trained)
+    net = model_file.load_model(trained)
     freeze(net, "all")
     net.train()
     net.head.dropout.p = net.auxiliary.dropout.p = 0.0
@@ -135,7 +136,7 @@ def test_another_batch_does_not_change_what_frozen_layers_give(trained):
 
 @pytest.mark.parametrize("bn", [None, "all"])
 def test_backward_ends_at_a_frozen_backbone(data, trained, bn):  # noqa: F811
-    net = checkpoint.load_model(trained)
+    net = model_file.load_model(trained)
     freeze(net, bn, backbone=True)
     net.train()
     outputs = []
@@ -166,14 +167,14 @@ def test_a_stopped_training_resumes_to_the_same_bits(data, trained, tmp_path,  #
                                                      monkeypatch, frozen):
     """With looks in between, which change nothing."""
     whole = _train(data, tmp_path / "whole", trained, **frozen)
-    save_model = checkpoint.save_model
+    save_model = model_file.save_model
 
     def stop_after_saving(path, model, **facts):
         save_model(path, model, **facts)
         if facts.get("iteration") == 2:
             raise RuntimeError("power cut")
 
-    monkeypatch.setattr(checkpoint, "save_model", stop_after_saving)
+    monkeypatch.setattr(model_file, "save_model", stop_after_saving)
     with pytest.raises(RuntimeError, match="power cut"):
         _train(data, tmp_path / "cut", trained, (1, _look), seconds=0, **frozen)
     monkeypatch.undo()
@@ -190,19 +191,19 @@ def test_initial_statistics_are_not_frozen(data, tmp_path, frozen):  # noqa: F81
             r"running values, mean 0 and variance 0: start from trained weights "
             r"\(--initial-weights FILE\)$")):
         _train(data, tmp_path / "run", None, **frozen)
-    checkpoint.save_model(tmp_path / "new.pt", PSPNet(**MODEL))
+    model_file.save_model(tmp_path / "new.pt", PSPNet(**MODEL))
     with pytest.raises(UsageError, match="backbone.stem.0.bn: .* mean 0 and variance 1: start"):
         _train(data, tmp_path / "run", tmp_path / "new.pt", **frozen)
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
 def test_all_is_refused_where_a_part_starts_afresh(data, trained, tmp_path):  # noqa: F811
-    net = checkpoint.load_model(trained)
-    checkpoint.save_model(tmp_path / "backbone.pt", net.backbone)
+    net = model_file.load_model(trained)
+    model_file.save_model(tmp_path / "backbone.pt", net.backbone)
     without = PSPNet(**{**net.settings, "aux": False, "aux_width": None})
     without.load_state_dict({name: tensor for name, tensor in net.state_dict().items()
                              if not name.startswith("auxiliary.")})
-    checkpoint.save_model(tmp_path / "without.pt", without)
+    model_file.save_model(tmp_path / "without.pt", without)
     for file, layer in (("backbone.pt", "pyramid.reduce.0.bn"), ("without.pt",
                                                                  "auxiliary.conv.bn")):
         with pytest.raises(UsageError, match=(
@@ -212,7 +213,7 @@ def test_all_is_refused_where_a_part_starts_afresh(data, trained, tmp_path):  # 
     for frozen in FROZEN[1:3]:
         folder = tmp_path / "-".join(frozen)
         weights = _train(data, folder, tmp_path / "backbone.pt", max_iter=1, **frozen)
-        tensors = checkpoint.load(weights)["weights"]
+        tensors = plain_file.load(weights)["weights"]
         assert all(torch.equal(tensors[name], tensor) for name, tensor in
                    net.state_dict().items() if _stays(name, **frozen))
         assert tensors["pyramid.reduce.0.bn.running_var"].all()
@@ -222,7 +223,7 @@ def test_all_takes_a_network_of_other_classes(data, trained, tmp_path):  # noqa:
     """Score convolutions start afresh, and have no statistics."""
     weights = _train(data, tmp_path, trained, model={**MODEL, "classes": 5}, max_iter=1,
                      freeze_bn="all")
-    before, after = (checkpoint.load(path)["weights"] for path in (trained, weights))
+    before, after = (plain_file.load(path)["weights"] for path in (trained, weights))
     assert all(torch.equal(after[name], before[name]) for name in before if ".bn." in name)
 
 

@@ -10,11 +10,12 @@ from import_files import assert_same_network, small_network
 from prototxt_import import convert, convert_backbone, load_net, torch_resnet
 from prototxt_import.__main__ import main
 from prototxt_import.torch_resnet import convert_torch_resnet
-from pspnet_repro import PSPNet, checkpoint
+from pspnet_repro import PSPNet
 from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.errors import UserError
-from pspnet_repro.initial_weights import load_initial_weights, model_with_structure
-from pspnet_repro.resnet import ResNet
+from pspnet_repro.model.resnet import ResNet
+from pspnet_repro.training.initial_weights import load_initial_weights, model_with_structure
+from pspnet_repro.weights import model_file
 
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # RGB
 
@@ -105,7 +106,7 @@ def test_backbone_command_and_training_weights(tmp_path, capsys):
     assert f"to start from it: pspnet train --initial-weights {out} ..." in said
     pspnet = PSPNet(3, stem_width=6, widths=WIDTHS, blocks=BLOCKS, stride_in="3x3")
     report = load_initial_weights(pspnet, out)
-    backbone = checkpoint.load_backbone(out)
+    backbone = model_file.load_backbone(out)
     for name, tensor in backbone.state_dict().items():
         assert torch.equal(pspnet.backbone.state_dict()[name], tensor)
     assert report[2:] == [
@@ -220,7 +221,7 @@ def test_torch_resnet_settings_and_report(tmp_path, capsys):
     torch.save(state, tmp_path / "r.pth", _use_new_zipfile_serialization=False)
     out = tmp_path / "b.pth"
     assert main(["convert", "--backbone", str(tmp_path / "r.pth"), "-o", str(out)]) == 0
-    backbone = checkpoint.load_backbone(out)
+    backbone = model_file.load_backbone(out)
     assert backbone.settings == ResNet(
         BLOCKS, "classic", 12, WIDTHS, (1, 2, 2, 2), (1, 1, 1, 1), "3x3").settings
     rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}

@@ -16,11 +16,12 @@ from prototxt_import import convert, convert_backbone, export, load_net, write_c
 from prototxt_import.__main__ import main
 from prototxt_import.graph import Graph
 from prototxt_import.structure import Structure
-from pspnet_repro import PSPNet, checkpoint
+from pspnet_repro import PSPNet
 from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.errors import UserError
 from pspnet_repro.files import file_sha256
-from pspnet_repro.names import caffe_names
+from pspnet_repro.model.caffe_names import caffe_names
+from pspnet_repro.weights import model_file
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +200,7 @@ def test_convert_says_that_sync_bn_ignores_frozen(files, tmp_path, capsys):
     paths = write_files(tmp_path, text, weights)
     assert main(["convert", *map(str, paths), "-o", str(tmp_path / "net.pt")]) == 0
     assert "SyncBN ignores frozen: true" in capsys.readouterr().err
-    assert checkpoint.load_model(tmp_path / "net.pt").settings["variance"] == "unbiased"
+    assert model_file.load_model(tmp_path / "net.pt").settings["variance"] == "unbiased"
     # Python prints a warning of the same words once in a process: another name.
     other = paths[0].rename(tmp_path / "other.prototxt")
     assert main(["inspect", str(other)]) == 0
@@ -220,6 +221,6 @@ def test_convert_command(files, tmp_path, capsys):
         assert {tuple(line.split()[::2]) for line in lines[:len(names)]} == {
             (layer, module) for module, layer in names.items()}
         assert f"{len(names)} layers filled the network, 0 left out" in lines
-        assert_same_network(checkpoint.load_model(tmp_path / name), net)
-        origin = checkpoint.read_model_file(tmp_path / name)["origin"]
+        assert_same_network(model_file.load_model(tmp_path / name), net)
+        origin = model_file.read_model_file(tmp_path / name)["origin"]
         assert origin["w.caffemodel"] == file_sha256(paths[1])

@@ -20,11 +20,12 @@ from prototxt_import import (
 )
 from prototxt_import.__main__ import main
 from prototxt_import.describe import describe
-from pspnet_repro import PSPNet, checkpoint, ops
+from pspnet_repro import PSPNet, ops
 from pspnet_repro.errors import UserError
-from pspnet_repro.loss import guided_loss
-from pspnet_repro.names import caffe_names
-from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
+from pspnet_repro.model.caffe_names import caffe_names
+from pspnet_repro.training.loss import guided_loss
+from pspnet_repro.training.solver import CaffeSGD, parameter_groups, poly_rate
+from pspnet_repro.weights import model_file
 
 FILES = ["solver.prototxt", "train_val.prototxt", "net.prototxt", "w.caffemodel"]
 
@@ -230,7 +231,7 @@ def test_export_leaves_all_files_or_none(tmp_path, monkeypatch):
 def test_export_command(tmp_path, capsys):
     net = drawn(PSPNet(3, **MINI))
     weights = tmp_path / "net.safetensors"
-    checkpoint.save_model(weights, net, training={"crop_size": 89, "batch_size": 3, "max_iter": 11})
+    model_file.save_model(weights, net, training={"crop_size": 89, "batch_size": 3, "max_iter": 11})
     out = tmp_path / "out"
     names = [str(out / name) for name in ("net.prototxt", "w.caffemodel")]
     assert main(["export", str(weights), "-o", *names, "--train"]) == 0
@@ -240,7 +241,7 @@ def test_export_command(tmp_path, capsys):
     assert read_solver(out / "solver.prototxt").max_iter == 11
     again = tmp_path / "again.pt"
     assert main(["convert", *names, "-o", str(again)]) == 0
-    assert_same_network(checkpoint.load_model(again), net)
+    assert_same_network(model_file.load_model(again), net)
     capsys.readouterr()
     assert main(["export", str(again), "-o", *names]) == 0
     assert list(read_net(names[0]).input_dim) == [1, 3, 89, 89]
@@ -253,7 +254,7 @@ def test_export_command(tmp_path, capsys):
     -7, -1, 0, 1, 9, 88, 26777, 100000000, 100000001, 10 ** 30 + 1])
 def test_export_command_refuses_a_crop(tmp_path, capsys, crop_size):
     weights, names = tmp_path / "net.pt", [str(tmp_path / name) for name in FILES[2:]]
-    checkpoint.save_model(weights, PSPNet(3, **MINI), crop_size=89)
+    model_file.save_model(weights, PSPNet(3, **MINI), crop_size=89)
     assert main(["export", str(weights), "-o", *names, "--crop-size", str(crop_size)]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: --crop-size: ") and said.count("\n") == 1
@@ -269,7 +270,7 @@ def test_export_command_refuses_a_crop(tmp_path, capsys, crop_size):
     (["a", "/"], "must name a file, got '/'")])
 def test_export_command_keeps_its_input(tmp_path, capsys, monkeypatch, outputs, why):
     monkeypatch.chdir(tmp_path)
-    checkpoint.save_model(tmp_path / "net.pt", PSPNet(3, **MINI), crop_size=89)
+    model_file.save_model(tmp_path / "net.pt", PSPNet(3, **MINI), crop_size=89)
     (tmp_path / "link.pt").symlink_to("net.pt")
     (tmp_path / "hard.pt").hardlink_to(tmp_path / "net.pt")
     (tmp_path / "b").mkdir()

@@ -10,11 +10,13 @@ from test_pspnet import MINI, ROWS
 from test_train import data  # noqa: F401 (a fixture)
 
 from prototxt_import import convert, load_net, write_caffemodel
-from pspnet_repro import PSPNet, checkpoint, inference, ops
+from pspnet_repro import PSPNet, ops
 from pspnet_repro.__main__ import main
 from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.evaluation import predict_probabilities
+from pspnet_repro.model import fused
 from pspnet_repro.sync_bn import SyncBatchNorm2d
+from pspnet_repro.weights import model_file
 
 SETTINGS = {**ROWS, "mini": ({"backbone": "mini", "stem_width": 8}, None),
             "stride-3x3": ({"stride_in": "3x3", "bins": (5, 1)}, None),
@@ -49,7 +51,7 @@ def assert_agree(logits, wanted, size, error=1e-4):
 @torch.no_grad()
 def test_for_inference_matches_the_network(name, onednn, monkeypatch):
     if not onednn:
-        monkeypatch.setattr(inference, "onednn_fuses", lambda weight: False)
+        monkeypatch.setattr("pspnet_repro.model.fused.onednn_fuses", lambda weight: False)
     elif not torch.backends.mkldnn.is_available():
         pytest.skip("this torch was built without oneDNN")
     net = network(**SETTINGS[name][0])
@@ -94,7 +96,7 @@ def test_folding_is_in_float64():
     unit = net.head.conv
     unit.bn.running_mean.fill_(1e4)
     unit.bn.running_var.fill_(1.0)
-    weight, bias = inference.folded(unit)
+    weight, bias = fused.folded(unit)
     scale = unit.bn.weight.detach().double() / (1 + 1e-5) ** 0.5
     assert torch.equal(bias, (unit.bn.bias.detach().double() - 1e4 * scale).float())
     assert torch.equal(weight, (unit.conv.weight.detach().double()
@@ -127,7 +129,7 @@ def test_for_inference_refuses_training_and_gradients():
 @pytest.mark.parametrize("onednn", [True, False], ids=["onednn", "plain"])
 def test_for_inference_is_a_copy(onednn, monkeypatch):
     if not onednn:
-        monkeypatch.setattr(inference, "onednn_fuses", lambda weight: False)
+        monkeypatch.setattr("pspnet_repro.model.fused.onednn_fuses", lambda weight: False)
     net = network()
     fused = net.for_inference()
     x = torch.randn(1, 3, 89, 89)
@@ -168,7 +170,7 @@ def test_pspnet50_on_its_photograph(shared, tmp_path):
 
 @pytest.mark.slow
 def test_commands_fuse_unless_told(data, tmp_path, capsys, monkeypatch):  # noqa: F811
-    checkpoint.save_model(tmp_path / "w.pt", _drawn(PSPNet(**MODEL)))
+    model_file.save_model(tmp_path / "w.pt", _drawn(PSPNet(**MODEL)))
     fused = []
     original = PSPNet.for_inference
     monkeypatch.setattr(PSPNet, "for_inference",

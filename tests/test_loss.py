@@ -9,7 +9,7 @@ import torch
 from conftest import golden_files, read_golden
 
 from pspnet_repro import ops
-from pspnet_repro.loss import guided_loss, shrink_labels, softmax_loss
+from pspnet_repro.training.loss import guided_loss, shrink_labels, softmax_loss
 
 
 def _settings(prototxt):

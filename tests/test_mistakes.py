@@ -13,7 +13,6 @@ import pspnet_repro.__main__ as commands
 from experiments import run_table
 from prototxt_import import load_net, read_caffemodel
 from prototxt_import.recorded import read_recorded
-from pspnet_repro import checkpoint
 from pspnet_repro.commands.options import weights
 from pspnet_repro.data.classes import read_classes
 from pspnet_repro.data.datasets import open_data
@@ -21,8 +20,9 @@ from pspnet_repro.data.pairs import read_list
 from pspnet_repro.distributed import ProcessLost, find_device
 from pspnet_repro.errors import UsageError, UserError, printable, report
 from pspnet_repro.evaluation import ConfusionMatrix
-from pspnet_repro.figures import confusion_png
+from pspnet_repro.evaluation.figures import confusion_png
 from pspnet_repro.files import file_sha256
+from pspnet_repro.weights import model_file, plain_file
 from pspnet_repro.weights.source import read_weights
 
 
@@ -43,14 +43,14 @@ def test_damaged_weights_are_named(tmp_path, name, content, words):
     else:
         path.write_bytes(content)
     with pytest.raises(UserError, match=f"{name}: this is {words}") as caught:
-        checkpoint.load_model(path)
+        model_file.load_model(path)
     assert "weights_only" not in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_weights_of_one_format_may_be_named_as_the_other(tmp_path):
-    checkpoint.save(tmp_path / "x.pt", {"settings": {}, "weights": {"a": torch.ones(2)}})
+    plain_file.save(tmp_path / "x.pt", {"settings": {}, "weights": {"a": torch.ones(2)}})
     (tmp_path / "x.pt").rename(tmp_path / "x.safetensors")
-    content = checkpoint.read_model_file(tmp_path / "x.safetensors")
+    content = model_file.read_model_file(tmp_path / "x.safetensors")
     assert content["weights"]["a"].tolist() == [1, 1]
 
 
@@ -84,7 +84,7 @@ def test_memory_that_torch_lacks_is_told_and_bugs_keep_their_traceback(capsys):
 
 
 @pytest.mark.parametrize("read", [
-    checkpoint.load_model, checkpoint.load, file_sha256, read_classes, read_list,
+    model_file.load_model, plain_file.load, file_sha256, read_classes, read_list,
     read_caffemodel, load_net, read_recorded], ids=lambda read: read.__name__)
 def test_pipes_are_refused(tmp_path, read):
     """Nothing would ever come from this one."""

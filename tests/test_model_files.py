@@ -11,14 +11,15 @@ from test_train import MODEL, _settings, data  # noqa: F401 - a fixture
 
 from prototxt_import import write_caffemodel
 from prototxt_import.__main__ import main as convert_main
-from pspnet_repro import PSPNet, checkpoint
+from pspnet_repro import PSPNet
 from pspnet_repro.__main__ import main
 from pspnet_repro.data.pairs import read_list
 from pspnet_repro.errors import UserError
 from pspnet_repro.files import file_sha256
-from pspnet_repro.initial_weights import load_initial_weights
-from pspnet_repro.resnet import ResNet
-from pspnet_repro.train import train
+from pspnet_repro.model.resnet import ResNet
+from pspnet_repro.training.initial_weights import load_initial_weights
+from pspnet_repro.training.loop import train
+from pspnet_repro.weights import model_file, plain_file
 
 BACKBONE = {"blocks": (1, 1, 1, 1), "stem": "classic", "stem_width": 8, "widths": (8, 16, 32, 64)}
 
@@ -34,12 +35,12 @@ def _drawn(module):
 @pytest.mark.parametrize("name", ["net.pt", "net.pth", "net.safetensors"])
 def test_model_file_gives_the_network_back(tmp_path, name):
     net = _drawn(PSPNet(**MODEL))
-    checkpoint.save_model(tmp_path / name, net, origin={"from": "here"})
-    again = checkpoint.load_model(tmp_path / name)
+    model_file.save_model(tmp_path / name, net, origin={"from": "here"})
+    again = model_file.load_model(tmp_path / name)
     assert again.settings == net.settings and not again.training
     for key, tensor in net.state_dict().items():
         assert_same_bits(again.state_dict()[key], tensor.numpy())
-    content = checkpoint.read_model_file(tmp_path / name)
+    content = model_file.read_model_file(tmp_path / name)
     assert content["origin"] == {"from": "here"} and content["kind"] == "pspnet"
 
 
@@ -48,7 +49,7 @@ def test_a_network_gives_the_same_file_every_time(tmp_path, name):
     """Trainings are named by the digest of their initial weights' file."""
     net, files = _drawn(PSPNet(**MODEL)), set()
     for _ in range(8):
-        checkpoint.save_model(tmp_path / name, net, origin={"from": "Überall"}, crop_size=185)
+        model_file.save_model(tmp_path / name, net, origin={"from": "Überall"}, crop_size=185)
         files.add((tmp_path / name).read_bytes())
     assert len(files) == 1
     if name.endswith(".safetensors"):
@@ -60,26 +61,26 @@ def test_settings_may_be_short_forms(tmp_path):
     """As in files from before `settings` named every width."""
     net = _drawn(PSPNet(**MODEL))
     short = {**MODEL, "depth": 50, "stride_in": None, "initial_running_var": 0.0}
-    checkpoint.save(tmp_path / "a.pt", {"settings": short, "weights": net.state_dict()})
-    assert checkpoint.load_model(tmp_path / "a.pt").settings == net.settings
+    plain_file.save(tmp_path / "a.pt", {"settings": short, "weights": net.state_dict()})
+    assert model_file.load_model(tmp_path / "a.pt").settings == net.settings
 
 
 def test_formats_are_told_by_content(tmp_path):
     net = _drawn(PSPNet(**MODEL))
-    checkpoint.save_model(tmp_path / "a.safetensors", net)
+    model_file.save_model(tmp_path / "a.safetensors", net)
     (tmp_path / "a.safetensors").rename(tmp_path / "a.pth")
-    assert checkpoint.load_model(tmp_path / "a.pth").settings == net.settings
+    assert model_file.load_model(tmp_path / "a.pth").settings == net.settings
 
 
 def test_backbone_file(tmp_path):
     backbone = _drawn(ResNet(**BACKBONE, pool_padding=0))
-    checkpoint.save_model(tmp_path / "b.safetensors", backbone)
-    again = checkpoint.load_backbone(tmp_path / "b.safetensors")
+    model_file.save_model(tmp_path / "b.safetensors", backbone)
+    again = model_file.load_backbone(tmp_path / "b.safetensors")
     assert again.settings == backbone.settings and again.pool.padding == 0
     assert_same_bits(again.stage5[0].spatial.conv.weight,
                      backbone.stage5[0].spatial.conv.weight.detach().numpy())
     with pytest.raises(UserError, match="must hold a PSPNet, holds one of kind 'backbone'"):
-        checkpoint.load_model(tmp_path / "b.safetensors")
+        model_file.load_model(tmp_path / "b.safetensors")
 
 
 def test_model_file_rejects_what_is_none(tmp_path):
@@ -87,17 +88,17 @@ def test_model_file_rejects_what_is_none(tmp_path):
     safetensors.torch.save_file({"a": torch.zeros(2)}, path)
     with pytest.raises(UserError, match="x.safetensors: this is a safetensors state dict with "
                                         "names of another network, such as 'a': it cannot"):
-        checkpoint.load_model(path)
+        model_file.load_model(path)
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(UserError, match="x.safetensors: not a readable checkpoint: damaged or cut"):
-        checkpoint.load_model(path)
+        model_file.load_model(path)
     write_caffemodel(tmp_path / "w.caffemodel", "net", {"a": ("X", [np.zeros(2)])})
     with pytest.raises(UserError, match="w.caffemodel: this is a caffemodel: convert it first: "
                                         "pspnet convert NET.prototxt .*w.caf"):
-        checkpoint.load_model(tmp_path / "w.caffemodel")
+        model_file.load_model(tmp_path / "w.caffemodel")
     safetensors.torch.save_file({"a": torch.zeros(2)}, path, {"settings": "{"})
     with pytest.raises(UserError, match="x.safetensors: not a readable checkpoint"):
-        checkpoint.load_model(path)
+        model_file.load_model(path)
 
 
 @pytest.mark.parametrize("change, words", [
@@ -113,13 +114,13 @@ def test_model_file_rejects_settings_that_do_not_fit(tmp_path, change, words):
     safetensors.torch.save_file(net.state_dict(), tmp_path / "x.safetensors",
                                 {"settings": settings})
     with pytest.raises(UserError, match=words):
-        checkpoint.load_model(tmp_path / "x.safetensors")
+        model_file.load_model(tmp_path / "x.safetensors")
 
 
 def test_initial_weights_of_a_backbone(tmp_path):
     backbone = _drawn(ResNet(**BACKBONE, strides=(1, 2, 2, 2), dilations=(1, 1, 1, 1),
                              pool_padding=0))
-    checkpoint.save_model(tmp_path / "b.pth", backbone)
+    model_file.save_model(tmp_path / "b.pth", backbone)
     net = PSPNet(**MODEL)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     report = load_initial_weights(net, tmp_path / "b.pth")
@@ -136,7 +137,7 @@ def test_initial_weights_of_a_backbone(tmp_path):
 
 def test_initial_weights_of_a_network_with_other_classes(tmp_path):
     given = _drawn(PSPNet(**{**MODEL, "classes": 7}))
-    checkpoint.save_model(tmp_path / "n.safetensors", given)
+    model_file.save_model(tmp_path / "n.safetensors", given)
     net = PSPNet(**MODEL, aux=False)
     fresh = net.head.score.weight.detach().clone()
     report = load_initial_weights(net, tmp_path / "n.safetensors")
@@ -154,7 +155,7 @@ def test_initial_weights_of_a_network_with_other_classes(tmp_path):
     ({"head_width": 5}, r"head.conv.conv.weight must be .*; and 1 more$"),
 ])
 def test_initial_weights_rejects_other_shapes(tmp_path, settings, words):
-    checkpoint.save_model(tmp_path / "n.pt", PSPNet(**{**MODEL, **settings}))
+    model_file.save_model(tmp_path / "n.pt", PSPNet(**{**MODEL, **settings}))
     net = PSPNet(**MODEL)
     before = net.backbone.stem[0].conv.weight.detach().clone()
     with pytest.raises(UserError, match=f"n.pt: does not fit this network: .*{words}"):
@@ -165,7 +166,7 @@ def test_initial_weights_rejects_other_shapes(tmp_path, settings, words):
 def test_initial_weights_rejects_nan(tmp_path):
     backbone = ResNet(**BACKBONE)
     backbone.stage3[0].reduce.bn.bias.data[2] = float("nan")
-    checkpoint.save_model(tmp_path / "b.pt", backbone)
+    model_file.save_model(tmp_path / "b.pt", backbone)
     with pytest.raises(UserError, match="b.pt: backbone.stage3.0.reduce.bn.bias is not finite"):
         load_initial_weights(PSPNet(**MODEL), tmp_path / "b.pt")
 
@@ -173,7 +174,7 @@ def test_initial_weights_rejects_nan(tmp_path):
 def test_train_starts_from_initial_weights(data, tmp_path):  # noqa: F811
     backbone = _drawn(ResNet(**BACKBONE))
     for name in ("b", "other"):
-        checkpoint.save_model(tmp_path / f"{name}.safetensors", backbone, name=name)
+        model_file.save_model(tmp_path / f"{name}.safetensors", backbone, name=name)
     path = tmp_path / "b.safetensors"
 
     def run(file):
@@ -181,11 +182,11 @@ def test_train_starts_from_initial_weights(data, tmp_path):  # noqa: F811
                      tmp_path / "run", progress=False, initial_weights=file)
 
     weights = run(path)
-    net = checkpoint.load_model(weights)
+    net = model_file.load_model(weights)
     # At rate 0 only running statistics move.
     assert torch.equal(net.backbone.stage5[0].spatial.conv.weight,
                        backbone.stage5[0].spatial.conv.weight)
-    training = checkpoint.load(weights)["training"]
+    training = plain_file.load(weights)["training"]
     assert training["initial_weights"] == file_sha256(path)
     assert "loaded into backbone" in (tmp_path / "run" / "log.txt").read_text()
     assert run(path) == weights
@@ -198,7 +199,7 @@ def test_train_starts_from_initial_weights(data, tmp_path):  # noqa: F811
 def test_commands_take_converted_files(data, tmp_path, capsys):  # noqa: F811
     """Export, convert, evaluate, train on, export again: each by its command."""
     net = _drawn(PSPNet(**MODEL, bins=(1, 2)))
-    checkpoint.save_model(tmp_path / "a.pt", net)
+    model_file.save_model(tmp_path / "a.pt", net)
     files = [str(tmp_path / name) for name in ("n.prototxt", "w.caffemodel")]
     out = str(tmp_path / "b.safetensors")
     assert convert_main(["export", str(tmp_path / "a.pt"), "-o", *files, "--crop-size", "57"]) == 0
@@ -217,7 +218,7 @@ def test_commands_take_converted_files(data, tmp_path, capsys):  # noqa: F811
                  "--threads", "1", "--initial-weights", out]) == 0
     said = capsys.readouterr()
     assert "loaded into auxiliary, backbone, head, pyramid" in said.err
-    trained = checkpoint.load_model(run / "weights.pt")
+    trained = model_file.load_model(run / "weights.pt")
     change = (trained.backbone.stem[0].conv.weight - net.backbone.stem[0].conv.weight).abs().max()
     assert 0 < change < 0.1
     assert convert_main(["export", str(run / "weights.pt"), "-o", *files, "--train"]) == 0
@@ -229,4 +230,4 @@ def test_commands_take_converted_files(data, tmp_path, capsys):  # noqa: F811
     ({"training": 5, "crop_size": 97}, 97), ({"training": {"crop_size": 10 ** 12}}, None),
     ({"crop_size": True}, None), ({"crop_size": "89"}, None), ({"crop_size": -1}, None)])
 def test_crop_of_a_file_is_a_possible_one(content, size):
-    assert checkpoint.crop_size_of(content) == size
+    assert model_file.crop_size_of(content) == size

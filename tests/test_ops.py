@@ -4,7 +4,8 @@ import pytest
 import torch
 from ops_cases import CASES, image, run_with_gradient
 
-from pspnet_repro import ops, reference
+from pspnet_repro import ops
+from pspnet_repro.ops import reference
 
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]

@@ -17,7 +17,7 @@ from prototxt_import.__main__ import main as imports
 from pspnet_repro.data.pairs import read_list
 from pspnet_repro.errors import UserError
 from pspnet_repro.outputs import LIST
-from pspnet_repro.train import train
+from pspnet_repro.training.loop import train
 
 KINDS = ("label", "colour", "overlay")
 

@@ -13,10 +13,11 @@ from test_sliding import tiny_net
 
 from experiments import places, run_row
 from experiments.report import runs as report_runs
-from pspnet_repro import Predictor, PSPNet, __version__, checkpoint
+from pspnet_repro import Predictor, PSPNet, __version__
 from pspnet_repro.data import scenes
 from pspnet_repro.errors import UsageError
-from pspnet_repro.extension import ExtensionError, check_record, processor_flags, read_record
+from pspnet_repro.ops.extension import ExtensionError, check_record, processor_flags, read_record
+from pspnet_repro.weights import model_file
 
 ROOT = Path(__file__).parents[1]
 COMPILED = next((ROOT / "pspnet_repro").glob("_C*.so"))
@@ -218,7 +219,7 @@ def test_extension_that_does_not_fit_ends_commands_with_a_line(installed, tmp_pa
 
 def test_hub_loads_networks_from_this_folder(tmp_path):
     weights = tmp_path / "weights.pt"
-    checkpoint.save_model(weights, tiny_net())
+    model_file.save_model(weights, tiny_net())
 
     def load(*words, **options):
         return torch.hub.load(str(ROOT), *words, source="local", **options)

@@ -14,7 +14,7 @@ from experiments import runs
 from experiments.profiles import PROFILES
 from experiments.rows import FULL
 from pspnet_repro import PSPNet
-from pspnet_repro.solver import parameter_groups, poly_rate
+from pspnet_repro.training.solver import parameter_groups, poly_rate
 
 PAPER = PROFILES["paper"]
 

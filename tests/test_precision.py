@@ -10,10 +10,10 @@ from test_commands import SIZES, data, run, weights  # noqa: F401 (two are fixtu
 from test_inference import network
 from test_sliding import photograph
 
-from pspnet_repro import inference, ops
+from pspnet_repro import ops
 from pspnet_repro.evaluation import Protocol
+from pspnet_repro.evaluation.precision import Autocast, agreement, arithmetic, network_in
 from pspnet_repro.evaluation.sliding import first_windows
-from pspnet_repro.precision import Autocast, agreement, arithmetic, network_in
 
 PROTOCOL = Protocol(base_size=96, crop_size=89)
 
@@ -43,7 +43,7 @@ def test_arithmetic_sets_the_switches_of_tf32_and_puts_them_back(precision, valu
 def test_bfloat16_networks_give_float32_logits(onednn, monkeypatch):
     """Fused no farther from float32 than layer by layer, but for the luck of rounding."""
     if not onednn:
-        monkeypatch.setattr(inference, "onednn_fuses", lambda weight: False)
+        monkeypatch.setattr("pspnet_repro.model.fused.onednn_fuses", lambda weight: False)
     net = network()
     x = 60 * torch.randn(2, 3, 89, 97)
     wanted = net.logits(x)

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 
 from prototxt_import import export
-from pspnet_repro import Predictor, PSPNet, checkpoint
+from pspnet_repro import Predictor, PSPNet
 from pspnet_repro.data.classes import known_classes
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import Protocol, predict_probabilities
 from pspnet_repro.evaluation.network_file import read_network
+from pspnet_repro.weights import model_file
 
 MINI = {"width": 0.125, "stem": "classic", "stem_width": 8, "blocks": (1, 1, 1, 1), "bins": (1, 2)}
 NAMES = ["sky", "tree", "road", "car"]
@@ -34,7 +35,7 @@ def _net(seed=0, classes=4):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "net.safetensors"
-    checkpoint.save_model(path, _net(), names=NAMES, palette_rgb=COLOURS, base_size=64,
+    model_file.save_model(path, _net(), names=NAMES, palette_rgb=COLOURS, base_size=64,
                           crop_size=57)
     return path
 
@@ -104,12 +105,12 @@ def test_many_streams_and_batches(weights):
 
 
 def test_several_networks_are_averaged(weights, photograph, tmp_path):
-    checkpoint.save_model(tmp_path / "b.pt", _net(1), crop_size=57)
+    model_file.save_model(tmp_path / "b.pt", _net(1), crop_size=57)
     both = Predictor([weights, tmp_path / "b.pt"])(photograph, probabilities=True)
     each = [predict_probabilities(_net(seed).for_inference(), photograph, classes=4, base_size=64,
                                   crop_size=57) for seed in (0, 1)]
     np.testing.assert_allclose(both.probabilities, np.mean(each, 0), atol=1e-6)
-    checkpoint.save_model(tmp_path / "c.pt", _net(2, classes=5))
+    model_file.save_model(tmp_path / "c.pt", _net(2, classes=5))
     with pytest.raises(UserError, match="c.pt: has 5 classes, must have 4 as the other weights"):
         Predictor([weights, tmp_path / "c.pt"])
 
@@ -134,7 +135,7 @@ def test_files_of_the_original_are_one_network(photograph, tmp_path):
     ({"training": {"data": "mine"}}, tuple(f"class {k}" for k in range(11)), 512),
     ({}, tuple(f"class {k}" for k in range(11)), 512)])
 def test_names_and_sizes_follow_the_training(tmp_path, facts, names, base_size):
-    checkpoint.save_model(tmp_path / "w.pt", _net(classes=11), **facts)
+    model_file.save_model(tmp_path / "w.pt", _net(classes=11), **facts)
     file = read_network(tmp_path / "w.pt")
     assert (file.classes.names, file.base_size) == (names, base_size)
     assert file.crop_size == facts.get("training", {}).get("crop_size", 473)
@@ -146,7 +147,7 @@ def test_names_and_sizes_follow_the_training(tmp_path, facts, names, base_size):
     ("abcd", COLOURS, "names must be 4 names"), (NAMES, None, "palette_rgb must be 4 times three"),
     (NAMES, [[0, 0, 256]] * 4, "palette_rgb must be 4 times three numbers from 0 to 255")])
 def test_names_of_a_hostile_file_are_refused(tmp_path, names, palette_rgb, words):
-    checkpoint.save_model(tmp_path / "w.pt", _net(), names=names, palette_rgb=palette_rgb)
+    model_file.save_model(tmp_path / "w.pt", _net(), names=names, palette_rgb=palette_rgb)
     with pytest.raises(UserError, match=f"w.pt: {words}"):
         Predictor(tmp_path / "w.pt")
 

@@ -8,10 +8,10 @@ import pytest
 from test_train import _assert_same_run, _losses, _settings, data, uninterrupted  # noqa: F401
 from test_validation import _asked, _points, _train
 
-from pspnet_repro import checkpoint
 from pspnet_repro.__main__ import main
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.training import progress_log
+from pspnet_repro.weights import model_file
 
 needs_tensorboard = pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None,
                                        reason="tensorboard is not installed")
@@ -93,8 +93,8 @@ def _scalars(folder):
 @needs_tensorboard
 def test_tensorboard_shows_each_step_once(data, uninterrupted, tmp_path, monkeypatch):  # noqa: F811
     """Killed after step 7, with the state of step 5."""
-    saved = checkpoint.save_model
-    monkeypatch.setattr(checkpoint, "save_model", lambda path, model, **facts: saved(
+    saved = model_file.save_model
+    monkeypatch.setattr(model_file, "save_model", lambda path, model, **facts: saved(
         path, model, **facts) if facts.get("iteration") == 5 else None)
     written = progress_log.Scalars.add
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pspnet_repro import PSPNet, ops
-from pspnet_repro.names import caffe_names
-from pspnet_repro.resnet import MaxPool, ResNet
+from pspnet_repro.model.caffe_names import caffe_names
+from pspnet_repro.model.resnet import MaxPool, ResNet
 
 MINI = {"width": 0.125, "stem_width": 8, "blocks": (1, 1, 1, 1)}
 # classes, features, pyramid channels of each row of Table 1 at full width.

@@ -13,7 +13,7 @@ from test_commands import SIZES, data, run, weights  # noqa: F401 (fixtures)
 from test_sliding import tiny_net
 
 from experiments import profiles, rows
-from pspnet_repro import Predictor, __version__, checkpoint
+from pspnet_repro import Predictor, __version__
 from pspnet_repro.__main__ import build_parser, main
 from pspnet_repro.commands.train import AUGMENTATIONS
 from pspnet_repro.commands.work import train
@@ -23,7 +23,8 @@ from pspnet_repro.data.images import read_image
 from pspnet_repro.data.labels import read_label
 from pspnet_repro.defaults import DEPTHS, PROFILES, TABLES
 from pspnet_repro.evaluation import ConfusionMatrix, Protocol
-from pspnet_repro.resnet import BLOCKS
+from pspnet_repro.model.resnet import BLOCKS
+from pspnet_repro.weights import model_file
 
 ROOT = Path(__file__).parents[1]
 
@@ -87,7 +88,7 @@ def test_several_weights_are_an_ensemble(data, weights, tmp_path, capfd):  # noq
     other, net = tmp_path / "other.pt", tiny_net()
     with torch.no_grad():
         net.head.score.weight.copy_(net.head.score.weight.roll(1, 0))
-    checkpoint.save_model(other, net, crop_size=89)
+    model_file.save_model(other, net, crop_size=89)
     code, _, error = run(capfd, "evaluate", "--weights", weights, other, "--data", data, "--output",
                          tmp_path / "out", *SIZES)
     assert code == 0, error

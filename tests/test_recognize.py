@@ -20,14 +20,14 @@ from test_import_backbone import torch_state
 from prototxt_import import convert_backbone, read_caffemodel, read_net, write_caffemodel
 from prototxt_import.__main__ import main as import_main
 from prototxt_import.torch_resnet import convert_torch_resnet
-from pspnet_repro import PSPNet, checkpoint
+from pspnet_repro import PSPNet
 from pspnet_repro.errors import UserError
-from pspnet_repro.resnet import ResNet
-from pspnet_repro.weights import recognize
+from pspnet_repro.model.resnet import ResNet
+from pspnet_repro.weights import model_file, recognize
 from pspnet_repro.weights.recognize import what_is
 
 
-@pytest.mark.parametrize("read", [checkpoint.load_model, convert_torch_resnet])
+@pytest.mark.parametrize("read", [model_file.load_model, convert_torch_resnet])
 @pytest.mark.parametrize("name", FORMS)
 def test_refusals_say_what_a_file_is(tmp_path, name, read):
     data, what, way = FORMS[name]
@@ -70,7 +70,7 @@ def test_files_of_caffe_are_known(shared, tmp_path, file, what):
     path = shared / "golden" / "snapshots" / file
     assert what_is(path) == what
     with pytest.raises(UserError, match=f"{file}: this is {what}: "):
-        checkpoint.load_model(path)
+        model_file.load_model(path)
 
 
 @pytest.mark.parametrize("tail", [b"", b"\x1a\x00"])
@@ -99,14 +99,14 @@ def test_ports_are_known_by_their_names(shared, tmp_path, port, whose):
         torch.save(content, path)
         what = f"a PyTorch state dict with names of {whose}'s PSPNet{place}"
         assert what_is(path, content) == what
-        for read in (checkpoint.load_model, convert_torch_resnet):
+        for read in (model_file.load_model, convert_torch_resnet):
             with pytest.raises(UserError) as caught:
                 read(path)
             assert str(caught.value).startswith(f"{path}: this is {what}: it cannot be loaded yet")
     few = {name: torch.ones(1) for name in state}
     safetensors.torch.save_file(few, tmp_path / "x.safetensors", {"format": "pt", "note": "text"})
     with pytest.raises(UserError, match=f"this is a safetensors state dict with names of {whose}"):
-        checkpoint.load_model(tmp_path / "x.safetensors")
+        model_file.load_model(tmp_path / "x.safetensors")
 
 
 BASIC = {f"layer{stage}.0.conv{k}.weight": torch.ones(1) for stage in (1, 2, 3, 4) for k in (1, 2)}
@@ -130,14 +130,14 @@ BASIC = {f"layer{stage}.0.conv{k}.weight": torch.ones(1) for stage in (1, 2, 3, 
     ({"patch_embed.proj.weight": torch.ones(1)},
      "another network, such as 'patch_embed.proj.weight'", "it cannot be loaded"),
     (PSPNet(3, stem_width=4, width=0.125).state_dict(), "a PSPNet of this program",
-     "its settings are missing: save the network with pspnet_repro.checkpoint.save_model"),
+     "its settings are missing: save the network with pspnet_repro.weights.model_file.save_model"),
     (ResNet((1, 1, 1, 1), stem_width=4, widths=(4, 4, 4, 4)).state_dict(),
      "a backbone of this program", "its settings are missing")])
 def test_networks_are_known_by_their_names(tmp_path, state, whose, way):
     path = tmp_path / "x.pth"
     torch.save({"state_dict": state}, path)
     with pytest.raises(UserError) as caught:
-        checkpoint.load_model(path)
+        model_file.load_model(path)
     assert str(caught.value).startswith(
         f"{path}: this is a PyTorch state dict with names of {whose} (under 'state_dict'): ")
     assert way.format(path=path) in str(caught.value)
@@ -160,7 +160,7 @@ def test_the_way_on_for_a_resnet_works(tmp_path, capfd, form):
     assert import_main(["convert", "--backbone", str(path), "-o", str(out)]) == 0
     torch.save(state, tmp_path / "plain.pth")
     wanted = convert_torch_resnet(tmp_path / "plain.pth").model.state_dict()
-    for name, tensor in checkpoint.load_backbone(out).state_dict().items():
+    for name, tensor in model_file.load_backbone(out).state_dict().items():
         assert torch.equal(tensor, wanted[name])
 
 
@@ -175,18 +175,18 @@ def test_the_way_on_for_objects_works(tmp_path):
 
 
 def test_a_folder_names_the_weights_in_it(tmp_path):
-    for read in (checkpoint.load_model, convert_torch_resnet):
+    for read in (model_file.load_model, convert_torch_resnet):
         with pytest.raises(UserError, match="this is a folder: name the file of weights in it"):
             read(tmp_path)
     (tmp_path / "weights.pt").touch()
     with pytest.raises(UserError, match=f"this is a folder: name {tmp_path}/weights.pt$"):
-        checkpoint.load_model(tmp_path)
+        model_file.load_model(tmp_path)
 
 
 def test_files_of_this_program_are_known_where_others_are_wanted(tmp_path):
     net = ResNet((1, 1, 1, 1), stem_width=4, widths=(4, 4, 4, 4))
     for path in (tmp_path / "b.pt", tmp_path / "b.safetensors"):
-        checkpoint.save_model(path, net)
+        model_file.save_model(path, net)
         with pytest.raises(UserError, match=r"this is a file of this program: "):
             convert_torch_resnet(path)
     write_caffemodel(tmp_path / "w.caffemodel", "net", {"a": ("X", [np.ones(2)])})

@@ -9,24 +9,24 @@ from test_experiments import tiny, trained  # noqa: F401 (fixtures)
 
 from experiments import plan, run_row, run_table, runs
 from experiments.rows import FULL
-from pspnet_repro import checkpoint
 from pspnet_repro.data import scenes
 from pspnet_repro.data.images import png_bytes
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UserError
 from pspnet_repro.files import write_bytes
+from pspnet_repro.weights import model_file
 
 
 def test_facts_of_a_training_come_before_its_weights(tiny, tmp_path, monkeypatch):  # noqa: F811
     profile, data, _ = tiny
-    saved = checkpoint.save_model
+    saved = model_file.save_model
 
     def stop(path, model, **about):
         if path.name == "weights.pt":
             raise RuntimeError("power cut")
         saved(path, model, **about)
 
-    monkeypatch.setattr(checkpoint, "save_model", stop)
+    monkeypatch.setattr(model_file, "save_model", stop)
     row = runs.find_row(FULL)
     with pytest.raises(RuntimeError, match="power cut"):
         run_row.run_row(row, profile, data, tmp_path, 0, progress=False)
@@ -86,5 +86,5 @@ def test_a_look_without_labels_has_no_accuracy(tiny, trained, tmp_path):  # noqa
     profile, data, _ = tiny
     pairs = runs.labelled_pairs(profile, _without_labels(data, tmp_path / "data"), "val")
     _, look = run_row._watch(profile, pairs, 8, Processes())
-    net = checkpoint.load_model(trained[0].parent / "weights.pt")
+    net = model_file.load_model(trained[0].parent / "weights.pt")
     assert json.dumps(look(net)) == '{"mean_iou": 0.0, "pixel_accuracy": null}'

@@ -7,13 +7,14 @@ import pytest
 from experiments import plan, runs
 from experiments.profiles import PROFILES
 from experiments.rows import BASELINE, FULL, TABLES
-from pspnet_repro import PSPNet, checkpoint
+from pspnet_repro import PSPNet
 from pspnet_repro.data.benchmarks import CAMVID_TABLE
 from pspnet_repro.data.labels import ZERO_IS_VOID
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import MULTI_SCALE
 from pspnet_repro.files import file_sha256
-from pspnet_repro.resnet import ResNet
+from pspnet_repro.model.resnet import ResNet
+from pspnet_repro.weights import model_file
 
 MINI = PROFILES["mini"]
 
@@ -83,7 +84,7 @@ def test_backbones_are_tried_before_anything_starts(data, tmp_path, capsys):
     nets = [PSPNet(12, **MINI.model, **MINI.depths[depth]) for depth in (50, 101)]
     files = [tmp_path / "50.pt", tmp_path / "101.pt"]
     for file, net in zip(files, nets):
-        checkpoint.save_model(file, net.backbone)
+        model_file.save_model(file, net.backbone)
     plan.check_backbones(trainings, {50: files[0]})
     assert "depth 101, 152, 269: random" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"101.pt: does not fit this network: blocks is \(1, 1, 2, "
@@ -99,7 +100,7 @@ def test_a_training_is_named_by_everything_that_matters(data, tmp_path):
                                                                      seed, backbones))
 
     weights = tmp_path / "weights.pt"
-    checkpoint.save_model(weights, PSPNet(12, **MINI.model, **MINI.depths[50]).backbone)
+    model_file.save_model(weights, PSPNet(12, **MINI.model, **MINI.depths[50]).backbone)
     folders = {folder(), folder(seed=1), folder(FULL), folder("aux-0.3"), folder("depth-101"),
                folder("train-biased"), folder(backbones={50: weights}),
                folder(profile=dataclasses.replace(MINI, train={**MINI.train, "base_lr": 0.02})),
@@ -118,13 +119,13 @@ def test_a_network_takes_the_structure_of_its_backbone(data, tmp_path):
     open_profile = dataclasses.replace(
         MINI, model={name: value for name, value in MINI.model.items() if name != "stride_in"})
     for place in ("1x1", "3x3"):
-        checkpoint.save_model(weights, ResNet((1, 1, 1, 1), "classic", 16, (8, 16, 32, 64),
+        model_file.save_model(weights, ResNet((1, 1, 1, 1), "classic", 16, (8, 16, 32, 64),
                                               stride_in=place))
         assert settings(open_profile).model["stride_in"] == place
         assert PSPNet(**settings(open_profile).model).backbone.settings["stride_in"] == place
     assert settings(MINI).model == {**MINI.model, **MINI.depths[50], "classes": 12,
                                     **runs.find_row(FULL).model}
-    checkpoint.save_model(weights, ResNet((1, 1, 1, 1), "classic", 16, (8, 16, 32, 64),
+    model_file.save_model(weights, ResNet((1, 1, 1, 1), "classic", 16, (8, 16, 32, 64),
                                           stride_in="1x1"))
     with pytest.raises(UsageError, match=f"stride_in must be 1x1, for which the weights of "
                                          f"{weights} were made, got 3x3: leave it to the file"):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pspnet_repro import ops, reference
+from pspnet_repro import ops
+from pspnet_repro.ops import reference
 
 
 def maps(n, classes, h, w, dtype=torch.float32, seed=0):

@@ -11,7 +11,8 @@ from import_files import small_network
 from test_sliding import tiny_net
 from test_train import data  # noqa: F401 (a fixture)
 
-from pspnet_repro import checkpoint, errors
+from pspnet_repro import errors
+from pspnet_repro.weights import model_file
 
 ROOT = Path(__file__).parents[1]
 NET = ("--classes", 4, "--width", 0.125, "--stem", "classic", "--stem-width", 8, "--blocks",
@@ -65,7 +66,7 @@ def run_jobs(folder, jobs):
 @pytest.fixture
 def net(tmp_path):
     small_network(tmp_path)
-    checkpoint.save_model(tmp_path / "w.pt", tiny_net())
+    model_file.save_model(tmp_path / "w.pt", tiny_net())
     return tmp_path
 
 
@@ -134,7 +135,7 @@ def test_streams_that_are_closed_from_the_start(net):
         done = subprocess.run(["sh", "-c", script, sys.executable, *words], cwd=net, check=False,
                               env={**os.environ, "PYTHONPATH": str(ROOT)})
         assert done.returncode == code
-    assert checkpoint.load_model(net / "c.pt").classes == 3
+    assert model_file.load_model(net / "c.pt").classes == 3
 
 
 def test_streams_are_a_commands_own(capsys):

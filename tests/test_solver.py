@@ -9,12 +9,13 @@ import torch
 from conftest import golden_files, read_golden
 from torch import nn
 
-from pspnet_repro import PSPNet, checkpoint, ops
+from pspnet_repro import PSPNet, ops
 from pspnet_repro.data.pairs import Pair
-from pspnet_repro.names import caffe_names
-from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
+from pspnet_repro.model.caffe_names import caffe_names
 from pspnet_repro.sync_bn import SyncBatchNorm2d
-from pspnet_repro.train import TrainSettings, train
+from pspnet_repro.training.loop import TrainSettings, train
+from pspnet_repro.training.solver import CaffeSGD, parameter_groups, poly_rate
+from pspnet_repro.weights import model_file
 
 
 def _caffe_tensors(net):
@@ -77,7 +78,7 @@ def _golden_training(arrays, arithmetic, folder, monkeypatch, threads=2):
     with torch.no_grad():
         for (layer, k), tensor in tensors.items():
             tensor.copy_(torch.from_numpy(arrays[f"init/{layer}/{k}"]).view_as(tensor))
-    checkpoint.save_model(folder / "start.pt", start)
+    model_file.save_model(folder / "start.pt", start)
 
     def batches(_sequence, _batch_size, first, last, _workers, _slots):
         for t in range(first, last):
@@ -92,7 +93,7 @@ def _golden_training(arrays, arithmetic, folder, monkeypatch, threads=2):
                       if step in recorded else None)
         return {}
 
-    monkeypatch.setattr("pspnet_repro.train.batches", batches)
+    monkeypatch.setattr("pspnet_repro.training.loop.batches", batches)
     train(settings, [Pair("golden", "golden")], folder / "run", progress=False,
           initial_weights=folder / "start.pt", watch=(1, look))
     lines = [json.loads(line) for line in

@@ -13,8 +13,8 @@ import torch
 from test_train import _losses, data  # noqa: F401 (a fixture)
 
 from experiments.rows import BASELINE
-from pspnet_repro import checkpoint
 from pspnet_repro.data import scenes
+from pspnet_repro.weights import plain_file
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 ROOT = Path(__file__).parents[1]
@@ -103,12 +103,12 @@ def test_a_stopped_training_resumes_to_the_same_bits(data, uninterrupted, tmp_pa
         assert any("another process ended" in line for line in _error_lines(said)), said
     else:
         assert said.count("the same command resumes") == 1, said
-        state = checkpoint.load(output / "checkpoint.pt")
+        state = plain_file.load(output / "checkpoint.pt")
         assert state["processes"] == 2 and 5 <= state["iteration"] < STEPS
 
     code, _, said = _finish(_start(data, output))
     assert code == 0, said
-    ours, wanted = (checkpoint.load(folder / "weights.pt") for folder in (output, uninterrupted))
+    ours, wanted = (plain_file.load(folder / "weights.pt") for folder in (output, uninterrupted))
     for name, tensor in wanted["weights"].items():
         assert torch.equal(ours["weights"][name], tensor), name
     assert _losses(output) == _losses(uninterrupted)

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from pspnet_repro import PSPNet, checkpoint
+from pspnet_repro import PSPNet
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.pairs import list_digest, read_list
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.files import write_atomically
-from pspnet_repro.train import TrainSettings, train
+from pspnet_repro.training.loop import TrainSettings, train
+from pspnet_repro.weights import model_file, plain_file
 
 ROOT = Path(__file__).parents[1]
 MODEL = {"classes": 4, "width": 0.125, "stem": "classic", "stem_width": 8,
@@ -64,7 +65,7 @@ def uninterrupted(data, tmp_path_factory):
 
 
 def _assert_same_run(weights, other):
-    a, b = checkpoint.load(weights), checkpoint.load(other)
+    a, b = plain_file.load(weights), plain_file.load(other)
     assert a["settings"] == b["settings"] and a["initial_sha256"] == b["initial_sha256"]
     assert a["weights"].keys() == b["weights"].keys()
     for name, tensor in a["weights"].items():
@@ -80,7 +81,7 @@ def test_train_writes_what_it_says(uninterrupted):
     assert [line["iteration"] for line in losses] == list(range(12))
     assert [line["lr"] for line in losses] == pytest.approx(
         [0.01 * (1 - k / 12) ** 0.9 for k in range(12)], rel=1e-6)
-    model = checkpoint.load_model(uninterrupted)
+    model = model_file.load_model(uninterrupted)
     assert not model.training and model.settings["classes"] == 4
     assert 0 < model.backbone.stem[0].bn.running_mean.abs().max()
 
@@ -98,8 +99,8 @@ def test_train_repeats_bitwise(data, uninterrupted, tmp_path, workers):
 
 
 def test_train_differs_by_seed(data, uninterrupted, tmp_path):
-    other = checkpoint.load(_train(data, tmp_path, seed=1))
-    assert other["initial_sha256"] != checkpoint.load(uninterrupted)["initial_sha256"]
+    other = plain_file.load(_train(data, tmp_path, seed=1))
+    assert other["initial_sha256"] != plain_file.load(uninterrupted)["initial_sha256"]
 
 
 def test_finished_training_is_not_repeated(data, uninterrupted):
@@ -152,20 +153,20 @@ def test_stopped_training_resumes_to_the_same_bits(data, uninterrupted, tmp_path
         assert process.returncode == 130, said
         assert "the same command resumes" in said and "Traceback" not in said
     assert not (tmp_path / "weights.pt").exists()
-    assert checkpoint.load(tmp_path / "checkpoint.pt")["iteration"] >= 2
+    assert plain_file.load(tmp_path / "checkpoint.pt")["iteration"] >= 2
     _assert_same_run(_train(data, tmp_path), uninterrupted)
 
 
 def test_train_with_iter_size_resumes(data, tmp_path, monkeypatch):
     whole = _train(data, tmp_path / "whole", iter_size=2, max_iter=3)
-    saved = checkpoint.save_model
+    saved = model_file.save_model
 
     def stop_after_saving(path, model, **about):
         saved(path, model, **about)
         if about.get("iteration") == 2:
             raise RuntimeError("power cut")
 
-    monkeypatch.setattr(checkpoint, "save_model", stop_after_saving)
+    monkeypatch.setattr(model_file, "save_model", stop_after_saving)
     with pytest.raises(RuntimeError, match="power cut"):
         train(_settings(data, iter_size=2, max_iter=3), read_list(data / "train.txt"),
               tmp_path / "cut", checkpoint_seconds=0, progress=False)
@@ -184,13 +185,13 @@ def test_train_rejects_other_settings(data, uninterrupted):
 
 def test_other_settings_can_start_from_a_checkpoint(data, tmp_path, monkeypatch):
     """As the refusal says, where there are no weights yet."""
-    saved = checkpoint.save_model
+    saved = model_file.save_model
 
     def stop_after_saving(path, model, **about):
         saved(path, model, **about)
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr(checkpoint, "save_model", stop_after_saving)
+    monkeypatch.setattr(model_file, "save_model", stop_after_saving)
     with pytest.raises(RuntimeError, match="power cut"):
         train(_settings(data, max_iter=3), read_list(data / "train.txt"), tmp_path / "old",
               checkpoint_seconds=0, progress=False)
@@ -201,7 +202,7 @@ def test_other_settings_can_start_from_a_checkpoint(data, tmp_path, monkeypatch)
         _train(data, tmp_path / "old", max_iter=2)
     weights = train(_settings(data, max_iter=1, base_lr=0.0), read_list(data / "train.txt"),
                     tmp_path / "new", progress=False, initial_weights=state)
-    before, after = (checkpoint.load(path)["weights"] for path in (state, weights))
+    before, after = (plain_file.load(path)["weights"] for path in (state, weights))
     assert torch.equal(before["head.score.weight"], after["head.score.weight"])
 
 
@@ -233,7 +234,7 @@ def test_train_stops_where_it_diverges(data, tmp_path, base_lr, iteration, what)
     assert message.count(".png") == 2
     assert not (tmp_path / "weights.pt").exists()
     assert f"failed: {message}" in (tmp_path / "log.txt").read_text()
-    saved = checkpoint.load(tmp_path / "checkpoint.pt")
+    saved = plain_file.load(tmp_path / "checkpoint.pt")
     assert saved["iteration"] == iteration == len(_losses(tmp_path))
     assert all(tensor.isfinite().all() for tensor in saved["weights"].values())
     assert all(1 < line["loss"] < 87.34 for line in _losses(tmp_path))
@@ -248,11 +249,11 @@ def test_train_stops_at_weights_that_are_not_finite_after_the_last_step(data, tm
 def test_train_takes_the_structure_of_its_initial_weights(data, tmp_path):
     given = PSPNet(**{**MODEL, "classes": 7, "stride_in": "3x3", "bins": (1, 3), "pool": "max",
                       "dilations": (1, 1, 1, 1), "strides": (1, 2, 1, 1), "head_width": 5})
-    checkpoint.save_model(tmp_path / "given.pt", given)
+    model_file.save_model(tmp_path / "given.pt", given)
     weights = train(_settings(data, model={"classes": 4}, max_iter=1),
                     read_list(data / "train.txt"), tmp_path / "run", progress=False,
                     initial_weights=tmp_path / "given.pt")
-    net = checkpoint.load_model(weights)
+    net = model_file.load_model(weights)
     assert net.settings == {**given.settings, "classes": 4}
     with pytest.raises(UsageError, match="pool must be max, for which the weights of .*given.pt "
                                          "were made, got ave: leave it to the file, or start from "
@@ -267,25 +268,25 @@ def test_settings_file_is_for_people(data, tmp_path):
     (tmp_path / "settings.json").write_text(json.dumps(_settings(data, max_iter=9).to_json()))
     weights = _train(data, tmp_path, max_iter=1)
     assert json.loads((tmp_path / "settings.json").read_text())["max_iter"] == 1
-    assert checkpoint.load(weights)["training"]["max_iter"] == 1
+    assert plain_file.load(weights)["training"]["max_iter"] == 1
 
 
 def test_lost_losses_are_reported(data, uninterrupted, tmp_path, monkeypatch):
-    content = checkpoint.load(uninterrupted)
-    checkpoint.save(tmp_path / "checkpoint.pt", {"weights": content["weights"]})
+    content = plain_file.load(uninterrupted)
+    plain_file.save(tmp_path / "checkpoint.pt", {"weights": content["weights"]})
     with pytest.raises(UserError, match="checkpoint.pt: not a file of a training"):
         _train(data, tmp_path)
-    checkpoint.save(tmp_path / "checkpoint.pt", {
+    plain_file.save(tmp_path / "checkpoint.pt", {
         "weights": content["weights"], "training": _settings(data).to_json()})
     with pytest.raises(UserError, match="checkpoint.pt: does not fit this training: 'solver'"):
         _train(data, tmp_path)
-    saved = checkpoint.save_model
+    saved = model_file.save_model
 
     def stop_after_saving(path, model, **about):
         saved(path, model, **about)
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr(checkpoint, "save_model", stop_after_saving)
+    monkeypatch.setattr(model_file, "save_model", stop_after_saving)
     with pytest.raises(RuntimeError, match="power cut"):
         train(_settings(data), read_list(data / "train.txt"), tmp_path / "cut",
               checkpoint_seconds=0, progress=False)
@@ -318,7 +319,7 @@ def test_damaged_checkpoint_is_reported(data, tmp_path):
 
 def test_checkpoint_keeps_the_old_file_when_writing_fails(tmp_path):
     path = tmp_path / "state.pt"
-    checkpoint.save(path, {"a": 1})
+    plain_file.save(path, {"a": 1})
 
     def fail(file):
         file.write(b"half")
@@ -326,7 +327,7 @@ def test_checkpoint_keeps_the_old_file_when_writing_fails(tmp_path):
 
     with pytest.raises(UserError, match="state.pt: cannot be written: .*No space left"):
         write_atomically(path, fail)
-    assert checkpoint.load(path) == {"a": 1}
+    assert plain_file.load(path) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
 
 
@@ -339,7 +340,7 @@ def test_checkpoint_does_not_run_code(tmp_path):
     torch.save({"weights": _Evil()}, tmp_path / "evil.pt")
     with pytest.raises(UserError,
                        match="evil.pt: this is a PyTorch file with objects of posix.sys"):
-        checkpoint.load(tmp_path / "evil.pt")
+        plain_file.load(tmp_path / "evil.pt")
 
 
 def test_failed_start_does_not_block_the_corrected_one(data, tmp_path):
@@ -363,30 +364,30 @@ def test_finished_training_is_not_taken_for_another(data, uninterrupted, tmp_pat
 
 
 def test_load_model_rejects_nan(tmp_path, uninterrupted):
-    content = checkpoint.load(uninterrupted)
+    content = plain_file.load(uninterrupted)
     content["weights"]["head.score.bias"][1] = float("nan")
-    checkpoint.save(tmp_path / "nan.pt", content)
+    plain_file.save(tmp_path / "nan.pt", content)
     with pytest.raises(UserError, match="nan.pt: head.score.bias is not finite"):
-        checkpoint.load_model(tmp_path / "nan.pt")
+        model_file.load_model(tmp_path / "nan.pt")
 
 
 def test_write_atomically_below_a_file(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
-        checkpoint.save(tmp_path / "file" / "x.pt", {})
+        plain_file.save(tmp_path / "file" / "x.pt", {})
 
 
 def test_load_model_rejects_other_files(tmp_path, uninterrupted):
     with pytest.raises(UserError, match="none.pt: no such file"):
-        checkpoint.load_model(tmp_path / "none.pt")
-    checkpoint.save(tmp_path / "other.pt", {"weights": {}})
+        model_file.load_model(tmp_path / "none.pt")
+    plain_file.save(tmp_path / "other.pt", {"weights": {}})
     with pytest.raises(UserError, match="other.pt: not a PSPNet file: lacks settings"):
-        checkpoint.load_model(tmp_path / "other.pt")
-    content = checkpoint.load(uninterrupted)
+        model_file.load_model(tmp_path / "other.pt")
+    content = plain_file.load(uninterrupted)
     content["settings"]["classes"] = 5
-    checkpoint.save(tmp_path / "wrong.pt", content)
+    plain_file.save(tmp_path / "wrong.pt", content)
     with pytest.raises(UserError, match="wrong.pt: weights and settings do not fit") as caught:
-        checkpoint.load_model(tmp_path / "wrong.pt")
+        model_file.load_model(tmp_path / "wrong.pt")
     assert "\n" not in str(caught.value)
 
 

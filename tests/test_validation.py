@@ -12,16 +12,16 @@ import torch
 from test_commands import run
 from test_train import _assert_same_run, _settings, data, uninterrupted  # noqa: F401
 
-from pspnet_repro import checkpoint
 from pspnet_repro.__main__ import build_parser
 from pspnet_repro.data.pairs import read_list, read_pair
 from pspnet_repro.errors import Interrupted, UserError
 from pspnet_repro.evaluation import ConfusionMatrix, Protocol
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.network_file import read_network
-from pspnet_repro.train import train
 from pspnet_repro.training import validation as module
+from pspnet_repro.training.loop import train
 from pspnet_repro.training.validation import Validation, centre_of_image, centre_of_label
+from pspnet_repro.weights import model_file, plain_file
 
 NET = ("--classes", 4, "--width", 0.125, "--stem", "classic", "--stem-width", 8, "--blocks",
        "1,1,1,1", "--bins", "1,2", "--crop-size", 57)
@@ -76,7 +76,7 @@ def test_validation_says_what_it_tested(data, validated):  # noqa: F811
 
 def test_sliding_windows_give_the_figure_of_evaluate(data, tmp_path):  # noqa: F811
     weights = _train(data, tmp_path, _asked(data, 12, windows="sliding"))
-    net = checkpoint.load_model(weights).for_inference()
+    net = model_file.load_model(weights).for_inference()
     matrix = evaluate(net, read_list(data / "val.txt"), classes=4, protocol=PROTOCOL,
                       progress=False)
     point, = _points(tmp_path)
@@ -87,7 +87,7 @@ def test_sliding_windows_give_the_figure_of_evaluate(data, tmp_path):  # noqa: F
 def test_centre_windows_are_cut_by_hand(data, tmp_path):  # noqa: F811
     """The images have 72 pixels a side, so that none is resized: the middle 57 of them count."""
     weights = _train(data, tmp_path, _asked(data, 12))
-    net, matrix = checkpoint.load_model(weights).for_inference(), ConfusionMatrix(4)
+    net, matrix = model_file.load_model(weights).for_inference(), ConfusionMatrix(4)
     for pair in read_list(data / "val.txt"):
         image, label = read_pair(pair, 4)
         window = image[7:64, 7:64].astype(np.float32) - np.float32([103.939, 116.779, 123.68])
@@ -116,14 +116,14 @@ def test_best_is_the_first_of_the_highest(data, tmp_path, monkeypatch):  # noqa:
         module.Validator, "_figures",
         lambda *_: ({"mean_iou": next(figures), "pixel_accuracy": 0.5, "mean_accuracy": 0.5}, 2, 0))
     _train(data, tmp_path, _asked(data, 3))
-    best = checkpoint.load(tmp_path / "best.pt")
+    best = plain_file.load(tmp_path / "best.pt")
     assert best["iteration"] == 6 and best["validation"] == _points(tmp_path)[1]
 
 
 def test_best_loads_as_weights_do(data, validated):  # noqa: F811
     best = validated.parent / "best.pt"
     highest = max(_points(validated.parent), key=lambda point: point["mean_iou"])
-    content, weights = checkpoint.load(best), checkpoint.load(validated)
+    content, weights = plain_file.load(best), plain_file.load(validated)
     assert content.keys() - weights.keys() == {"iteration", "validation"}
     assert content["iteration"] == highest["iteration"] and content["validation"] == highest
     assert {name: content[name] for name in weights if name != "weights"} == {
@@ -154,7 +154,7 @@ def test_ctrl_c_in_a_validation_loses_no_step(data, uninterrupted, validated,  #
                                           "the same command resumes"):
         _train(data, tmp_path, _asked(data))
     monkeypatch.undo()
-    assert checkpoint.load(tmp_path / "checkpoint.pt")["iteration"] == step
+    assert plain_file.load(tmp_path / "checkpoint.pt")["iteration"] == step
     assert not (tmp_path / "weights.pt").exists()
     _assert_same_run(_train(data, tmp_path, _asked(data)), uninterrupted)
     assert _points(tmp_path) == _points(validated.parent)
@@ -166,7 +166,7 @@ def test_ctrl_c_in_a_validation_loses_no_step(data, uninterrupted, validated,  #
 def test_a_killed_training_has_each_line_once(data, uninterrupted, validated,  # noqa: F811
                                               tmp_path, monkeypatch, written):
     """Killed in the test after step 10, before, between and after its two files."""
-    add, save = module.add_point, checkpoint.save_model
+    add, save = module.add_point, model_file.save_model
 
     def cut(path, point):
         if point["iteration"] == 10 and written == "best.pt":
@@ -181,7 +181,7 @@ def test_a_killed_training_has_each_line_once(data, uninterrupted, validated,  #
         save(path, model, **facts)
 
     monkeypatch.setattr(module, "add_point", cut)
-    monkeypatch.setattr(checkpoint, "save_model", cut_before)
+    monkeypatch.setattr(model_file, "save_model", cut_before)
     with pytest.raises(RuntimeError, match="power cut"):
         _train(data, tmp_path, _asked(data))
     monkeypatch.undo()
@@ -196,14 +196,14 @@ def test_a_resumed_training_may_be_tested_otherwise(data, uninterrupted, tmp_pat
     with pytest.raises(Interrupted):
         _train(data, tmp_path, _asked(data, 3))
     monkeypatch.undo()
-    first = checkpoint.load(tmp_path / "best.pt")
+    first = plain_file.load(tmp_path / "best.pt")
     assert first["iteration"] == 3
     weights = _train(data, tmp_path, _asked(data, 4, windows="sliding"))
     _assert_same_run(weights, uninterrupted)
     assert [(point["iteration"], point["windows"]) for point in _points(tmp_path)] == [
         (3, "centre"), (8, "sliding"), (12, "sliding")]
     # Figures of other windows are not comparable.
-    assert checkpoint.load(tmp_path / "best.pt")["validation"]["windows"] == "sliding"
+    assert plain_file.load(tmp_path / "best.pt")["validation"]["windows"] == "sliding"
 
 
 def test_images_that_cannot_be_used_are_left_out_and_named(data, tmp_path):  # noqa: F811
@@ -252,13 +252,13 @@ def test_best_stays_where_the_lines_are_gone(data, tmp_path, monkeypatch):  # no
     (tmp_path / "validation.jsonl").unlink()
     _train(data, tmp_path, _asked(data, 3))
     assert [point["iteration"] for point in _points(tmp_path)] == [9, 12]
-    assert checkpoint.load(tmp_path / "best.pt")["iteration"] == 3
+    assert plain_file.load(tmp_path / "best.pt")["iteration"] == 3
 
 
 def test_best_of_no_validation_is_kept(data, tmp_path):  # noqa: F811
     mine = tmp_path / "best.pt"
     for validation in ({}, {"validation": 3}, {"validation": {"iteration": 0, "mean_iou": "high"}}):
-        checkpoint.save(mine, {"training": _settings(data).to_json(), **validation})
+        plain_file.save(mine, {"training": _settings(data).to_json(), **validation})
         before = mine.read_bytes()
         with pytest.raises(UserError, match="best.pt: is there already, and no validation wrote"):
             _train(data, tmp_path, _asked(data))

@@ -10,10 +10,10 @@ from test_distributed import two  # noqa: F401 (a fixture)
 from test_train import data  # noqa: F401 (a fixture)
 from test_validation import _asked, _points, _train
 
-from pspnet_repro import checkpoint
 from pspnet_repro.data.pairs import read_list, read_pair
 from pspnet_repro.errors import Interrupted
 from pspnet_repro.training import validation
+from pspnet_repro.weights import model_file, plain_file
 
 pytestmark = pytest.mark.dist
 
@@ -51,7 +51,7 @@ def test_processes_share_a_validation(two, data, tmp_path, windows):  # noqa: F8
     assert [(point["iteration"], point["images"], point["failed"]) for point in points] == [
         (5, 7, 0), (10, 7, 0), (12, 7, 0)]
     asked = _asked(data, 5, windows=windows, pairs=read_list(data / "train.txt")[:7])
-    net = checkpoint.load_model(tmp_path / "weights.pt").for_inference()
+    net = model_file.load_model(tmp_path / "weights.pt").for_inference()
     matrix = asked.count(net, asked.pairs, lambda: None, pytest.fail)
     assert points[-1]["mean_iou"] == pytest.approx(matrix.mean_iou, abs=2e-3)
 
@@ -61,7 +61,7 @@ def test_a_signal_to_one_stops_the_validation_of_all(two, data, tmp_path):  # no
     two.run(_validate, data, whole)
     assert two.run(_validate, data, cut, "centre", 1) == [
         "stopped after step 5 of 12, in its validation; the same command resumes"] * 2
-    assert checkpoint.load(cut / "checkpoint.pt")["iteration"] == 5 and not _points(cut)
+    assert plain_file.load(cut / "checkpoint.pt")["iteration"] == 5 and not _points(cut)
     two.run(_validate, data, cut)
     assert (cut / "weights.pt").read_bytes() == (whole / "weights.pt").read_bytes()
     assert _points(cut) == _points(whole)

@@ -9,8 +9,10 @@ from test_inference import network
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pspnet_repro import ops, reference, winograd
-from pspnet_repro.inference import FusedConv
+from pspnet_repro import ops
+from pspnet_repro.model import winograd
+from pspnet_repro.model.fused import FusedConv
+from pspnet_repro.ops import reference
 
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(),
                                   reason="this torch was built without oneDNN")

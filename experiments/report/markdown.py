@@ -3,7 +3,7 @@
 import numpy as np
 
 from pspnet_repro.data.images import png_bytes
-from pspnet_repro.visualize import UNLABELLED_RGB, colourize, legend, side_by_side
+from pspnet_repro.evaluation.pictures import UNLABELLED_RGB, colourize, legend, side_by_side
 
 from . import document
 from .charts import chart_png

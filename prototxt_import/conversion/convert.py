@@ -9,10 +9,10 @@ from prototxt_import.blobs import Blobs, listed, merged_bn
 from prototxt_import.graph import Graph
 from prototxt_import.structure import Structure
 from pspnet_repro import PSPNet
-from pspnet_repro.checkpoint import shape_differences
 from pspnet_repro.errors import UserError
-from pspnet_repro.names import caffe_names
-from pspnet_repro.resnet import ResNet
+from pspnet_repro.model.caffe_names import caffe_names
+from pspnet_repro.model.resnet import ResNet
+from pspnet_repro.weights.model_file import shape_differences
 
 
 class Row(NamedTuple):

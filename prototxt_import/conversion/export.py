@@ -8,11 +8,11 @@ from prototxt_import.caffemodel import caffemodel_writer
 from prototxt_import.describe import describe, with_splits
 from prototxt_import.prototxt import prototxt_text
 from prototxt_import.structure_head import shortest
-from pspnet_repro.checkpoint import check_finite
 from pspnet_repro.errors import UserError
 from pspnet_repro.files import write_together
-from pspnet_repro.names import caffe_names
-from pspnet_repro.train import TrainSettings
+from pspnet_repro.model.caffe_names import caffe_names
+from pspnet_repro.training.loop import TrainSettings
+from pspnet_repro.weights.model_file import check_finite
 
 TRAIN_NET, SOLVER = "train_val.prototxt", "solver.prototxt"
 

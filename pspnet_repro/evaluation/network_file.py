@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pspnet_repro.checkpoint import crop_size_of, model_of
 from pspnet_repro.data.benchmarks import LAYOUTS, Recipe
 from pspnet_repro.data.classes import KNOWN, MAX_NAME, Classes, known_classes, numbered_classes
 from pspnet_repro.defaults import MAX_SIDE
 from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation.protocol import Protocol
-from pspnet_repro.pspnet import PSPNet
+from pspnet_repro.model.pspnet import PSPNet
+from pspnet_repro.weights.model_file import crop_size_of, model_of
 from pspnet_repro.weights.source import read_weights, weights_name
 
 # The released networks, by their number of classes: their files name none.
@@ -56,7 +56,7 @@ def read_network(weights) -> NetworkFile:
     ADE20K's.
 
     Args:
-        weights: path of a file of checkpoint.save_model, or a pair (prototxt, caffemodel).
+        weights: path of a file of model_file.save_model, or a pair (prototxt, caffemodel).
     Raises:
         UserError: a file cannot be read or holds no PSPNet.
         UsageError: a prototxt without a caffemodel.

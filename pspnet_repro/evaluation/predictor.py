@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from pspnet_repro import precision as precisions
 from pspnet_repro.data.classes import Classes
 from pspnet_repro.data.images import read_image
 from pspnet_repro.defaults import BATCH_SIZE, PRECISIONS
 from pspnet_repro.distributed import choose_device
 from pspnet_repro.errors import UsageError
+from pspnet_repro.evaluation import precision as precisions
 from pspnet_repro.evaluation.network_file import NetworkFile, read_network
+from pspnet_repro.evaluation.pictures import overlay
 from pspnet_repro.evaluation.protocol import Protocol
 from pspnet_repro.evaluation.sliding import predict_stream
-from pspnet_repro.visualize import overlay
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Predictor:
         weights: path of a file of weights; a pair (prototxt, caffemodel); a NetworkFile; or a list
             of these.
         device: "cpu" or "cuda".
-        precision: "float32", "tf32" (GPUs) or "bfloat16", see pspnet_repro.precision.
+        precision: "float32", "tf32" (GPUs) or "bfloat16", see pspnet_repro.evaluation.precision.
         protocol: the Protocol of the test; None: the authors', with the sizes of the first file.
         fused: run the copy PSPNet.for_inference, which is faster and rounds otherwise.
     Raises:

@@ -7,7 +7,7 @@ import os
 import torch
 
 from pspnet_repro.errors import UserError
-from pspnet_repro.run_folder import line_content, read_lines, write_lines
+from pspnet_repro.training.run_folder import line_content, read_lines, write_lines
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import time
 from tqdm import tqdm
 
 from pspnet_repro.errors import Interrupted, UserError, printable
-from pspnet_repro.run_folder import Log
+from pspnet_repro.training.run_folder import Log
 from pspnet_repro.training.tensorboard import Scalars
 
 

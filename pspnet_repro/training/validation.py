@@ -6,19 +6,21 @@ import cv2
 import numpy as np
 import torch
 
-from pspnet_repro import checkpoint, ops, precision
+from pspnet_repro import ops
 from pspnet_repro.data.conventions import IGNORE_INDEX, MEAN_BGR
 from pspnet_repro.data.labels import read_label
 from pspnet_repro.data.pairs import read_pair
 from pspnet_repro.defaults import BATCH_SIZE
 from pspnet_repro.errors import Interrupted, UserError
+from pspnet_repro.evaluation import precision
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.imresize import imresize
 from pspnet_repro.evaluation.metrics import ConfusionMatrix
 from pspnet_repro.evaluation.protocol import Protocol
 from pspnet_repro.outputs import WAY_ON
-from pspnet_repro.run_folder import check_same_settings
 from pspnet_repro.training.curve import add_point, eval_mode, keep_points
+from pspnet_repro.training.run_folder import check_same_settings
+from pspnet_repro.weights import model_file, plain_file
 
 FIGURES = ("mean_iou", "pixel_accuracy", "mean_accuracy")
 
@@ -188,7 +190,7 @@ class Validator:
         if not path.exists():
             return None
         try:
-            content = checkpoint.load(path)
+            content = plain_file.load(path)
         except UserError as error:
             raise UserError(f"{error}; the validation writes its best network there: "
                             f"{WAY_ON}") from error
@@ -227,7 +229,7 @@ class Validator:
         def write():
             # First: after a kill between the two, the test is repeated.
             if is_best:
-                checkpoint.save_model(self._best_path, model, **self._facts, iteration=steps,
+                model_file.save_model(self._best_path, model, **self._facts, iteration=steps,
                                       validation=point)
             add_point(self._lines, point)
 

@@ -33,7 +33,8 @@ _TENSORS = ('only tensors are read from files of other programs; save {"state_di
 _RESNETS = "only ResNets of torchvision's bottlenecks (50, 101, 152) can be converted"
 _OTHER = f"it cannot be loaded; {_RESNETS}, and the authors' caffemodels"
 _LATER = f"it cannot be loaded yet; the authors' caffemodels can: {_CONVERT}"
-_SETTINGS = "its settings are missing: save the network with pspnet_repro.checkpoint.save_model"
+_SETTINGS = ("its settings are missing: save the network with "
+             "pspnet_repro.weights.model_file.save_model")
 
 PYTORCH = Kind("a PyTorch file", f"if it is a ResNet's, {_BACKBONE}")
 SAFETENSORS = Kind("a safetensors file", PYTORCH.way)

@@ -4,16 +4,16 @@ import hashlib
 import os
 from pathlib import Path
 
-from pspnet_repro.checkpoint import kind_of, read_model_file
 from pspnet_repro.errors import UsageError
 from pspnet_repro.files import file_sha256
+from pspnet_repro.weights.model_file import kind_of, read_model_file
 
 
 def read_weights(weights, whole: bool | None = True) -> dict:
-    """The content of weights, as checkpoint.read_model_file gives it.
+    """The content of weights, as model_file.read_model_file gives it.
 
     Args:
-        weights: path of a file of checkpoint.save_model, or a pair (prototxt, caffemodel), which is
+        weights: path of a file of model_file.save_model, or a pair (prototxt, caffemodel), which is
             converted.
         whole: of a pair: True for a PSPNet, False for the backbone of a classification network,
             None for the one that the prototxt describes.

@@ -23,10 +23,10 @@ from pspnet_repro.commands.work.testing import (
 from pspnet_repro.data.images import png_bytes, read_image
 from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation.evaluate import evaluate
+from pspnet_repro.evaluation.figures import confusion_png
 from pspnet_repro.evaluation.record import CountsFile, claim_results
-from pspnet_repro.figures import confusion_png
 from pspnet_repro.outputs import Outputs
-from pspnet_repro.train import weights_digest
+from pspnet_repro.training.loop import weights_digest
 
 
 def run(args):

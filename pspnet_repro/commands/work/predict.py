@@ -18,9 +18,9 @@ from pspnet_repro.commands.work.testing import (
 )
 from pspnet_repro.data.images import has_alpha, png_bytes, read_image
 from pspnet_repro.errors import UsageError, UserError, printable
+from pspnet_repro.evaluation.pictures import colourize, overlay
 from pspnet_repro.evaluation.viewer import ViewerImage, write_viewer
 from pspnet_repro.outputs import Outputs
-from pspnet_repro.visualize import colourize, overlay
 
 
 def image_files(paths):

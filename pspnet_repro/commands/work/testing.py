@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from pspnet_repro import precision as precisions
 from pspnet_repro.data.classes import KNOWN, known_classes, read_classes
 from pspnet_repro.defaults import MULTI_SCALE
 from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.evaluation import precision as precisions
 from pspnet_repro.evaluation.network_file import read_network
 from pspnet_repro.evaluation.predictor import Predictor
 

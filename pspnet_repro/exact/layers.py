@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import nn
 
-from pspnet_repro import original, original_norm
+from pspnet_repro.exact import linear
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 
 
@@ -14,7 +14,7 @@ class OriginalConv2d(nn.Conv2d):
         sizes = [(size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
                  for size, pad, dilation, kernel, stride in
                  zip(input.shape[2:], self.padding, self.dilation, self.kernel_size, self.stride)]
-        return original.convolution(input, self.weight, self.bias, self.stride, self.padding,
+        return linear.convolution(input, self.weight, self.bias, self.stride, self.padding,
                                     self.dilation, self.groups, sizes)
 
 
@@ -23,7 +23,7 @@ class OriginalBatchNorm2d(SyncBatchNorm2d):
 
     def forward(self, input, relu=False):
         norm = self.weight, self.bias, self.running_mean, self.running_var
-        if not original.is_exact(input, *norm):
+        if not linear.is_exact(input, *norm):
             return super().forward(input, relu)
-        y = original_norm.batch_norm(input, *norm, self.eps, self.training, 1 - self.momentum)
+        y = norm.batch_norm(input, *norm, self.eps, self.training, 1 - self.momentum)
         return F.relu(y) if relu else y

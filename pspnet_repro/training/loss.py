@@ -5,8 +5,9 @@ import math
 import torch
 import torch.nn.functional as F
 
-from pspnet_repro import ops, original, original_norm
+from pspnet_repro import ops
 from pspnet_repro.data.conventions import IGNORE_INDEX
+from pspnet_repro.exact import linear, norm
 
 NORMALIZATIONS = ("valid", "full", "batch_size", "none")
 _LARGEST = -math.log(torch.finfo(torch.float32).tiny)
@@ -42,8 +43,8 @@ def softmax_loss(logits, labels, ignore_index=IGNORE_INDEX, normalization="valid
                          f"got {tuple(labels.shape)}")
     labels = labels.long()
     normalizer = _normalizer(labels, ignore_index, normalization)
-    if arithmetic == "original" and original.is_exact(logits):
-        return original_norm.softmax_loss(logits.flatten(2), labels.flatten(1), ignore_index,
+    if arithmetic == "original" and linear.is_exact(logits):
+        return norm.softmax_loss(logits.flatten(2), labels.flatten(1), ignore_index,
                                           normalizer)
     if ignore_index is None:
         ignore_index = -1

@@ -2,7 +2,7 @@
 
 import torch
 
-from pspnet_repro.reference import window_output_size
+from pspnet_repro.ops.reference import window_output_size
 
 # As in csrc/checks.h.
 MAX_KERNEL = 2 ** 20

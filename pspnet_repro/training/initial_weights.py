@@ -2,9 +2,9 @@
 
 import torch
 
-from pspnet_repro.checkpoint import shape_differences, without_memory
 from pspnet_repro.errors import UsageError, UserError
-from pspnet_repro.resnet import BLOCKS, stage_widths
+from pspnet_repro.model.resnet import BLOCKS, stage_widths
+from pspnet_repro.weights.model_file import shape_differences, without_memory
 from pspnet_repro.weights.source import read_weights, weights_name
 
 # What a backbone's weights were made for: `model_with_structure` takes it from their file.
@@ -24,7 +24,7 @@ def model_with_structure(model: dict, weights) -> dict:
 
     Args:
         model: keyword arguments of PSPNet that are asked for; None asks for nothing.
-        weights: a file of checkpoint.save_model, or a pair (prototxt, caffemodel).
+        weights: a file of model_file.save_model, or a pair (prototxt, caffemodel).
     Returns:
         `model`, completed.
     Raises:
@@ -82,7 +82,7 @@ def load_initial_weights(model, weights):
 
     Args:
         model: the PSPNet, filled in place.
-        weights: a file of checkpoint.save_model, or a pair (prototxt, caffemodel).
+        weights: a file of model_file.save_model, or a pair (prototxt, caffemodel).
     Returns:
         Sentences that say what was loaded, what starts afresh and what of the file was left out.
     Raises:

@@ -7,11 +7,11 @@ import time
 
 import torch
 
-from pspnet_repro import checkpoint
 from pspnet_repro.differences import difference
 from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.files import refuse_pipe, write_bytes
 from pspnet_repro.outputs import WAY_ON
+from pspnet_repro.weights import model_file, plain_file
 
 _LOG = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d step \d+ of \d+, ")
 _STEP = {"iteration", "lr", "loss", "loss_aux"}
@@ -142,7 +142,7 @@ def save_state(path, settings, model, solver, iteration, processes, device):
     rng = processes.gather(torch.get_rng_state() if device.type == "cpu"
                            else torch.cuda.get_rng_state(device))
     if processes.first:
-        checkpoint.save_model(path, model, training=settings.to_json(), solver=solver.state_dict(),
+        model_file.save_model(path, model, training=settings.to_json(), solver=solver.state_dict(),
                               rng=rng.flatten(), processes=processes.size, iteration=iteration)
 
 
@@ -157,14 +157,14 @@ def restore(path, settings, model, solver, processes, device):
     data = processes.share_file(path)
     if data is None:
         return 0
-    state = checkpoint.load(path, data)
+    state = plain_file.load(path, data)
     check_same_settings(settings, state, path)
     try:
         if state.get("processes", 1) != processes.size:
             raise ValueError(f"it was saved by {state.get('processes', 1)} processes, not "
                              f"{processes.size}")
         _check_state(state, settings)
-        checkpoint.check_weights(state["weights"], path)
+        model_file.check_weights(state["weights"], path)
         for name, tensor in state["weights"].items():
             if tensor.dtype != torch.float32:
                 raise ValueError(f"{name} must be of torch.float32, got {tensor.dtype}")

@@ -1,69 +1,19 @@
-"""Files of weights and of training states: written atomically, read without unpickling code."""
+"""Files of weights with the settings of their network."""
 
-import io
 import json
 import math
-import pickle
 from pathlib import Path
 
 import safetensors.torch
 import torch
 
 from pspnet_repro.defaults import MAX_SIDE
-from pspnet_repro.errors import UserError, first_line
-from pspnet_repro.files import refuse_pipe, write_bytes
-from pspnet_repro.pspnet import PSPNet
-from pspnet_repro.resnet import ResNet
+from pspnet_repro.errors import UserError
+from pspnet_repro.files import write_bytes
+from pspnet_repro.model.pspnet import PSPNet
+from pspnet_repro.model.resnet import ResNet
 from pspnet_repro.weights import recognize
-
-
-def save(path, content):
-    """Save a dictionary of tensors, numbers, strings and containers of these."""
-    write_bytes(path, _saved(content))
-
-
-def _saved(content):
-    # In memory first: torch's own writer hides what the system says of a full disk.
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getbuffer()
-
-
-def load(path, data=None):
-    """Load what `save` wrote; tensors on the CPU.
-
-    Args:
-        path: the file.
-        data: its bytes, where they have been read already.
-    Raises:
-        UserError: the file is missing, truncated, or holds anything else than plain data.
-    """
-    if data is None:
-        refuse_pipe(path)
-    try:
-        # An open file: torch would choose a format by the path's suffix.
-        with open(path, "rb") if data is None else io.BytesIO(data) as file:
-            kind = recognize.kind_of(file)
-            if kind is not recognize.PYTORCH:
-                raise UserError(recognize.sentence(path, kind))
-            file.seek(0)
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except IsADirectoryError as error:
-        raise UserError(recognize.refusal(path)) from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
-    except pickle.UnpicklingError as error:
-        # In our own words: torch advises to unpickle whatever the file holds.
-        raise UserError(recognize.sentence(path, recognize.with_objects(error))) from error
-    except (EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError,
-            OverflowError, MemoryError) as error:
-        raise UserError(f"{path}: not a readable checkpoint: damaged or cut short "
-                        f"({first_line(error)}); copy or download it again") from error
-    if not isinstance(content, dict):
-        raise UserError(recognize.sentence(path, recognize.kind_of_content(content)))
-    return content
+from pspnet_repro.weights.plain_file import load_content, saved
 
 
 def save_model(path, model, **about):
@@ -79,7 +29,7 @@ def model_bytes(path, model, **about):
     """What `save_model` writes."""
     facts = {"kind": kind_of(model), "settings": model.settings, **about}
     if Path(path).suffix != ".safetensors":
-        return _saved({**facts, "weights": model.state_dict()})
+        return saved({**facts, "weights": model.state_dict()})
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     return _sorted_metadata(safetensors.torch.save(
         tensors, {name: json.dumps(fact) for name, fact in facts.items()}))
@@ -124,13 +74,6 @@ def read_model_file(path):
     check_weights(content["weights"], path)
     _check_settings(content["settings"], path)
     return content
-
-
-def load_content(path):
-    """`load` of a file in either format: of safetensors with our settings what was saved, of others
-    the tensors by name."""
-    refuse_pipe(path)
-    return _load_safetensors(path) if _is_safetensors(path) else load(path)
 
 
 def check_weights(weights, path):
@@ -180,28 +123,6 @@ _RULES = {
     **dict.fromkeys(("pool", "stem", "stride_in", "variance", "backbone", "head",
                      "arithmetic"), _WORD),
     **dict.fromkeys(("bins", "strides", "dilations", "blocks", "widths"), _LIST)}
-
-
-def _is_safetensors(path):
-    try:
-        with open(path, "rb") as file:
-            return recognize.kind_of(file) is recognize.SAFETENSORS
-    except OSError:
-        return False  # `load` says why
-
-
-def _load_safetensors(path):
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-            facts = file.metadata() or {}
-            if "settings" not in facts:  # of another program, whose facts may be no JSON
-                return tensors
-            return {**{name: json.loads(fact) for name, fact in facts.items() if name != "format"},
-                    "weights": tensors}
-    except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a readable checkpoint: damaged or cut short "
-                        f"({first_line(error)}); copy or download it again") from error
 
 
 def load_model(path):

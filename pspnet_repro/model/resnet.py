@@ -5,7 +5,7 @@ import math
 from torch import nn
 
 from pspnet_repro import ops
-from pspnet_repro.original_layers import OriginalBatchNorm2d, OriginalConv2d
+from pspnet_repro.exact.layers import OriginalBatchNorm2d, OriginalConv2d
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 269: (3, 30, 48, 8)}

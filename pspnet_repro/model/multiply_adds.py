@@ -6,7 +6,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from pspnet_repro.pspnet import PSPNet
+from pspnet_repro.model.pspnet import PSPNet
 
 _ops = torch.ops.pspnet
 

@@ -13,19 +13,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pspnet_repro import checkpoint, distributed
+from pspnet_repro import distributed
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.dataset import TrainingSequence, batches
 from pspnet_repro.data.labels import check_classes
 from pspnet_repro.defaults import TIMEOUT_SECONDS
 from pspnet_repro.errors import Interrupted, UsageError, UserError, first_line
+from pspnet_repro.evaluation.precision import arithmetic
 from pspnet_repro.files import lock_folder, write_bytes
-from pspnet_repro.freezing import check_frozen, freeze, learning
-from pspnet_repro.initial_weights import load_initial_weights, model_with_structure
-from pspnet_repro.loss import guided_loss
-from pspnet_repro.precision import arithmetic
-from pspnet_repro.pspnet import PSPNet
-from pspnet_repro.run_folder import (
+from pspnet_repro.model.pspnet import PSPNet
+from pspnet_repro.training.curve import Curve
+from pspnet_repro.training.divergence import check_losses, check_weights
+from pspnet_repro.training.freezing import check_frozen, freeze, learning
+from pspnet_repro.training.initial_weights import load_initial_weights, model_with_structure
+from pspnet_repro.training.loss import guided_loss
+from pspnet_repro.training.progress_log import ProgressLog
+from pspnet_repro.training.run_folder import (
     StopRequest,
     check_ours,
     check_same_settings,
@@ -33,13 +36,11 @@ from pspnet_repro.run_folder import (
     restore,
     save_state,
 )
-from pspnet_repro.solver import CaffeSGD, parameter_groups, poly_rate
-from pspnet_repro.training.curve import Curve
-from pspnet_repro.training.divergence import check_losses, check_weights
-from pspnet_repro.training.progress_log import ProgressLog
 from pspnet_repro.training.run_options import RunOptions
+from pspnet_repro.training.solver import CaffeSGD, parameter_groups, poly_rate
 from pspnet_repro.training.tensorboard import writer_class
 from pspnet_repro.training.validation import Validator
+from pspnet_repro.weights import model_file, plain_file
 from pspnet_repro.weights.source import weights_sha256
 
 CHECKED_STEPS = 50  # on a GPU weights are found not to be finite after so many steps at most
@@ -235,7 +236,7 @@ def _train(settings, pairs, output, processes, device, initial_weights, how):
 
     def finished():
         if weights_path.exists():
-            check_same_settings(settings, checkpoint.load(weights_path), weights_path)
+            check_same_settings(settings, plain_file.load(weights_path), weights_path)
         return weights_path.exists()
 
     if processes.on_first(finished):
@@ -319,7 +320,7 @@ def _train(settings, pairs, output, processes, device, initial_weights, how):
 
         def save_weights():
             how.before_weights()
-            checkpoint.save_model(weights_path, model, **facts)
+            model_file.save_model(weights_path, model, **facts)
 
         processes.on_first(save_weights)
         log.say(f"done: {weights_path.name}")

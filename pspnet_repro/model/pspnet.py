@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
-from pspnet_repro import checks, ops
-from pspnet_repro.factorized import pyramid_conv2d
-from pspnet_repro.inference import FusedPSPNet
-from pspnet_repro.resnet import (
+from pspnet_repro import ops
+from pspnet_repro.model.factorized_head import pyramid_conv2d
+from pspnet_repro.model.fused import FusedPSPNet
+from pspnet_repro.model.resnet import (
     BLOCKS,
     ConvBN,
     MaxPool,
@@ -15,6 +15,7 @@ from pspnet_repro.resnet import (
     convolution,
     stage_widths,
 )
+from pspnet_repro.ops import checks
 
 REDUCTION = 4  # of the head's convolutions against the features that they read
 
@@ -101,8 +102,8 @@ class PSPNet(nn.Module):
         spatial_dropout: drop whole channels instead, as many ports do; for the fidelity ablation.
         variance, initial_running_var: see SyncBatchNorm2d.
         head: "factorized" computes conv5_4 on the pyramid without upsampled maps (see
-            factorized.py); "literal" in the original's order of operations. The same function of
-            the same parameters; results differ by rounding.
+            factorized_head.py); "literal" in the original's order of operations. The same function
+            of the same parameters; results differ by rounding.
     Raises:
         ValueError: an argument out of range.
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from pspnet_repro import ops
-from pspnet_repro.libm import powf
+from pspnet_repro.exact.libm import powf
 
 
 def poly_rate(base_lr, iteration, max_iter, power):
@@ -83,7 +83,7 @@ class CaffeSGD(torch.optim.Optimizer):
                                   "rate_in_momentum": rate_in_momentum})
         for group in self.param_groups:
             for parameter in group["params"]:
-                # The gradients of a later pass are added term by term, see original.py.
+                # The gradients of a later pass are added term by term, see exact/linear.py.
                 parameter.goes_on = iter_size > 1
 
     def set_rate(self, lr):

@@ -3,7 +3,7 @@
 import torch
 from torch._prims_common import suggest_memory_format
 
-from pspnet_repro import checks
+from pspnet_repro.ops import checks
 
 _ops = torch.ops.pspnet
 

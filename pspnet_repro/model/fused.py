@@ -7,14 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pspnet_repro import checks, ops, winograd
-from pspnet_repro.factorized import (
+from pspnet_repro import ops
+from pspnet_repro.model import winograd
+from pspnet_repro.model.factorized_head import (
     shifted_interpolation,
     tap_matrix,
     tap_products,
     upsampled_conv2d,
 )
-from pspnet_repro.resnet import MiniBackbone
+from pspnet_repro.model.resnet import MiniBackbone
+from pspnet_repro.ops import checks
 
 # oneDNN chooses the layout of a kernel by the map that it will see: the one of a 473 crop.
 _TYPICAL_SIZE = (60, 60)
@@ -151,7 +153,7 @@ def _blocks(backbone, dtype):
 
 
 class FusedHead(nn.Module):
-    """The pyramid's levels and conv5_4 with its kernel split among them, see factorized.py."""
+    """The pyramid's levels and conv5_4 with its kernel split among them, see factorized_head.py."""
 
     def __init__(self, pyramid, unit, features, dtype):
         super().__init__()

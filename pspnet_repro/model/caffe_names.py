@@ -1,6 +1,6 @@
 """Our module names and the original's layer names, one to one."""
 
-from pspnet_repro.resnet import MiniBackbone
+from pspnet_repro.model.resnet import MiniBackbone
 
 _UNITS = {"reduce": "1x1_reduce", "spatial": "3x3", "increase": "1x1_increase",
           "project": "1x1_proj"}

@@ -1,4 +1,4 @@
-"""The public operators; ops_register.py holds their fake implementations and gradients.
+"""The public operators; register.py holds their fake implementations and gradients.
 
 The compiled extension must be there; PSPNET_OPS=reference asks for the slow specification of
 reference.py instead.
@@ -8,9 +8,9 @@ import os
 
 import torch
 
-from pspnet_repro import checks, ops_register, reference
 from pspnet_repro.errors import UserError
-from pspnet_repro.extension import load_extension
+from pspnet_repro.ops import checks, reference, register
+from pspnet_repro.ops.extension import load_extension
 
 _CHOICE = os.environ.get("PSPNET_OPS") or "compiled"
 if _CHOICE not in ("compiled", "reference"):
@@ -261,6 +261,6 @@ def winograd_pixels(output, products, matrix, bias, dilation, first, add, relu):
 
 
 if not USE_REFERENCE:
-    ops_register.register_fakes()
-    ops_register.register_gradients()
-    ops_register.register_autocast()
+    register.register_fakes()
+    register.register_gradients()
+    register.register_autocast()

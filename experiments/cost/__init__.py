@@ -1,0 +1,1 @@
+"""What rows take: work, time and memory, before they are run."""

@@ -1,0 +1,1 @@
+"""Caffe's own order of sums, to the last bit."""

@@ -1,0 +1,1 @@
+"""The network: its modules, its fused copy, its names in Caffe's files."""
