@@ -5,17 +5,18 @@ load_solver(path) -> CaffeSolver; convert(prototxt, caffemodel) -> PSPNet;
 convert_backbone(prototxt, caffemodel) -> ResNet; export(model, crop_size, prototxt_path,
 caffemodel_path). Files:
 read_net(path) -> NetParameter and read_solver(path) -> SolverParameter: prototxt files (messages of
-caffe_pb2); write_prototxt(path, message). read_caffemodel(path) -> {layer name: (type, [float32
-arrays])} in the file's order; write_caffemodel(path, name, layers) takes the same mapping.
+format.caffe_pb2); write_prototxt(path, message). read_caffemodel(path) -> {layer name: (type,
+[float32 arrays])} in the file's order; write_caffemodel(path, name, layers) takes the same mapping.
 """
 
 import importlib
 
 _PLACES = {"CaffeNet": "net", "CaffeSolver": "solver", "convert": "conversion.convert",
            "convert_backbone": "conversion.convert", "export": "conversion.export",
-           "load_net": "net", "load_solver": "solver", "read_caffemodel": "caffemodel",
-           "read_net": "prototxt", "read_solver": "prototxt", "write_caffemodel": "caffemodel",
-           "write_prototxt": "prototxt"}
+           "load_net": "net", "load_solver": "solver",
+           "read_caffemodel": "format.caffemodel", "read_net": "format.prototxt",
+           "read_solver": "format.prototxt", "write_caffemodel": "format.caffemodel",
+           "write_prototxt": "format.prototxt"}
 __all__ = list(_PLACES)
 
 

@@ -1,7 +1,7 @@
 """The inputs of a network: their names and the shapes that its file gives them."""
 
-from prototxt_import.base import check
-from prototxt_import.prototxt import is_data_layer
+from prototxt_import.format.prototxt import is_data_layer
+from prototxt_import.layers.base import check
 
 
 def is_input(layer):

@@ -7,15 +7,15 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from prototxt_import import caffe_pb2
-from prototxt_import.base import Built, check, check_shape
-from prototxt_import.caffemodel import iterate_caffemodel
-from prototxt_import.fillers import check_filler, fill
+from prototxt_import.format import caffe_pb2
+from prototxt_import.format.caffemodel import iterate_caffemodel
+from prototxt_import.format.prototxt import read_net
 from prototxt_import.inputs import is_input, layer_inputs, old_inputs
-from prototxt_import.layers import LAYERS, count_uses, loss_weights
-from prototxt_import.layers_norm import warn_of_frozen
+from prototxt_import.layers.base import Built, check, check_shape
+from prototxt_import.layers.fillers import check_filler, fill
+from prototxt_import.layers.norm import warn_of_frozen
+from prototxt_import.layers.table import LAYERS, count_uses, loss_weights
 from prototxt_import.parameters import check_fits, check_size, same_shape, share
-from prototxt_import.prototxt import read_net
 from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.exact import linear
 

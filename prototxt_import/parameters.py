@@ -2,7 +2,7 @@
 
 import math
 
-from prototxt_import.base import check
+from prototxt_import.layers.base import check
 
 # Bytes of all parameters of a network together.
 MAX_PARAMETER_BYTES = 2 ** 30

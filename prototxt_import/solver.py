@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from prototxt_import.format.prototxt import read_net, read_solver, training_state
 from prototxt_import.net import CaffeNet
-from prototxt_import.prototxt import read_net, read_solver, training_state
 from pspnet_repro.errors import UserError
 from pspnet_repro.exact.libm import expf, powf
 from pspnet_repro.training.solver import CaffeSGD, poly_rate

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from backbone_files import BLOCKS, WIDTHS, Classifier, torch_state
 from import_files import assert_same_network, small_network
 
-from prototxt_import import convert, convert_backbone, load_net, torch_resnet
+from prototxt_import import convert, convert_backbone, load_net
 from prototxt_import.__main__ import main
-from prototxt_import.torch_resnet import convert_torch_resnet
+from prototxt_import.conversion import torch_resnet
+from prototxt_import.conversion.torch_resnet import convert_torch_resnet
 from pspnet_repro import PSPNet
 from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.errors import UserError

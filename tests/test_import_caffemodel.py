@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from prototxt_import import read_caffemodel, write_caffemodel
-from prototxt_import.caffe_pb2 import (
+from prototxt_import.format.caffe_pb2 import (
     BlobShape,
     WeightsBlob,
     WeightsBlobUnpacked,

@@ -14,8 +14,8 @@ from test_import_networks import NSFW, seeded_weights
 
 from prototxt_import import convert, convert_backbone, export, load_net, write_caffemodel
 from prototxt_import.__main__ import main
-from prototxt_import.graph import Graph
-from prototxt_import.structure import Structure
+from prototxt_import.conversion.graph import Graph
+from prototxt_import.conversion.structure import Structure
 from pspnet_repro import PSPNet
 from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.errors import UserError

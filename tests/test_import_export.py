@@ -19,7 +19,7 @@ from prototxt_import import (
     read_solver,
 )
 from prototxt_import.__main__ import main
-from prototxt_import.describe import describe
+from prototxt_import.conversion.describe import describe
 from pspnet_repro import PSPNet, ops
 from pspnet_repro.errors import UserError
 from pspnet_repro.model.caffe_names import caffe_names

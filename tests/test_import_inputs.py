@@ -8,8 +8,8 @@ import torch
 from google.protobuf import text_format
 
 from prototxt_import import load_net, load_solver
-from prototxt_import.caffe_pb2 import FillerParameter
-from prototxt_import.fillers import fan, fill
+from prototxt_import.format.caffe_pb2 import FillerParameter
+from prototxt_import.layers.fillers import fan, fill
 
 
 def test_data_layers_become_inputs(tmp_path):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from google.protobuf import descriptor_pb2
 
-from prototxt_import import caffe_pb2, read_net, read_solver, write_prototxt
+from prototxt_import import read_net, read_solver, write_prototxt
+from prototxt_import.format import caffe_pb2
 from pspnet_repro.errors import UserError
 
 TRAIN = caffe_pb2.NetState(phase=caffe_pb2.TRAIN)

@@ -8,7 +8,8 @@ import torch
 from conftest import GOLDEN, assert_same_bits, golden_files, read_golden
 from test_solver import _worst_error
 
-from prototxt_import import caffe_pb2, load_net, load_solver, read_caffemodel
+from prototxt_import import load_net, load_solver, read_caffemodel
+from prototxt_import.format import caffe_pb2
 from prototxt_import.solver import learning_rate
 from pspnet_repro import ops
 from pspnet_repro.errors import UserError

@@ -12,7 +12,7 @@ import prototxt_import.__main__ as imports
 import pspnet_repro.__main__ as commands
 from experiments import run_table
 from prototxt_import import load_net, read_caffemodel
-from prototxt_import.recorded import read_recorded
+from prototxt_import.commands.work.recorded import read_recorded
 from pspnet_repro.commands.options import weights
 from pspnet_repro.data.classes import read_classes
 from pspnet_repro.data.datasets import open_data
@@ -56,7 +56,7 @@ def test_weights_of_one_format_may_be_named_as_the_other(tmp_path):
 
 @pytest.mark.parametrize("main, place, words", [
     (commands.main, "pspnet_repro.commands.work.check_data.run", ["check-data", "--data", "x"]),
-    (imports.main, "prototxt_import.run.run", ["run", "a", "b"]),
+    (imports.main, "prototxt_import.commands.work.run.run", ["run", "a", "b"]),
     (run_table.main, "experiments.run_table.run_tables", [])])
 @pytest.mark.parametrize("error, code, said", [
     (MemoryError(), 1, "error: not enough memory\n"), (UserError("why"), 1, "error: why\n"),

@@ -76,7 +76,7 @@ def test_sdist_holds_what_a_build_needs(tmp_path):
     wanted |= {"setup.py", "pyproject.toml", "Makefile", "hubconf.py", "README.md", "LICENSE",
                "requirements.txt", "requirements-dev.txt", "requirements-mat.txt",
                "experiments/run_table.py", "experiments/paper.json", "experiments/report/page.css",
-               "pspnet_repro/data/names/ade20k.txt", "prototxt_import/caffe.proto"}
+               "pspnet_repro/data/names/ade20k.txt", "prototxt_import/format/caffe.proto"}
     assert wanted <= files
     assert not [name for name in files if name.startswith(("tests/", "experiments/results/"))]
     programs = (tmp_path / "pspnet_repro.egg-info" / "entry_points.txt").read_text()

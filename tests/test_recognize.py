@@ -19,7 +19,7 @@ from test_import_backbone import torch_state
 
 from prototxt_import import convert_backbone, read_caffemodel, read_net, write_caffemodel
 from prototxt_import.__main__ import main as import_main
-from prototxt_import.torch_resnet import convert_torch_resnet
+from prototxt_import.conversion.torch_resnet import convert_torch_resnet
 from pspnet_repro import PSPNet
 from pspnet_repro.errors import UserError
 from pspnet_repro.model.resnet import ResNet

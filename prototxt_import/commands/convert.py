@@ -18,4 +18,4 @@ def add(commands):
                         help="file to write: .safetensors, .pt or .pth")
     parser.add_argument("--backbone", action="store_true",
                         help="the network is a classification ResNet: leave its classifier out")
-    parser.set_defaults(work="prototxt_import.convert_command")
+    parser.set_defaults(work="prototxt_import.commands.work.convert")

@@ -20,4 +20,4 @@ def add(commands):
     parser.add_argument("--train", action="store_true",
                         help="also write train_val.prototxt and solver.prototxt beside "
                              "NET.prototxt, with the training's settings or the paper's")
-    parser.set_defaults(work="prototxt_import.export_command")
+    parser.set_defaults(work="prototxt_import.commands.work.export")

@@ -13,4 +13,4 @@ def add(commands):
     parser.add_argument("caffemodel", type=Path, nargs="?", help="check that these weights fit")
     parser.add_argument("--phase", choices=("TRAIN", "TEST"), default="TEST",
                         help="show the network of this phase")
-    parser.set_defaults(work="prototxt_import.inspect")
+    parser.set_defaults(work="prototxt_import.commands.work.inspect")

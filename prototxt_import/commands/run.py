@@ -26,7 +26,7 @@ def add(commands):
                         help=".npz file of recorded values: name the first blob that deviates")
     parser.add_argument("--tolerance", type=float, default=2e-4,
                         help="largest error over the blob's largest value")
-    parser.set_defaults(work="prototxt_import.run")
+    parser.set_defaults(work="prototxt_import.commands.work.run")
 
 
 def _mean(text):

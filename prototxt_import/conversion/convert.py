@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prototxt_import.blobs import Blobs, listed, merged_bn
-from prototxt_import.graph import Graph
-from prototxt_import.structure import Structure
+from prototxt_import.conversion.blobs import Blobs, listed, merged_bn
+from prototxt_import.conversion.graph import Graph
+from prototxt_import.conversion.structure import Structure
 from pspnet_repro import PSPNet
 from pspnet_repro.errors import UserError
 from pspnet_repro.model.caffe_names import caffe_names

@@ -3,11 +3,11 @@
 import dataclasses
 from pathlib import Path
 
-from prototxt_import.caffe_pb2 import SolverParameter
-from prototxt_import.caffemodel import caffemodel_writer
-from prototxt_import.describe import describe, with_splits
-from prototxt_import.prototxt import prototxt_text
-from prototxt_import.structure_head import shortest
+from prototxt_import.conversion.describe import describe, with_splits
+from prototxt_import.conversion.head import shortest
+from prototxt_import.format.caffe_pb2 import SolverParameter
+from prototxt_import.format.caffemodel import caffemodel_writer
+from prototxt_import.format.prototxt import prototxt_text
 from pspnet_repro.errors import UserError
 from pspnet_repro.files import write_together
 from pspnet_repro.model.caffe_names import caffe_names

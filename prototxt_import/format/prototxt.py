@@ -3,9 +3,9 @@
 from google.protobuf import descriptor_pb2, text_format
 from google.protobuf.descriptor import FieldDescriptor
 
-from prototxt_import import caffe_pb2
-from prototxt_import.grammar import Token, error_at, parse
-from prototxt_import.rules import included
+from prototxt_import.format import caffe_pb2
+from prototxt_import.format.grammar import Token, error_at, parse
+from prototxt_import.format.rules import included
 from pspnet_repro.files import write_bytes
 
 

@@ -1,7 +1,7 @@
 """Which PSPNet or ResNet a network is, read off its graph."""
 
-from prototxt_import.structure_backbone import read_backbone
-from prototxt_import.structure_head import read_head
+from prototxt_import.conversion.backbone import read_backbone
+from prototxt_import.conversion.head import read_head
 
 # What a training net has beside the network itself.
 _LOSSES = ("SoftmaxWithLoss", "Accuracy", "Silence")

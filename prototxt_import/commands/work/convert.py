@@ -2,7 +2,7 @@
 
 
 from prototxt_import.conversion.convert import convert_network
-from prototxt_import.torch_resnet import convert_torch_resnet
+from prototxt_import.conversion.torch_resnet import convert_torch_resnet
 from pspnet_repro.errors import UsageError
 from pspnet_repro.files import file_sha256
 from pspnet_repro.outputs import Outputs

@@ -2,7 +2,7 @@
 
 import torch
 
-from prototxt_import import caffe_pb2
+from prototxt_import.format import caffe_pb2
 from prototxt_import.net import load_net
 from pspnet_repro.errors import UserError
 

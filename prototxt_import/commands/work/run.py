@@ -5,10 +5,10 @@ import io
 import numpy as np
 import torch
 
-from prototxt_import.compare import deviations, recorded_items
-from prototxt_import.memory import check_blobs
+from prototxt_import.commands.work.blob_limits import check_blobs
+from prototxt_import.commands.work.compare import deviations, recorded_items
+from prototxt_import.commands.work.recorded import read_recorded
 from prototxt_import.net import load_net
-from prototxt_import.recorded import read_recorded
 from pspnet_repro.data.images import read_image
 from pspnet_repro.errors import UsageError, UserError, check_printed
 from pspnet_repro.evaluation.imresize import imresize

@@ -1,8 +1,8 @@
 """pspnet export: a PSPNet into original files."""
 
 
+from prototxt_import.conversion.describe import map_size
 from prototxt_import.conversion.export import SOLVER, TRAIN_NET, export
-from prototxt_import.describe import map_size
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.weights import model_file

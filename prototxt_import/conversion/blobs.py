@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from prototxt_import.caffemodel import read_caffemodel
+from prototxt_import.format.caffemodel import read_caffemodel
 from pspnet_repro.errors import UserError
 
 EPS = float(np.float32(1e-5))  # of every BN of ours

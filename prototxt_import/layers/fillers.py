@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from prototxt_import.base import FLOAT_MAX, check_finite_fields
-from prototxt_import.caffe_pb2 import FillerParameter
+from prototxt_import.format.caffe_pb2 import FillerParameter
+from prototxt_import.layers.base import FLOAT_MAX, check_finite_fields
 
 FILLERS = ("constant", "uniform", "gaussian", "xavier", "msra")
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from prototxt_import.caffe_pb2 import AVE, CAFFE, CUDNN, MAX
-from prototxt_import.graph import Unit
+from prototxt_import.conversion.graph import Unit
+from prototxt_import.format.caffe_pb2 import AVE, CAFFE, CUDNN, MAX
 
 _POOLS = {AVE: "ave", MAX: "max"}
 

@@ -2,7 +2,7 @@
 
 import math
 
-from prototxt_import.base import (
+from prototxt_import.layers.base import (
     Built,
     Param,
     axis_index,

@@ -5,7 +5,7 @@ import warnings
 import torch
 from torch.func import functional_call
 
-from prototxt_import.base import (
+from prototxt_import.layers.base import (
     Built,
     Param,
     axis_index,

@@ -1,7 +1,6 @@
 """Our networks as the original's messages, layer for layer."""
 
-from prototxt_import.base import MAX_BLOB
-from prototxt_import.caffe_pb2 import (
+from prototxt_import.format.caffe_pb2 import (
     AVE,
     CAFFE,
     CUDNN,
@@ -10,6 +9,7 @@ from prototxt_import.caffe_pb2 import (
     EltwiseParameter,
     NetParameter,
 )
+from prototxt_import.layers.base import MAX_BLOB
 from pspnet_repro.errors import UserError
 from pspnet_repro.model.caffe_names import caffe_names, pyramid_prefix
 from pspnet_repro.model.resnet import BLOCKS, MiniBackbone

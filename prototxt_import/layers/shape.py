@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from prototxt_import.base import Built, axis_index, check, check_counts
+from prototxt_import.layers.base import Built, axis_index, check, check_counts
 from pspnet_repro.exact import linear
 
 

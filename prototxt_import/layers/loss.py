@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from prototxt_import.base import Built, axis_index, check, check_counts
-from prototxt_import.caffe_pb2 import LossParameter
+from prototxt_import.format.caffe_pb2 import LossParameter
+from prototxt_import.layers.base import Built, axis_index, check, check_counts
 from pspnet_repro.exact import norm
 from pspnet_repro.training.loss import softmax_loss
 

@@ -5,8 +5,15 @@ import math
 import torch
 import torch.nn.functional as F
 
-from prototxt_import.base import Built, Param, check, check_counts, check_finite_fields, filler_or
-from prototxt_import.caffe_pb2 import EltwiseParameter
+from prototxt_import.format.caffe_pb2 import EltwiseParameter
+from prototxt_import.layers.base import (
+    Built,
+    Param,
+    check,
+    check_counts,
+    check_finite_fields,
+    filler_or,
+)
 
 
 def _pointwise(layer, shapes, function):

@@ -1,7 +1,7 @@
 """pspnet inspect: a network as a table."""
 
 
-from prototxt_import.caffemodel import read_caffemodel
+from prototxt_import.format.caffemodel import read_caffemodel
 from prototxt_import.net import load_net
 from pspnet_repro.errors import UserError, check_printed
 

@@ -10,7 +10,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from prototxt_import import caffe_pb2
+from prototxt_import.format import caffe_pb2
 from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.files import refuse_pipe, write_atomically
 from pspnet_repro.weights import recognize

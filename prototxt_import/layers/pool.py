@@ -2,8 +2,8 @@
 
 import torch
 
-from prototxt_import.base import Built, check, check_counts, check_image
-from prototxt_import.caffe_pb2 import AVE, MAX
+from prototxt_import.format.caffe_pb2 import AVE, MAX
+from prototxt_import.layers.base import Built, check, check_counts, check_image
 from pspnet_repro import ops
 from pspnet_repro.exact import linear
 from pspnet_repro.ops import checks

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from prototxt_import.caffe_pb2 import FillerParameter
+from prototxt_import.format.caffe_pb2 import FillerParameter
 
 MAX_AXES = 32
 # Elements of one blob: Caffe's own limit.

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from prototxt_import.blobs import listed, merged_bn
+from prototxt_import.conversion.blobs import listed, merged_bn
 from prototxt_import.conversion.convert import Conversion, Row, without_memory
 from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.errors import UserError

@@ -1,0 +1,1 @@
+"""The layers that a network can be made of, one module a family."""
