@@ -61,7 +61,7 @@ cuda-link-check:  ## compile, link and import with a torch for CUDA in build/cud
 	cd build/cuda && PYTHONPATH=lib $(python) -m pytest $(OPERATOR_TESTS:%=../../tests/test_%.py)
 
 demo: build  ## train two small networks on drawn scenes and write a page of what they see
-	$(PY) experiments/demo.py
+	$(PY) -m experiments.demo
 
 table: build  ## train and test the rows of Table 1 on the embedded scenes
 	$(PY) experiments/run_table.py --table 1 --profile mini $(SETTINGS)
@@ -73,8 +73,8 @@ tables: build  ## train and test all rows of Tables 1 to 4 on the embedded scene
 bench: export MALLOC_TRIM_THRESHOLD_ = 4000000000
 bench: export MALLOC_MMAP_THRESHOLD_ = 4000000000
 bench: build  ## time the operators against torch's own, and whole networks against a plain port
-	$(PY) experiments/bench_ops.py
-	$(PY) experiments/bench_net.py --output $(BENCH)
+	$(PY) -m experiments.bench.ops
+	$(PY) -m experiments.bench.networks --output $(BENCH)
 
 clean:  ## remove what was built, build/cuda-venv too; .venv and results stay
 	rm -rf build dist pspnet_repro/_C*.so

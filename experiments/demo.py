@@ -1,12 +1,6 @@
 """From nothing to a picture: trains two rows on the embedded scenes and shows what they see."""
 
-import runpy
 import sys
-from pathlib import Path
-
-if not __package__:  # started as a file of a checkout: start again as a module
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-    sys.exit(runpy.run_module("experiments.demo", run_name="__main__", alter_sys=True))
 
 from pspnet_repro.commands.demo import parser
 from pspnet_repro.data.classes import Classes

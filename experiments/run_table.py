@@ -24,7 +24,7 @@ from pspnet_repro.errors import Interrupted, UsageError, UserError, check_printe
 from pspnet_repro.files import lock_folder
 from pspnet_repro.weights.source import weights_files, weights_text
 
-from .forecast import cost, how_lines, longest_first, measure_networks, plan_lines, tests_of
+from .cost.forecast import cost, how_lines, longest_first, measure_networks, plan_lines, tests_of
 from .places import CACHE_FOLDER, RUNS_FOLDER, program
 from .plan import check_backbones, make_plan, select_tables
 from .profiles import PROFILES

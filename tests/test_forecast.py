@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from experiments import estimate, forecast, plan, runs, work
+from experiments import plan, runs
+from experiments.cost import forecast, measure, shapes
 from experiments.profiles import PROFILES
 from experiments.rows import BASELINE, FULL
 from pspnet_repro.data import scenes
@@ -28,7 +29,7 @@ def data(tmp_path):
 
 
 def _key(profile, name, data):
-    return work.network_key(runs.row_settings(runs.find_row(name), profile, "", 0).model)
+    return shapes.network_key(runs.row_settings(runs.find_row(name), profile, "", 0).model)
 
 
 @pytest.mark.parametrize("protocol", [
@@ -44,18 +45,18 @@ def test_windows_are_those_that_a_test_passes_on(protocol):
 
     about = vars(protocol) | {"scales": protocol.scales}
     predict_probabilities(net, np.zeros((100, 184, 3), np.uint8), classes=2, **about)
-    assert work.windows_an_image(protocol, 100, 184) == pytest.approx(
+    assert shapes.windows_an_image(protocol, 100, 184) == pytest.approx(
         pixels / protocol.crop_size ** 2)
 
 
 def test_step_work_grows_with_the_batch(data):
     key = _key(MINI, FULL, data)
-    one, two = (work.step_work(key, 185, batch) for batch in (2, 4))
+    one, two = (shapes.step_work(key, 185, batch) for batch in (2, 4))
     assert one.weight_bytes == two.weight_bytes
     assert 1.9 < two.multiply_adds / one.multiply_adds <= 2.0
     assert 1.9 < two.kept_bytes / one.kept_bytes <= 2.01
     # A backward pass costs two forward passes, but for the first convolution's input.
-    forward = work.window_work(key, 185) * 2
+    forward = shapes.window_work(key, 185) * 2
     assert 2.5 < one.multiply_adds / forward < 3.6
 
 
@@ -67,14 +68,14 @@ def test_networks_that_cost_the_same_are_measured_once(data):
 
 
 def test_large_networks_are_measured_smaller(data):
-    assert estimate.measured_size(_key(MINI, "depth-269", data), 185, 8) == (185, 8)
-    assert estimate.measured_size(_key(PAPER, FULL, data), 473, 16) == (185, 2)
+    assert measure.measured_size(_key(MINI, "depth-269", data), 185, 8) == (185, 8)
+    assert measure.measured_size(_key(PAPER, FULL, data), 473, 16) == (185, 2)
 
 
 def test_rates_become_seconds_and_bytes(data):
     settings = runs.row_settings(runs.find_row(FULL), MINI, "", 0)
-    step = work.step_work(work.network_key(settings.model), 185, 8)
-    rates = estimate.Rates(step_rate=1e-9, window_rate=2e-9, reading_seconds=0.5,
+    step = shapes.step_work(shapes.network_key(settings.model), 185, 8)
+    rates = measure.Rates(step_rate=1e-9, window_rate=2e-9, reading_seconds=0.5,
                            processor_share=0.5, base_bytes=1000, kept_factor=2.0, crop_size=185,
                            batch_size=8)
     assert rates.step_seconds(settings, 0) == pytest.approx(step.multiply_adds * 1e-9 + 4.0)
@@ -84,7 +85,7 @@ def test_rates_become_seconds_and_bytes(data):
 
 def test_a_network_that_was_not_measured_gets_the_medians():
     fields = {"step_rate": 1.0, "crop_size": 185, "batch_size": 2}
-    found = estimate.with_medians({"a": fields, "b": fields | {"step_rate": 3.0}, "c": None})
+    found = measure.with_medians({"a": fields, "b": fields | {"step_rate": 3.0}, "c": None})
     assert found["c"] == {"step_rate": 2.0, "crop_size": 185, "batch_size": 2, "measured": False}
     assert found["a"] == fields
 
@@ -108,14 +109,14 @@ def test_plan_lines(data):
     assert tests.windows == {FULL: 2, f"{FULL}-ms": 40, "depth-269": 2}
     ordered = forecast.longest_first(trainings, tests)
     assert [training.row.name for training in ordered] == ["depth-269", FULL]
-    rates = {work.network_key(training.settings.model): estimate.Rates(
+    rates = {shapes.network_key(training.settings.model): measure.Rates(
         1e-10, 1e-10, 0.01, 0.5, 2 ** 28, 1.5, 185, 8) for training in trainings}
     costs = {training.folder: forecast.cost(training, tests, rates, Processes(), 0)
              for training in trainings}
     full = costs[trainings[0].folder]
     # 600 steps read 8 images in 10 ms each: 48 s; the arithmetic adds its multiply-adds.
-    step, window = (work.step_work(work.network_key(trainings[0].settings.model), 185, 8),
-                    work.window_work(work.network_key(trainings[0].settings.model), 185))
+    step, window = (shapes.step_work(shapes.network_key(trainings[0].settings.model), 185, 8),
+                    shapes.window_work(shapes.network_key(trainings[0].settings.model), 185))
     windows = 3 * (2 + 40) + 8 * 3 * 2
     assert full.seconds == pytest.approx(
         48 + 600 * step.multiply_adds * 1e-10 + windows * window * 1e-10)
@@ -156,7 +157,7 @@ def test_measured_memory_is_that_of_a_training(data):
     pairs = [[str(pair.image), str(pair.label), None]
              for pair in runs.labelled_pairs(MINI, data, "train")]
     job = {"settings": settings.to_json(), "base_size": 184, "pairs": pairs, "device": "cpu"}
-    found, = estimate.measure_all({"net": job}, 1).values()
+    found, = measure.measure_all({"net": job}, 1).values()
     code = ("import sys; from pathlib import Path; from experiments import run_row, runs; "
             "import dataclasses; from experiments.profiles import PROFILES; "
             "mini = PROFILES['mini']; mini = dataclasses.replace(mini, train=mini.train | "

@@ -11,7 +11,7 @@ from test_train import _settings
 from test_train import data as training_data  # noqa: F401 (a fixture)
 
 from experiments import run_table
-from experiments.bench_net import _claim
+from experiments.bench.networks import _claim
 from experiments.report import claim_report
 from prototxt_import.__main__ import main as imports
 from pspnet_repro.data.pairs import read_list

@@ -241,8 +241,8 @@ def test_predict_stream_rejects():
 
 @pytest.mark.slow
 def test_memory_of_a_street_at_six_scales():
-    script = Path(__file__).parents[1] / "experiments" / "bench_memory.py"
-    run = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-m", "experiments.bench.memory"], capture_output=True,
+                         text=True, check=True, cwd=Path(__file__).parents[1])
     gibibytes = float(re.search(r"([0-9.]+) GiB", run.stdout)[1])
     # The largest canvas is 1793 x 3585 x 19 float32, 0.45 GiB; the result 0.15, twice.
     assert 0.5 < gibibytes < 2

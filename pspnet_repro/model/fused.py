@@ -49,7 +49,7 @@ class FusedConv(nn.Module):
     """Convolution with bias, perhaps ReLU, perhaps added to another tensor, in one pass.
 
     Maps are channels last: of the layouts of torch and oneDNN it measured fastest
-    (experiments/bench_net.py). Without oneDNN's operators the same in torch's own.
+    (experiments/bench/networks.py). Without oneDNN's operators the same in torch's own.
 
     Args:
         conv: nn.Conv2d of the stride, padding and dilation.

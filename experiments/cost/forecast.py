@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from pspnet_repro.data.images import read_image
 
-from .estimate import measure_all
-from .run_row import CURVE_IMAGES, CURVE_POINTS
-from .runs import labelled_pairs, look_protocol, row_protocol
-from .work import network_key, step_work, window_work, windows_an_image
+from ..run_row import CURVE_IMAGES, CURVE_POINTS
+from ..runs import labelled_pairs, look_protocol, row_protocol
+from .measure import measure_all
+from .shapes import network_key, step_work, window_work, windows_an_image
 
 SAMPLES = 4  # training images whose reading is timed
 

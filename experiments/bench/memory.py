@@ -2,18 +2,14 @@
 
 import sys
 import time
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
 
 import numpy as np
 import torch
 
-from experiments.cost.peak_memory import peak_bytes
 from pspnet_repro.errors import check_printed, command
 from pspnet_repro.evaluation import MULTI_SCALE, predict_probabilities
+
+from ..cost.peak_memory import peak_bytes
 
 CLASSES = 19
 

@@ -27,9 +27,9 @@ from pspnet_repro.errors import UserError, command, first_line
 from pspnet_repro.evaluation import Protocol, predict_probabilities
 from pspnet_repro.training.solver import CaffeSGD, parameter_groups
 
-from .cost.peak_memory import peak_bytes
-from .places import ROOT, program
-from .work import network_key, step_work, window_work, windows_an_image
+from ..places import ROOT, program
+from .peak_memory import peak_bytes
+from .shapes import network_key, step_work, window_work, windows_an_image
 
 BUDGET = 1.5e11  # multiply-adds of a measured step: about a second on two cores
 SECONDS = 1.5  # of timed steps, unless the first takes longer

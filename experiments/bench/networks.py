@@ -6,16 +6,11 @@ Medians of interleaved runs in one process, so that what else the machine does m
 import argparse
 import json
 import multiprocessing
-import runpy
 import statistics
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-
-if not __package__:  # started as a file of a checkout: start again as a module
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-    sys.exit(runpy.run_module("experiments.bench_net", run_name="__main__", alter_sys=True))
 
 import torch
 import torch.nn.functional as F
@@ -28,9 +23,9 @@ from pspnet_repro.model.multiply_adds import logits_multiply_adds
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 
-from .cost.peak_memory import peak_bytes
-from .places import RUNS_FOLDER
-from .run_row import provenance
+from ..cost.peak_memory import peak_bytes
+from ..places import RUNS_FOLDER
+from ..run_row import provenance
 
 GOAL = 0.65  # of the plain port's time, one crop for testing
 

@@ -1,0 +1,1 @@
+"""Benchmarks of this machine, each a program: python -m experiments.bench.NAME."""
