@@ -12,11 +12,11 @@ from pspnet_repro.evaluation.viewer import ViewerImage, write_viewer
 from pspnet_repro.outputs import Outputs
 
 from . import run_table
+from .experiment import Experiment
 from .places import CACHE_FOLDER, RUNS_FOLDER
-from .plan import make_plan, select_tables
+from .plan import select_tables
 from .profiles import PROFILES
 from .rows import BASELINE, FULL
-from .runs import row_protocol
 
 MINI, ROWS = PROFILES["mini"], f"{BASELINE},{FULL}"
 NAMES = {BASELINE: "without the pyramid", FULL: "PSPNet"}
@@ -61,10 +61,10 @@ def run(args):
                            f"--output={output / 'table'}"])
     if code:
         return code
-    trainings, _ = make_plan(select_tables("1", ROWS), MINI, MINI.folder(None, cache),
-                             runs / MINI.name, 1, {})
-    predictors = {NAMES[training.row.name]: Predictor(training.folder / "weights.pt",
-                                                      protocol=row_protocol(training.row, MINI))
+    experiment = Experiment(MINI, MINI.folder(None, cache), runs / MINI.name)
+    trainings, _ = experiment.plan(select_tables("1", ROWS), seeds=1)
+    predictors = {NAMES[training.row]: Predictor(training.folder / "weights.pt",
+                                                 protocol=MINI.protocol)
                   for training in trainings}
     classes = Classes(tuple(MINI.classes), tuple(MINI.palette_rgb))
     write_viewer(page, "Six scenes that the training never saw", classes, draw_pictures(predictors),

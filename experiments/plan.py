@@ -1,17 +1,19 @@
 """What a call of run_table.py has to do: trainings, each with the rows that it serves."""
 
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from pspnet_repro import PSPNet
 from pspnet_repro.errors import UsageError
+from pspnet_repro.evaluation import Protocol
 from pspnet_repro.training.initial_weights import load_initial_weights
 from pspnet_repro.training.loop import TrainSettings
+from pspnet_repro.weights.source import weights_files
 
-from .rows import TABLES, Row
-from .runs import data_set, row_depth, row_protocol, row_settings, test_folder, training_folder
+from .rows import ROWS, TABLES
 
 REPORTED = "5"  # a table of reported figures alone
 
@@ -26,22 +28,70 @@ def _lines(path):
 
 
 @dataclass(frozen=True)
+class Test:
+    """A test of a trained network.
+
+    Attributes:
+        row: name of the first row that wants it.
+        folder: where it lives.
+        protocol: a Protocol.
+        list_sha256: of the list of its images.
+    """
+
+    row: str
+    folder: Path
+    protocol: Protocol
+    list_sha256: str
+
+    @property
+    def is_done(self):
+        return (self.folder / "result.json").exists()
+
+
+@dataclass
 class Training:
     """One training and the tests that rows want of it.
 
     Attributes:
-        row: the first Row that wants it.
+        row: name of the first row that wants it.
         folder: where it lives.
-        tests: {folder of a test: the Row that it is done for}; rows can share a test.
-        rows: names of all rows served.
         settings: TrainSettings.
+        initial_weights: what it starts from: a file, or Caffe's pair; None: random weights.
+        tests: {folder: Test}; rows can share a test.
+        rows: names of all rows served.
     """
 
-    row: Row
+    row: str
     folder: Path
-    tests: dict
-    rows: tuple
     settings: TrainSettings
+    initial_weights: object = None
+    tests: dict = field(default_factory=dict)
+    rows: list = field(default_factory=list)
+
+    def add(self, row: str, test: Test) -> Path:
+        """Serve one more row with a test; returns the test's folder."""
+        self.rows.append(row)
+        return self.tests.setdefault(test.folder, test).folder
+
+    def to_json(self) -> dict:
+        """Plain data that `from_json` takes: all of it but the tests that are done."""
+        return {"row": self.row, "folder": str(self.folder), "settings": self.settings.to_json(),
+                "initial_weights": list(map(str, weights_files(self.initial_weights)))
+                if self.initial_weights else None,
+                "tests": [{**vars(test), "folder": str(test.folder),
+                           "protocol": dataclasses.asdict(test.protocol)}
+                          for test in self.missing()]}
+
+    @classmethod
+    def from_json(cls, plain: dict) -> "Training":
+        files = plain["initial_weights"]
+        training = cls(plain["row"], Path(plain["folder"]),
+                       TrainSettings.from_json(plain["settings"]),
+                       files and (files if len(files) == 2 else files[0]))
+        for test in plain["tests"]:
+            training.add(test["row"], Test(test["row"], Path(test["folder"]),
+                                           Protocol(**test["protocol"]), test["list_sha256"]))
+        return training
 
     @property
     def seed(self):
@@ -53,7 +103,7 @@ class Training:
 
     @property
     def name(self):
-        return f"row {self.row.name}, seed {self.seed}"
+        return f"row {self.row}, seed {self.seed}"
 
     def steps_done(self):
         """Steps that losses.jsonl knows of."""
@@ -63,13 +113,12 @@ class Training:
 
     def images_done(self, images):
         """How many images its tests are done with, of `images` each."""
-        return sum(images if (folder / "result.json").exists()
-                   else max(_lines(folder / "counts.jsonl") - 1, 0) for folder in self.tests)
+        return sum(images if test.is_done else max(_lines(test.folder / "counts.jsonl") - 1, 0)
+                   for test in self.tests.values())
 
     def missing(self):
-        """The Rows whose tests have no result yet."""
-        return [row for folder, row in self.tests.items()
-                if not (folder / "result.json").exists()]
+        """The Tests that have no result yet."""
+        return [test for test in self.tests.values() if not test.is_done]
 
     def state(self):
         """In words: "done", "to do", or what is there of it."""
@@ -105,51 +154,20 @@ def select_tables(table, names):
     return tables
 
 
-def make_plan(tables, profile, data, runs, seeds, backbones):
-    """The trainings that tables need, and where each row's tests live.
+def check_backbones(trainings):
+    """Say which trainings start from random weights, and that the files of the others fit.
 
-    Args:
-        tables: see select_tables.
-        profile, data, runs, backbones: see run_row.
-        seeds: how many; seeds are 0..seeds-1.
-    Returns:
-        (list of Training in the tables' order, seed by seed; {row name: [folder of its test with
-        seed 0, ...]}).
-    """
-    source = data_set(profile, data)
-    train_list, val_list = source.digest("train"), source.digest("val")
-    rows = list({row.name: row for rows in tables.values() for row in rows}.values())
-    trainings, folders = {}, {row.name: [] for row in rows}
-    for seed in range(seeds):
-        for row in rows:
-            settings = row_settings(row, profile, train_list, seed, backbones)
-            folder = training_folder(runs, row, settings)
-            test = test_folder(folder, row_protocol(row, profile), val_list)
-            folders[row.name].append(test)
-            entry = trainings.setdefault(folder, (row, {}, [], settings))
-            entry[1].setdefault(test, row)
-            entry[2].append(row.name)
-    return [Training(row, folder, tests, tuple(names), settings)
-            for folder, (row, tests, names, settings) in trainings.items()], folders
-
-
-def check_backbones(trainings, backbones):
-    """Say where trainings start, and that their files of initial weights fit.
-
-    Args:
-        trainings: list of Training.
-        backbones: {depth: file}.
     Raises:
         UserError: a file cannot be read or does not fit the networks of its depth.
     """
     random = set()
-    for depth, training in {row_depth(training.row): training for training in trainings}.items():
-        if depth not in backbones:
+    for depth, training in {ROWS[training.row].depth: training for training in trainings}.items():
+        if training.initial_weights is None:
             random.add(depth)
             continue
         with torch.device("meta"):
             net = PSPNet(**training.settings.model)
-        load_initial_weights(net, backbones[depth])
+        load_initial_weights(net, training.initial_weights)
     if random:
         print(f"No --backbone for depth {', '.join(map(str, sorted(random)))}: random initial "
               "weights.", flush=True)

@@ -4,11 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
+from pspnet_repro import PSPNet
 from pspnet_repro.data import scenes
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.classes import known_classes
 from pspnet_repro.errors import UsageError
-from pspnet_repro.evaluation.protocol import MULTI_SCALE
+from pspnet_repro.evaluation.protocol import MULTI_SCALE, Protocol
 from pspnet_repro.model.resnet import BLOCKS
 
 ADE20K, CAMVID = known_classes("ade20k"), known_classes("camvid")
@@ -55,6 +58,22 @@ class Profile:
     alike: int = 1
     rows_at_once: int = 1
     estimate: bool = False
+
+    @property
+    def crop_size(self) -> int:
+        """Pixels a side, of training and test."""
+        return self.train["crop_size"]
+
+    @property
+    def protocol(self) -> Protocol:
+        """Of the tests, and of the looks at a network during its training."""
+        return Protocol(self.base_size, self.crop_size)
+
+    def receptive_field(self, depth: int) -> int:
+        """Pixels a side that the network of a depth sees without the pyramid, see PSPNet."""
+        with torch.device("meta"):
+            return PSPNet(len(self.classes), bins=(),
+                          **{**self.model, **self.depths[depth]}).receptive_field()
 
 
 def _given(data, _cache):

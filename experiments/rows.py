@@ -29,6 +29,11 @@ class Row:
     test: dict = field(default_factory=dict)
     label: str = ""
 
+    @property
+    def depth(self) -> int:
+        """The paper's depth of its backbone."""
+        return self.model.get("depth", 50)
+
 
 # What pictures and curves compare.
 BASELINE, FULL = "baseline", "b1236-ave-dr"
@@ -113,3 +118,5 @@ TABLES = {
         _retrained("train-full-labels", "loss at full size", train={"guidance": "full"}),
     ),
 }
+
+ROWS = {row.name: row for rows in TABLES.values() for row in rows}

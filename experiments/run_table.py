@@ -4,6 +4,7 @@ Rows that share a training share it. Alone it starts a process a training, some 
 torchrun all processes work at one.
 """
 
+import contextlib
 import os
 import runpy
 import signal
@@ -22,15 +23,15 @@ from pspnet_repro import distributed
 from pspnet_repro.commands.table import parser
 from pspnet_repro.errors import Interrupted, UsageError, UserError, check_printed, command
 from pspnet_repro.files import lock_folder
-from pspnet_repro.weights.source import weights_files, weights_text
+from pspnet_repro.weights.source import weights_files
 
-from .cost.forecast import cost, how_lines, longest_first, measure_networks, plan_lines, tests_of
+from .cost.forecast import Tests, cost, how_lines, longest_first, measure_networks, plan_lines
+from .experiment import Experiment
 from .places import CACHE_FOLDER, RUNS_FOLDER, program
-from .plan import check_backbones, make_plan, select_tables
+from .plan import check_backbones, select_tables
 from .profiles import PROFILES
 from .report import claim_report, write_report
-from .run_row import run_row
-from .runs import labelled_pairs, receptive_field
+from .run_row import job, run_row
 
 CONSOLE = "console.txt"
 
@@ -39,22 +40,18 @@ def parse_arguments(argv=None):
     return parser().parse_args(argv)
 
 
-def _start(training, missing, args, profile, data):
-    """The process that does the tests of a training for the Rows `missing`, and how long its file
-    of last words was before."""
+def _start(experiment, training, args):
+    """The process that does a training, and how long its file of last words was before."""
     training.folder.mkdir(parents=True, exist_ok=True)
-    command = program("run_row", "--row", training.row.name,
-                      "--tests", ",".join(row.name for row in missing),
-                      "--profile", profile.name, f"--data={data}",
-                      f"--runs={training.folder.parent}", "--seed", str(training.seed),
-                      "--device", args.device, "--workers", str(args.workers),
-                      *(f"--backbone={depth}={weights_text(file)}"
-                        for depth, file in args.backbone))
     # At its end: another call may be at work in this folder.
     with open(training.folder / CONSOLE, "ab") as console:
         start = console.tell()
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=console,
-                                stderr=subprocess.STDOUT), start
+        process = subprocess.Popen(program("run_row"), stdin=subprocess.PIPE, stdout=console,
+                                   stderr=subprocess.STDOUT)
+    with contextlib.suppress(BrokenPipeError):  # its exit code says why it ended
+        process.stdin.write(f"{job(experiment, training, args.device, args.workers)}\n".encode())
+        process.stdin.flush()
+    return process, start
 
 
 def _failure(training, start, code):
@@ -72,32 +69,31 @@ def _failure(training, start, code):
     return kind(f"{training.name}: {said or f'exit {code}'}")
 
 
-def run_all(trainings, args, profile, data, jobs, images):
+def run_all(experiment, trainings, args, jobs):
     """Run trainings and their tests, `jobs` at a time, with one progress bar over all steps.
 
     Args:
+        experiment: an Experiment.
         trainings: list of plan.Training.
         args: of the command.
-        profile, data: see run_row.
-        images: of a test.
     Raises:
         UserError: one failed; the others are stopped with their state saved.
         KeyboardInterrupt: passed on after the others have saved their state.
     """
     waiting, running = list(trainings), {}
     before = sum(training.steps_done() for training in trainings)
+    images = len(experiment.pairs("val"))
     to_test = images * sum(len(training.tests) for training in trainings)
-    with tqdm(total=sum(training.steps for training in trainings), desc=profile.name, unit="step",
-              initial=before, smoothing=0.05) as bar:
+    with tqdm(total=sum(training.steps for training in trainings), desc=experiment.profile.name,
+              unit="step", initial=before, smoothing=0.05) as bar:
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
                     training = waiting.pop(0)
-                    missing = training.missing()
-                    if not missing:
+                    if not training.missing():
                         bar.write(f"{training.name}: done by another process")
                         continue
-                    process, start = _start(training, missing, args, profile, data)
+                    process, start = _start(experiment, training, args)
                     running[process] = training, start
                     bar.write(f"{training.name}: started")
                 time.sleep(0.5)
@@ -121,8 +117,8 @@ def run_all(trainings, args, profile, data, jobs, images):
             signal.signal(signal.SIGINT, handler)
 
 
-def _print_plan(trainings, to_do, tests, args, profile, data, processes, jobs):
-    rates = measure_networks(to_do, profile, data, args.device, processes, jobs)
+def _print_plan(experiment, trainings, to_do, tests, args, processes, jobs):
+    rates = measure_networks(to_do, experiment, args.device, processes, jobs)
     costs = {training.folder: cost(training, tests, rates, processes, args.workers)
              for training in to_do}
     memory = "memory" if args.device == "cpu" else "the GPU's memory"
@@ -153,25 +149,27 @@ def run_tables(args, processes):
     tables = select_tables(args.table, args.rows)
     runs, backbones = args.runs / profile.name, dict(args.backbone)
     data = Path(processes.on_first(lambda: str(profile.folder(args.data, args.cache))))
-    trainings, folders = make_plan(tables, profile, data, runs, args.seeds, backbones)
-    tests = tests_of(trainings, profile, data)
+    experiment = Experiment(profile, data, runs, backbones)
+    trainings, folders = experiment.plan(tables, args.seeds)
+    tests = Tests.of(experiment)
     # In an order that all processes share: the first one's files decide.
     numbers = {training.folder: number for number, training in enumerate(trainings)}
     order = processes.on_first(lambda: [numbers[training.folder] for training in longest_first(
         [training for training in trainings if training.missing()], tests)])
     to_do = [trainings[number] for number in order]
     if to_do:
-        labelled_pairs(profile, data, "train")
+        experiment.pairs("train")
         distributed.find_device(args.device)
     if processes.first:
         numbers = ", ".join(number for number, rows in tables.items() if rows)
         print(f"Table {numbers}, profile {profile.name}: {len(to_do)} of {len(trainings)} "
-              f"trainings to do. Without the pyramid a score sees {receptive_field(profile, 50)} "
-              f"pixels a side; crops have {profile.train['crop_size']}.", flush=True)
-    processes.on_first(lambda: check_backbones(to_do, backbones))
+              "trainings to do. Without the pyramid a score sees "
+              f"{profile.receptive_field(50)} pixels a side; crops have {profile.crop_size}.",
+              flush=True)
+    processes.on_first(lambda: check_backbones(to_do))
     jobs = 1 if processes.size > 1 else args.jobs or min(profile.rows_at_once, os.cpu_count() or 1)
     if args.dry_run or to_do and profile.estimate:
-        processes.on_first(lambda: _print_plan(trainings, to_do, tests, args, profile, data,
+        processes.on_first(lambda: _print_plan(experiment, trainings, to_do, tests, args,
                                                processes, jobs))
     if args.dry_run:
         processes.on_first(check_printed)
@@ -180,14 +178,13 @@ def run_tables(args, processes):
     processes.on_first(lambda: claim_report(output))
     if processes.size > 1:
         for training in to_do:
-            run_row(training.row, profile, data, runs, training.seed,
-                    list(training.tests.values()), backbones, workers=args.workers,
-                    progress=processes.first, device=args.device)
+            run_row(experiment, training, workers=args.workers, progress=processes.first,
+                    device=args.device)
     elif to_do:
-        run_all(to_do, args, profile, data, jobs, tests.images)
+        run_all(experiment, to_do, args, jobs)
     if processes.first:
         with lock_folder(output, ".report.lock"):
-            print("\n".join(write_report(tables, folders, profile, data, output)))
+            print("\n".join(write_report(experiment, tables, folders, output)))
         print(f"Report: {output}")
 
 

@@ -4,7 +4,8 @@ import functools
 import json
 
 from experiments import demo
-from experiments.plan import make_plan, select_tables
+from experiments.experiment import Experiment
+from experiments.plan import select_tables
 from pspnet_repro import PSPNet
 from pspnet_repro.data import scenes
 from pspnet_repro.outputs import LIST
@@ -18,9 +19,9 @@ def test_demo_trains_and_shows_scenes_that_the_training_never_saw(tmp_path, monk
 
     def train(words):
         asked.append(words)
-        trainings, _ = make_plan(select_tables("1", demo.ROWS), demo.MINI,
-                                 demo.MINI.folder(None, tmp_path / "cache"),
-                                 tmp_path / "runs" / "mini", 1, {})
+        experiment = Experiment(demo.MINI, demo.MINI.folder(None, tmp_path / "cache"),
+                                tmp_path / "runs" / "mini")
+        trainings, _ = experiment.plan(select_tables("1", demo.ROWS), 1)
         for training in trainings:
             model_file.save_model(training.folder / "weights.pt", PSPNet(**training.settings.model))
         return 0

@@ -13,13 +13,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from harness import plan_rows, run_rows
 
-from experiments import run_row, run_table, runs
+from experiments import run_row, run_table
+from experiments.experiment import Experiment
+from experiments.plan import Training
 from experiments.profiles import PROFILES
 from experiments.rows import BASELINE, FULL
 from pspnet_repro import PSPNet
 from pspnet_repro.data import scenes
-from pspnet_repro.data.pairs import list_digest
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UsageError
 from pspnet_repro.files import file_sha256
@@ -50,8 +52,7 @@ def tiny(tmp_path_factory):
 def trained(tiny):
     """Folders of the tests of the full row's training: single scale, multi-scale, whole image."""
     profile, data, folder = tiny
-    return run_row.run_row(runs.find_row(FULL), profile, data, folder / "runs", 0,
-                           [runs.find_row(name) for name in TESTS], progress=False)
+    return run_rows(profile, data, folder / "runs", *TESTS)
 
 
 def test_run_row_writes_provenance(tiny, trained):
@@ -89,8 +90,7 @@ def test_curve_has_a_point_at_the_last_step(trained):
 def test_nothing_is_done_twice(tiny, trained):
     profile, data, folder = tiny
     before = {path: path.stat().st_mtime_ns for path in trained[0].parent.rglob("*")}
-    row = runs.find_row(FULL)
-    assert run_row.run_row(row, profile, data, folder / "runs", 0, progress=False) == trained[:1]
+    assert run_rows(profile, data, folder / "runs", FULL) == trained[:1]
     assert {path: path.stat().st_mtime_ns for path in trained[0].parent.rglob("*")} == before
 
 
@@ -105,17 +105,25 @@ def test_an_interrupted_test_goes_on(tiny, trained, tmp_path, monkeypatch):
     written, write = [], Outputs.write
     monkeypatch.setattr(Outputs, "write", lambda self, contents: (
         written.extend(path.name for path in contents), write(self, contents)))
-    run_row.run_row(runs.find_row(FULL), profile, data, tmp_path, 0, progress=False)
+    run_rows(profile, data, tmp_path, FULL)
     assert [name[:6] for name in written] == ["00001-", "00002-", "result"]
     result = json.loads((out / "result.json").read_text())
     assert result["confusion"] == json.loads(wanted)["confusion"]
 
 
-def test_run_row_rejects_tests_of_another_training(tiny):
-    profile, data, folder = tiny
-    with pytest.raises(UsageError, match="row baseline is of another training than row b1236"):
-        run_row.run_row(runs.find_row(FULL), profile, data, folder / "runs", 0,
-                        [runs.find_row(BASELINE)], progress=False)
+def test_a_training_survives_its_way_to_the_rows_process(tiny, tmp_path):
+    profile, data, _ = tiny
+    net = PSPNet(len(profile.classes), bins=(), **profile.model, **profile.depths[50])
+    model_file.save_model(tmp_path / "backbone.pt", net.backbone)
+    for backbones in ({}, {50: tmp_path / "backbone.pt"}):
+        experiment = Experiment(profile, data, tmp_path, backbones)
+        (training,), _ = plan_rows(experiment, *TESTS)
+        line = run_row.job(experiment, training, "cpu", 0)
+        arrived = Training.from_json(json.loads(line)["training"])
+        assert arrived.folder == training.folder and arrived.tests == training.tests
+        assert arrived.settings.to_json() == training.settings.to_json()
+        assert arrived.initial_weights == (backbones and str(backbones[50]) or None)
+        assert line == run_row.job(experiment, arrived, "cpu", 0)
 
 
 def test_initial_weights_by_file_are_part_of_the_run(tiny, tmp_path):
@@ -123,19 +131,17 @@ def test_initial_weights_by_file_are_part_of_the_run(tiny, tmp_path):
     net = PSPNet(len(profile.classes), bins=(), **profile.model, **profile.depths[50])
     model_file.save_model(tmp_path / "backbone.safetensors", net.backbone)
     backbones = {50: tmp_path / "backbone.safetensors"}
-    row = runs.find_row(BASELINE)
 
     def folder(row, backbones=None):
-        return runs.training_folder(tmp_path, row, runs.row_settings(
-            row, profile, list_digest(data / "train.txt"), 0, backbones))
+        (training,), _ = plan_rows(Experiment(profile, data, tmp_path, backbones), row)
+        return training.folder
 
-    out, = run_row.run_row(row, profile, data, tmp_path, 0, backbones=backbones, progress=False)
+    out, = run_rows(profile, data, tmp_path, BASELINE, backbones=backbones)
     result = json.loads((out / "result.json").read_text())
     assert result["settings"]["initial_weights"] == file_sha256(backbones[50])
-    assert out.parent == folder(row, backbones)
-    assert out.parent != folder(row)
-    deep = runs.find_row("depth-101")
-    assert folder(deep, backbones) == folder(deep)
+    assert out.parent == folder(BASELINE, backbones)
+    assert out.parent != folder(BASELINE)
+    assert folder("depth-101", backbones) == folder("depth-101")
 
 
 def test_run_table_prints_what_the_report_says(tiny, trained, monkeypatch, capsys, tmp_path):
@@ -143,11 +149,10 @@ def test_run_table_prints_what_the_report_says(tiny, trained, monkeypatch, capsy
     monkeypatch.setitem(PROFILES, "mini", profile)
     done, asked = [], []
 
-    def run_here(trainings, args, profile, data, jobs, images):
+    def run_here(experiment, trainings, args, jobs):
         for training in trainings:
             done.append(training.name)
-            run_row.run_row(training.row, profile, data, training.folder.parent, training.seed,
-                            training.missing(), progress=False)
+            run_row.run_row(experiment, training, progress=False)
 
     def report(*arguments):
         asked.append(arguments)
@@ -164,7 +169,7 @@ def test_run_table_prints_what_the_report_says(tiny, trained, monkeypatch, capsy
     assert "Table 1, 2, 3, 4, profile mini: 1 of 2 trainings to do. Without the pyramid a score "\
         "sees 75 pixels a side; crops have 185." in said and "the report's lines" in said
     assert done == ["row baseline, seed 0"]
-    (tables, folders, _, _, output), = asked
+    (_, tables, folders, output), = asked
     assert output == tmp_path / "mini"
     assert {table: [row.name for row in rows] for table, rows in tables.items()} == {
         "1": [BASELINE, FULL], "2": [BASELINE], "3": [FULL, f"{FULL}-ms"],

@@ -1,6 +1,7 @@
 """The estimate of time and memory: what is counted from shapes, and what is made of it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from experiments import plan, runs
+from experiments import plan
 from experiments.cost import forecast, measure, shapes
+from experiments.experiment import Experiment
 from experiments.profiles import PROFILES
-from experiments.rows import BASELINE, FULL
+from experiments.rows import BASELINE, FULL, ROWS
 from pspnet_repro.data import scenes
 from pspnet_repro.data.images import png_bytes
 from pspnet_repro.distributed import Processes
@@ -28,8 +30,12 @@ def data(tmp_path):
     return scenes.write_scenes(tmp_path, train=4, val=3)
 
 
+def _settings(profile, name, data):
+    return Experiment(profile, data, data / "runs").settings(ROWS[name], 0)
+
+
 def _key(profile, name, data):
-    return shapes.network_key(runs.row_settings(runs.find_row(name), profile, "", 0).model)
+    return shapes.network_key(_settings(profile, name, data).model)
 
 
 @pytest.mark.parametrize("protocol", [
@@ -73,7 +79,7 @@ def test_large_networks_are_measured_smaller(data):
 
 
 def test_rates_become_seconds_and_bytes(data):
-    settings = runs.row_settings(runs.find_row(FULL), MINI, "", 0)
+    settings = _settings(MINI, FULL, data)
     step = shapes.step_work(shapes.network_key(settings.model), 185, 8)
     rates = measure.Rates(step_rate=1e-9, window_rate=2e-9, reading_seconds=0.5,
                            processor_share=0.5, base_bytes=1000, kept_factor=2.0, crop_size=185,
@@ -103,12 +109,14 @@ def test_duration(seconds, words):
 
 def test_plan_lines(data):
     tables = plan.select_tables("3", f"{FULL},{FULL}-ms,depth-269")
-    trainings, _ = plan.make_plan(tables, MINI, data, data / "runs", 1, {})
-    tests = forecast.tests_of(trainings, MINI, data)
+    experiment = Experiment(MINI, data, data / "runs")
+    trainings, _ = experiment.plan(tables, 1)
+    tests = forecast.Tests.of(experiment)
     assert tests.images == 3 and tests.look == 2
-    assert tests.windows == {FULL: 2, f"{FULL}-ms": 40, "depth-269": 2}
+    assert {test.row: tests.windows(test) for training in trainings
+            for test in training.tests.values()} == {FULL: 2, f"{FULL}-ms": 40, "depth-269": 2}
     ordered = forecast.longest_first(trainings, tests)
-    assert [training.row.name for training in ordered] == ["depth-269", FULL]
+    assert [training.row for training in ordered] == ["depth-269", FULL]
     rates = {shapes.network_key(training.settings.model): measure.Rates(
         1e-10, 1e-10, 0.01, 0.5, 2 ** 28, 1.5, 185, 8) for training in trainings}
     costs = {training.folder: forecast.cost(training, tests, rates, Processes(), 0)
@@ -135,7 +143,8 @@ def test_looks_have_the_windows_of_their_images(tmp_path):
     for split in ("train", "val"):
         (tmp_path / f"{split}.txt").write_text("a.png a.png\n")
     # 361x481 pixels: 3x4 windows of 185 every 124, and their mirror images.
-    assert forecast.tests_of([], PROFILES["camvid"], tmp_path).look == 24
+    experiment = Experiment(PROFILES["camvid"], tmp_path, tmp_path / "runs")
+    assert forecast.Tests.of(experiment).look == 24
 
 
 @pytest.mark.slow
@@ -153,17 +162,18 @@ def test_dry_run_measures_and_leaves_nothing(data, tmp_path):
 @pytest.mark.slow
 def test_measured_memory_is_that_of_a_training(data):
     """Against the peak of a process that does the same steps: a fifth is what allocators add."""
-    settings = runs.row_settings(runs.find_row(FULL), MINI, "", 0)
+    settings = _settings(MINI, FULL, data)
     pairs = [[str(pair.image), str(pair.label), None]
-             for pair in runs.labelled_pairs(MINI, data, "train")]
+             for pair in Experiment(MINI, data, data / "runs").pairs("train")]
     job = {"settings": settings.to_json(), "base_size": 184, "pairs": pairs, "device": "cpu"}
     found, = measure.measure_all({"net": job}, 1).values()
-    code = ("import sys; from pathlib import Path; from experiments import run_row, runs; "
-            "import dataclasses; from experiments.profiles import PROFILES; "
+    code = ("import dataclasses, sys; from pathlib import Path; from harness import run_rows; "
+            "from experiments.profiles import PROFILES; "
             "mini = PROFILES['mini']; mini = dataclasses.replace(mini, train=mini.train | "
-            "{'max_iter': 2}); print(run_row.run_row(runs.find_row(sys.argv[1]), mini, "
-            "Path(sys.argv[2]), Path(sys.argv[2]) / 'runs', 0, progress=False)[0])")
+            "{'max_iter': 2}); data = Path(sys.argv[2]); "
+            "print(run_rows(mini, data, data / 'runs', sys.argv[1])[0])")
     run = subprocess.run([sys.executable, "-c", code, FULL, str(data)], cwd=ROOT,
+                         env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
                          capture_output=True, text=True, check=True)
     trained = json.loads((Path(run.stdout.strip()).parent / "trained.json").read_text())
     assert found.peak_bytes(settings) / 2 ** 20 == pytest.approx(

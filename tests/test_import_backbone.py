@@ -15,7 +15,7 @@ from pspnet_repro import PSPNet
 from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.errors import UserError
 from pspnet_repro.model.resnet import ResNet
-from pspnet_repro.training.initial_weights import load_initial_weights, model_with_structure
+from pspnet_repro.training.initial_weights import load_initial_weights, read_structure
 from pspnet_repro.weights import model_file
 
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # RGB
@@ -125,8 +125,9 @@ def test_weights_in_caffes_files_start_a_training_as_converted_ones_do(tmp_path,
     converted = tmp_path / "converted.safetensors"
     words = ["--backbone"] if kind == "backbone" else []
     assert main(["convert", *words, *map(str, pair), "-o", str(converted)]) == 0
-    settings = model_with_structure({"classes": 3}, converted)
-    assert model_with_structure({"classes": 3}, pair) == settings
+    structure = read_structure(converted)
+    assert read_structure(pair).settings == structure.settings
+    settings = {"classes": 3, **structure.settings}
     nets = [PSPNet(**settings), PSPNet(**settings)]
     for net, weights in zip(nets, (pair, converted)):
         torch.manual_seed(0)

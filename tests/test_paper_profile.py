@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,9 @@ import numpy as np
 import pytest
 from test_datasets import put
 
-from experiments import runs
+from experiments.experiment import Experiment
 from experiments.profiles import PROFILES
-from experiments.rows import FULL
+from experiments.rows import FULL, ROWS
 from pspnet_repro import PSPNet
 from pspnet_repro.training.solver import parameter_groups, poly_rate
 
@@ -34,7 +35,7 @@ def ade20k(tmp_path_factory):
 
 
 def test_settings_are_the_papers(ade20k):
-    settings = runs.row_settings(runs.find_row(FULL), PAPER, "", 0)
+    settings = Experiment(PAPER, ade20k, ade20k / "runs").settings(ROWS[FULL], 0)
     facts = {"crop_size": 473, "batch_size": 16, "max_iter": 150_000, "base_lr": 0.01,
              "power": 0.9, "momentum": 0.9, "weight_decay": 1e-4, "aux_weight": 0.4,
              "guidance": "eighth", "rate_in_momentum": True, "decay_bn": False}
@@ -55,7 +56,7 @@ def test_learning_rate_follows_the_papers_schedule(iteration, rate):
 
 
 def test_new_layers_learn_ten_times_as_fast(ade20k):
-    settings = runs.row_settings(runs.find_row(FULL), PAPER, "", 0)
+    settings = Experiment(PAPER, ade20k, ade20k / "runs").settings(ROWS[FULL], 0)
     net = PSPNet(**{**settings.model, "width": 0.125, "stem_width": 8})
     multipliers = {id(parameter): (group["lr_mult"], group["decay_mult"])
                    for group in parameter_groups(net) for parameter in group["params"]}
@@ -70,13 +71,12 @@ def test_new_layers_learn_ten_times_as_fast(ade20k):
 _SHORT = """
 import dataclasses, sys
 from pathlib import Path
-from experiments import run_row, runs
+from harness import run_rows
 from experiments.profiles import PROFILES
 from experiments.rows import FULL
 paper = PROFILES["paper"]
 train = paper.train | {"batch_size": 2, "max_iter": 2}
-out, = run_row.run_row(runs.find_row(FULL), dataclasses.replace(paper, train=train),
-                       Path(sys.argv[1]), Path(sys.argv[2]), 0, progress=False)
+out, = run_rows(dataclasses.replace(paper, train=train), Path(sys.argv[1]), Path(sys.argv[2]), FULL)
 print(out)
 """
 
@@ -84,6 +84,7 @@ print(out)
 @pytest.mark.slow
 def test_two_iterations_of_pspnet50_at_473_with_batch_2(ade20k, tmp_path):
     run = subprocess.run([sys.executable, "-c", _SHORT, str(ade20k), str(tmp_path)],
+                         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
                          cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
     out = Path(run.stdout.strip())
     losses = [json.loads(line) for line in (out.parent / "losses.jsonl").read_text().splitlines()]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from report_runs import MINI, renamed, result, write_rows, write_run, write_tested
 
+from experiments.experiment import Experiment
 from experiments.report import write_report
 from experiments.report.pictures import compared_rows, picture_blocks
 from experiments.report.results import Results
@@ -46,6 +47,10 @@ class Page(html.parser.HTMLParser):
         self.text.append(data)
 
 
+def _experiment(data):
+    return Experiment(MINI, data, data / "runs")
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return scenes.write_scenes(tmp_path_factory.mktemp("scenes"), train=2, val=3)
@@ -65,7 +70,7 @@ def folders(data, tmp_path_factory):
 @pytest.fixture(scope="module")
 def report(folders, data, tmp_path_factory):
     output = tmp_path_factory.mktemp("report")
-    return output, write_report(ALL, folders, MINI, data, output)
+    return output, write_report(_experiment(data), ALL, folders, output)
 
 
 def test_page_needs_nothing_else(report):
@@ -115,7 +120,7 @@ def test_printed_tables_are_those_asked_for(folders, data, tmp_path, report):
     assert "Same training, different test: figures in percent" in report[1]
     rows = [row for row in TABLES["2"] if row.name in ("no-aux", "aux-0.6")]
     few = {row.name: folders[row.name] for row in rows}
-    lines = write_report({"2": tuple(rows)}, few, MINI, data, tmp_path)
+    lines = write_report(_experiment(data), {"2": tuple(rows)}, few, tmp_path)
     shown = [line for line in lines if line.startswith("| ResNet50 (")]
     assert sum("| - | - | - | - | - |" in line for line in shown) == 3
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
@@ -123,7 +128,7 @@ def test_printed_tables_are_those_asked_for(folders, data, tmp_path, report):
 
 
 def test_same_results_give_the_same_bytes(folders, data, report, tmp_path):
-    write_report(ALL, folders, MINI, data, tmp_path)
+    write_report(_experiment(data), ALL, folders, tmp_path)
     for path in report[0].iterdir():
         assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
 
@@ -143,7 +148,8 @@ def test_names_are_escaped(data, tmp_path):
     classes = ("<b>sky</b>", "a | b", *MINI.classes[2:])
     profile = renamed(classes=classes, differs="this & <i>that</i>")
     test = write_run(tmp_path / "run-0", result(0, 0.5, profile=profile))
-    write_report({"1": (TABLES["1"][0],)}, {BASELINE: [test]}, profile, data, tmp_path)
+    write_report(Experiment(profile, data, data), {"1": (TABLES["1"][0],)}, {BASELINE: [test]},
+                 tmp_path)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "&lt;b&gt;sky&lt;/b&gt;" in text and "<b>" not in text and "<i>" not in text
     assert "this &amp; &lt;i&gt;that" in text
@@ -151,7 +157,8 @@ def test_names_are_escaped(data, tmp_path):
 
 
 def test_report_of_no_runs_says_so(data, tmp_path):
-    write_report({"1": TABLES["1"], "fidelity": TABLES["fidelity"]}, {}, MINI, data, tmp_path)
+    write_report(_experiment(data), {"1": TABLES["1"], "fidelity": TABLES["fidelity"]}, {},
+                 tmp_path)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "Fewer than two rows were run, so there is no order to compare" in text
     assert "was not run, so no cost is known" in text and "Pictures compare two rows" in text
@@ -159,7 +166,7 @@ def test_report_of_no_runs_says_so(data, tmp_path):
 
 def test_pictures_are_chosen_by_pixel_accuracy(folders, data):
     results = Results({name: folders[name] for name in (BASELINE, FULL)}, MINI)
-    _, text, pictures = picture_blocks(results, MINI, data, progress=False)
+    _, text, pictures = picture_blocks(results, _experiment(data), progress=False)
     assert text.text.startswith("PSPNet against baseline: more pixels are right on 2 of 3 test "
                                 "images, and fewer on 1 (seed 0).")
     assert pictures.networks == ("baseline", "PSPNet")
@@ -188,7 +195,7 @@ def test_pictures_are_at_most_360_pixels(folders, tmp_path):
     for name, wrong in (("no-aux", 300_000), ("aux-0.3", 0)):  # mean IoU 0.01 and 2 / 12
         write_tested(tests[name], tmp_path, [wrong])
     results = Results({name: [test] for name, test in tests.items()}, MINI)
-    pictures = picture_blocks(results, MINI, tmp_path, progress=False)[-1]
+    pictures = picture_blocks(results, _experiment(tmp_path), progress=False)[-1]
     assert pictures.networks == ("no-aux", "aux-0.3"), "the lowest and the highest mean IoU"
     only, = pictures.galleries[0].images
     assert only.image_rgb.shape == (280, 360, 3)
@@ -217,7 +224,7 @@ def test_damaged_predictions_are_reported(folders, data, tmp_path, damage, said)
     damage(sorted((test / "predictions").iterdir())[1])
     results = Results({BASELINE: folders[BASELINE][:1], FULL: [test]}, MINI)
     with pytest.raises(UserError, match=said) as error:
-        picture_blocks(results, MINI, data, progress=False)
+        picture_blocks(results, _experiment(data), progress=False)
     assert "\n" not in str(error.value) and str(test) in str(error.value)
 
 
@@ -225,4 +232,4 @@ def test_report_that_cannot_be_written_is_reported(folders, data, tmp_path):
     output = tmp_path / "file"
     output.write_text("in the way")
     with pytest.raises(UserError, match="file: must be a folder"):
-        write_report({"2": TABLES["2"]}, folders, MINI, data, output)
+        write_report(_experiment(data), {"2": TABLES["2"]}, folders, output)

@@ -5,6 +5,7 @@ from browser import Page
 from report_runs import MINI, write_rows, write_tested
 from viewer_pages import CLASSES, HOSTILE, NETWORKS, quarters, viewer_image
 
+from experiments.experiment import Experiment
 from experiments.report import write_report
 from experiments.report.document import Gallery, Heading, Pictures
 from experiments.report.page import page_text
@@ -24,7 +25,8 @@ def path(tmp_path_factory):
     for name, wrong in ((BASELINE, (2000, 3000)), (FULL, (0, 0))):
         write_tested(folders[name][0], data, wrong)
     output = tmp_path_factory.mktemp("report")
-    write_report({number: TABLES[number] for number in "12"}, folders, MINI, data, output)
+    write_report(Experiment(MINI, data, output), {number: TABLES[number] for number in "12"},
+                 folders, output)
     return output / "report.html"
 
 

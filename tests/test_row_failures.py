@@ -5,9 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+from harness import plan_rows, run_rows
 from test_experiments import tiny, trained  # noqa: F401 (fixtures)
 
-from experiments import plan, run_row, run_table, runs
+from experiments import run_row, run_table
+from experiments.experiment import Experiment
 from experiments.rows import FULL
 from pspnet_repro.data import scenes
 from pspnet_repro.data.images import png_bytes
@@ -27,24 +29,23 @@ def test_facts_of_a_training_come_before_its_weights(tiny, tmp_path, monkeypatch
         saved(path, model, **about)
 
     monkeypatch.setattr(model_file, "save_model", stop)
-    row = runs.find_row(FULL)
     with pytest.raises(RuntimeError, match="power cut"):
-        run_row.run_row(row, profile, data, tmp_path, 0, progress=False)
+        run_rows(profile, data, tmp_path, FULL)
     facts, = tmp_path.rglob("trained.json")
     assert not (facts.parent / "weights.pt").exists()
     monkeypatch.undo()
     facts.write_text("{}")  # of a sitting that came to nothing
-    out, = run_row.run_row(row, profile, data, tmp_path, 0, progress=False)
+    out, = run_rows(profile, data, tmp_path, FULL)
     result = json.loads((out / "result.json").read_text())
     assert result["train_processes"] == 1 and result["train_peak_memory_mib"] > 0
 
 
 def test_a_row_done_by_another_process_is_left(tiny, trained, monkeypatch, capsys):  # noqa: F811
     profile, data, folder = tiny
-    trainings, _ = plan.make_plan({"1": (runs.find_row(FULL),)}, profile, data, folder / "runs", 1,
-                                  {})
+    experiment = Experiment(profile, data, folder / "runs")
+    trainings, _ = plan_rows(experiment, FULL)
     monkeypatch.setattr(run_table, "_start", lambda *_: pytest.fail("nothing is left to do"))
-    run_table.run_all(trainings, None, profile, data, 1, 3)
+    run_table.run_all(experiment, trainings, None, 1)
     assert "row b1236-ave-dr, seed 0: done by another process" in capsys.readouterr().out
 
 
@@ -60,7 +61,7 @@ def test_damaged_facts_of_a_training_are_named_before_its_test(
     if content is not None:
         (out / name).write_text(content)
     with pytest.raises(UserError, match="trained.json or weights.pt: missing or damaged; remove"):
-        run_row.run_row(runs.find_row(FULL), profile, data, tmp_path, 0, progress=False)
+        run_rows(profile, data, tmp_path, FULL)
     assert not list(out.rglob("counts.jsonl"))
 
 
@@ -78,13 +79,12 @@ def test_a_test_without_labels_has_no_result(tiny, trained, tmp_path):  # noqa: 
     shutil.copytree(trained[0].parent, tmp_path / "runs" / trained[0].parent.name,
                     ignore=shutil.ignore_patterns("test-*"))
     with pytest.raises(UserError, match="no pixel of the 3 test images is labelled"):
-        run_row.run_row(runs.find_row(FULL), profile, tmp_path / "data", tmp_path / "runs", 0,
-                        progress=False)
+        run_rows(profile, tmp_path / "data", tmp_path / "runs", FULL)
 
 
 def test_a_look_without_labels_has_no_accuracy(tiny, trained, tmp_path):  # noqa: F811
     profile, data, _ = tiny
-    pairs = runs.labelled_pairs(profile, _without_labels(data, tmp_path / "data"), "val")
-    _, look = run_row._watch(profile, pairs, 8, Processes())
+    experiment = Experiment(profile, _without_labels(data, tmp_path / "data"), tmp_path)
+    _, look = run_row._watch(experiment, 8, Processes())
     net = model_file.load_model(trained[0].parent / "weights.pt")
     assert json.dumps(look(net)) == '{"mean_iou": 0.0, "pixel_accuracy": null}'

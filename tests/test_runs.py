@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
-from experiments import plan, runs
+from experiments import plan
+from experiments.experiment import Experiment
 from experiments.profiles import PROFILES
-from experiments.rows import BASELINE, FULL, TABLES
+from experiments.rows import BASELINE, FULL, ROWS, TABLES
 from pspnet_repro import PSPNet
 from pspnet_repro.data.benchmarks import CAMVID_TABLE
 from pspnet_repro.data.labels import ZERO_IS_VOID
@@ -26,8 +27,12 @@ def data(tmp_path):
     return tmp_path
 
 
+def _experiment(data, profile=MINI, backbones=None):
+    return Experiment(profile, data, data / "runs", backbones)
+
+
 def _plan(table, data, seeds=1, names="all"):
-    return plan.make_plan(plan.select_tables(table, names), MINI, data, data / "runs", seeds, {})
+    return _experiment(data).plan(plan.select_tables(table, names), seeds)
 
 
 def test_15_trainings_make_all_tables(data):
@@ -36,15 +41,15 @@ def test_15_trainings_make_all_tables(data):
     assert {row.name for number in "1234" for row in TABLES[number]} == set(folders)
     # Single and multi-scale tests of the four depths, and one test of each other training.
     assert sum(len(training.tests) for training in trainings) == 19
-    full, = [training for training in trainings if training.row.name == FULL]
-    assert full.rows == (FULL, f"{FULL}-ms")
+    full, = [training for training in trainings if training.row == FULL]
+    assert full.rows == [FULL, f"{FULL}-ms"]
     fidelity, _ = _plan("fidelity", data)
     assert len(fidelity) == 8 and len(_plan("all", data, seeds=3)[0]) == 45
 
 
 def test_seeds_have_folders_of_their_own(data):
     trainings, folders = _plan("1", data, seeds=2, names=f"{BASELINE},{FULL}")
-    assert [(t.row.name, t.seed) for t in trainings] == [
+    assert [(t.row, t.seed) for t in trainings] == [
         (BASELINE, 0), (FULL, 0), (BASELINE, 1), (FULL, 1)]
     assert [folder.parent.name[:14] for folder in folders[BASELINE]] == [
         "baseline-seed0", "baseline-seed1"]
@@ -64,40 +69,41 @@ def test_a_plan_says_what_is_there(data):
     (folders[FULL][0] / "result.json").touch()
     assert training.images_done(9) == 9
     assert training.state() == "trained, 1 of 2 tests to do"
-    assert [row.name for row in training.missing()] == [f"{FULL}-ms"]
+    assert [test.row for test in training.missing()] == [f"{FULL}-ms"]
     folders[f"{FULL}-ms"][0].mkdir()
     (folders[f"{FULL}-ms"][0] / "result.json").touch()
     assert training.state() == "done" and training.missing() == []
 
 
 def test_lists_of_a_benchmark_have_its_labels(data):
-    tables = {name: runs.data_set(PROFILES[name], data).pairs("val")[0].table
+    tables = {name: _experiment(data, PROFILES[name]).pairs("val")[0].table
               for name in PROFILES}
     assert tables == {"mini": None, "camvid": CAMVID_TABLE, "camvid-281": CAMVID_TABLE,
                       "camvid-329": CAMVID_TABLE, "paper": ZERO_IS_VOID}
 
 
 def test_backbones_are_tried_before_anything_starts(data, tmp_path, capsys):
-    trainings, _ = _plan("all", data)
-    plan.check_backbones(trainings, {})
+    def check(backbones):
+        plan.check_backbones(_experiment(data, backbones=backbones).plan(
+            plan.select_tables("all", "all"), 1)[0])
+
+    check({})
     assert "depth 50, 101, 152, 269: random initial weights" in capsys.readouterr().out
     nets = [PSPNet(12, **MINI.model, **MINI.depths[depth]) for depth in (50, 101)]
     files = [tmp_path / "50.pt", tmp_path / "101.pt"]
     for file, net in zip(files, nets):
         model_file.save_model(file, net.backbone)
-    plan.check_backbones(trainings, {50: files[0]})
+    check({50: files[0]})
     assert "depth 101, 152, 269: random" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"101.pt: does not fit this network: blocks is \(1, 1, 2, "
-                                        r"1\) there, \(1, 1, 1, 1\) here$"):
-        plan.check_backbones(trainings, {50: files[1]})
+    with pytest.raises(UsageError, match=r"blocks must be \(1, 1, 2, 1\), for which the weights of "
+                                         r".*101.pt were made, got \(1, 1, 1, 1\)"):
+        check({50: files[1]})
 
 
 def test_a_training_is_named_by_everything_that_matters(data, tmp_path):
     def folder(name=BASELINE, seed=0, profile=MINI, backbones=None):
-        row = runs.find_row(name)
-        list_sha256 = runs.data_set(profile, data).digest("train")
-        return runs.training_folder(tmp_path, row, runs.row_settings(row, profile, list_sha256,
-                                                                     seed, backbones))
+        trainings, _ = _experiment(data, profile, backbones).plan({"any": [ROWS[name]]}, seed + 1)
+        return trainings[seed].folder
 
     weights = tmp_path / "weights.pt"
     model_file.save_model(weights, PSPNet(12, **MINI.model, **MINI.depths[50]).backbone)
@@ -113,7 +119,7 @@ def test_a_training_is_named_by_everything_that_matters(data, tmp_path):
 
 def test_a_network_takes_the_structure_of_its_backbone(data, tmp_path):
     def settings(profile):
-        return runs.row_settings(runs.find_row(FULL), profile, "", 0, {50: weights})
+        return _experiment(data, profile, {50: weights}).settings(ROWS[FULL], 0)
 
     weights = tmp_path / "weights.pt"
     open_profile = dataclasses.replace(
@@ -124,7 +130,7 @@ def test_a_network_takes_the_structure_of_its_backbone(data, tmp_path):
         assert settings(open_profile).model["stride_in"] == place
         assert PSPNet(**settings(open_profile).model).backbone.settings["stride_in"] == place
     assert settings(MINI).model == {**MINI.model, **MINI.depths[50], "classes": 12,
-                                    **runs.find_row(FULL).model}
+                                    **ROWS[FULL].model}
     model_file.save_model(weights, ResNet((1, 1, 1, 1), "classic", 16, (8, 16, 32, 64),
                                           stride_in="1x1"))
     with pytest.raises(UsageError, match=f"stride_in must be 1x1, for which the weights of "
@@ -133,8 +139,7 @@ def test_a_network_takes_the_structure_of_its_backbone(data, tmp_path):
 
 
 def test_padding_of_a_row_changes_nothing_else(data):
-    centre, other = (runs.row_settings(runs.find_row(name), MINI, "", 0)
-                     for name in ("train-centre", FULL))
+    centre, other = (_experiment(data).settings(ROWS[name], 0) for name in ("train-centre", FULL))
     assert centre == dataclasses.replace(other, augmentation=dataclasses.replace(
         MINI.train["augmentation"], padding="centre"))
 
@@ -148,8 +153,8 @@ def test_rows_of_one_protocol_share_a_test(data):
 
 def test_a_test_is_named_by_its_protocol_and_list(data):
     def folder(row, profile=MINI):
-        return runs.test_folder(data, runs.row_protocol(row, profile),
-                                runs.data_set(profile, data).digest("val"))
+        _, folders = _experiment(data, profile).plan({"any": [row]}, 1)
+        return folders[row.name][0].name
 
     names = {folder(row, profile) for row in TABLES["fidelity"][:9]
              for profile in (MINI, dataclasses.replace(MINI, base_size=200))}
@@ -158,8 +163,8 @@ def test_a_test_is_named_by_its_protocol_and_list(data):
     assert folder(TABLES["fidelity"][0]) not in names
 
 
-def test_row_protocol():
-    protocol = runs.row_protocol(runs.find_row("test-stride"), PROFILES["paper"])
+def test_protocol_of_a_row(data):
+    protocol = _experiment(data, PROFILES["paper"]).protocol(ROWS["test-stride"])
     assert (protocol.stride, protocol.base_size, protocol.scales) == (473, 512, MULTI_SCALE)
 
 
@@ -179,18 +184,18 @@ def test_data_set_takes_lists_and_ade20k_as_downloaded(tmp_path):
         (tmp_path / "images" / part).mkdir(parents=True)
         (tmp_path / "images" / part / "ADE_1.jpg").touch()
     profile = PROFILES["paper"]
-    pair, = runs.labelled_pairs(profile, tmp_path, "val")
+    pair, = _experiment(tmp_path, profile).pairs("val")
     assert pair.label == tmp_path / "annotations" / "validation" / "ADE_1.png"
-    settings, = (training.settings for training in plan.make_plan(
-        plan.select_tables("1", FULL), profile, tmp_path, tmp_path, 1, {})[0])
-    assert settings.list_sha256 == runs.data_set(profile, tmp_path).digest("train")
+    as_downloaded = _experiment(tmp_path, profile)
+    assert (as_downloaded.settings(ROWS[FULL], 0).list_sha256
+            == as_downloaded.data.digest("train"))
     (tmp_path / "train.txt").write_text("a.jpg b.png\n")
     (tmp_path / "val.txt").write_text("a.jpg\n")
-    pair, = runs.labelled_pairs(profile, tmp_path, "train")
+    with_lists = _experiment(tmp_path, profile)
+    pair, = with_lists.pairs("train")
     assert pair.label == tmp_path / "b.png" and pair.table[:3] == b"\xff\x00\x01"
-    digest = runs.data_set(profile, tmp_path).digest("train")
-    assert digest == file_sha256(tmp_path / "train.txt")
+    assert with_lists.list_sha256("train") == file_sha256(tmp_path / "train.txt")
     with pytest.raises(UserError, match="val.txt must name an image and a label a line"):
-        runs.labelled_pairs(profile, tmp_path, "val")
+        with_lists.pairs("val")
     with pytest.raises(UserError, match="no such data folder"):
-        runs.data_set(profile, tmp_path / "nowhere")
+        _experiment(tmp_path / "nowhere", profile)

@@ -25,7 +25,7 @@ from pspnet_repro.sync_bn import SyncBatchNorm2d
 
 from ..cost.peak_memory import peak_bytes
 from ..places import RUNS_FOLDER
-from ..run_row import provenance
+from ..provenance import provenance
 
 GOAL = 0.65  # of the plain port's time, one crop for testing
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pspnet_repro.data.images import read_image
 
 from ..run_row import CURVE_IMAGES, CURVE_POINTS
-from ..runs import labelled_pairs, look_protocol, row_protocol
 from .measure import measure_all
 from .shapes import network_key, step_work, window_work, windows_an_image
 
@@ -17,36 +16,34 @@ SAMPLES = 4  # training images whose reading is timed
 
 @dataclass(frozen=True)
 class Tests:
-    """What tests of a profile have in common.
+    """What tests of an experiment have in common; all images are taken to be as large as the first.
 
     Attributes:
         images: how many.
-        windows: {row name: windows that it wants of one image}.
+        size: (height, width) in pixels.
         look: windows of one image in a look at a training.
     """
 
     images: int
-    windows: dict
+    size: tuple
     look: float
 
+    @classmethod
+    def of(cls, experiment):
+        """The tests of an Experiment."""
+        pairs = experiment.pairs("val")
+        size = read_image(pairs[0].image).shape[:2]
+        return cls(len(pairs), size, windows_an_image(experiment.profile.protocol, *size))
 
-def tests_of(trainings, profile, data):
-    """Tests of a plan's rows; all images are taken to be of the first one's size."""
-    pairs = labelled_pairs(profile, data, "val")
-    height, width = read_image(pairs[0].image).shape[:2]
-    rows = {row.name: row for training in trainings for row in training.tests.values()}
-
-    def windows(protocol):
-        return windows_an_image(protocol, height, width)
-
-    return Tests(len(pairs), {name: windows(row_protocol(row, profile))
-                              for name, row in rows.items()}, windows(look_protocol(profile)))
+    def windows(self, test):
+        """Windows that a plan.Test wants of one image."""
+        return windows_an_image(test.protocol, *self.size)
 
 
 def _amounts(training, tests):
     """(steps, windows) that are left of a training and its tests."""
     steps = training.steps - training.steps_done()
-    windows = sum(tests.images * tests.windows[row.name] for row in training.missing())
+    windows = tests.images * sum(map(tests.windows, training.missing()))
     looks = CURVE_POINTS * min(CURVE_IMAGES, tests.images) * steps / training.steps
     return steps, windows + looks * tests.look
 
@@ -70,15 +67,16 @@ def _one_process(training, processes):
     return dataclasses.replace(training.settings, batch_size=share)
 
 
-def measure_networks(trainings, profile, data, device, processes, at_once):
+def measure_networks(trainings, experiment, device, processes, at_once):
     """{network_key: Rates} of the trainings' networks, those of the last ones first."""
+    if not trainings:
+        return {}
     pairs = [[os.path.abspath(pair.image), os.path.abspath(pair.label),
-              pair.table and list(pair.table)]
-             for pair in labelled_pairs(profile, data, "train")[:SAMPLES]]
-    jobs = {network_key(training.settings.model): {
-        "settings": _one_process(training, processes).to_json(), "base_size": profile.base_size,
-        "pairs": pairs, "device": device} for training in reversed(trainings)}
-    return measure_all(jobs, at_once) if jobs else {}
+              pair.table and list(pair.table)] for pair in experiment.pairs("train")[:SAMPLES]]
+    return measure_all({network_key(training.settings.model): {
+        "settings": _one_process(training, processes).to_json(),
+        "base_size": experiment.profile.base_size, "pairs": pairs, "device": device}
+        for training in reversed(trainings)}, at_once)
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ import torch
 from tqdm import tqdm
 
 from pspnet_repro import PSPNet
-from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.dataset import TrainingSequence
 from pspnet_repro.data.pairs import Pair
 from pspnet_repro.distributed import choose_device
 from pspnet_repro.errors import UserError, command, first_line
 from pspnet_repro.evaluation import Protocol, predict_probabilities
+from pspnet_repro.training.loop import TrainSettings
 from pspnet_repro.training.solver import CaffeSGD, parameter_groups
 
 from ..places import ROOT, program
@@ -116,12 +116,11 @@ def _peak(device):
 
 def _reading_seconds(job):
     """Of one sample: read and augmented."""
-    settings = job["settings"]
+    settings = TrainSettings.from_json(job["settings"])
     pairs = [Pair(Path(image), Path(label), table and bytes(table))
              for image, label, table in job["pairs"]]
-    sequence = TrainingSequence(pairs, settings["model"]["classes"], settings["crop_size"],
-                                Augmentation(**settings["augmentation"]), 0,
-                                settings["zero_is_void"])
+    sequence = TrainingSequence(pairs, settings.model["classes"], settings.crop_size,
+                                settings.augmentation, 0, settings.zero_is_void)
     began = time.perf_counter()
     for number in range(len(pairs)):
         sample = sequence[number]
@@ -181,7 +180,7 @@ def measure_all(jobs, at_once):
         UserError: one failed.
         KeyboardInterrupt: a signal came.
     """
-    run = subprocess.run(program("estimate", str(at_once)), cwd=ROOT,
+    run = subprocess.run(program("cost.measure", str(at_once)), cwd=ROOT,
                          input=json.dumps(jobs), stdout=subprocess.PIPE, text=True, check=False)
     if run.returncode == 130:
         raise KeyboardInterrupt

@@ -94,14 +94,13 @@ def _is_report(path):
         return False
 
 
-def write_report(tables, folders, profile, data, output):
+def write_report(experiment, tables, folders, output):
     """Write report.html, report.md with its pictures, and report.json to a folder.
 
     Args:
+        experiment: an Experiment.
         tables: {number of a table, or "fidelity": the Rows asked for, in order}.
         folders: {row name: folders of its tests, one a seed}; rows without are shown as "-".
-        profile: Profile.
-        data: folder of the data set.
         output: folder.
     Returns:
         The tables as lines of Markdown.
@@ -109,7 +108,8 @@ def write_report(tables, folders, profile, data, output):
         UserError: a file of a run or of the data cannot be read, or the report not be written,
             also where a file that is not this program's is in its place.
     """
-    output, results = Path(output), Results(folders, profile)
+    output, profile = Path(output), experiment.profile
+    results = Results(folders, profile)
     claim_report(output)
     papers = [number for number in tables if number in PAPER]
     summary = summary_blocks(papers, results)
@@ -125,7 +125,7 @@ def write_report(tables, folders, profile, data, output):
         if number == "3":
             told += depth_blocks(results, profile)
     blocks = [*_opening(results, profile, bool(papers)), *summary, *told]
-    blocks += picture_blocks(results, profile, Path(data))
+    blocks += picture_blocks(results, experiment)
     blocks += class_blocks(names, results, profile) + provenance_blocks(names, results)
     Outputs(output).write({
         output / "report.json": _results_text(tables, results, profile),

@@ -12,7 +12,6 @@ from pspnet_repro.evaluation.viewer.encode import nearest, scaled, shrink
 
 from ..rows import BASELINE, FULL, TABLES
 from ..run_row import prediction_name
-from ..runs import labelled_pairs
 from .document import Gallery, Heading, Pictures, Text
 
 PICTURES = 4  # of each kind
@@ -22,11 +21,11 @@ AUTHORS = TABLES["fidelity"][0].name
 
 
 class _Tests:
-    """The test images of a profile with the predictions of two tests, {name: folder}."""
+    """The test images of an Experiment with the predictions of two tests, {name: folder}."""
 
-    def __init__(self, folders, profile, data):
-        self._folders, self._profile = folders, profile
-        self._pairs = labelled_pairs(profile, data, "val")
+    def __init__(self, folders, experiment):
+        self._folders, self._profile = folders, experiment.profile
+        self._pairs = experiment.pairs("val")
 
     def __len__(self):
         return len(self._pairs)
@@ -98,13 +97,12 @@ def extremes(gains):
     return up, [number for number in order[:PICTURES] if gains[number] < 0]
 
 
-def picture_blocks(results, profile, data, progress=True):
+def picture_blocks(results, experiment, progress=True):
     """Pictures of the images that differ most, as parts of a report.
 
     Args:
         results: Results.
-        profile: Profile.
-        data: folder of the data set.
+        experiment: an Experiment.
         progress: show a progress bar.
     Raises:
         UserError: an image, label or prediction cannot be read.
@@ -113,7 +111,8 @@ def picture_blocks(results, profile, data, progress=True):
     if not rows:
         return [heading, Text("Pictures compare two rows; fewer were run.")]
     before, after = names = [NAMES.get(row, row) for row in rows]
-    tests = _Tests({name: results.folders[row][0] for name, row in zip(names, rows)}, profile, data)
+    tests = _Tests({name: results.folders[row][0] for name, row in zip(names, rows)}, experiment)
+    profile = experiment.profile
     accuracies = {number: both for number in
                   tqdm(range(len(tests)), desc="pictures", unit="image", disable=not progress)
                   if (both := tests.accuracies(number))}

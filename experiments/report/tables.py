@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pspnet_repro.model.resnet import BLOCKS
 
 from ..rows import BASELINE, FULL
-from ..runs import receptive_field
 from .charts import depth_figure, dots_figure
 from .document import Chart, Heading, Table, Text
 from .resampling import DRAWS, SHARE
@@ -268,7 +267,7 @@ def _stand_in(profile, depth):
     arguments = profile.depths[depth]
     words = [f"{name} {'-'.join(map(str, value)) if isinstance(value, tuple) else value}"
              for name, value in arguments.items()]
-    return ", ".join([*words, f"sees {receptive_field(profile, depth)} pixels"])
+    return ", ".join([*words, f"sees {profile.receptive_field(depth)} pixels"])
 
 
 def depth_blocks(results, profile):

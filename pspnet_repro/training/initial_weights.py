@@ -1,13 +1,15 @@
 """Weights that a training starts from, from a file."""
 
+from dataclasses import dataclass
+
 import torch
 
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.model.resnet import BLOCKS, stage_widths
 from pspnet_repro.weights.model_file import shape_differences, without_memory
-from pspnet_repro.weights.source import read_weights, weights_name
+from pspnet_repro.weights.source import read_weights, weights_name, weights_sha256
 
-# What a backbone's weights were made for: `model_with_structure` takes it from their file.
+# What weights were made for: `with_structure` takes it from their file.
 _BACKBONE = ("stem", "stem_width", "widths", "blocks", "stride_in")
 _WHOLE = ("backbone", "strides", "dilations", "head_width")
 _PYRAMID = ("bins", "pool", "reduce")
@@ -15,44 +17,65 @@ _PYRAMID = ("bins", "pool", "reduce")
 _DILATED = ("strides", "dilations", "pool_padding")
 
 
-def model_with_structure(model: dict, weights) -> dict:
-    """Arguments of PSPNet with the structure that the weights of a file were made for.
+@dataclass(frozen=True)
+class Structure:
+    """What a file of weights was made for.
 
-    The structure is what decides about the result beside the weights: stem, widths, blocks and the
-    place of the stride of any file, and the strides, dilations, pyramid and head of a PSPNet's. It
-    is taken from the file where `model` leaves it open.
+    Attributes:
+        path: of the file, for messages.
+        sha256: see weights_sha256.
+        settings: arguments of PSPNet that decide about the result beside the weights: stem,
+            widths, blocks and the place of the stride of any file, and the strides, dilations,
+            pyramid and head of a PSPNet's.
+    """
 
-    Args:
-        model: keyword arguments of PSPNet that are asked for; None asks for nothing.
-        weights: a file of model_file.save_model, or a pair (prototxt, caffemodel).
-    Returns:
-        `model`, completed.
+    path: str
+    sha256: str
+    settings: dict
+
+
+def read_structure(weights) -> Structure:
+    """The Structure of a file of model_file.save_model, or of a pair (prototxt, caffemodel).
+
     Raises:
         UserError: no such file, another kind of file, or one whose settings make no network.
-        UsageError: `model` asks for another structure than the file has.
     """
     content, path = read_weights(weights, whole=None), weights_name(weights)
     without_memory(content, path)
-    settings = content["settings"]
+    names = _BACKBONE
+    if content["kind"] == "pspnet":
+        names += _WHOLE + (_PYRAMID if content["settings"].get("bins") else ())
+    settings = {name: _plain(content["settings"].get(name)) for name in names}
+    return Structure(path, weights_sha256(weights),
+                     {name: value for name, value in settings.items() if value is not None})
+
+
+def with_structure(model: dict, structure: Structure) -> dict:
+    """Arguments of PSPNet with a Structure, where they leave it open.
+
+    Args:
+        model: keyword arguments of PSPNet that are asked for; None asks for nothing.
+        structure: of the initial weights.
+    Returns:
+        `model`, completed.
+    Raises:
+        UsageError: `model` asks for another structure than the file has.
+    """
     wanted = {name: value for name, value in model.items() if value is not None}
     if "width" in wanted:
         wanted.setdefault("widths", stage_widths(wanted["width"]))
     if "depth" in wanted:
         wanted.setdefault("blocks", BLOCKS.get(wanted["depth"]))
-    names = _BACKBONE
-    if content["kind"] == "pspnet":
-        names += _WHOLE + (_PYRAMID if settings.get("bins") and wanted.get("bins", True) else ())
     completed = dict(model)
-    for name in names:
-        theirs = _plain(settings.get(name))
-        if theirs is None:
-            continue
+    for name, theirs in structure.settings.items():
+        if name in _PYRAMID and not wanted.get("bins", True):
+            continue  # a network without the pyramid can start from one with it
         if name not in wanted:
             completed[name] = theirs
         elif _plain(wanted[name]) != theirs:
             raise UsageError(
-                f"{name} must be {theirs}, for which the weights of {path} were made, got "
-                f"{_plain(wanted[name])}: leave it to the file, or start from other weights")
+                f"{name} must be {theirs}, for which the weights of {structure.path} were made, "
+                f"got {_plain(wanted[name])}: leave it to the file, or start from other weights")
     return completed
 
 
@@ -78,7 +101,7 @@ def load_initial_weights(model, weights):
     A backbone file fills the backbone. A PSPNet's file fills every part (backbone, pyramid, head,
     auxiliary branch) that the network has; where the numbers of classes differ the score
     convolutions start afresh. All other names and shapes of a part that both have must agree, and
-    so must the structure, see `model_with_structure`.
+    so must the structure, see `with_structure`.
 
     Args:
         model: the PSPNet, filled in place.

@@ -25,7 +25,11 @@ from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.training.curve import Curve
 from pspnet_repro.training.divergence import check_losses, check_weights
 from pspnet_repro.training.freezing import check_frozen, freeze, learning
-from pspnet_repro.training.initial_weights import load_initial_weights, model_with_structure
+from pspnet_repro.training.initial_weights import (
+    load_initial_weights,
+    read_structure,
+    with_structure,
+)
 from pspnet_repro.training.loss import guided_loss
 from pspnet_repro.training.progress_log import ProgressLog
 from pspnet_repro.training.run_folder import (
@@ -41,7 +45,6 @@ from pspnet_repro.training.solver import CaffeSGD, parameter_groups, poly_rate
 from pspnet_repro.training.tensorboard import writer_class
 from pspnet_repro.training.validation import Validator
 from pspnet_repro.weights import model_file, plain_file
-from pspnet_repro.weights.source import weights_sha256
 
 CHECKED_STEPS = 50  # on a GPU weights are found not to be finite after so many steps at most
 
@@ -104,6 +107,11 @@ class TrainSettings:
             if not plain[name]:
                 del plain[name]
         return json.loads(json.dumps(plain))
+
+    @classmethod
+    def from_json(cls, plain: dict) -> "TrainSettings":
+        """The settings that `to_json` gave."""
+        return cls(**{**plain, "augmentation": Augmentation(**plain["augmentation"])})
 
 
 def weights_digest(model):
@@ -178,10 +186,10 @@ def train(settings, pairs, output, *, timeout_seconds=TIMEOUT_SECONDS, device="c
     output, how = Path(output), RunOptions(**options)
     if how.tensorboard:
         writer_class()
-    settings = dataclasses.replace(settings, **(
-        {"initial_weights": None} if initial_weights is None else
-        {"initial_weights": weights_sha256(initial_weights),
-         "model": model_with_structure(settings.model, initial_weights)}))
+    structure = None if initial_weights is None else read_structure(initial_weights)
+    settings = dataclasses.replace(
+        settings, initial_weights=structure and structure.sha256,
+        model=with_structure(settings.model, structure) if structure else settings.model)
     try:
         with (distributed.join(timeout_seconds) as processes, arithmetic("float32"),
               contextlib.ExitStack() as held):

@@ -1,0 +1,128 @@
+"""An experiment: a profile on its data, with what all of its trainings share."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+from pathlib import Path
+
+from pspnet_repro.data.augment import Augmentation
+from pspnet_repro.data.benchmarks import LAYOUTS
+from pspnet_repro.data.datasets import DataSet
+from pspnet_repro.errors import UserError
+from pspnet_repro.evaluation import Protocol
+from pspnet_repro.training.initial_weights import read_structure, with_structure
+from pspnet_repro.training.loop import TrainSettings
+
+from .plan import Test, Training
+from .profiles import Profile
+from .rows import PROFILE_SCALES, ROWS, Row
+
+
+class Experiment:
+    """A profile on its data: lists, initial weights and the folder of its trainings.
+
+    Everything is read once, when it is first asked for.
+
+    Args:
+        profile: a Profile.
+        data: folder of the data: one with lists, or the benchmark's as its archive unpacks.
+        runs: folder of the profile's trainings.
+        backbones: {depth: file of initial weights, or Caffe's pair}; trainings of other depths
+            start from random weights.
+    Raises:
+        UserError: no such data folder.
+    """
+
+    def __init__(self, profile: Profile, data: Path, runs: Path, backbones: dict | None = None):
+        self.profile, self.runs, self.backbones = profile, Path(runs), backbones or {}
+        if not data.is_dir():
+            raise UserError(f"{data}: no such data folder")
+        layout = LAYOUTS.get(profile.data)
+        self.data = (DataSet(profile.data, data, table=layout and layout.listed)
+                     if layout is None or (data / "train.txt").exists()
+                     else DataSet(profile.data, data, layout))
+        self.pairs = functools.cache(self._pairs)
+        self.list_sha256 = functools.cache(self.data.digest)
+        self._structure = functools.cache(
+            lambda depth: read_structure(self.backbones[depth]) if depth in self.backbones
+            else None)
+
+    def _pairs(self, split):
+        """The Pairs of "train" or "val", called as `pairs`.
+
+        Raises:
+            UserError: they cannot be read, or have no labels.
+        """
+        pairs = self.data.pairs(split)
+        if pairs[0].label is None:
+            raise UserError(f"{self.data.root}: {split}.txt must name an image and a label a line, "
+                            "got images alone")
+        return pairs
+
+    def settings(self, row: Row, seed: int) -> TrainSettings:
+        """How a row is trained; the network takes the structure of its initial weights.
+
+        Raises:
+            UserError: the initial weights cannot be read, or were made for another network.
+        """
+        profile = self.profile
+        model = {"classes": len(profile.classes), **profile.model, **profile.depths[row.depth],
+                 **{name: value for name, value in row.model.items() if name != "depth"}}
+        train = {"augmentation": Augmentation(), **profile.train, **row.train}
+        if "padding" in train:
+            train["augmentation"] = dataclasses.replace(train["augmentation"],
+                                                        padding=train.pop("padding"))
+        structure = self._structure(row.depth)
+        return TrainSettings(
+            data=profile.data, list_sha256=self.list_sha256("train"), seed=seed,
+            zero_is_void=profile.zero_is_void, **train,
+            initial_weights=structure and structure.sha256,
+            model=with_structure(model, structure) if structure else model)
+
+    def protocol(self, row: Row) -> Protocol:
+        """How a row is tested."""
+        test = dict(row.test)
+        if test.get("scales") == PROFILE_SCALES:
+            test["scales"] = self.profile.fidelity_scales
+        if "stride" in test:
+            test["stride"] = math.ceil(test["stride"] * self.profile.crop_size)
+        return dataclasses.replace(self.profile.protocol, **test)
+
+    def plan(self, tables: dict, seeds: int) -> tuple[list[Training], dict]:
+        """The trainings that tables need, and where each row's tests live.
+
+        Args:
+            tables: {number: Rows}, see plan.select_tables.
+            seeds: how many; seeds are 0..seeds-1.
+        Returns:
+            (the trainings in the tables' order, seed by seed; {row name: [folder of its test with
+            seed 0, ...]}).
+        """
+        rows = list({row.name: row for rows in tables.values() for row in rows}.values())
+        trainings, folders = {}, {row.name: [] for row in rows}
+        for seed in range(seeds):
+            for row in rows:
+                settings = self.settings(row, seed)
+                folder = self.runs / f"{_first(row)}-seed{seed}-{_digest(settings.to_json())}"
+                training = trainings.setdefault(folder, Training(
+                    row.name, folder, settings, self.backbones.get(row.depth)))
+                folders[row.name].append(training.add(row.name, self._test(folder, row)))
+        return list(trainings.values()), folders
+
+    def _test(self, training_folder, row):
+        protocol, list_sha256 = self.protocol(row), self.list_sha256("val")
+        return Test(row.name, training_folder / f"test-{_digest([vars(protocol), list_sha256])}",
+                    protocol, list_sha256)
+
+
+def _first(row):
+    """The name of the first row that shares a row's training."""
+    return next(name for name, other in ROWS.items()
+                if (other.model, other.train) == (row.model, row.train))
+
+
+def _digest(value):
+    """Ten digits that name a folder."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]

@@ -1,0 +1,44 @@
+"""Which program made a result, and on which machine."""
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from pspnet_repro import __version__
+from pspnet_repro.defaults import ROOT
+
+
+def _commit():
+    if not (ROOT / ".git").exists():
+        return f"version {__version__}"
+
+    def git(*words):
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True,
+                              check=True).stdout.strip()
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _processor():
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def provenance(device="cpu"):
+    """Commit (outside a checkout the package's version), versions and machine."""
+    gpu = {"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}
+    return {"commit": _commit(), "python": platform.python_version(), "torch": torch.__version__,
+            "numpy": np.__version__, "opencv": cv2.__version__, "system": platform.system(),
+            "processor": _processor(), "cores": os.cpu_count(), **gpu}
