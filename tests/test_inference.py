@@ -10,6 +10,7 @@ from test_pspnet import MINI, ROWS
 from test_train import data  # noqa: F401 (a fixture)
 
 from prototxt_import import convert, load_net, write_caffemodel
+from prototxt_import.conversion.miniature import network_class
 from pspnet_repro import PSPNet, ops
 from pspnet_repro.__main__ import main
 from pspnet_repro.data.conventions import MEAN_BGR
@@ -28,7 +29,7 @@ def network(**settings):
     """Random weights and statistics, in eval mode."""
     if settings.get("backbone") != "mini":
         settings = {**MINI, **settings}
-    net = PSPNet(5, **settings).eval()
+    net = network_class(settings)(5, **settings).eval()
     for module in net.modules():
         if isinstance(module, SyncBatchNorm2d):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)

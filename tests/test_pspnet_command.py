@@ -21,9 +21,8 @@ from pspnet_repro.data.benchmarks import LAYOUTS
 from pspnet_repro.data.classes import KNOWN
 from pspnet_repro.data.images import read_image
 from pspnet_repro.data.labels import read_label
-from pspnet_repro.defaults import DEPTHS, PROFILES, TABLES
+from pspnet_repro.defaults import PROFILES, TABLES
 from pspnet_repro.evaluation import ConfusionMatrix, Protocol
-from pspnet_repro.model.resnet import BLOCKS
 from pspnet_repro.weights import model_file
 
 ROOT = Path(__file__).parents[1]
@@ -81,7 +80,6 @@ def test_what_the_options_name_is_what_there_is():
     assert set(KNOWN) == set(LAYOUTS)
     assert set(AUGMENTATIONS) == set(train.AUGMENTATIONS)
     assert set(TABLES) == set(rows.TABLES) and set(PROFILES) == set(profiles.PROFILES)
-    assert set(DEPTHS) == set(BLOCKS)
 
 
 def test_several_weights_are_an_ensemble(data, weights, tmp_path, capfd):  # noqa: F811
