@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from experiments.cost.peak_memory import peak_bytes, reset_peak
+from experiments.peak_memory import peak_bytes, reset_peak
 
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK),

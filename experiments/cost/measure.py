@@ -19,16 +19,16 @@ import torch
 from tqdm import tqdm
 
 from pspnet_repro import PSPNet
-from pspnet_repro.data.dataset import TrainingSequence
 from pspnet_repro.data.pairs import Pair
+from pspnet_repro.data.training_sequence import TrainingSequence
 from pspnet_repro.distributed import choose_device
 from pspnet_repro.errors import UserError, command, first_line
 from pspnet_repro.evaluation import Protocol, predict_probabilities
-from pspnet_repro.training.loop import TrainSettings
+from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.training.solver import CaffeSGD, parameter_groups
 
+from ..peak_memory import peak_bytes
 from ..places import ROOT, program
-from .peak_memory import peak_bytes
 from .shapes import network_key, step_work, window_work, windows_an_image
 
 BUDGET = 1.5e11  # multiply-adds of a measured step: about a second on two cores
