@@ -96,9 +96,11 @@ $(INSTALLED): requirements.txt requirements-dev.txt $(VENV)/.settings
 	@$(PY) -m pip install --quiet -r requirements.txt -r requirements-dev.txt
 	@touch $@
 
-# The command pspnet of this checkout.
+# This checkout's packages for the environment's Python, wherever it is started, and the command.
 $(SCRIPT): Makefile $(INSTALLED)
-	@printf '%s\n' '#!$(abspath $(PY))' 'import sys' 'sys.path.insert(0, "$(CURDIR)")' \
+	@$(PY) -c 'import pathlib, sys, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), \
+	    "pspnet_repro.pth").write_text(sys.argv[1] + "\n")' '$(CURDIR)'
+	@printf '%s\n' '#!$(abspath $(PY))' 'import sys' \
 	    'from pspnet_repro.__main__ import main' 'sys.exit(main())' > $@
 	@chmod +x $@
 

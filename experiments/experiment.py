@@ -9,11 +9,11 @@ from pathlib import Path
 
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.benchmarks import LAYOUTS
-from pspnet_repro.data.datasets import DataSet
+from pspnet_repro.data.data_set import DataSet
 from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation import Protocol
 from pspnet_repro.training.initial_weights import read_structure, with_structure
-from pspnet_repro.training.loop import TrainSettings
+from pspnet_repro.training.settings import TrainSettings
 
 from .plan import Test, Training
 from .profiles import Profile

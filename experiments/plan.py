@@ -10,7 +10,7 @@ from pspnet_repro import PSPNet
 from pspnet_repro.errors import UsageError
 from pspnet_repro.evaluation import Protocol
 from pspnet_repro.training.initial_weights import load_initial_weights
-from pspnet_repro.training.loop import TrainSettings
+from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.weights.source import weights_files
 
 from .rows import ROWS, TABLES

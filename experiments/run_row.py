@@ -19,15 +19,15 @@ from pspnet_repro import distributed
 from pspnet_repro.data.images import png_bytes
 from pspnet_repro.errors import UserError, command
 from pspnet_repro.evaluation.evaluate import evaluate
-from pspnet_repro.evaluation.precision import arithmetic
+from pspnet_repro.evaluation.precision import use_precision
 from pspnet_repro.evaluation.record import CountsFile, claim_results
 from pspnet_repro.files import lock_folder, write_bytes
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.training.loop import train, weights_digest
 from pspnet_repro.weights import model_file
 
-from .cost.peak_memory import peak_bytes, reset_peak
 from .experiment import Experiment
+from .peak_memory import peak_bytes, reset_peak
 from .plan import Training
 from .profiles import PROFILES
 from .provenance import provenance
@@ -57,7 +57,7 @@ def run_row(experiment, training, *, checkpoint_seconds=120.0, progress=True, de
     """
     tests = list(training.tests.values())
     try:
-        with (distributed.join() as processes, arithmetic("float32"),
+        with (distributed.join() as processes, use_precision("float32"),
               contextlib.ExitStack() as held):
             def missing():
                 left = [not test.is_done for test in tests]

@@ -1,9 +1,10 @@
-"""Files that are written whole, locks of folders, digests, and what is no file."""
+"""Files that are written whole, JSON lines, locks of folders, digests, and what is no file."""
 
 import contextlib
 import fcntl
 import functools
 import hashlib
+import json
 import os
 import re
 import stat
@@ -117,6 +118,23 @@ def _remove_abandoned(folder):
                 with contextlib.suppress(OSError), open(path, "rb") as file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     path.unlink()
+
+
+def json_lines(data: bytes) -> list[tuple[str, dict | None]]:
+    """The whole lines of a file of JSON lines, each as text and as the dictionary that it holds.
+
+    A line that holds none has None; a last line that was cut off is dropped.
+    """
+    lines = [line.decode(errors="replace") for line in data.split(b"\n")[:-1]]
+    return [(line, _dictionary(line)) for line in lines]
+
+
+def _dictionary(line):
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def lock_folder(output, name=".lock"):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from experiments.cost.peak_memory import peak_bytes
+from experiments.peak_memory import peak_bytes
 from prototxt_import import load_net, load_solver
 from pspnet_repro.errors import UserError
 

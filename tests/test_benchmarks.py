@@ -16,7 +16,7 @@ from pspnet_repro.data.benchmarks import (
     camvid_split,
 )
 from pspnet_repro.data.classes import KNOWN, known_classes
-from pspnet_repro.data.datasets import open_data
+from pspnet_repro.data.data_set import open_data
 from pspnet_repro.data.pairs import Pair, read_list, read_pair
 from pspnet_repro.errors import UsageError, UserError
 

@@ -12,10 +12,10 @@ from pspnet_repro.data import scenes
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.check import check_lesson
 from pspnet_repro.data.classes import Classes, read_classes
-from pspnet_repro.data.dataset import TrainingSequence, batches
 from pspnet_repro.data.images import read_image
 from pspnet_repro.data.labels import read_label
 from pspnet_repro.data.pairs import Pair, read_list, read_pair
+from pspnet_repro.data.training_sequence import TrainingSequence, batches
 from pspnet_repro.errors import UserError
 
 

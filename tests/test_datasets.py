@@ -7,7 +7,7 @@ from PIL import Image
 
 from pspnet_repro.data.benchmarks import CITYSCAPES_TABLE, LAYOUTS
 from pspnet_repro.data.classes import KNOWN, known_classes, numbered_classes, read_classes
-from pspnet_repro.data.datasets import open_data
+from pspnet_repro.data.data_set import open_data
 from pspnet_repro.data.labels import read_label
 from pspnet_repro.data.pairs import Pair, read_list, read_pair
 from pspnet_repro.errors import UsageError, UserError

@@ -14,9 +14,9 @@ from test_train import MODEL, _settings, data  # noqa: F401 (a fixture)
 
 from pspnet_repro import PSPNet, distributed
 from pspnet_repro.data.augment import Augmentation
-from pspnet_repro.data.dataset import TrainingSequence, batches
 from pspnet_repro.data.images import png_bytes
 from pspnet_repro.data.pairs import read_list
+from pspnet_repro.data.training_sequence import TrainingSequence, batches
 from pspnet_repro.distributed import Processes, ProcessLost
 from pspnet_repro.errors import FailedElsewhere, Interrupted, UsageError, UserError
 from pspnet_repro.evaluation import Protocol
@@ -24,13 +24,8 @@ from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.files import write_bytes
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 from pspnet_repro.training.freezing import freeze, learning
-from pspnet_repro.training.loop import (
-    TrainSettings,
-    _build,
-    average_backward,
-    train,
-    weights_digest,
-)
+from pspnet_repro.training.loop import _build, average_backward, train, weights_digest
+from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.training.solver import CaffeSGD, parameter_groups, poly_rate
 from pspnet_repro.weights import model_file, plain_file
 

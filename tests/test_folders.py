@@ -7,7 +7,7 @@ import pytest
 from test_datasets import GREY, put
 
 from pspnet_repro.__main__ import main
-from pspnet_repro.data.datasets import open_folders
+from pspnet_repro.data.data_set import open_folders
 from pspnet_repro.data.folders import pair_folders
 from pspnet_repro.data.labels import ZERO_IS_VOID
 from pspnet_repro.data.pairs import Pair

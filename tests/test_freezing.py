@@ -11,8 +11,8 @@ from test_train import MODEL, _assert_same_run, _settings, data  # noqa: F401 (a
 
 from pspnet_repro import PSPNet, ops
 from pspnet_repro.data.augment import Augmentation
-from pspnet_repro.data.dataset import TrainingSequence, batches
 from pspnet_repro.data.pairs import read_list
+from pspnet_repro.data.training_sequence import TrainingSequence, batches
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.exact.layers import OriginalBatchNorm2d

@@ -173,7 +173,7 @@ def test_failed_write_leaves_nothing(tmp_path):
 MEASURE = """
 import json, sys, time
 from prototxt_import import load_net, read_caffemodel
-from experiments.cost.peak_memory import peak_bytes
+from experiments.peak_memory import peak_bytes
 before = peak_bytes()
 start = time.process_time()
 if sys.argv[1] == "read":

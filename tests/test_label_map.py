@@ -9,7 +9,7 @@ from PIL import Image
 from test_datasets import GREY, put
 
 from pspnet_repro.__main__ import main
-from pspnet_repro.data.datasets import open_data, open_folders
+from pspnet_repro.data.data_set import open_data, open_folders
 from pspnet_repro.data.label_map import LabelMap, read_label_map
 from pspnet_repro.data.labels import (
     IDENTITY,

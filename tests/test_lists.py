@@ -8,7 +8,7 @@ from test_datasets import GREY, put
 
 from pspnet_repro.__main__ import main
 from pspnet_repro.data import pairs
-from pspnet_repro.data.datasets import open_data
+from pspnet_repro.data.data_set import open_data
 from pspnet_repro.data.pairs import Pair, list_text, read_list
 from pspnet_repro.errors import UserError
 

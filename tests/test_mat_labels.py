@@ -9,7 +9,7 @@ from test_datasets import GREY, put
 
 from pspnet_repro.__main__ import main
 from pspnet_repro.data.classes import known_classes
-from pspnet_repro.data.datasets import open_data
+from pspnet_repro.data.data_set import open_data
 from pspnet_repro.data.mat_labels import CONTEXT_IDS
 from pspnet_repro.data.pairs import read_pair
 from pspnet_repro.errors import UserError

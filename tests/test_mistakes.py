@@ -15,7 +15,7 @@ from prototxt_import import load_net, read_caffemodel
 from prototxt_import.commands.work.recorded import read_recorded
 from pspnet_repro.commands.options import weights
 from pspnet_repro.data.classes import read_classes
-from pspnet_repro.data.datasets import open_data
+from pspnet_repro.data.data_set import open_data
 from pspnet_repro.data.pairs import read_list
 from pspnet_repro.distributed import ProcessLost, find_device
 from pspnet_repro.errors import UsageError, UserError, printable, report

@@ -12,7 +12,7 @@ from test_sliding import photograph
 
 from pspnet_repro import ops
 from pspnet_repro.evaluation import Protocol
-from pspnet_repro.evaluation.precision import Autocast, agreement, arithmetic, network_in
+from pspnet_repro.evaluation.precision import Autocast, agreement, network_in, use_precision
 from pspnet_repro.evaluation.sliding import first_windows
 
 PROTOCOL = Protocol(base_size=96, crop_size=89)
@@ -29,9 +29,9 @@ def switches():
 def test_arithmetic_sets_the_switches_of_tf32_and_puts_them_back(precision, value):
     before = switches()
     assert before[1] == "tf32", "torch no longer lets convolutions round by default"
-    with pytest.raises(KeyError), arithmetic(precision):
+    with pytest.raises(KeyError), use_precision(precision):
         assert switches() == [value] * 3
-        with arithmetic("float32"):
+        with use_precision("float32"):
             assert switches() == ["ieee"] * 3
         assert switches() == [value] * 3
         raise KeyError

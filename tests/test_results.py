@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from experiments.runs import find_row, row_protocol, row_settings
 
 from experiments.profiles import PROFILES
 from experiments.report.results import class_means
 from experiments.rows import BASELINE, FULL, TABLES
-from experiments.runs import find_row, row_protocol, row_settings
 from pspnet_repro.data import scenes
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results"

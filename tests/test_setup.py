@@ -1,10 +1,13 @@
 """What the Makefile promises; test_setup_cuda.py has setup.py's decision about CUDA."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from pspnet_repro import __version__
 
 ROOT = Path(__file__).parents[1]
 
@@ -52,6 +55,7 @@ def copy(tmp_path):
         (tmp_path / name).touch()
     python = tmp_path / "python"
     python.write_text("""#!/bin/sh
+case "$*" in "-c import pathlib"*) exit ;; esac
 echo "$@" >> calls
 case "$*" in
     "-m venv"*) mkdir -p "$3/bin"; cp python "$3/bin/python" ;;
@@ -98,6 +102,19 @@ def test_changed_torch_installs_and_compiles_again(copy):
     assert calls[-1].startswith("setup.py")
 
 
+def test_the_environments_python_finds_the_checkout_anywhere(tmp_path):
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    _make(ROOT, f"VENV={venv}", "--assume-old", f"{venv}/.installed", f"{venv}/bin/pspnet")
+    code = "import pspnet_repro, experiments; print(pspnet_repro.__file__, experiments.__file__)"
+    for words, printed in (
+            ([venv / "bin" / "python", "-c", code],
+             f"{ROOT}/pspnet_repro/__init__.py {ROOT}/experiments/__init__.py\n"),
+            ([venv / "bin" / "pspnet", "--version"], f"pspnet-repro {__version__}\n")):
+        run = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert run.stdout == printed
+
+
 def test_build_without_environment_downloads_nothing(copy):
     _make(copy, "build", "PYTHON=./python", "VENV=")
     assert _calls(copy) == ["setup.py --quiet build_ext --inplace"]
@@ -135,10 +152,8 @@ def test_cuda_link_check_leaves_the_build_alone(copy):
 
 def test_missing_extension_names_the_command(tmp_path):
     """A copy without the compiled file says how to build it, and never falls back by itself."""
-    package = tmp_path / "pspnet_repro"
-    package.mkdir()
-    for source in (ROOT / "pspnet_repro").glob("*.py"):
-        (package / source.name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    shutil.copytree(ROOT / "pspnet_repro", tmp_path / "pspnet_repro",
+                    ignore=shutil.ignore_patterns("_C*", "__pycache__"))
     run = subprocess.run([sys.executable, "-c", "import pspnet_repro.ops"], cwd=tmp_path,
                          capture_output=True, text=True, env={"PATH": ""}, check=False)
     assert run.returncode == 1 and "is not built: run `make build`" in run.stderr

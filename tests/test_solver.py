@@ -14,7 +14,8 @@ from pspnet_repro import PSPNet, ops
 from pspnet_repro.data.pairs import Pair
 from pspnet_repro.model.caffe_names import caffe_names
 from pspnet_repro.sync_bn import SyncBatchNorm2d
-from pspnet_repro.training.loop import TrainSettings, train
+from pspnet_repro.training.loop import train
+from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.training.solver import CaffeSGD, parameter_groups, poly_rate
 
 

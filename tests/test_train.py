@@ -18,7 +18,8 @@ from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.pairs import list_digest, read_list
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.files import write_atomically
-from pspnet_repro.training.loop import TrainSettings, train
+from pspnet_repro.training.loop import train
+from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.weights import model_file, plain_file
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UsageError
 from pspnet_repro.sync_bn import SyncBatchNorm2d
-from pspnet_repro.training.loop import TrainSettings, _build, _losses
+from pspnet_repro.training.loop import _build, _losses
+from pspnet_repro.training.settings import TrainSettings
 
 MODEL = {"classes": 4, "width": 0.125, "stem": "classic", "stem_width": 8, "blocks": (1, 1, 1, 1)}
 

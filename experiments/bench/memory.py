@@ -9,7 +9,7 @@ import torch
 from pspnet_repro.errors import check_printed, command
 from pspnet_repro.evaluation import MULTI_SCALE, predict_probabilities
 
-from ..cost.peak_memory import peak_bytes
+from ..peak_memory import peak_bytes
 
 CLASSES = 19
 

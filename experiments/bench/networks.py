@@ -23,7 +23,7 @@ from pspnet_repro.model.multiply_adds import logits_multiply_adds
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 
-from ..cost.peak_memory import peak_bytes
+from ..peak_memory import peak_bytes
 from ..places import RUNS_FOLDER
 from ..provenance import provenance
 

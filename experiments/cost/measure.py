@@ -19,16 +19,16 @@ import torch
 from tqdm import tqdm
 
 from pspnet_repro import PSPNet
-from pspnet_repro.data.dataset import TrainingSequence
 from pspnet_repro.data.pairs import Pair
+from pspnet_repro.data.training_sequence import TrainingSequence
 from pspnet_repro.distributed import choose_device
 from pspnet_repro.errors import UserError, command, first_line
 from pspnet_repro.evaluation import Protocol, predict_probabilities
-from pspnet_repro.training.loop import TrainSettings
+from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.training.solver import CaffeSGD, parameter_groups
 
+from ..peak_memory import inherited_bytes, peak_bytes
 from ..places import ROOT, program
-from .peak_memory import peak_bytes
 from .shapes import network_key, step_work, window_work, windows_an_image
 
 BUDGET = 1.5e11  # multiply-adds of a measured step: about a second on two cores
@@ -146,6 +146,8 @@ def measure(job):
     solver = CaffeSGD(parameter_groups(net), 1e-3, 0.9, 1e-4)
     images = torch.randn(batch, 3, crop, crop, device=device) * 50
     before = _peak(device)
+    # A training loads its libraries itself; this process has them from the one that forked it.
+    libraries = inherited_bytes() if device == "cpu" else 0
 
     def step():
         solver.zero_grad(set_to_none=True)
@@ -159,7 +161,7 @@ def measure(job):
             "window_rate": _window_rate(net, key, job, crop), "reading_seconds": reading,
             "processor_share": (1.0 if device == "cuda"
                                 else min(1.0, busy / seconds / settings["threads"])),
-            "base_bytes": before - work.weight_bytes,
+            "base_bytes": before + libraries - work.weight_bytes,
             "kept_factor": activations / work.kept_bytes, "crop_size": crop, "batch_size": batch}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.files import json_lines
 
 from .resampling import drawn_figures, how_drawn, interval
 
@@ -65,18 +66,16 @@ def read_curve(path, names):
         UserError: the file cannot be read, is empty, or a line has no such numbers.
     """
     try:
-        data = Path(path).read_bytes()
-        lines = data[:data.rfind(b"\n") + 1].splitlines()
+        lines = json_lines(Path(path).read_bytes())
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
     if not lines:
         raise UserError(f"{path}: must hold at least one line")
     columns = np.empty((len(lines), len(names)))
-    for number, line in enumerate(lines):
+    for number, (_, content) in enumerate(lines):
         try:
-            content = json.loads(line)
             columns[number] = [content[name] for name in names]
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
             raise UserError(f"{path}, line {number + 1}: must hold the numbers "
                             f"{' and '.join(names)}") from error
     return dict(zip(names, columns.T, strict=True))

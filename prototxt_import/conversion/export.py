@@ -11,7 +11,7 @@ from prototxt_import.format.prototxt import prototxt_text
 from pspnet_repro.errors import UserError
 from pspnet_repro.files import write_together
 from pspnet_repro.model.caffe_names import caffe_names
-from pspnet_repro.training.loop import TrainSettings
+from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.weights.model_file import check_finite
 
 TRAIN_NET, SOLVER = "train_val.prototxt", "solver.prototxt"

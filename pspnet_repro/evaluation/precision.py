@@ -16,7 +16,7 @@ def _switches():
 
 
 @contextlib.contextmanager
-def arithmetic(precision):
+def use_precision(precision):
     """Let torch's float32 mean TF32 on GPUs, or float32 alone, for the length of a with block.
 
     Torch by default lets convolutions of cuDNN round to TF32: "float32" forbids it. Afterwards the
@@ -72,8 +72,8 @@ def agreement(net, exact, precision, image_rgb, protocol, count):
     """How far a network in less precision is from itself in float32, on an image's first windows.
 
     Args:
-        net: of network_in(..., precision, ...); run under arithmetic(precision).
-        exact: the same for "float32"; run under arithmetic("float32").
+        net: of network_in(..., precision, ...); run under use_precision(precision).
+        exact: the same for "float32"; run under use_precision("float32").
         image_rgb, protocol: see predict_stream.
         count: at most so many windows, of the scale nearest 1.
     Returns:
@@ -84,9 +84,9 @@ def agreement(net, exact, precision, image_rgb, protocol, count):
     device = next(net.parameters()).device
     windows, areas = first_windows(image_rgb, protocol, count, net.stride)
     windows = windows.to(device)
-    with arithmetic(precision):
+    with use_precision(precision):
         logits = net.logits(windows)
-    with arithmetic("float32"):
+    with use_precision("float32"):
         wanted = exact.logits(windows)
     same = pixels = 0
     for one, other, (rows, cols) in zip(logits, wanted, areas, strict=True):

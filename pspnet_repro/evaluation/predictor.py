@@ -154,7 +154,7 @@ class Predictor:
                    for net, copy in zip(self.networks, copies)]
         while True:
             # Not around the whole: the caller's code runs between two images.
-            with precisions.arithmetic(self.precision):
+            with precisions.use_precision(self.precision):
                 maps = [next(stream, None) for stream in streams]
                 if maps[0] is None:
                     return

@@ -9,7 +9,7 @@ import numpy as np
 from pspnet_repro.differences import difference
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UserError, first_line
-from pspnet_repro.files import lock_folder, write_bytes
+from pspnet_repro.files import json_lines, lock_folder, write_bytes
 
 _MERGED = "counts.jsonl"
 _OTHERS = re.compile(r"counts-\d+\.jsonl")
@@ -138,11 +138,11 @@ def _line(number, counts):
 
 def _parse(path, data, classes, images, compare):
     """{number: counts} of a file's whole lines, the first of which `compare` takes."""
-    lines = data[:data.rfind(b"\n") + 1].decode("utf-8", errors="replace").splitlines()
     entries = {}
-    for number, line in enumerate(lines, 1):
+    for number, (_, content) in enumerate(json_lines(data), 1):
         try:
-            content = json.loads(line)
+            if content is None:
+                raise ValueError("must hold a dictionary")
             if number == 1:
                 compare(content)
             else:

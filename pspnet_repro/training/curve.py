@@ -7,7 +7,7 @@ import os
 import torch
 
 from pspnet_repro.errors import UserError
-from pspnet_repro.training.run_folder import line_content, read_lines, write_lines
+from pspnet_repro.training.run_folder import read_lines, write_lines
 
 
 @contextlib.contextmanager
@@ -27,9 +27,10 @@ def keep_points(path, start, keys=("iteration",)):
     Raises:
         UserError: a line lacks one of `keys`, or its step.
     """
-    points = [line_content(line) for line in read_lines(path)]
+    points = [point for _, point in read_lines(path)]
     for number, point in enumerate(points, 1):
-        if type(point.get("iteration")) is not int or not set(keys) <= point.keys():
+        if (point is None or type(point.get("iteration")) is not int
+                or not set(keys) <= point.keys()):
             raise UserError(f"{path}, line {number}: not the line of a look; move the file away "
                             "to resume without its points")
     kept = [point for point in points if point["iteration"] <= start]

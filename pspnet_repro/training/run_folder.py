@@ -9,7 +9,7 @@ import torch
 
 from pspnet_repro.differences import difference
 from pspnet_repro.errors import UserError, first_line
-from pspnet_repro.files import refuse_pipe, write_bytes
+from pspnet_repro.files import json_lines, refuse_pipe, write_bytes
 from pspnet_repro.outputs import WAY_ON
 from pspnet_repro.weights import model_file, plain_file
 
@@ -95,41 +95,27 @@ def cut_losses(path, iteration):
     if len(lines) < iteration:
         raise UserError(f"{path}: holds {len(lines)} steps, but the checkpoint beside it was saved "
                         f"after {iteration}; remove the folder to train again")
-    for number, line in enumerate(lines):
-        if _step(line) != number:
+    for number, (_, content) in enumerate(lines):
+        if content is None or content.keys() != _STEP or content["iteration"] != number:
             way_on = "remove the folder to train again" if number < iteration else WAY_ON
             raise UserError(f"{path}, line {number + 1}: not the line of iteration {number}; "
                             f"{way_on}")
-    write_lines(path, lines[:iteration])
-
-
-def _step(line):
-    """The iteration of a line of losses.jsonl; None for other lines."""
-    content = line_content(line)
-    return content["iteration"] if content.keys() == _STEP else None
-
-
-def line_content(line):
-    """The dictionary that a line holds; {} for other lines."""
-    try:
-        content = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    write_lines(path, (line for line, _ in lines[:iteration]))
 
 
 def read_lines(path):
-    """Whole lines of a file; a last one that was cut off is dropped. Raises UserError where that
-    is none that a training writes."""
+    """json_lines of a file; [] where there is none. Raises UserError where a last line that was cut
+    off is none that a training writes."""
     if not path.exists():
         return []
     refuse_pipe(path)
     if path.is_dir():
         raise UserError(f"{path}: must be a file, and is a folder; {WAY_ON}")
-    *lines, rest = path.read_bytes().split(b"\n")
+    data = path.read_bytes()
+    lines, rest = json_lines(data), data.rpartition(b"\n")[2]
     if not (rest.startswith(_LINE) or _LINE.startswith(rest)):
         raise UserError(f"{path}, line {len(lines) + 1}: not the line of an iteration; {WAY_ON}")
-    return [line.decode(errors="replace") for line in lines]
+    return lines
 
 
 def write_lines(path, lines):

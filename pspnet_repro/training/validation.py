@@ -250,7 +250,7 @@ class Validator:
             if stop.signal:
                 raise _Stopped
 
-        with eval_mode(model, self._device), precision.arithmetic("float32"):
+        with eval_mode(model, self._device), precision.use_precision("float32"):
             try:
                 matrix = self._asked.count(model.for_inference(), share, each, errors.append)
             except _Stopped:

@@ -1,11 +1,11 @@
 """The data set that options name."""
 
-from pspnet_repro.data.datasets import open_data, open_folders
+from pspnet_repro.data.data_set import open_data, open_folders
 from pspnet_repro.errors import UsageError
 
 
 def data_of(args):
-    """The data.datasets.DataSet that arguments name.
+    """The data.data_set.DataSet that arguments name.
 
     Raises:
         UsageError: they name none or two, or exclude each other; UserError: there is none.

@@ -10,7 +10,8 @@ from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation
 from pspnet_repro.differences import flat_settings
 from pspnet_repro.errors import UsageError, UserError, say
 from pspnet_repro.model.settings import NetworkSettings
-from pspnet_repro.training.loop import TrainSettings, train
+from pspnet_repro.training.loop import train
+from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.training.tensorboard import writer_class
 from pspnet_repro.weights.source import weights_sha256, weights_text
 

@@ -2,7 +2,7 @@
 
 import shlex
 
-from pspnet_repro.data.datasets import open_data
+from pspnet_repro.data.data_set import open_data
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation.protocol import Protocol
 from pspnet_repro.training.validation import Validation
