@@ -99,9 +99,6 @@ _KINDS = ((bool, bool, "true or false"),
 def _read(file, options):
     """({option: value}, {what no option says: (value, option on which it depends or None)}).
 
-    Args:
-        file: its path.
-        options: names of the options.
     Raises:
         UserError: no such file, or it is neither TOML nor settings.json.
     """
@@ -128,8 +125,8 @@ def _of_settings(settings, file, options):
         raise UserError(f"{file}: not settings.json of a training: lacks model, list_sha256 or "
                         "max_iter; write other settings as TOML, max_iter = 2000")
     values = {name: settings[name] for name in _SETTINGS if settings.get(name) is not None}
-    named = [name for name in NetworkSettings.arguments() if name in options]
-    switches = [name for name in NetworkSettings.arguments() if f"no_{name}" in options]
+    named, switches = ([name for name in NetworkSettings.arguments() if prefix + name in options]
+                       for prefix in ("", "no_"))
     values |= {name: model[name] for name in named if model.get(name) is not None}
     for name in switches:
         value = model.get(name)

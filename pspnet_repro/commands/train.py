@@ -85,38 +85,32 @@ def add(commands):
 
 def _add_network(parser):
     """Arguments of PSPNet under their names; --no-NAME turns one off."""
-    default, choices = NetworkSettings, NetworkSettings.choices
-    *depths, last = BLOCKS
     net = parser.add_argument_group(
         "network", "With --initial-weights the defaults are the file's; another structure than the "
                    "file's is refused.")
-    net.add_argument("--depth", type=int, help=f"{', '.join(map(str, depths))} or {last}; default: "
-                                               f"{default.depth}")
-    net.add_argument("--bins", type=numbers, help='"none": no pyramid; default: '
-                                                  f"{','.join(map(str, default.bins))}")
-    net.add_argument("--pool", choices=choices("pool"),
-                     help=f"pooling of the bins; default: {default.pool}")
+
+    def add(name, words, shown=None, **how):
+        net.add_argument(f"--{name.replace('_', '-')}", **how,
+                         choices=NetworkSettings.choices(name) or None,
+                         help=f"{words}; default: {shown or getattr(NetworkSettings, name)}")
+
+    *depths, last = BLOCKS
+    add("depth", f"{', '.join(map(str, depths))} or {last}", type=int)
+    add("bins", '"none": no pyramid', ",".join(map(str, NetworkSettings.bins)), type=numbers)
+    add("pool", "pooling of the bins")
     add_switch(net, "--no-reduce", help="no reduction after pooling")
     add_switch(net, "--no-aux", help="no auxiliary branch")
-    net.add_argument("--stem", choices=choices("stem"),
-                     help="first layers: three 3x3 convolutions or one 7x7; default: "
-                          f"{default.stem}")
-    net.add_argument("--stem-width", type=positive,
-                     help=f"channels of the stem; default: {default.stem_width}")
-    net.add_argument("--width", type=float,
-                     help=f"factor of the stages' channels; default: {default.width:g}")
-    net.add_argument("--blocks", type=numbers,
-                     help="four numbers, for miniature networks; default: the depth's")
-    net.add_argument("--stride-in", choices=choices("stride_in"),
-                     help="convolution with the stride; default: as released for the depth")
+    add("stem", "first layers: three 3x3 convolutions or one 7x7")
+    add("stem_width", "channels of the stem", type=positive)
+    add("width", "factor of the stages' channels", f"{NetworkSettings.width:g}", type=float)
+    add("blocks", "four numbers, for miniature networks", "the depth's", type=numbers)
+    add("stride_in", "convolution with the stride", "as released for the depth")
     net.add_argument("--initial-weights", type=weights, metavar="WEIGHTS",
                      help="start from a PSPNet or a backbone: a file of a training or of convert, "
                           "or NET.prototxt,W.caffemodel; default: random")
-    net.add_argument("--variance", choices=choices("variance"), default=default.variance,
-                     help="kind of variance in BN; default: %(default)s")
-    net.add_argument("--arithmetic", choices=choices("arithmetic"), default=default.arithmetic,
-                     help='"original": the bits of the original\'s CPU program, several times '
-                          "slower; needs --variance biased; default: %(default)s")
+    add("variance", "kind of variance in BN", default=NetworkSettings.variance)
+    add("arithmetic", '"original": the bits of the original\'s CPU program, several times slower; '
+                      "needs --variance biased", default=NetworkSettings.arithmetic)
 
 
 def _add_validation(parser):

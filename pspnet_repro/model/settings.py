@@ -22,7 +22,6 @@ MAX_BLOCKS = 1000  # a stage
 Numbers = tuple[int, ...]
 Place = Literal["1x1", "3x3"]
 
-# What an argument of each type must be, in words.
 _TYPES = {
     int: ("a whole number", lambda value: type(value) is int),
     float: ("a finite number", lambda value: (type(value) in (int, float)
@@ -33,52 +32,20 @@ _TYPES = {
         type(value) in (list, tuple) and all(type(item) is int for item in value)))}
 
 
-class WrongType(TypeError):
-    """An argument of another type than its annotation's.
-
-    Attributes:
-        name: of the argument.
-        rule: what it must be, and what it is.
-    """
-
-    def __init__(self, name, kind, value):
-        self.name = name
-        self.rule = f"must be {kind}, got {' '.join(str(value).split())[:80]!r}"
-        super().__init__(f"{name} {self.rule}")
-
-
-def check_choice(name, value, choices):
-    """Raise ValueError unless a value is one of the choices."""
+def _check_choice(name, value, choices):
     if value not in choices:
         words = (f"one of {', '.join(map(str, choices))}" if len(choices) > 2 else
                  " or ".join(map(json.dumps, choices)))
         raise ValueError(f"{name} must be {words}, got {value!r}")
 
 
-def stage_widths(width):
-    """Channels inside the bottlenecks of the four stages at a factor of the released networks.
-
-    Raises:
-        ValueError: a factor out of range.
-    """
-    if not (type(width) in (int, float) and 0 < width <= MAX_WIDTH
-            and round(WIDTHS[0] * width) >= 1):
-        raise ValueError(f"width must be at most {MAX_WIDTH} and leave a channel of {WIDTHS[0]}, "
-                         f"got {width}")
-    return tuple(round(w * width) for w in WIDTHS)
-
-
 def _annotated(annotation):
     """(type, choices or (), whether None is allowed) of an argument's annotation."""
-    if isinstance(annotation, InitVar):
-        annotation = annotation.type
+    annotation = annotation.type if isinstance(annotation, InitVar) else annotation
     optional = type(None) in get_args(annotation)
-    if optional:
-        annotation = get_args(annotation)[0]
-    if get_origin(annotation) is Literal:
-        choices = get_args(annotation)
-        return type(choices[0]), choices, optional
-    return annotation, (), optional
+    annotation = get_args(annotation)[0] if optional else annotation
+    choices = get_args(annotation) if get_origin(annotation) is Literal else ()
+    return type(choices[0]) if choices else annotation, choices, optional
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -97,7 +64,7 @@ class BackboneSettings(Mapping):
         stride_in: the convolution of a bottleneck that has its stride, "1x1" or "3x3".
         pool_padding: of pool1: 1 as in the released networks; many ImageNet networks have 0.
     Raises:
-        TypeError: WrongType where an argument is of another type; a name that is none or missing.
+        TypeError: an argument of another type, a name that is none, or one that is missing.
         ValueError: an argument out of range.
     """
 
@@ -116,7 +83,9 @@ class BackboneSettings(Mapping):
     DILATED: ClassVar = ("strides", "dilations", "pool_padding")
 
     def __post_init__(self):
-        self.check_types(vars(self))
+        wrong = self.wrong_type(vars(self))
+        if wrong:
+            raise TypeError(" ".join(wrong))
         self._set(**{name: tuple(value) for name, value in vars(self).items()
                      if isinstance(value, list)})
         self.validate()
@@ -128,8 +97,8 @@ class BackboneSettings(Mapping):
             object.__setattr__(self, name, value)
 
     def __iter__(self):
-        # A network's own arguments come first: in this order files have them, whose digests
-        # identify trainings. What compares nothing is a starting value.
+        # A network's own come first: so files have them, whose digests identify trainings. What
+        # does not compare is a starting value.
         names = (f.name for f in fields(self) if f.compare)
         return iter(sorted(names, key=_BACKBONE.__contains__))
 
@@ -148,23 +117,22 @@ class BackboneSettings(Mapping):
                 for name, argument in inspect.signature(cls).parameters.items()}
 
     @classmethod
-    def check_types(cls, arguments: dict):
-        """Raise WrongType for the first of the arguments by name that is not of its annotation's
-        type; names that are no argument pass."""
-        known = cls.arguments()
-        for name, value in arguments.items():
-            if name in known:
-                kind, _, optional = _annotated(known[name])
-                words, is_right = _TYPES[kind]
-                if not is_right(value) and not (optional and value is None):
-                    raise WrongType(name, words, value)
+    def wrong_type(cls, arguments: dict):
+        """The first argument that is not of its annotation's type, as (name, "must be ..., got
+        ..."); None where all are. Names that are no argument pass."""
+        annotations = cls.arguments()
+        for name in filter(annotations.__contains__, arguments):
+            kind, _, optional = _annotated(annotations[name])
+            words, is_right = _TYPES[kind]
+            if not is_right(value := arguments[name]) and not (optional and value is None):
+                return name, f"must be {words}, got {' '.join(str(value).split())[:80]!r}"
+        return None
 
     def validate(self):
         """Raise ValueError for an argument out of range."""
         for name, value in vars(self).items():
-            choices = self.choices(name)
-            if choices:
-                check_choice(name, value, choices)
+            if choices := self.choices(name):
+                _check_choice(name, value, choices)
         for name in _BACKBONE:
             value = getattr(self, name)
             if isinstance(value, tuple) and (len(value) != 4 or min(value) < 1):
@@ -174,9 +142,8 @@ class BackboneSettings(Mapping):
         if any(w > full * MAX_WIDTH for w, full in zip(self.widths, WIDTHS)):
             raise ValueError(f"widths must be at most {MAX_WIDTH} times {WIDTHS}, got "
                              f"{self.widths}")
-        if not 1 <= self.stem_width <= WIDTHS[0] * MAX_WIDTH:
-            raise ValueError(f"stem_width must be 1 to {WIDTHS[0] * MAX_WIDTH}, got "
-                             f"{self.stem_width}")
+        if not 1 <= self.stem_width <= 64 * MAX_WIDTH:
+            raise ValueError(f"stem_width must be 1 to {64 * MAX_WIDTH}, got {self.stem_width}")
 
     @classmethod
     def choices(cls, name: str) -> tuple:
@@ -249,20 +216,22 @@ class NetworkSettings(BackboneSettings):
 
     def __post_init__(self, depth, width):
         if self.blocks is None:
-            check_choice("depth", depth, tuple(BLOCKS))
+            _check_choice("depth", depth, tuple(BLOCKS))
             self._set(blocks=BLOCKS[depth])
         if self.widths is None:
-            self._set(widths=stage_widths(width))
+            if not (type(width) in (int, float) and 0 < width <= MAX_WIDTH
+                    and round(WIDTHS[0] * width) >= 1):
+                raise ValueError(f"width must be at most {MAX_WIDTH} and leave a channel of "
+                                 f"{WIDTHS[0]}, got {width}")
+            self._set(widths=tuple(round(full * width) for full in WIDTHS))
         if self.stride_in is None:
             self._set(stride_in="1x1" if depth == 50 else "3x3")
         super().__post_init__()
         head_width, aux_width = self._head_widths()
         self._set(head_width=head_width, aux_width=aux_width if self.aux else None)
-        if not self.bins:
-            # Without a pyramid its kind means nothing.
-            self._set(pool="ave", reduce=True)
-            if self.arithmetic != "original":
-                self._set(head="factorized")
+        if not self.bins:  # then the pyramid's kind means nothing
+            self._set(pool="ave", reduce=True,
+                      head="literal" if self.arithmetic == "original" else "factorized")
 
     def validate(self):
         if self.backbone not in self.choices("backbone"):

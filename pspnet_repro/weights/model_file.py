@@ -11,7 +11,7 @@ from pspnet_repro.errors import UserError
 from pspnet_repro.files import write_bytes
 from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.model.resnet import ResNet
-from pspnet_repro.model.settings import BackboneSettings, NetworkSettings, WrongType
+from pspnet_repro.model.settings import BackboneSettings, NetworkSettings
 from pspnet_repro.weights import recognize
 from pspnet_repro.weights.plain_file import load_content, saved
 
@@ -97,11 +97,10 @@ def _check_settings(settings, kind, path):
     if not isinstance(settings, dict):
         raise UserError(f"{path}: not a PSPNet file: settings must be a dictionary, weights one of "
                         "tensors")
-    try:
-        # Names that are missing here the network's class refuses.
-        (BackboneSettings if kind == "backbone" else NetworkSettings).check_types(settings)
-    except WrongType as error:
-        raise UserError(f"{path}: settings, {error.name}: {error.rule}") from error
+    # Names that are missing here the network's class refuses.
+    wrong = (BackboneSettings if kind == "backbone" else NetworkSettings).wrong_type(settings)
+    if wrong:
+        raise UserError(f"{path}: settings, {': '.join(wrong)}")
     for name in settings:
         if not isinstance(name, str):
             raise UserError(f"{path}: settings: names must be text, got {str(name)[:40]!r}")
