@@ -8,18 +8,12 @@ _STEMS = {3: ("conv1_1_3x3_s2", "conv1_2_3x3", "conv1_3_3x3"), 1: ("conv1_7x7_s2
 
 
 class CaffeNames(NamedTuple):
-    """What a backbone decides about names in the original.
+    """What a backbone decides about names in the original."""
 
-    Attributes:
-        units: {path of a ConvBN in the backbone: layer}, in the order of the network.
-        pyramid: what the names of the pyramid's layers begin with.
-        head, auxiliary: the layers before the scores.
-    """
-
-    units: dict
-    pyramid: str
-    head: str
-    auxiliary: str
+    units: dict  # {path of a ConvBN in the backbone: layer}, in the order of the network
+    pyramid: str  # what the names of the pyramid's layers begin with
+    head: str  # the layer before the scores
+    auxiliary: str  # the same of that branch
 
 
 def resnet_names(backbone):
