@@ -114,7 +114,7 @@ def test_trained_weights_know_their_classes(tmp_path, capfd):
     (tmp_path / "classes.txt").write_text("".join(f"{k} 2 3 thing {k}\n" for k in range(254)))
     code, _, error = run(
         capfd, "train", "--data", tmp_path, "--output", tmp_path / "run", *NET, "--crop-size", 41,
-        "--batch-size", 1, "--max-iter", 1, "--threads", 1)
+        "--batch-size", 1, "--max-iter", 1, "--threads", 1, "--base-size", 64)
     assert code == 0, error
-    assert read_network(tmp_path / "run" / "weights.pt").classes == read_classes(
-        tmp_path / "classes.txt")
+    file = read_network(tmp_path / "run" / "weights.pt")
+    assert file.classes == read_classes(tmp_path / "classes.txt") and file.base_size == 64

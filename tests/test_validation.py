@@ -1,5 +1,6 @@
 """Tests along a training: they change nothing, survive a stop, and keep the best network."""
 
+import dataclasses
 import json
 import os
 import shlex
@@ -97,6 +98,16 @@ def test_centre_windows_are_cut_by_hand(data, tmp_path):  # noqa: F811
     point, = _points(tmp_path)
     assert point["mean_iou"] == pytest.approx(matrix.mean_iou, abs=2e-3)
     assert abs(point["pixel_accuracy"] - matrix.pixel_accuracy) <= 2e-3
+
+
+@pytest.mark.parametrize("base_size, windows, seen", [
+    (71, "centre", ""), (512, "sliding", ""),
+    (512, "centre", "note: the centre windows see 1% of ")])
+def test_windows_that_see_little_are_told_of(data, base_size, windows, seen):  # noqa: F811
+    protocol = dataclasses.replace(PROTOCOL, base_size=base_size)
+    validation = dataclasses.replace(_asked(data, 12, windows=windows), protocol=protocol)
+    said = validation.check(4)
+    assert said.startswith(seen) and bool(said) == bool(seen)
 
 
 @pytest.mark.parametrize("padding, first", [("end", 0), ("centre", 6)])
