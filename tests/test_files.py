@@ -5,14 +5,13 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 
 from pspnet_repro.errors import UserError
 from pspnet_repro.files import lock_folder, write_atomically, write_bytes, write_together
 
-ROOT = Path(__file__).parents[1]
 # Writes half of the file F, says so, and waits for its input to end.
 HALF = """
 import sys
