@@ -11,28 +11,23 @@ import pytest
 import torch
 from helpers.networks import MODEL
 from helpers.processes import Processes as Pool
-from helpers.trainings import run_training, train_settings
+from helpers.trainings import run_training, run_until_saved, train_settings
 
 from pspnet_repro import PSPNet, distributed
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.dataset import TrainingSequence, batches
 from pspnet_repro.data.images import png_bytes
 from pspnet_repro.data.pairs import read_list
-from pspnet_repro.distributed import Processes, ProcessLost
+from pspnet_repro.distributed import Processes, ProcessLost, find_device
 from pspnet_repro.errors import FailedElsewhere, Interrupted, UsageError, UserError
 from pspnet_repro.evaluation import Protocol
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.files import write_bytes
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 from pspnet_repro.training.freezing import freeze, learning
-from pspnet_repro.training.loop import (
-    TrainSettings,
-    _build,
-    average_backward,
-    weights_digest,
-)
+from pspnet_repro.training.loop import TrainSettings, _build, average_backward, weights_digest
 from pspnet_repro.training.solver import CaffeSGD, parameter_groups, poly_rate
-from pspnet_repro.weights import model_file, plain_file
+from pspnet_repro.weights import plain_file
 
 pytestmark = pytest.mark.dist
 # No label is lost at a border, so every process has as many labelled pixels.
@@ -258,16 +253,8 @@ def test_a_loss_that_is_not_finite_ends_all_with_its_images(two, squares, tmp_pa
     assert re.search(r"loss is nan at iteration 1: .* images of this step: \S+\.png$", failed[0][1])
 
 
-def test_states_belong_to_a_number_of_processes(two, squares, tmp_path, monkeypatch):
-    saved = model_file.save_model
-
-    def stop_after_saving(path, model, **about):
-        saved(path, model, **about)
-        raise RuntimeError("power cut")
-
-    monkeypatch.setattr(model_file, "save_model", stop_after_saving)
-    with pytest.raises(RuntimeError, match="power cut"):
-        run_training(squares, tmp_path, checkpoint_seconds=0)
+def test_states_belong_to_a_number_of_processes(two, squares, tmp_path):
+    run_until_saved(squares, tmp_path)
     failed = two.run(_fail_to_train, squares, tmp_path, {})
     assert failed[0] == failed[1]
     assert failed[0][1].endswith("does not fit this training: it was saved by 1 processes, not 2")
@@ -293,8 +280,7 @@ def _train_with_signal(rank, data, output, number):
         PSPNet.forward = forward
 
 
-def test_a_signal_to_one_stops_all_and_resumes_to_the_same_bits(two, squares,
-                                                                tmp_path):
+def test_a_signal_to_one_stops_all_and_resumes_to_the_same_bits(two, squares, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     two.run(_train_part, squares, whole, TWO_PASSES)
     stops = two.run(_train_with_signal, squares, cut, signal.SIGTERM)
@@ -346,3 +332,9 @@ def test_evaluation_over_processes_gives_the_same_figures(two, squares, tmp_path
     assert ranks == [wanted, wanted] and np.sum(wanted) == 5 * 72 * 72
     names = [sorted(p.name for p in (tmp_path / n).iterdir()) for n in ("two", "one")]
     assert names[0] == names[1] and len(names[0]) == 5
+
+
+def test_another_device_is_refused():
+    for wrong in ("tpu", "cuda:1", "", None):
+        with pytest.raises(UsageError, match=f"device must be cpu or cuda, got {wrong!r}"):
+            find_device(wrong)

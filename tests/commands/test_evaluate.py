@@ -1,32 +1,22 @@
-"""The commands evaluate and predict, from the command line to the files they write."""
+"""The command evaluate, from the command line to the files it writes."""
 
-import base64
-import io
 import json
-import re
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.commands import SIZES, run
+from helpers.commands import SIZES, labels_by_hand, run
 from helpers.image_files import photograph, put
 from helpers.networks import tiny_net
-from PIL import Image
 
-from prototxt_import import export
-from pspnet_repro.commands.work.predict import output_names
-from pspnet_repro.data.classes import known_classes
+from pspnet_repro import Predictor
 from pspnet_repro.data.images import read_image
+from pspnet_repro.data.labels import read_label
 from pspnet_repro.data.pairs import read_pair
-from pspnet_repro.evaluation import ConfusionMatrix, predict_probabilities
+from pspnet_repro.evaluation import ConfusionMatrix, Protocol
 from pspnet_repro.files import lock_folder
 from pspnet_repro.weights import model_file
-
-
-def labels_by_hand(net, path, **changes):
-    settings = {"classes": 4, "base_size": 96, "crop_size": 89} | changes
-    return predict_probabilities(net, read_image(path)[..., ::-1], **settings).argmax(2)
 
 
 def counted_by_hand(data, net, **changes):
@@ -161,22 +151,6 @@ def test_evaluate_says_what_was_counted(photos, weights, tmp_path, capfd):
     assert figures["classes_without_labels"] == ["wide land"]
 
 
-def test_commands_refuse_images_without_a_certain_brightness(photos, weights, tmp_path, capfd):
-    pfm = cv2.imencode(".pfm", np.ones((60, 80), np.float32))[1].tobytes()
-    for name in ("0.png", "in/0.png"):
-        (photos / name).parent.mkdir(exist_ok=True)
-        (photos / name).write_bytes(pfm)
-    for words in (("evaluate", "--weights", weights, "--data", photos, *SIZES),
-                  ("predict", "--weights", weights, photos / "in", "-o", tmp_path / "out", *SIZES),
-                  ("check-data", "--data", photos, "--split", "val"),
-                  ("train", "--data", photos / "val.txt", "--output", tmp_path / "run",
-                   "--crop-size", 41, "--batch-size", 5, "--max-iter", 1, "--width", 0.125,
-                   "--stem-width", 8, "--blocks", "1,1,1,1")):
-        code, said, error = run(capfd, *words)
-        assert code == 1 and "Traceback" not in error
-        assert "0.png: must have 8 or 16 unsigned bits a channel, got float32; " in said + error
-
-
 def test_evaluate_writes_no_figures_of_no_images(photos, weights, tmp_path, capfd):
     for k in range(5):
         (photos / f"{k}.png").write_text("no image")
@@ -220,171 +194,21 @@ def test_evaluate_saves_predictions_when_asked(photos, weights, tmp_path, capfd)
     assert [file.name for file in files] == [f"{k}.png" for k in range(5)]
 
 
-def test_predict_writes_three_pictures(weights, tmp_path, capfd):
-    image = photograph(60, 300)
-    put(tmp_path / "in" / "photo.png", image[..., ::-1])
-    (tmp_path / "names.txt").write_text("255 0 0 dust\n0 255 0 sea\n0 0 255 land\n9 9 9 sky\n")
-    code, _, _ = run(capfd, "predict", "--weights", weights, tmp_path / "in" / "photo.png", "-o",
-                     tmp_path / "out", *SIZES, "--names", tmp_path / "names.txt")
-    assert code == 0
-    label, colour, page = (cv2.imread(str(tmp_path / "out" / f"photo.{kind}.png"),
-                                      cv2.IMREAD_UNCHANGED)
-                           for kind in ("label", "colour", "overlay"))
-    wanted = labels_by_hand(tiny_net(), tmp_path / "in" / "photo.png")
-    assert label.shape == (60, 300) and (label == wanted).mean() > 0.998
-    assert len(np.unique(label)) > 1
-    palette = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]])
-    assert np.array_equal(colour[..., ::-1], palette[label])
-    # Half of the photograph, half of the colour, rounded; below it a legend.
-    mixed = (image.astype(int) + palette[label]) / 2
-    assert np.abs(page[:60, ..., ::-1] - mixed).max() <= 0.5
-    assert page.shape[1] == 300 and page.shape[0] > 75
-
-
-def test_predict_takes_every_kind_of_file(weights, tmp_path, capfd):
-    folder = tmp_path / "in"
-    put(folder / "tiny.png", np.zeros((1, 1, 3)))
-    put(folder / "long.png", np.zeros((4000, 20)))
-    put(folder / "clear.png", np.zeros((30, 40, 4)))
-    (folder / "notes.txt").write_text("no image")
-    code, _, error = run(capfd, "predict", folder, "--weights", weights, "-o", tmp_path / "out",
-                         *SIZES)
-    assert code == 1 and "1 of 4 files could not be used" in error
-    assert "notes.txt: not an image that OpenCV can read" in error
-    assert "clear.png: its transparency is dropped" in error and "Traceback" not in error
-    shapes = {file.name: cv2.imread(str(file), cv2.IMREAD_UNCHANGED).shape
-              for file in (tmp_path / "out").glob("*.label.png")}
-    assert shapes == {"tiny.label.png": (1, 1), "long.label.png": (4000, 20),
-                      "clear.label.png": (30, 40)}
-
-
-def test_what_is_not_said_comes_from_the_training(photos, tmp_path, capfd):
-    """The crop, and the names of a benchmark's classes; the words of the command come first."""
-    path = tmp_path / "trained.pt"
-    model_file.save_model(path, tiny_net(11), training={"crop_size": 89, "data": "camvid"})
-    photo = next(photos.glob("0.png"))
-    words = ("predict", "--weights", path, photo, "--base-size", 96, "--threads", 1)
-    code, said, error = run(capfd, *words, "-o", tmp_path / "out")
-    assert code == 0 and "long side 96 x scale + 1, scales 1.0, windows of 89 every two" in error
-    assert said.strip() == f"1 x 3 pictures are in {tmp_path / 'out'}"
-    label = cv2.imread(str(tmp_path / "out" / "0.label.png"), cv2.IMREAD_UNCHANGED)
-    colours = cv2.imread(str(tmp_path / "out" / "0.colour.png"))[..., ::-1]
-    palette = np.array(known_classes("camvid").palette_rgb)
-    assert np.array_equal(colours, palette[label])
-    _, _, error = run(capfd, *words, "-o", tmp_path / "other", "--crop-size", 97)
-    assert "windows of 97" in error
-
-
-def test_output_names_never_meet(tmp_path):
-    assert output_names([tmp_path / "a.png", tmp_path / "b.png"]) == ["a", "b"]
-    assert output_names([tmp_path / "a.png", tmp_path / "a.jpg"]) == ["a.png", "a.jpg"]
-    assert output_names([tmp_path / "a.png", tmp_path / "x" / "a.png", tmp_path / "b.png"]) == [
-        "00000-a.png", "00001-a.png", "b"]
-    assert output_names([tmp_path / "a.png", tmp_path / "a.jpg", tmp_path / "a.png.png"]) == [
-        "00000-a.png", "a.jpg", "00002-a.png.png"]
-    numbered = [tmp_path / "a.png", tmp_path / "x" / "a.png", tmp_path / "00000-a.png.jpg"]
-    assert len(set(output_names(numbered))) == 3
-
-
-@pytest.mark.parametrize("words, code, sentence", [
-    (("predict", "--weights", "{w}", "-o", "out"), 2, "name an image or a folder of images"),
-    (("predict", "--weights", "{w}", "{d}/none.png", "-o", "{d}/o", *SIZES), 1, "no such image"),
-    (("predict", "--weights", "{w}", "{d}/0.png", "-o", "{w}"), 2, "--output must be a folder"),
-    (("predict", "--weights", "{w}", "{d}", "-o", "{d}/o", "--names", "ade20k"), 1,
-     "ade20k: names 150 classes, but the network has 4"),
-    (("predict", "--weights", "none.pt", "{d}", "-o", "{d}/o"), 1, "none.pt: no such file"),
-    (("evaluate", "--weights", "{w}", "--data", "{d}", "--crop-size", "90"), 2,
-     "--crop-size: crop sizes must be 8 * k + 1"),
-    (("evaluate", "--weights", "{w}", "--data", "{d}", *SIZES, "--window-stride", "90"), 2,
-     "stride must be 1 to crop_size 89, got 90"),
-    (("evaluate", "--weights", "{w}", "--data", "{d}", *SIZES, "--window-stride", "1"), 2,
-     "--window-stride must be at least a 32nd of the crop, 2, got 1"),
-    (("evaluate", "--weights", "{w}", "{d}", "--data", "{d}"), 2, "names more than weights"),
-    (("evaluate", "--weights", "{w}", "--data", "{d}", "--output", "{w}"), 2, "must be a folder"),
-    (("evaluate", "--weights", "{w}", "--data", "ade20k={d}"), 1, "no SceneParse150 data here"),
-    (("evaluate", "--weights", "{w}", "--data", "{d}", "--split", "dev"), 1, "no such list file"),
-])
-def test_commands_report_mistakes(photos, weights, capfd, words, code, sentence):
-    words = [word.format(w=weights, d=photos) for word in words]
-    got, _, error = run(capfd, *words)
-    assert got == code and sentence in error and "Traceback" not in error
-
-
-def test_predict_writes_a_page_of_all_photographs(photos, weights, tmp_path, capfd):
-    (photos / "broken.png").write_bytes(b"x")
-    names = [photos / f"{k}.png" for k in range(3)]
-    code, said, error = run(capfd, "predict", *names, photos / "broken.png", "--weights", weights,
-                            "-o", tmp_path / "out", "--html", *SIZES)
-    assert code == 1 and "1 of 4 files could not be used" in error
-    page = tmp_path / "out" / "index.html"
-    assert f"the page is {page}" in said and "3 x 3 pictures are in" in said
-    text = page.read_text(encoding="utf-8")
-    assert all(name.name in text for name in names) and "broken" not in text
-    assert len(list((tmp_path / "out").glob("*.overlay.png"))) == 3
-    page.write_text("mine")
-    code, _, error = run(capfd, "predict", names[0], "--weights", weights, "-o", tmp_path / "out",
-                         "--html", *SIZES)
-    assert code == 1 and f"{page}: was changed after this program wrote it" in error
-    assert page.read_text() == "mine"
-
-
-def test_predict_compares_two_networks_in_its_page(photos, weights, tmp_path, capfd):
-    (tmp_path / "new").mkdir()
-    other = tmp_path / "new" / "weights.pt"
-    net = tiny_net()
-    net.head.score.weight.data.neg_()
-    model_file.save_model(other, net)
-    call = ("predict", photos / "0.png", "--weights", weights, "-o", tmp_path / "out", *SIZES)
-    assert run(capfd, *call, "--html", "--compare-with", other)[0] == 0
-    text = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
-    layers = re.findall(r'<figure data-layer="(\d)".*?<bdi>(.*?)</bdi>', text)
-    assert layers == [("0", "Photograph"), ("2", f"{tmp_path.name}/weights"), ("3", "new/weights")]
-    assert text.count("data-confidence=") == 2
-    maps = re.findall(r'<image class="labels".*?href="data:image/png;base64,(.*?)"', text)
-    for file, label in zip((weights, other), maps, strict=True):
-        (tmp_path / "alone").mkdir(exist_ok=True)
-        assert run(capfd, "predict", photos / "0.png", "--weights", file, "-o", tmp_path / "alone",
-                   *SIZES)[0] == 0
-        shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(label))))
-        alone = cv2.imread(str(tmp_path / "alone" / "0.label.png"), cv2.IMREAD_UNCHANGED)
-        assert np.array_equal(shown, alone)
-
-
-@pytest.mark.parametrize("words, code, sentence", [
-    (("--compare-with", "{other}"), 2, "--compare-with shows a second network in the page: add "),
-    (("--compare-with", "{w}", "--html"), 2, "must name other weights than --weights, got "),
-    (("--compare-with", "{other}", "--html"), 1, "has 11 classes, must have 4 as the other")])
-def test_predict_refuses_networks_that_cannot_be_compared(photos, weights, tmp_path, capfd, words,
-                                                          code, sentence):
-    other = tmp_path / "other.pt"
-    model_file.save_model(other, tiny_net(11))
-    words = [word.format(w=weights, other=other) for word in words]
-    got, _, error = run(capfd, "predict", photos / "0.png", "--weights", weights, "-o",
-                        tmp_path / "out", *words, *SIZES)
-    assert got == code and sentence in error and "Traceback" not in error
-    assert not (tmp_path / "out").exists()
-
-
-def test_names_of_benchmarks_are_at_hand(weights, tmp_path, capfd):
-    model_file.save_model(weights, tiny_net(11))
-    put(tmp_path / "a.png", photograph(40, 40))
-    assert run(capfd, "predict", "--weights", weights, tmp_path / "a.png", "-o", tmp_path / "o",
-               *SIZES, "--names", "camvid")[0] == 0
-    label, colour = (cv2.imread(str(tmp_path / "o" / f"a.{kind}.png"), cv2.IMREAD_UNCHANGED)
-                     for kind in ("label", "colour"))
-    palette = np.array(known_classes("camvid").palette_rgb)
-    assert np.array_equal(colour[..., ::-1], palette[label])
-
-
-def test_predict_takes_original_files(photos, tmp_path, capfd):
-    net = tiny_net()
-    original = tmp_path / "deploy.prototxt", tmp_path / "net.caffemodel"
-    export(net, 89, *original)
-    for number, words in enumerate((["{},{}".format(*original)], original)):
-        code, _, error = run(capfd, "predict", "--weights", *words, photos / "0.png", "-o",
-                             tmp_path / f"out{number}", *SIZES)
-        assert code == 0, error
-        label = cv2.imread(str(tmp_path / f"out{number}" / "0.label.png"), cv2.IMREAD_UNCHANGED)
-        assert np.array_equal(label, labels_by_hand(net, photos / "0.png"))
-    code, _, error = run(capfd, "evaluate", "--weights", original[0], "--data", photos, *SIZES)
-    assert code == 2 and f"--weights must name a caffemodel after {original[0]}" in error
+def test_several_weights_are_an_ensemble(photos, weights, tmp_path, capfd):
+    other, net = tmp_path / "other.pt", tiny_net()
+    with torch.no_grad():
+        net.head.score.weight.copy_(net.head.score.weight.roll(1, 0))
+    model_file.save_model(other, net, crop_size=89)
+    code, _, error = run(capfd, "evaluate", "--weights", weights, other, "--data", photos,
+                         "--output", tmp_path / "out", *SIZES)
+    assert code == 0, error
+    figures = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert len(set(figures["weights_sha256"])) == 2
+    predictor = Predictor([weights, other], protocol=Protocol(**{
+        **figures["protocol"], "scales": tuple(figures["protocol"]["scales"])}))
+    wanted = ConfusionMatrix(len(predictor.names))
+    for line in (photos / "val.txt").read_text().splitlines():
+        image, label = (photos / name for name in line.split())
+        wanted.update(predictor(np.ascontiguousarray(read_image(image)[:, :, ::-1])).labels,
+                      read_label(label, len(predictor.names)))
+    assert np.array_equal(figures["confusion"], wanted.counts)

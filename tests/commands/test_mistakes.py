@@ -1,120 +1,51 @@
-"""Mistakes that commands and files meet: one line that names them, never a traceback."""
-
-import os
-from pathlib import Path
+"""Mistakes that commands meet: one line that names them, never a traceback."""
 
 import cv2
 import numpy as np
 import pytest
-import torch
+from helpers.commands import SIZES, run
 
-import prototxt_import.__main__ as imports
 import pspnet_repro.__main__ as commands
-from experiments import run_table
-from prototxt_import import load_net, read_caffemodel
-from prototxt_import.commands.work.recorded import read_recorded
-from pspnet_repro.commands.options import weights
-from pspnet_repro.data.classes import read_classes
-from pspnet_repro.data.datasets import open_data
-from pspnet_repro.data.pairs import read_list
-from pspnet_repro.distributed import ProcessLost, find_device
-from pspnet_repro.errors import UsageError, UserError, printable, report
-from pspnet_repro.evaluation import ConfusionMatrix
-from pspnet_repro.evaluation.figures import confusion_png
-from pspnet_repro.files import file_sha256
-from pspnet_repro.weights import model_file, plain_file
-from pspnet_repro.weights.source import read_weights
 
 
-class Stranger:
-    """What a pickle may hold, and a file of weights may not."""
+def test_commands_refuse_images_without_a_certain_brightness(photos, weights, tmp_path, capfd):
+    pfm = cv2.imencode(".pfm", np.ones((60, 80), np.float32))[1].tobytes()
+    for name in ("0.png", "in/0.png"):
+        (photos / name).parent.mkdir(exist_ok=True)
+        (photos / name).write_bytes(pfm)
+    for words in (("evaluate", "--weights", weights, "--data", photos, *SIZES),
+                  ("predict", "--weights", weights, photos / "in", "-o", tmp_path / "out", *SIZES),
+                  ("check-data", "--data", photos, "--split", "val"),
+                  ("train", "--data", photos / "val.txt", "--output", tmp_path / "run",
+                   "--crop-size", 41, "--batch-size", 5, "--max-iter", 1, "--width", 0.125,
+                   "--stem-width", 8, "--blocks", "1,1,1,1")):
+        code, said, error = run(capfd, *words)
+        assert code == 1 and "Traceback" not in error
+        assert "0.png: must have 8 or 16 unsigned bits a channel, got float32; " in said + error
 
 
-@pytest.mark.parametrize("name", ["x.pt", "x.safetensors"])
-@pytest.mark.parametrize("content, words", [
-    (b"", "an empty file"), (b"some text\n", "a text"),
-    (bytes(range(7, 200)), "a file of no known kind"),
-    ("pickle", rf"a PyTorch file with objects of {__name__}\.Stranger: only tensors are read")])
-def test_damaged_weights_are_named(tmp_path, name, content, words):
-    path = tmp_path / name
-    if content == "pickle":
-        torch.save({"weights": Stranger()}, tmp_path / "any.pt")
-        (tmp_path / "any.pt").rename(path)
-    else:
-        path.write_bytes(content)
-    with pytest.raises(UserError, match=f"{name}: this is {words}") as caught:
-        model_file.load_model(path)
-    assert "weights_only" not in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_weights_of_one_format_may_be_named_as_the_other(tmp_path):
-    plain_file.save(tmp_path / "x.pt", {"settings": {}, "weights": {"a": torch.ones(2)}})
-    (tmp_path / "x.pt").rename(tmp_path / "x.safetensors")
-    content = model_file.read_model_file(tmp_path / "x.safetensors")
-    assert content["weights"]["a"].tolist() == [1, 1]
-
-
-@pytest.mark.parametrize("main, place, words", [
-    (commands.main, "pspnet_repro.commands.work.check_data.run", ["check-data", "--data", "x"]),
-    (imports.main, "prototxt_import.commands.work.run.run", ["run", "a", "b"]),
-    (run_table.main, "experiments.run_table.run_tables", [])])
-@pytest.mark.parametrize("error, code, said", [
-    (MemoryError(), 1, "error: not enough memory\n"), (UserError("why"), 1, "error: why\n"),
-    (torch.OutOfMemoryError("CUDA out of memory."), 1, "error: not enough memory\n"),
-    (UsageError("how"), 2, "error: how\n"),
-    (OSError(36, "File name too long", "a"), 1, "error: [Errno 36] File name too long: 'a'\n"),
-    (BrokenPipeError(), 1, "error: BrokenPipeError\n")])
-def test_commands_end_with_one_line(monkeypatch, capsys, main, place, words, error, code, said):
-    def fail(*_):
-        raise error
-
-    monkeypatch.setattr(place, fail)
-    assert main(words) == code
-    assert capsys.readouterr().err == said
-
-
-def test_memory_that_torch_lacks_is_told_and_bugs_keep_their_traceback(capsys):
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(2 ** 60, dtype=torch.uint8)
-    assert report(caught.value) == 1
-    assert report(ProcessLost("process 1 is gone")) == 1  # also a RuntimeError, and no bug
-    assert capsys.readouterr().err == "error: not enough memory\nerror: process 1 is gone\n"
-    with pytest.raises(RuntimeError, match="sizes differ"):
-        report(RuntimeError("sizes differ"))
-
-
-@pytest.mark.parametrize("read", [
-    model_file.load_model, plain_file.load, file_sha256, read_classes, read_list,
-    read_caffemodel, load_net, read_recorded], ids=lambda read: read.__name__)
-def test_pipes_are_refused(tmp_path, read):
-    """Nothing would ever come from this one."""
-    path = tmp_path / "pipe"
-    os.mkfifo(path)
-    with pytest.raises(UserError, match="pipe: cannot be read: not a regular file"):
-        read(path)
-
-
-def test_errors_are_printed_without_control_characters(capsys):
-    assert report(UserError("a\x1b[31mb\x07\nsecond " + "x" * 5000)) == 1
-    first, second = capsys.readouterr().err.splitlines()
-    assert first == r"error: a\x1b[31mb\x07"
-    assert len(second) < 2100 and second.startswith("second xx") and " ... " in second
-    assert printable("Grünfläche, 道路") == "Grünfläche, 道路"
-
-
-@pytest.mark.parametrize("name", ["a\x1b[31m", "\u202ea", "a" * 81])
-def test_names_that_cannot_be_printed_are_refused(tmp_path, name):
-    path = tmp_path / "classes.txt"
-    path.write_text(f"1 2 3 {name}\n", encoding="utf-8")
-    with pytest.raises(UserError, match="line 1: a name must be at most 80 printable"):
-        read_classes(path)
-
-
-def test_byte_order_marks_are_skipped(tmp_path):
-    (tmp_path / "classes.txt").write_text("\ufeff1 2 3 sea\n", encoding="utf-8")
-    assert read_classes(tmp_path / "classes.txt").names == ("sea",)
-    (tmp_path / "list.txt").write_text("\ufeffi.png l.png\n", encoding="utf-8")
-    assert read_list(tmp_path / "list.txt")[0].image == tmp_path / "i.png"
+@pytest.mark.parametrize("words, code, sentence", [
+    (("predict", "--weights", "{w}", "-o", "out"), 2, "name an image or a folder of images"),
+    (("predict", "--weights", "{w}", "{d}/none.png", "-o", "{d}/o", *SIZES), 1, "no such image"),
+    (("predict", "--weights", "{w}", "{d}/0.png", "-o", "{w}"), 2, "--output must be a folder"),
+    (("predict", "--weights", "{w}", "{d}", "-o", "{d}/o", "--names", "ade20k"), 1,
+     "ade20k: names 150 classes, but the network has 4"),
+    (("predict", "--weights", "none.pt", "{d}", "-o", "{d}/o"), 1, "none.pt: no such file"),
+    (("evaluate", "--weights", "{w}", "--data", "{d}", "--crop-size", "90"), 2,
+     "--crop-size: crop sizes must be 8 * k + 1"),
+    (("evaluate", "--weights", "{w}", "--data", "{d}", *SIZES, "--window-stride", "90"), 2,
+     "stride must be 1 to crop_size 89, got 90"),
+    (("evaluate", "--weights", "{w}", "--data", "{d}", *SIZES, "--window-stride", "1"), 2,
+     "--window-stride must be at least a 32nd of the crop, 2, got 1"),
+    (("evaluate", "--weights", "{w}", "{d}", "--data", "{d}"), 2, "names more than weights"),
+    (("evaluate", "--weights", "{w}", "--data", "{d}", "--output", "{w}"), 2, "must be a folder"),
+    (("evaluate", "--weights", "{w}", "--data", "ade20k={d}"), 1, "no SceneParse150 data here"),
+    (("evaluate", "--weights", "{w}", "--data", "{d}", "--split", "dev"), 1, "no such list file"),
+])
+def test_commands_report_mistakes(photos, weights, capfd, words, code, sentence):
+    words = [word.format(w=weights, d=photos) for word in words]
+    got, _, error = run(capfd, *words)
+    assert got == code and sentence in error and "Traceback" not in error
 
 
 @pytest.mark.parametrize("words, said", [
@@ -132,63 +63,3 @@ def test_arguments_out_of_range_end_with_2(tmp_path, capsys, words, said):
         code = end.code
     assert code == 2
     assert said in capsys.readouterr().err
-
-
-def test_colours_of_many_digits_are_refused(tmp_path):
-    path = tmp_path / "classes.txt"
-    path.write_text(f"1 2 3 sea\n1 {'9' * 5000} 3 land\n")
-    with pytest.raises(UserError, match="classes.txt, line 2: must be RED GREEN BLUE NAME"):
-        read_classes(path)
-
-
-@pytest.mark.parametrize("name", [r"$\frac$", "$$", "a" * 5000, r"\$_^{"])
-def test_any_name_of_a_class_can_be_drawn(name):
-    matrix = ConfusionMatrix(2)
-    matrix.update(np.array([0, 1]), np.array([0, 1]))
-    picture = cv2.imdecode(np.frombuffer(confusion_png(matrix, (name, "sea")), np.uint8),
-                           cv2.IMREAD_COLOR)
-    assert max(picture.shape) < 1000 and picture.min() < 100
-
-
-@pytest.mark.parametrize("line, wanted", [
-    ("../d/i0.png", "%parent/d/i0.png"), ("d/i0.png", "d/i0.png"),
-    ("a/../../../i0.jpg", "a/%parent/%parent/%parent/i0.png")])
-def test_predictions_stay_in_their_folder(tmp_path, line, wanted):
-    (tmp_path / "val.txt").write_text(f"{line}\n")
-    data = open_data(str(tmp_path))
-    assert data.submission(data.pairs("val")[0], "val").as_posix() == wanted
-
-
-@pytest.mark.parametrize("words", [
-    ["N.prototxt,"], ["W.caffemodel,"], [",W.caffemodel"], ["W.caffemodel,N.prototxt"]])
-def test_a_pair_of_weights_has_an_order(capsys, words):
-    for command in (["predict", "p.jpg", "-o", "out", "--weights"], ["export", "-o", "a", "b"],
-                    ["train", "--output", "out", "--data", "d", "--initial-weights"],
-                    ["table", "--backbone"]):
-        value = f"50={words[0]}" if command[0] == "table" else words[0]
-        with pytest.raises(SystemExit, match="2"):
-            commands.build_parser().parse_args([*command, value])
-        assert (f"must be a file, or NET.prototxt,W.caffemodel in this order, got {words[0]!r}"
-                in capsys.readouterr().err)
-
-
-def test_a_pair_of_weights_may_hold_commas():
-    assert weights("a,b.prototxt,w,x.caffemodel") == (Path("a,b.prototxt"), Path("w,x.caffemodel"))
-    assert weights("a,b.pt") == Path("a,b.pt")
-
-
-def test_a_benchmark_without_its_folder_is_refused():
-    with pytest.raises(UsageError, match="ade20k=: must name the folder of the data, ade20k=DIR"):
-        open_data("ade20k=")
-
-
-@pytest.mark.parametrize("wrong", [None, 3, b"x.pt", ("N.prototxt",), ("a", "b", "c"), ("a", None)])
-def test_weights_are_a_path_or_a_pair(wrong):
-    with pytest.raises(UsageError, match="weights must be a path, or a pair of paths"):
-        read_weights(wrong)
-
-
-def test_another_device_is_refused():
-    for wrong in ("tpu", "cuda:1", "", None):
-        with pytest.raises(UsageError, match=f"device must be cpu or cuda, got {wrong!r}"):
-            find_device(wrong)

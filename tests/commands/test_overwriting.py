@@ -32,8 +32,7 @@ def photographs(folder, *names):
     return folder
 
 
-def test_predict_beside_its_photographs_gives_the_same_twice(weights, tmp_path,
-                                                             capfd):
+def test_predict_beside_its_photographs_gives_the_same_twice(weights, tmp_path, capfd):
     folder = photographs(tmp_path / "in", "0.png", "1.png")
     before = contents(folder)
     words = ("predict", folder, "--weights", weights, "-o", folder, *SIZES)
@@ -99,8 +98,7 @@ def test_evaluate_keeps_its_images(weights, tmp_path, capfd):
 
 
 @pytest.mark.parametrize("name", ["result.json", "confusion.png", "predictions/3.png"])
-def test_evaluate_keeps_files_of_its_outputs_names(photos, weights, tmp_path, capfd,
-                                                   name):
+def test_evaluate_keeps_files_of_its_outputs_names(photos, weights, tmp_path, capfd, name):
     out = tmp_path / "out"
     (out / name).parent.mkdir(parents=True)
     (out / name).write_text("mine")
@@ -117,8 +115,7 @@ def test_evaluate_keeps_files_of_its_outputs_names(photos, weights, tmp_path, ca
     assert (out / name).read_text() == "changed"
 
 
-def test_evaluate_resumes_in_a_folder_of_an_earlier_version(photos, weights, tmp_path,
-                                                            capfd):
+def test_evaluate_resumes_in_a_folder_of_an_earlier_version(photos, weights, tmp_path, capfd):
     out = tmp_path / "out"
     words = ("evaluate", "--weights", weights, "--data", photos, "--output", out,
              "--save-predictions", *SIZES)

@@ -1,30 +1,21 @@
-"""The command pspnet: its help, its refusals, and ensembles."""
+"""The command pspnet: its help and its refusals."""
 
 import argparse
-import json
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-import torch
-from helpers.commands import SIZES, run
-from helpers.networks import tiny_net
 from helpers.paths import ROOT
 
 from experiments import profiles, rows
-from pspnet_repro import Predictor, __version__
+from pspnet_repro import __version__
 from pspnet_repro.__main__ import build_parser, main
 from pspnet_repro.commands.train import AUGMENTATIONS
 from pspnet_repro.commands.work import train
 from pspnet_repro.data.benchmarks import LAYOUTS
 from pspnet_repro.data.classes import KNOWN
-from pspnet_repro.data.images import read_image
-from pspnet_repro.data.labels import read_label
 from pspnet_repro.defaults import DEPTHS, PROFILES, TABLES
-from pspnet_repro.evaluation import ConfusionMatrix, Protocol
 from pspnet_repro.model.resnet import BLOCKS
-from pspnet_repro.weights import model_file
 
 
 def _commands():
@@ -80,23 +71,3 @@ def test_what_the_options_name_is_what_there_is():
     assert set(AUGMENTATIONS) == set(train.AUGMENTATIONS)
     assert set(TABLES) == set(rows.TABLES) and set(PROFILES) == set(profiles.PROFILES)
     assert set(DEPTHS) == set(BLOCKS)
-
-
-def test_several_weights_are_an_ensemble(photos, weights, tmp_path, capfd):
-    other, net = tmp_path / "other.pt", tiny_net()
-    with torch.no_grad():
-        net.head.score.weight.copy_(net.head.score.weight.roll(1, 0))
-    model_file.save_model(other, net, crop_size=89)
-    code, _, error = run(capfd, "evaluate", "--weights", weights, other, "--data", photos,
-                         "--output", tmp_path / "out", *SIZES)
-    assert code == 0, error
-    figures = json.loads((tmp_path / "out" / "result.json").read_text())
-    assert len(set(figures["weights_sha256"])) == 2
-    predictor = Predictor([weights, other], protocol=Protocol(**{
-        **figures["protocol"], "scales": tuple(figures["protocol"]["scales"])}))
-    wanted = ConfusionMatrix(len(predictor.names))
-    for line in (photos / "val.txt").read_text().splitlines():
-        image, label = (photos / name for name in line.split())
-        wanted.update(predictor(np.ascontiguousarray(read_image(image)[:, :, ::-1])).labels,
-                      read_label(label, len(predictor.names)))
-    assert np.array_equal(figures["confusion"], wanted.counts)

@@ -1,10 +1,14 @@
 """The command train: what it makes of its arguments."""
 
 import json
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 from helpers.commands import SMALL, run
 from helpers.image_files import GREY, put
+from helpers.paths import ROOT
 
 from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation
 from pspnet_repro.data.classes import known_classes, read_classes
@@ -108,3 +112,41 @@ def test_trained_weights_know_their_classes(tmp_path, capfd):
     assert code == 0, error
     assert read_network(tmp_path / "run" / "weights.pt").classes == read_classes(
         tmp_path / "classes.txt")
+
+
+def _command(*words):
+    return subprocess.run([sys.executable, "-m", "pspnet_repro", *map(str, words)], cwd=ROOT,
+                          capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_commands_train_and_evaluate(squares, tmp_path):
+    done = _command("train", "--data", squares, "--output", tmp_path / "run", "--classes", 4,
+                    *SMALL, "--bins", "1,2", "--crop-size", 57, "--batch-size", 2, "--max-iter", 2,
+                    "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    weights = tmp_path / "run" / "weights.pt"
+    assert done.stdout.strip() == str(weights)
+    done = _command("evaluate", "--weights", weights, "--data", squares, "--base-size", 72,
+                    "--crop-size", 57, "--output", tmp_path / "test")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "test" / "result.json").read_text())
+    assert f"mean IoU {100 * figures['mean_iou']:.2f}" in done.stdout
+    assert np.sum(figures["confusion"]) == 2 * 72 * 72
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words, code, said", [
+    ((), 2, "usage:"),
+    (("train",), 2, "--data"),
+    (("train", "--data", "none", "--output", "o", "--classes", "0"), 2, "must be 1 to 254, got 0"),
+    (("train", "--data", "", "--output", "o", "--classes", "3"), 2, "must not be empty"),
+    (("train", "--data", "none", "--output", "o", "--classes", "3"), 1,
+     "error: none: no such data folder"),
+    (("evaluate", "--weights", "none.pt", "--data", "none"), 1, "error: none.pt: no such file"),
+])
+def test_commands_report_mistakes(words, code, said):
+    done = _command(*words)
+    assert done.returncode == code and said in done.stderr and "Traceback" not in done.stderr
+    if code == 1:
+        assert len(done.stderr.strip().splitlines()) == 1

@@ -4,10 +4,14 @@ import cv2
 import numpy as np
 import pytest
 from helpers.image_files import GREY, put
+from helpers.refusals import refused
 from PIL import Image
 
 from pspnet_repro.__main__ import main
+from pspnet_repro.data.check import check_lesson
 from pspnet_repro.data.classes import known_classes
+from pspnet_repro.data.labels import read_label
+from pspnet_repro.data.pairs import read_list
 
 
 def lists(folder, labels, split="val", image=GREY):
@@ -202,3 +206,20 @@ def test_check_data_finds_labels_that_teach_nothing(tmp_path, capsys, words, val
         assert check(capsys, *words)[0] == 0
     else:
         _expect_wrong(capsys, words, "wrong: 1 split that teaches nothing", problem)
+
+
+def test_few_labels_are_read_before_training(listed, monkeypatch):
+    """The first file has two classes: no other is read. Of a long list a part is."""
+    seen = []
+    monkeypatch.setattr("pspnet_repro.data.check.read_label",
+                        lambda path, *rest: seen.append(path) or read_label(path, *rest))
+    pairs = read_list(listed / "list.txt")
+    check_lesson(pairs, 4)
+    assert seen == [pairs[0].label]
+    seen.clear()
+    cv2.imwrite(str(listed / "0_label.png"), np.full((50, 70), 255, np.uint8))
+    refused("0_label.png and 255 of the other 99999 label files: every pixel is unlabelled",
+            check_lesson, pairs[:1] * 100_000, 4)
+    assert len(seen) == 256
+    # Spread over the list: what lies in its middle is met.
+    check_lesson(pairs[:1] * 50_000 + pairs[1:2] * 1000 + pairs[:1] * 50_000, 4)

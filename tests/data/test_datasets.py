@@ -1,15 +1,11 @@
-"""Layouts of benchmarks, names of classes, meanings of label values, submissions."""
+"""Layouts of benchmarks, meanings of label values, submissions."""
 
-import numpy as np
 import pytest
 from helpers.image_files import GREY, put
-from PIL import Image
 
 from pspnet_repro.data.benchmarks import CITYSCAPES_TABLE, LAYOUTS
-from pspnet_repro.data.classes import KNOWN, known_classes, numbered_classes, read_classes
 from pspnet_repro.data.datasets import open_data
-from pspnet_repro.data.labels import read_label
-from pspnet_repro.data.pairs import Pair, read_list, read_pair
+from pspnet_repro.data.pairs import Pair, read_pair
 from pspnet_repro.errors import UsageError, UserError
 
 
@@ -110,15 +106,6 @@ def test_list_data(tmp_path):
                                           bytes([255, *range(255)]))]
 
 
-def test_read_list_without_labels(tmp_path):
-    (tmp_path / "list.txt").write_text("a.jpg\nb.jpg c.png\n")
-    with pytest.raises(UserError, match="line 2: must name an image, as the lines before it, "
-                                         "got 2"):
-        read_list(tmp_path / "list.txt", unlabelled=True)
-    with pytest.raises(UserError, match="line 1: must name an image and a label, got 1"):
-        read_list(tmp_path / "list.txt")
-
-
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_layouts_say_what_they_miss(tmp_path, name):
     with pytest.raises(UserError, match=r"here: lacks .+"):
@@ -142,52 +129,20 @@ def test_digest_follows_the_names(ade):
     assert data.digest("train") != before
 
 
-@pytest.mark.parametrize("name, count, spots", [
-    ("ade20k", 150, {0: ("wall", (120, 120, 120)), 12: ("person", (150, 5, 61)),
-                     149: ("flag", (92, 0, 255))}),
-    ("voc2012", 21, {0: ("background", (0, 0, 0)), 15: ("person", (192, 128, 128)),
-                     20: ("tvmonitor", (0, 64, 128))}),
-    ("cityscapes", 19, {0: ("road", (128, 64, 128)), 11: ("person", (220, 20, 60)),
-                        18: ("bicycle", (119, 11, 32))}),
-    ("camvid", 11, {0: ("sky", (128, 128, 128)), 10: ("bicyclist", (0, 128, 192))}),
-])
-def test_known_classes(name, count, spots):
-    classes = known_classes(name)
-    assert len(classes.names) == len(set(classes.names)) == len(classes.palette_rgb) == count
-    for k, (word, colour) in spots.items():
-        assert (classes.names[k], classes.palette_rgb[k]) == (word, colour)
-    assert name in KNOWN
-
-
-def test_numbered_classes_have_their_own_colours():
-    classes = numbered_classes(40)
-    assert classes.names[3] == "class 3" and len(set(classes.palette_rgb)) == 40
-
-
-@pytest.mark.parametrize("text, words", [
-    ("1 2 3\n", "line 1: must be RED GREEN BLUE NAME"),
-    ("1 2 256 sky\n", "each colour 0..255, got '1 2 256 sky'"),
-    ("0 0 0 sky\n1 2 -3 road\n", "line 2"),
-    ("\n", "names no classes"),
-])
-def test_read_classes_rejects(tmp_path, text, words):
-    (tmp_path / "names.txt").write_text(text)
-    with pytest.raises(UserError, match=words):
-        read_classes(tmp_path / "names.txt")
-
-
-def test_read_label_with_a_damaged_palette_file(tmp_path):
-    path = tmp_path / "label.png"
-    Image.fromarray(np.zeros((40, 40), np.uint8), "L").convert("P").save(path)
-    data = bytearray(path.read_bytes())
-    at = data.index(b"IDAT") + 8
-    data[at:at + 10] = b"\0" * 10
-    path.write_bytes(data)
-    with pytest.raises(UserError, match="label.png: not an image that can be read") as caught:
-        read_label(path, 3)
-    assert "\n" not in str(caught.value)
-
-
 def test_zero_is_void_is_for_lists(ade):
     with pytest.raises(UsageError, match="--zero-is-void is for list files"):
         open_data(f"ade20k={ade}", zero_is_void=True)
+
+
+@pytest.mark.parametrize("line, wanted", [
+    ("../d/i0.png", "%parent/d/i0.png"), ("d/i0.png", "d/i0.png"),
+    ("a/../../../i0.jpg", "a/%parent/%parent/%parent/i0.png")])
+def test_predictions_stay_in_their_folder(tmp_path, line, wanted):
+    (tmp_path / "val.txt").write_text(f"{line}\n")
+    data = open_data(str(tmp_path))
+    assert data.submission(data.pairs("val")[0], "val").as_posix() == wanted
+
+
+def test_a_benchmark_without_its_folder_is_refused():
+    with pytest.raises(UsageError, match="ade20k=: must name the folder of the data, ade20k=DIR"):
+        open_data("ade20k=")

@@ -1,6 +1,5 @@
 """What becomes of every kind of photograph that OpenCV reads."""
 
-
 import cv2
 import numpy as np
 import pytest

@@ -7,9 +7,16 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from helpers.refusals import refused
 from PIL import Image
 
-from pspnet_repro.data.labels import ColouredLabel, LabelDepth, LabelFormat, read_label_file
+from pspnet_repro.data.labels import (
+    ColouredLabel,
+    LabelDepth,
+    LabelFormat,
+    read_label,
+    read_label_file,
+)
 from pspnet_repro.errors import UserError
 
 LABEL = np.random.default_rng(0).integers(0, 16, (20, 31)).astype(np.uint8)
@@ -251,3 +258,21 @@ def test_damaged_png_is_refused(tmp_path, mode):
 def test_damaged_headers_are_named(tmp_path, start):
     expect(tmp_path, UserError, start + b"x" * 40, "not an image that can be read: its header is "
            f"damaged or of an unknown kind{WAY_ON}")
+
+
+def test_read_label_with_void_zero(listed):
+    cv2.imwrite(str(listed / "ade.png"), np.array([[0, 1, 150]], np.uint8))
+    assert read_label(listed / "ade.png", 150, zero_is_void=True).tolist() == [[255, 0, 149]]
+    refused("labels must be 0..149, got 150", read_label, listed / "ade.png", 149, True)
+
+
+def test_read_label_with_a_damaged_palette_file(tmp_path):
+    path = tmp_path / "label.png"
+    Image.fromarray(np.zeros((40, 40), np.uint8), "L").convert("P").save(path)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"IDAT") + 8
+    data[at:at + 10] = b"\0" * 10
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="label.png: not an image that can be read") as caught:
+        read_label(path, 3)
+    assert "\n" not in str(caught.value)

@@ -1,15 +1,16 @@
-"""Lists whose names hold spaces, and lists that make-lists writes."""
+"""Lists of images and labels, and what they name."""
 
-import os
-
+import cv2
 import numpy as np
 import pytest
 from helpers.image_files import GREY, put
+from helpers.refusals import refused
 
-from pspnet_repro.__main__ import main
 from pspnet_repro.data import pairs
 from pspnet_repro.data.datasets import open_data
-from pspnet_repro.data.pairs import Pair, list_text, read_list
+from pspnet_repro.data.images import read_image
+from pspnet_repro.data.labels import read_label
+from pspnet_repro.data.pairs import Pair, read_list, read_pair
 from pspnet_repro.errors import UserError
 
 
@@ -116,120 +117,117 @@ def test_no_list_says_how_to_make_one(tmp_path, text):
         open_data(f"{tmp_path}{text}").pairs("train")
 
 
-@pytest.fixture
-def photographs(tmp_path):
-    """12 images in two folders and their labels."""
-    for k in range(12):
-        put(tmp_path / "images" / "ab"[k % 2] / f"{k:02d}.jpg", GREY)
-        put(tmp_path / "labels" / "ab"[k % 2] / f"{k:02d}.png", np.full((2, 3), k % 3))
-    return tmp_path
+def test_read_list(listed):
+    pairs = read_list(listed / "list.txt")
+    assert pairs[5] == Pair(listed / "5.png", listed / "5_label.png") and len(pairs) == 6
+    assert read_pair(pairs[0], 4)[0].shape == (50, 70, 3)
 
 
-def make(folder, *words):
-    return main(["make-lists", str(folder / "images"), str(folder / "labels"), "-o",
-                 str(folder / "lists"), *words])
+def test_read_list_rejects_paths_of_the_machine(listed):
+    (listed / "absolute.txt").write_text(f"\n{listed}/0.png {listed}/0_label.png\n")
+    with pytest.raises(UserError, match=r"absolute.txt, line 2: paths start from .* with a leading "
+                                        r"slash too.*; got the path .*0.png of this machine"):
+        read_list(listed / "absolute.txt")
 
 
-def test_make_lists(photographs, capsys):
-    lists = photographs / "lists"
-    assert make(photographs, "--val", "0.25") == 0
-    said = capsys.readouterr().out
-    assert f"{lists}/train.txt: 9 pairs\n" in said and f"{lists}/val.txt: 3 pairs\n" in said
-    data = open_data(str(lists))
-    found = {split: [pair.image.resolve() for pair in data.pairs(split)]
-             for split in ("train", "val")}
-    assert sorted(found["train"] + found["val"]) == sorted(photographs.glob("images/*/*.jpg"))
-    for pair in data.pairs("train"):
-        assert pair.label.resolve() == (photographs / "labels" / pair.image.parent.name
-                                        / f"{pair.image.stem}.png")
-    assert (lists / "val.txt").read_text().count("../images/") == 3
-    assert "\t" not in (lists / "val.txt").read_text()
-    assert main(["check-data", "--data", str(lists), "--classes", "3"]) == 0
+def test_read_list_rejects(listed, tmp_path):
+    bad = tmp_path / "bad.txt"
+    refused("nowhere: no such data folder", read_list, listed / "list.txt", listed / "nowhere")
+    refused("none.txt: no such list file", read_list, listed / "none.txt")
+    bad.write_text("a.png b.png\nonly.png\n")
+    refused(r"bad.txt, line 2: must name an image and a label, got 1 name: 'only.png'",
+            read_list, bad)
+    bad.write_text("a.png b.png c.png\n")
+    refused("line 1: must name an image and a label, got 3 names", read_list, bad)
+    bad.write_text("\n\n")
+    refused("bad.txt: lists no images", read_list, bad)
+    bad.write_bytes(b"\xff\xfe\x00")
+    refused("bad.txt: cannot be read as text", read_list, bad)
 
 
-def test_make_lists_repeats_and_follows_the_seed(photographs):
-    texts = []
-    for words in ((), ("--seed", "0"), ("--seed", "1")):
-        assert make(photographs, *words) == 0
-        texts.append((photographs / "lists" / "val.txt").read_text())
-    assert texts[0] == texts[1] != texts[2]
-    # The draw of an image depends on its name alone: of one more, at most one place changes.
-    put(photographs / "images" / "new.jpg", GREY)
-    put(photographs / "labels" / "new.png", GREY[..., 0])
-    assert make(photographs) == 0
-    assert (photographs / "lists" / "val.txt").read_text() in (
-        texts[0], "../images/new.jpg ../labels/new.png\n")
+@pytest.mark.parametrize("unlabelled", [False, True])
+@pytest.mark.parametrize("text, number, advice", [
+    ("0.png,0_label.png\n", 1, "separate names by a space, with no comma"),
+    ("0.png;0_label.png\n", 1, "separate names by a space, with no comma"),
+    ("0.png, 0_label.png\n", 1, "separate names by a space, with no comma"),
+    ("0.png , 0_label.png\n", 1, "separate names by a space, with no comma"),
+    ("image,label\n0.png,0_label.png\n", 1, "leave out a line of headings"),
+    ("image label\n0.png 0_label.png\n", 1, "leave out a line of headings"),
+    ("0.png 0_label.png\n'a photo.png' 0_label.png\n", 2, "leave out quotes, and put a tab"),
+    ("0.png 0_label.png\na photo.jpg 0_label.png\n", 2, "put a tab between names that hold"),
+    (".\\0.png 0_label.png\n", 1, "write / in place of \\"),
+    ("0.png 0_label.png\n0.png .\\0_label.png\n", 2, "write / in place of \\")])
+def test_lines_of_another_form_are_refused(listed, text, number, advice, unlabelled):
+    (listed / "0.png").rename(listed / "a photo.png")
+    (listed / "1.png").rename(listed / "0.png")
+    (listed / "x.txt").write_text(text)
+    with pytest.raises(UserError) as caught:
+        read_list(listed / "x.txt", unlabelled=unlabelled)
+    assert f"x.txt, line {number}: must name an image" in str(caught.value)
+    assert advice in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("share, val", [("0.001", 1), ("0.999", 11), ("0.5", 6)])
-def test_make_lists_leaves_no_list_empty(photographs, share, val):
-    assert make(photographs, "--val", share) == 0
-    assert len((photographs / "lists" / "val.txt").read_text().splitlines()) == val
+def test_names_of_existing_files_may_have_any_marks(listed):
+    for name in ("a,b.png", "a;b.png", "a\\b.png", ",a.png"):
+        (listed / "0.png").rename(listed / name)
+        (listed / "x.txt").write_text(f"{name} 0_label.png\n")
+        assert read_list(listed / "x.txt")[0].image == listed / name
+        (listed / "x.txt").write_text(f"{name}\n")
+        assert read_list(listed / "x.txt", unlabelled=True)[0].image == listed / name
+        (listed / name).rename(listed / "0.png")
 
 
-def test_make_lists_without_validation(photographs):
-    assert make(photographs, "--val", "0") == 0
-    assert sorted(path.name for path in (photographs / "lists").glob("*.txt")) == ["train.txt"]
+@pytest.mark.parametrize("encoding, words", [
+    ("utf-16", "cannot be read as text: it is UTF-16; save it as UTF-8"),
+    ("utf-16-le", "line 1: must be text in UTF-8, got the byte 0x00; save the list as UTF-8"),
+    ("latin-1", "line 3: must be text in UTF-8, got the byte 0xfc; save the list as UTF-8")])
+def test_lists_of_other_encodings_are_refused(listed, encoding, words):
+    name = "ü" if encoding == "latin-1" else "1"
+    (listed / "x.txt").write_bytes(
+        f"0.png 0_label.png\n\n{name}.png 1_label.png\n".encode(encoding))
+    refused(f"x.txt(: |, ){words}", read_list, listed / "x.txt")
 
 
-def test_make_lists_through_links(photographs, tmp_path_factory):
-    """Paths hold where OUT or a folder of data is a link to somewhere else."""
-    far = tmp_path_factory.mktemp("far") / "deep" / "er"
-    far.mkdir(parents=True)
-    (photographs / "lists").symlink_to(far)
-    (photographs / "images").rename(far.parent / "pictures")
-    (photographs / "images").symlink_to(far.parent / "pictures")
-    assert make(photographs) == 0
-    for pair in open_data(str(photographs / "lists")).pairs("train"):
-        assert pair.image.exists() and pair.label.exists()
+def test_lists_that_are_images_or_folders_are_refused(listed):
+    refused(r"0.png: is an image \(PNG\), and must be a text file with lines of an image and",
+            read_list, listed / "0.png")
+    (listed / "x.txt").mkdir()
+    refused("x.txt: is a folder, and must be a text file with lines of an image and a label",
+            read_list, listed / "x.txt")
 
 
-def test_make_lists_overwrites_nothing(photographs, capsys):
-    lists = photographs / "lists"
-    lists.mkdir()
-    (lists / "val.txt").write_text("mine\n")
-    assert make(photographs) == 1
-    assert "val.txt: is there already, and this command did not make it" in capsys.readouterr().err
-    assert (lists / "val.txt").read_text() == "mine\n" and not (lists / "train.txt").exists()
+def test_readers_reject(listed):
+    refused("gone.png: no such image", read_image, listed / "gone.png")
+    refused("cannot be read", read_image, listed)
+    (listed / "text.png").write_text("no image")
+    refused("text.png: not an image that OpenCV can read", read_image, listed / "text.png")
+    (listed / "empty.png").write_bytes(b"")
+    refused("empty.png: not an image that OpenCV can read", read_image, listed / "empty.png")
+    data = (listed / "0.png").read_bytes()
+    for size in (40, len(data) // 2):
+        (listed / "cut.png").write_bytes(data[:size])
+        refused("cut.png: not an image that OpenCV can read: its end is missing", read_image,
+                listed / "cut.png")
+    jpeg = cv2.imencode(".jpg", np.zeros((40, 40, 3), np.uint8))[1].tobytes()
+    (listed / "cut.jpg").write_bytes(jpeg[:-20])
+    refused("cut.jpg: not an image that OpenCV can read: its end", read_image, listed / "cut.jpg")
+    (listed / "bits.png").write_bytes(cv2.imencode(
+        ".png", np.zeros((4, 4), np.uint8), [cv2.IMWRITE_PNG_BILEVEL, 1])[1].tobytes())
+    refused("bits.png: a label must be one channel of 8 bits, got 1 bit of grey", read_label,
+            listed / "bits.png", 2)
+    refused(r"0_label.png: labels must be 0..2 or 255, got 3", read_label,
+            listed / "0_label.png", 3)
+    refused(r"0.png: a label must be one channel of 8 bits, got shape \(50, 70, 3\)", read_label,
+            listed / "0.png", 3)
+    cv2.imwrite(str(listed / "small.png"), np.zeros((50, 69), np.uint8))
+    refused("small.png: size 50x69 differs from 50x70 of", read_pair,
+            Pair(listed / "0.png", listed / "small.png"), 3)
 
 
-@pytest.mark.parametrize("name", ["a\tb.jpg", "a\nb.jpg", "a\x85b.jpg", b"\xff.jpg"])
-def test_make_lists_refuses_names_that_no_list_can_hold(tmp_path, name, capsys):
-    name = os.fsdecode(name) if isinstance(name, bytes) else name
-    for folder, ending in (("images", ".jpg"), ("labels", ".png")):
-        put(tmp_path / folder / f"x{ending}", GREY)
-        (tmp_path / folder / f"x{ending}").rename(tmp_path / folder / name.replace(".jpg", ending))
-    assert make(tmp_path, "--val", "0") == 1
-    error = capsys.readouterr().err
-    assert "a list cannot name this file: rename it" in error and error.count("\n") == 1
-
-
-def test_list_text_is_what_read_list_reads(tmp_path):
-    written = [Pair(tmp_path / "i" / name, tmp_path / "l" / name)
-               for name in ("a.png", "b c.png", "d  e f.png", "g,h.png", "ü.png")]
-    (tmp_path / "list.txt").write_text(list_text(written, tmp_path))
-    assert read_list(tmp_path / "list.txt") == written
-
-
-@pytest.mark.parametrize("words, code, part", [
-    (("{i}",), 2, "two folders must be named, IMAGES and LABELS"),
-    (("{i}", "{i}"), 2, "must be two folders"),
-    (("{i}", "{i}/none"), 1, "none: no such folder"),
-    (("{i}", "{l}", "--voc", "{i}"), 2, "--voc goes with --sbd or --pascal-context"),
-    (("--sbd", "{i}"), 2, "--sbd needs --voc"),
-    (("{i}", "{l}", "--sbd", "{i}", "--voc", "{i}"), 2, "give one of IMAGES LABELS, --sbd"),
-    (("--sbd", "{i}", "--voc", "{i}"), 1, "no SBD data here: lacks the folder cls")])
-def test_make_lists_mistakes(photographs, capsys, words, code, part):
-    words = [word.format(i=photographs / "images", l=photographs / "labels") for word in words]
-    assert main(["make-lists", *words, "-o", str(photographs / "lists")]) == code
-    error = capsys.readouterr().err
-    assert part in error and error.count("\n") == 1
-    assert not (photographs / "lists").exists()
-
-
-def test_make_lists_of_one_image(tmp_path, capsys):
-    put(tmp_path / "images" / "a.jpg", GREY)
-    put(tmp_path / "labels" / "a.png", GREY)
-    assert make(tmp_path) == 1
-    assert "add images, or give --val 0" in capsys.readouterr().err
-    assert make(tmp_path, "--val", "0") == 0
+def test_read_list_without_labels(tmp_path):
+    (tmp_path / "list.txt").write_text("a.jpg\nb.jpg c.png\n")
+    with pytest.raises(UserError, match="line 2: must name an image, as the lines before it, "
+                                         "got 2"):
+        read_list(tmp_path / "list.txt", unlabelled=True)
+    with pytest.raises(UserError, match="line 1: must name an image and a label, got 1"):
+        read_list(tmp_path / "list.txt")

@@ -1,14 +1,13 @@
-"""Testing in less than float32: switches, agreement, and the commands that take --precision."""
+"""Testing in less than float32: switches, and agreement."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 import torch
-from helpers.commands import SIZES, run
 from helpers.image_files import photograph
 from helpers.networks import random_net
+from helpers.precision import switches
 
 from pspnet_repro import ops
 from pspnet_repro.evaluation import Protocol
@@ -16,12 +15,6 @@ from pspnet_repro.evaluation.precision import Autocast, agreement, arithmetic, n
 from pspnet_repro.evaluation.sliding import first_windows
 
 PROTOCOL = Protocol(base_size=96, crop_size=89)
-
-
-def switches():
-    cudnn = torch.backends.cudnn
-    return [torch.backends.cuda.matmul.fp32_precision, cudnn.conv.fp32_precision,
-            cudnn.rnn.fp32_precision]
 
 
 @pytest.mark.parametrize("precision, value", [("float32", "ieee"), ("bfloat16", "ieee"),
@@ -94,52 +87,3 @@ def test_first_windows_are_those_of_the_scale_nearest_one():
     assert windows.shape == (2, 3, 89, 89) and len(first_windows(image, many, 1)[0]) == 1
     rows, cols = areas[0]
     assert np.arange(89)[rows].tolist() == list(range(61)) and np.arange(89)[cols].size == 89
-
-
-@pytest.mark.parametrize("command", ["evaluate", "predict"])
-def test_tf32_is_refused_on_cpus(photos, weights, tmp_path, capfd, command):
-    words = {"evaluate": ["--data", photos], "predict": [photos / "0.png"]}[command]
-    code, _, error = run(capfd, command, "--weights", weights, *words, "--precision", "tf32",
-                         "--output", tmp_path / "out", *SIZES)
-    assert code == 2 and "--precision tf32 needs --device cuda" in error
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("switch", [(), ("--no-fusion",)], ids=["fused", "unfused"])
-def test_evaluate_in_bfloat16_measures_its_cost(
-        photos, weights, tmp_path, capfd, switch):
-    out = tmp_path / "out"
-    command = ("evaluate", "--weights", weights, "--data", photos, *SIZES, "--output", out)
-    before = switches()
-    code, said, error = run(capfd, *command, "--precision", "bfloat16", *switch)
-    assert code == 0, error
-    assert "bfloat16 against float32 on the first image: same class on " in said
-    figures = json.loads((out / "result.json").read_text())
-    assert figures["precision"] == "bfloat16" and figures["fused"] == (not switch)
-    measured = figures["agreement"]
-    assert 0.9 < measured["same_argmax"] <= 1 and 1e-4 < measured["largest_error"] < 0.1
-    lines = (out / "counts.jsonl").read_text().splitlines()
-    assert json.loads(lines[0])["agreement"] == measured
-
-    other = () if switch else ("--no-fusion",)
-    for words, sentence in (((*switch,), "holds a test with precision = 'bfloat16', not 'float32'"),
-                            (("--precision", "bfloat16", *other), f"with fused = {not switch}")):
-        code, _, error = run(capfd, *command, *words)
-        assert code == 1 and sentence in error
-    # What a machine measured may differ from another's: no reason to start again.
-    head = json.loads(lines[0]) | {"agreement": {"same_argmax": 0.5}}
-    (out / "counts.jsonl").write_text("\n".join([json.dumps(head), *lines[1:4]]) + "\n")
-    assert run(capfd, *command, "--precision", "bfloat16", *switch)[0] == 0
-    assert (out / "counts.jsonl").read_text().splitlines() == lines
-    assert switches() == before
-
-
-def test_predict_in_bfloat16_measures_on_what_can_be_read(
-        photos, weights, tmp_path, capfd):
-    (photos / "a.png").write_bytes(b"no image")
-    words = ("predict", "--weights", weights, photos / "a.png", photos / "1.png", "-o",
-             tmp_path / "out", *SIZES)
-    code, said, _ = run(capfd, *words, "--precision", "bfloat16")
-    assert code == 1 and "bfloat16 against float32 on the first image" in said
-    assert (tmp_path / "out" / "1.label.png").exists()
-    assert "against float32" not in run(capfd, *words)[1]

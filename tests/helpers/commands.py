@@ -1,6 +1,8 @@
-"""Commands of pspnet, called in this process."""
+"""Commands of pspnet, called in this process, and what they must give."""
 
 from pspnet_repro.__main__ import main
+from pspnet_repro.data.images import read_image
+from pspnet_repro.evaluation import predict_probabilities
 
 # The network of networks.MODEL as options of train, but for its classes.
 SMALL = ("--width", 0.125, "--stem", "classic", "--stem-width", 8, "--blocks", "1,1,1,1")
@@ -14,3 +16,9 @@ def run(capfd, *words):
     except SystemExit as stop:
         code = stop.code
     return code, *capfd.readouterr()
+
+
+def labels_by_hand(net, path, **changes):
+    """The label map that predict must write of an image, with SIZES."""
+    settings = {"classes": 4, "base_size": 96, "crop_size": 89} | changes
+    return predict_probabilities(net, read_image(path)[..., ::-1], **settings).argmax(2)

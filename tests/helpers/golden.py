@@ -14,6 +14,8 @@ def golden_files(folder, pattern="*"):
     assert files, f"no golden files {folder}/{pattern}"
     return [pytest.param(path, id=path.stem) for path in files]
 
+IMAGES = [case for case in golden_files("protocol") if case.id != "metrics"]
+
 
 def read_golden(path):
     """The arrays of a golden file by name."""

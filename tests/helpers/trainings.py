@@ -1,7 +1,9 @@
 """Trainings of a small network on the images of the fixture `squares`."""
 
 import json
+import time
 
+import pytest
 import torch
 
 from helpers.networks import MODEL
@@ -9,7 +11,7 @@ from pspnet_repro.data.pairs import list_digest, read_list
 from pspnet_repro.evaluation import Protocol
 from pspnet_repro.training.loop import TrainSettings, train
 from pspnet_repro.training.validation import Validation
-from pspnet_repro.weights import plain_file
+from pspnet_repro.weights import model_file, plain_file
 
 PROTOCOL = Protocol(71, 57)
 
@@ -32,6 +34,29 @@ def run_training(data, output, changes=None, **options):
     """Train with changed settings and with options of `train`; the path of the weights."""
     return train(train_settings(data, **changes or {}), read_list(data / "train.txt"), output,
                  progress=False, **options)
+
+
+def run_until_saved(data, output, changes=None, iteration=None, **options):
+    """Train until a state is saved, the first or that of an iteration, where the power is cut."""
+    saved = model_file.save_model
+
+    def stop_after_saving(path, model, **facts):
+        saved(path, model, **facts)
+        if iteration in (None, facts.get("iteration")):
+            raise RuntimeError("power cut")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(model_file, "save_model", stop_after_saving)
+        run_training(data, output, changes, checkpoint_seconds=0, **options)
+
+
+def wait_for_steps(process, output, steps):
+    """Wait until a training has written so many losses, or its process has ended."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if (output / "losses.jsonl").exists() and len(read_losses(output)) >= steps:
+            return
+        time.sleep(0.002)
 
 
 def careless_look(net):

@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.networks import MINI, ROWS
-from helpers.processes import Processes as Pool
 from torch.nn.parallel import DistributedDataParallel
 
 from pspnet_repro import PSPNet, ops
@@ -232,12 +231,8 @@ def _parallel_step(rank, size):
 
 
 @pytest.mark.dist
-def test_distributed_data_parallel_matches_one_process(tmp_path):
-    pool = Pool(2, tmp_path / "meeting")
-    try:
-        ranks = pool.run(_parallel_step, 2)
-    finally:
-        pool.close()
+def test_distributed_data_parallel_matches_one_process(two):
+    ranks = two.run(_parallel_step, 2)
     wanted = _parallel_step(0, 1)
     assert ranks[0].keys() == wanted.keys()
     for name, grad in wanted.items():

@@ -5,20 +5,24 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import torch
-from helpers.commands import SMALL
 from helpers.networks import MODEL
 from helpers.paths import ROOT, TESTS
-from helpers.trainings import assert_same_run, read_losses, run_training, train_settings
+from helpers.trainings import (
+    assert_same_run,
+    read_losses,
+    run_training,
+    run_until_saved,
+    train_settings,
+    wait_for_steps,
+)
 
 from pspnet_repro import PSPNet
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.errors import UsageError, UserError
-from pspnet_repro.files import write_atomically
 from pspnet_repro.weights import model_file, plain_file
 
 
@@ -82,20 +86,12 @@ def _start(data, output):
         stderr=subprocess.STDOUT, text=True, start_new_session=True)
 
 
-def _wait_for_steps(process, output, steps):
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if (output / "losses.jsonl").exists() and len(read_losses(output)) >= steps:
-            return
-        time.sleep(0.002)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM],
                          ids=lambda number: number.name)
 def test_stopped_training_resumes_to_the_same_bits(squares, uninterrupted, tmp_path, number):
     process = _start(squares, tmp_path)
-    _wait_for_steps(process, tmp_path, 3)
+    wait_for_steps(process, tmp_path, 3)
     process.send_signal(number)
     said = process.communicate(timeout=120)[0]
     if number == signal.SIGKILL:
@@ -108,20 +104,9 @@ def test_stopped_training_resumes_to_the_same_bits(squares, uninterrupted, tmp_p
     assert_same_run(_train(squares, tmp_path), uninterrupted)
 
 
-def test_train_with_iter_size_resumes(squares, tmp_path, monkeypatch):
+def test_train_with_iter_size_resumes(squares, tmp_path):
     whole = _train(squares, tmp_path / "whole", iter_size=2, max_iter=3)
-    saved = model_file.save_model
-
-    def stop_after_saving(path, model, **about):
-        saved(path, model, **about)
-        if about.get("iteration") == 2:
-            raise RuntimeError("power cut")
-
-    monkeypatch.setattr(model_file, "save_model", stop_after_saving)
-    with pytest.raises(RuntimeError, match="power cut"):
-        run_training(squares, tmp_path / "cut", {"iter_size": 2, "max_iter": 3},
-                     checkpoint_seconds=0)
-    monkeypatch.undo()
+    run_until_saved(squares, tmp_path / "cut", {"iter_size": 2, "max_iter": 3}, iteration=2)
     assert_same_run(_train(squares, tmp_path / "cut", iter_size=2, max_iter=3), whole)
 
 
@@ -134,18 +119,9 @@ def test_train_rejects_other_settings(squares, uninterrupted):
         _train(squares, uninterrupted.parent, model={**MODEL, "width": 0.25})
 
 
-def test_other_settings_can_start_from_a_checkpoint(squares, tmp_path, monkeypatch):
+def test_other_settings_can_start_from_a_checkpoint(squares, tmp_path):
     """As the refusal says, where there are no weights yet."""
-    saved = model_file.save_model
-
-    def stop_after_saving(path, model, **about):
-        saved(path, model, **about)
-        raise RuntimeError("power cut")
-
-    monkeypatch.setattr(model_file, "save_model", stop_after_saving)
-    with pytest.raises(RuntimeError, match="power cut"):
-        run_training(squares, tmp_path / "old", {"max_iter": 3}, checkpoint_seconds=0)
-    monkeypatch.undo()
+    run_until_saved(squares, tmp_path / "old", {"max_iter": 3})
     state = tmp_path / "old" / "checkpoint.pt"
     with pytest.raises(UserError, match="checkpoint.pt: holds a training with max_iter = 3, not 2; "
                                         f".* --initial-weights {state}$"):
@@ -220,7 +196,7 @@ def test_settings_file_is_for_people(squares, tmp_path):
     assert plain_file.load(weights)["training"]["max_iter"] == 1
 
 
-def test_lost_losses_are_reported(squares, uninterrupted, tmp_path, monkeypatch):
+def test_lost_losses_are_reported(squares, uninterrupted, tmp_path):
     content = plain_file.load(uninterrupted)
     plain_file.save(tmp_path / "checkpoint.pt", {"weights": content["weights"]})
     with pytest.raises(UserError, match="checkpoint.pt: not a file of a training"):
@@ -229,15 +205,7 @@ def test_lost_losses_are_reported(squares, uninterrupted, tmp_path, monkeypatch)
         "weights": content["weights"], "training": train_settings(squares).to_json()})
     with pytest.raises(UserError, match="checkpoint.pt: does not fit this training: 'solver'"):
         _train(squares, tmp_path)
-    saved = model_file.save_model
-
-    def stop_after_saving(path, model, **about):
-        saved(path, model, **about)
-        raise RuntimeError("power cut")
-
-    monkeypatch.setattr(model_file, "save_model", stop_after_saving)
-    with pytest.raises(RuntimeError, match="power cut"):
-        run_training(squares, tmp_path / "cut", checkpoint_seconds=0)
+    run_until_saved(squares, tmp_path / "cut")
     losses = tmp_path / "cut" / "losses.jsonl"
     whole = losses.read_text()
     for damage, words in (("[]\n", "line 1: not the line of iteration 0; remove the folder"),
@@ -263,32 +231,6 @@ def test_damaged_checkpoint_is_reported(squares, tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 cut")
     with pytest.raises(UserError, match="checkpoint.pt: this is a zip archive that is damaged or"):
         _train(squares, tmp_path)
-
-
-def test_checkpoint_keeps_the_old_file_when_writing_fails(tmp_path):
-    path = tmp_path / "state.pt"
-    plain_file.save(path, {"a": 1})
-
-    def fail(file):
-        file.write(b"half")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(UserError, match="state.pt: cannot be written: .*No space left"):
-        write_atomically(path, fail)
-    assert plain_file.load(path) == {"a": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
-
-
-class _Evil:
-    def __reduce__(self):
-        return os.system, ("true",)
-
-
-def test_checkpoint_does_not_run_code(tmp_path):
-    torch.save({"weights": _Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(UserError,
-                       match="evil.pt: this is a PyTorch file with objects of posix.sys"):
-        plain_file.load(tmp_path / "evil.pt")
 
 
 def test_failed_start_does_not_block_the_corrected_one(squares, tmp_path):
@@ -319,12 +261,6 @@ def test_load_model_rejects_nan(tmp_path, uninterrupted):
         model_file.load_model(tmp_path / "nan.pt")
 
 
-def test_write_atomically_below_a_file(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be written"):
-        plain_file.save(tmp_path / "file" / "x.pt", {})
-
-
 def test_load_model_rejects_other_files(tmp_path, uninterrupted):
     with pytest.raises(UserError, match="none.pt: no such file"):
         model_file.load_model(tmp_path / "none.pt")
@@ -337,41 +273,3 @@ def test_load_model_rejects_other_files(tmp_path, uninterrupted):
     with pytest.raises(UserError, match="wrong.pt: weights and settings do not fit") as caught:
         model_file.load_model(tmp_path / "wrong.pt")
     assert "\n" not in str(caught.value)
-
-
-def _command(*words):
-    return subprocess.run([sys.executable, "-m", "pspnet_repro", *map(str, words)], cwd=ROOT,
-                          capture_output=True, text=True, check=False)
-
-
-@pytest.mark.slow
-def test_commands_train_and_evaluate(squares, tmp_path):
-    done = _command("train", "--data", squares, "--output", tmp_path / "run", "--classes", 4,
-                    *SMALL, "--bins", "1,2", "--crop-size", 57, "--batch-size", 2, "--max-iter", 2,
-                    "--threads", 1)
-    assert done.returncode == 0, done.stderr
-    weights = tmp_path / "run" / "weights.pt"
-    assert done.stdout.strip() == str(weights)
-    done = _command("evaluate", "--weights", weights, "--data", squares, "--base-size", 72,
-                    "--crop-size", 57, "--output", tmp_path / "test")
-    assert done.returncode == 0, done.stderr
-    figures = json.loads((tmp_path / "test" / "result.json").read_text())
-    assert f"mean IoU {100 * figures['mean_iou']:.2f}" in done.stdout
-    assert np.sum(figures["confusion"]) == 2 * 72 * 72
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("words, code, said", [
-    ((), 2, "usage:"),
-    (("train",), 2, "--data"),
-    (("train", "--data", "none", "--output", "o", "--classes", "0"), 2, "must be 1 to 254, got 0"),
-    (("train", "--data", "", "--output", "o", "--classes", "3"), 2, "must not be empty"),
-    (("train", "--data", "none", "--output", "o", "--classes", "3"), 1,
-     "error: none: no such data folder"),
-    (("evaluate", "--weights", "none.pt", "--data", "none"), 1, "error: none.pt: no such file"),
-])
-def test_commands_report_mistakes(words, code, said):
-    done = _command(*words)
-    assert done.returncode == code and said in done.stderr and "Traceback" not in done.stderr
-    if code == 1:
-        assert len(done.stderr.strip().splitlines()) == 1

@@ -222,3 +222,10 @@ def test_commands_take_converted_files(squares, tmp_path, capsys):
     ({"crop_size": True}, None), ({"crop_size": "89"}, None), ({"crop_size": -1}, None)])
 def test_crop_of_a_file_is_a_possible_one(content, size):
     assert model_file.crop_size_of(content) == size
+
+
+def test_weights_of_one_format_may_be_named_as_the_other(tmp_path):
+    plain_file.save(tmp_path / "x.pt", {"settings": {}, "weights": {"a": torch.ones(2)}})
+    (tmp_path / "x.pt").rename(tmp_path / "x.safetensors")
+    content = model_file.read_model_file(tmp_path / "x.safetensors")
+    assert content["weights"]["a"].tolist() == [1, 1]

@@ -4,6 +4,7 @@ import argparse
 import collections
 import io
 import json
+import os
 import random
 import warnings
 
@@ -23,7 +24,7 @@ from prototxt_import.conversion.torch_resnet import convert_torch_resnet
 from pspnet_repro import PSPNet
 from pspnet_repro.errors import UserError
 from pspnet_repro.model.resnet import ResNet
-from pspnet_repro.weights import model_file, recognize
+from pspnet_repro.weights import model_file, plain_file, recognize
 from pspnet_repro.weights.recognize import what_is
 
 
@@ -208,3 +209,36 @@ def test_any_bytes_have_a_kind():
                 rng.randbytes(rng.randrange(300)))
         kinds.add(recognize.kind_of(io.BytesIO(data)).what)
     assert len(kinds) > 20
+
+
+class Stranger:
+    """What a pickle may hold, and a file of weights may not."""
+
+
+@pytest.mark.parametrize("name", ["x.pt", "x.safetensors"])
+@pytest.mark.parametrize("content, words", [
+    (b"", "an empty file"), (b"some text\n", "a text"),
+    (bytes(range(7, 200)), "a file of no known kind"),
+    ("pickle", rf"a PyTorch file with objects of {__name__}\.Stranger: only tensors are read")])
+def test_damaged_weights_are_named(tmp_path, name, content, words):
+    path = tmp_path / name
+    if content == "pickle":
+        torch.save({"weights": Stranger()}, tmp_path / "any.pt")
+        (tmp_path / "any.pt").rename(path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{name}: this is {words}") as caught:
+        model_file.load_model(path)
+    assert "weights_only" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+class _Evil:
+    def __reduce__(self):
+        return os.system, ("true",)
+
+
+def test_checkpoint_does_not_run_code(tmp_path):
+    torch.save({"weights": _Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(UserError,
+                       match="evil.pt: this is a PyTorch file with objects of posix.sys"):
+        plain_file.load(tmp_path / "evil.pt")
