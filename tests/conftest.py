@@ -10,6 +10,7 @@ from PIL import Image
 
 pytest.register_assert_rewrite("helpers")
 
+from helpers.browser import Page
 from helpers.image_files import GREY, put
 from helpers.paths import ROOT
 from helpers.processes import Processes
@@ -50,6 +51,7 @@ def group_of(tmp_path_factory):
 
 @pytest.fixture
 def two(group_of):
+    """Two processes in one group."""
     return group_of(2)
 
 
@@ -67,6 +69,13 @@ def squares(tmp_path_factory):
     (folder / "train.txt").write_text("".join(lines))
     (folder / "val.txt").write_text("".join(lines[:2]))
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A page of a browser; skips where there is none."""
+    with Page(tmp_path_factory.mktemp("browser") / "profile") as page:
+        yield page
 
 
 @pytest.fixture

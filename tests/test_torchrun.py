@@ -5,14 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from helpers.commands import SMALL
 from helpers.paths import ROOT
-from helpers.trainings import read_losses
+from helpers.trainings import read_losses, wait_for_steps
 
 from experiments.rows import BASELINE
 from pspnet_repro.data import scenes
@@ -66,14 +65,6 @@ def _gone(pid):
         return True
 
 
-def _wait_for_steps(process, output, steps):
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        if (output / "losses.jsonl").exists() and len(read_losses(output)) >= steps:
-            return
-        time.sleep(0.005)
-
-
 def _error_lines(said):
     return [line for line in said.splitlines() if line.startswith("error: ")]
 
@@ -88,12 +79,11 @@ def uninterrupted(squares, tmp_path_factory):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda n: n.name)
-def test_a_stopped_training_resumes_to_the_same_bits(squares, uninterrupted, tmp_path,
-                                                     number):
+def test_a_stopped_training_resumes_to_the_same_bits(squares, uninterrupted, tmp_path, number):
     """After Ctrl-C, and after the first process was killed."""
     output = tmp_path / "run"
     process = _start(squares, output, "--workers", 1)
-    _wait_for_steps(process, output, 5)
+    wait_for_steps(process, output, 5)
     workers = _workers(process)
     os.kill(process.pid if number == signal.SIGINT else workers[0], number)
     code, _, said = _finish(process)

@@ -5,7 +5,6 @@ import re
 
 import numpy as np
 import pytest
-from helpers.browser import Page
 from helpers.viewer_pages import (
     CLASSES,
     HOSTILE,
@@ -18,12 +17,6 @@ from helpers.viewer_pages import (
 from PIL import Image
 
 from pspnet_repro.data.classes import Classes, numbered_classes
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with Page(tmp_path_factory.mktemp("browser") / "profile") as page:
-        yield page
 
 
 @pytest.fixture

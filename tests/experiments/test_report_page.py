@@ -1,7 +1,6 @@
 """What a report's page does in a browser."""
 
 import pytest
-from helpers.browser import Page
 from helpers.report_runs import MINI, write_rows, write_tested
 from helpers.viewer_pages import CLASSES, HOSTILE, NETWORKS, quarters, viewer_image
 
@@ -26,12 +25,6 @@ def path(tmp_path_factory):
     output = tmp_path_factory.mktemp("report")
     write_report({number: TABLES[number] for number in "12"}, folders, MINI, data, output)
     return output / "report.html"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with Page(tmp_path_factory.mktemp("browser") / "profile") as page:
-        yield page
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import torch
 import torch.distributed as dist
 
 LIMIT_SECONDS = 120  # of any one answer: a test that hangs fails then
-_names = functools.cache(runpy.run_path)  # of a test module, which no import finds
+# What a test module defines; a spawned process has no name to import it by.
+_definitions = functools.cache(runpy.run_path)
 
 
 def _serve(rank, size, meeting, timeout_seconds, pipe):
@@ -24,7 +25,7 @@ def _serve(rank, size, meeting, timeout_seconds, pipe):
         except EOFError:
             return
         try:
-            pipe.send((True, _names(file)[name](rank, *arguments)))
+            pipe.send((True, _definitions(file)[name](rank, *arguments)))
         except Exception:
             pipe.send((False, traceback.format_exc()))
 

@@ -48,8 +48,7 @@ def test_training_keeps_tf32_out_of_float32(squares, tmp_path):
 
 
 @pytest.mark.parametrize("steps", [4, 6])
-def test_a_resumed_training_has_each_point_once(squares, watched, tmp_path, monkeypatch,
-                                                steps):
+def test_a_resumed_training_has_each_point_once(squares, watched, tmp_path, monkeypatch, steps):
     """Stopped at step 7; the last checkpoint lies between two looks, or at one."""
     saved = model_file.save_model
 

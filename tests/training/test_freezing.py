@@ -7,7 +7,13 @@ import pytest
 import torch
 from helpers.golden import GOLDEN, assert_same_bits, read_golden
 from helpers.networks import MODEL
-from helpers.trainings import assert_same_run, careless_look, run_training, train_settings
+from helpers.trainings import (
+    assert_same_run,
+    careless_look,
+    run_training,
+    run_until_saved,
+    train_settings,
+)
 
 from pspnet_repro import PSPNet, ops
 from pspnet_repro.data.augment import Augmentation
@@ -27,9 +33,9 @@ FROZEN = [{"freeze_bn": "all"}, {"freeze_bn": "backbone"}, {"freeze_backbone": T
           {"freeze_backbone": True, "freeze_bn": "all"}]
 
 
-def _train(data, output, weights, watch=None, seconds=120.0, **changes):
+def _train(data, output, weights, watch=None, **changes):
     return run_training(data, output, {"max_iter": 4, **changes}, initial_weights=weights,
-                        watch=watch, checkpoint_seconds=seconds)
+                        watch=watch)
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +112,7 @@ def test_a_frozen_layer_does_not_become_torchs():
 
 @pytest.mark.parametrize("model", [MODEL, EXACT], ids=["torch", "original"])
 @pytest.mark.parametrize("frozen", FROZEN, ids=str)
-def test_what_is_frozen_stays_and_the_rest_learns(squares, trained, tmp_path, frozen,
-                                                  model):
+def test_what_is_frozen_stays_and_the_rest_learns(squares, trained, tmp_path, frozen, model):
     decay = {"decay_bn": True, "weight_decay": 0.1, "iter_size": 2, "max_iter": 2}
     weights = _train(squares, tmp_path, trained, model=model, **frozen, **decay)
     before, content = plain_file.load(trained)["weights"], plain_file.load(weights)
@@ -162,21 +167,11 @@ def test_the_solver_has_what_learns_at_the_same_rates():
 
 
 @pytest.mark.parametrize("frozen", FROZEN, ids=str)
-def test_a_stopped_training_resumes_to_the_same_bits(squares, trained, tmp_path,
-                                                     monkeypatch, frozen):
+def test_a_stopped_training_resumes_to_the_same_bits(squares, trained, tmp_path, frozen):
     """With looks in between, which change nothing."""
     whole = _train(squares, tmp_path / "whole", trained, **frozen)
-    save_model = model_file.save_model
-
-    def stop_after_saving(path, model, **facts):
-        save_model(path, model, **facts)
-        if facts.get("iteration") == 2:
-            raise RuntimeError("power cut")
-
-    monkeypatch.setattr(model_file, "save_model", stop_after_saving)
-    with pytest.raises(RuntimeError, match="power cut"):
-        _train(squares, tmp_path / "cut", trained, (1, careless_look), seconds=0, **frozen)
-    monkeypatch.undo()
+    run_until_saved(squares, tmp_path / "cut", {"max_iter": 4, **frozen}, 2,
+                    initial_weights=trained, watch=(1, careless_look))
     with pytest.raises(UserError, match="checkpoint.pt: holds a training with freeze_b"):
         _train(squares, tmp_path / "cut", trained)
     assert_same_run(_train(squares, tmp_path / "cut", trained, (1, careless_look), **frozen), whole)

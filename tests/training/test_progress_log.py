@@ -24,6 +24,16 @@ LINE = re.compile(r"\S+ \S+ step (\d+) of 12: loss (\S+) auxiliary loss (\S+) ra
                   r"\S+ s per step, \S+ images/s, \d+ s left")
 
 
+class Clock:
+    """A clock that moves by a second whenever it is asked for the time."""
+
+    strftime, seconds = staticmethod(progress_log.time.strftime), 0.0
+
+    def monotonic(self):
+        self.seconds += 1
+        return self.seconds
+
+
 def _lines(output):
     return [found for found in map(LINE.fullmatch, (output / "log.txt").read_text().splitlines())
             if found]
@@ -39,14 +49,6 @@ def test_log_has_a_line_per_step_where_it_is_asked_for(squares, tmp_path):
 
 
 def test_log_has_lines_by_the_clock_and_at_the_end(squares, tmp_path, monkeypatch):
-    """A clock that is asked for the time moves by a second."""
-    class Clock:
-        strftime, seconds = staticmethod(progress_log.time.strftime), 0.0
-
-        def monotonic(self):
-            self.seconds += 1
-            return self.seconds
-
     monkeypatch.setattr(progress_log, "time", Clock())
     run_training(squares, tmp_path, log_seconds=5)
     lines = _lines(tmp_path)
@@ -56,13 +58,6 @@ def test_log_has_lines_by_the_clock_and_at_the_end(squares, tmp_path, monkeypatc
 
 
 def test_a_validation_is_no_part_of_the_steps_time(squares, tmp_path, monkeypatch):
-    class Clock:
-        strftime, seconds = staticmethod(progress_log.time.strftime), 0.0
-
-        def monotonic(self):
-            self.seconds += 1
-            return self.seconds
-
     clock = Clock()
     monkeypatch.setattr(progress_log, "time", clock)
     monkeypatch.setattr(progress_log.ProgressLog, "show_test",
@@ -71,8 +66,7 @@ def test_a_validation_is_no_part_of_the_steps_time(squares, tmp_path, monkeypatc
     assert float(_lines(tmp_path)[-1][0].rpartition(" s per step")[0].rpartition(" ")[2]) < 2
 
 
-def test_tensorboard_that_is_not_installed_is_refused(squares, tmp_path, monkeypatch,
-                                                      capsys):
+def test_tensorboard_that_is_not_installed_is_refused(squares, tmp_path, monkeypatch, capsys):
     """Before any work, with the command that installs it."""
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)

@@ -183,8 +183,7 @@ def test_a_killed_training_has_each_line_once(squares, uninterrupted, validated,
     assert (tmp_path / "best.pt").read_bytes() == (validated.parent / "best.pt").read_bytes()
 
 
-def test_a_resumed_training_may_be_tested_otherwise(squares, uninterrupted, tmp_path,
-                                                    monkeypatch):
+def test_a_resumed_training_may_be_tested_otherwise(squares, uninterrupted, tmp_path, monkeypatch):
     _stop_at_image(monkeypatch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted):
         _train(squares, tmp_path, small_validation(squares, 3))
@@ -328,8 +327,7 @@ def test_the_command_tests_what_it_can(squares, tmp_path, capfd):
      "none: no such data folder; or train without a validation, --val-interval 0"),
     (("--data", "{data}", "--val-data", "x"), "--val-data and --val-split need --val-interval"),
     (("--data", "{data}", "--val-interval", -1), "must be 0 to 2147483647, got -1")])
-def test_validation_data_that_are_not_there_are_refused(squares, tmp_path, capfd,
-                                                        words, said):
+def test_validation_data_that_are_not_there_are_refused(squares, tmp_path, capfd, words, said):
     words = [word.format(data=squares) if isinstance(word, str) else word for word in words]
     code, _, error = run(capfd, *_words(tmp_path / "run", *words))
     assert code == 2 and said in error and not (tmp_path / "run").exists()
