@@ -181,7 +181,7 @@ def measure_all(jobs, at_once):
         UserError: one failed.
         KeyboardInterrupt: a signal came.
     """
-    run = subprocess.run(program("estimate", str(at_once)), cwd=ROOT,
+    run = subprocess.run(program("cost.measure", str(at_once)), cwd=ROOT,
                          input=json.dumps(jobs), stdout=subprocess.PIPE, text=True, check=False)
     if run.returncode == 130:
         raise KeyboardInterrupt
