@@ -130,8 +130,8 @@ def _stem(backbone, dtype):
     """The convolutions before pool1 and that, as they are: a copy, in the network's layout.
 
     Neither folded nor channels last: everything after the stem amplifies its rounding, so it keeps
-    the unfused network's bits. Of PSPNet50 with seeded weights (tests/test_inference.py) 0.006% of
-    the pixels have another argmax than unfused, and 0.014% if the stem is folded too.
+    the unfused network's bits. Of PSPNet50 with seeded weights (tests/model/test_fused.py) 0.006%
+    of the pixels have another argmax than unfused, and 0.014% if the stem is folded too.
     """
     first = [backbone.conv1] if isinstance(backbone, MiniBackbone) else backbone.stem
     first = copy.deepcopy(first)
