@@ -130,6 +130,9 @@ def _add_validation(parser):
                        help="centre: one window in the middle of each image, at scale 1 and "
                             "without its mirror image, which is quick and not the paper's figure; "
                             "sliding: the whole test of pspnet evaluate; default: %(default)s")
+    tests.add_argument("--base-size", type=pixels, metavar="PIXELS",
+                       help="long side, less 1, to which images are resized when they are tested, "
+                            "here and by predict and evaluate; default: the benchmark's, or 512")
     tests.add_argument("--log-interval", type=whole(0, 10 ** 6), default=60, metavar="SECONDS",
                        help="between two lines of progress in log.txt; 0: a line per step; "
                             "default: %(default)s")

@@ -129,8 +129,8 @@ def _stem(backbone, dtype):
     """All before the residual blocks, as it is: a copy, in the network's layout.
 
     Neither folded nor channels last: everything after the stem amplifies its rounding, so it keeps
-    the unfused network's bits. Of PSPNet50 with seeded weights (tests/test_inference.py) 0.006% of
-    the pixels have another argmax than unfused, and 0.014% if the stem is folded too.
+    the unfused network's bits. Of PSPNet50 with seeded weights (tests/model/test_fused.py) 0.006%
+    of the pixels have another argmax than unfused, and 0.014% if the stem is folded too.
     """
     stem = copy.deepcopy(nn.Sequential(*backbone.before_residuals()))
     for module in stem.modules():

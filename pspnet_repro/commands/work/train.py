@@ -50,7 +50,7 @@ def run(args):
         freeze_bn=args.freeze_bn, freeze_backbone=args.freeze_backbone)
     _check_recorded(args, settings)
     validation = validation_of(args, data, settings)
-    facts = {"base_size": recipe.base_size}
+    facts = {"base_size": args.base_size or recipe.base_size}
     if known is not None:
         facts |= {"names": known.names, "palette_rgb": known.palette_rgb}
     with distributed.join(args.timeout) as joined:

@@ -46,7 +46,7 @@ def validation_of(args, data, settings):
     if classes is not None and len(classes.names) != settings.model["classes"]:
         raise UsageError(f"--val-data: {tested.name} has {len(classes.names)} classes, and the "
                          f"training {settings.model['classes']}")
-    base_size = (tested if tested.layout else data).recipe.base_size
+    base_size = args.base_size or (tested if tested.layout else data).recipe.base_size
     return Validation(
         args.val_interval, pairs, {"data": tested.name, "split": split, "list_sha256": digest},
         args.val_data or args.data,
