@@ -67,10 +67,8 @@ class Classifier(nn.Module):
 class PSPNet(nn.Module):
     """Pyramid scene parsing network.
 
-    Args: those of settings.NetworkSettings, which is then `settings`: PSPNet(**net.settings) is
-        the same network.
-    Raises:
-        TypeError, ValueError: see settings.NetworkSettings.
+    Args and errors are those of model.settings.NetworkSettings, which is then `settings`:
+    PSPNet(**net.settings) is the same network.
 
     Weights start as in the original: convolutions normal with deviation sqrt(2 / fan_in), biases
     0, BN slope 1. Input is BGR, 0..255, minus the mean. Source: paper, section 3, and the released
