@@ -16,7 +16,7 @@ from pspnet_repro.commands.work.testing import (
     split_weights,
     tested,
 )
-from pspnet_repro.data.images import has_alpha, png_bytes, read_image
+from pspnet_repro.data.images import png_bytes, read_image, read_photograph
 from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation.pictures import colourize, overlay
 from pspnet_repro.evaluation.viewer import ViewerImage, write_viewer
@@ -148,8 +148,8 @@ def _predict(args, predictor, files, classes, outputs, failed):
         def photographs():
             for name, file in files.items():
                 try:
-                    image = read_image(file, upright=True)
-                    if has_alpha(file):
+                    photograph = read_photograph(file, upright=True)
+                    if photograph.had_alpha:
                         tqdm.write(f"{file}: its transparency is dropped", file=sys.stderr)
                 except UserError as error:
                     failed.append(file)
@@ -157,7 +157,7 @@ def _predict(args, predictor, files, classes, outputs, failed):
                     bar.update()
                     continue
                 reading.append((name, file))
-                yield np.ascontiguousarray(image[:, :, ::-1])
+                yield np.ascontiguousarray(photograph.image[:, :, ::-1])
 
         for prediction in predictor.many(photographs(), args.batch_size):
             name, file = reading.popleft()
