@@ -124,6 +124,26 @@ def test_predict_compares_two_networks_in_its_page(photos, weights, tmp_path, ca
         assert np.array_equal(shown, alone)
 
 
+def test_predict_decodes_each_photograph_once(photos, weights, tmp_path, capfd, monkeypatch):
+    """Also for the comparison with float32, for the page and for its second network."""
+    decoded = []
+
+    def decode(data, flags, imdecode=cv2.imdecode):
+        decoded.append(bytes(data))
+        return imdecode(data, flags)
+
+    monkeypatch.setattr(cv2, "imdecode", decode)
+    names = [photos / f"{k}.png" for k in range(3)]
+    put(names[1], np.full((60, 80, 4), 40))
+    model_file.save_model(tmp_path / "other.pt", tiny_net())
+    code, said, error = run(capfd, "predict", *names, "--weights", weights, "-o", tmp_path / "out",
+                            "--html", "--compare-with", tmp_path / "other.pt", "--precision",
+                            "bfloat16", *SIZES)
+    assert code == 0 and "bfloat16 against float32 on the first image" in said
+    assert error.count("its transparency is dropped") == 1
+    assert decoded == [name.read_bytes() for name in names]
+
+
 @pytest.mark.parametrize("words, code, sentence", [
     (("--compare-with", "{other}"), 2, "--compare-with shows a second network in the page: add "),
     (("--compare-with", "{w}", "--html"), 2, "must name other weights than --weights, got "),
