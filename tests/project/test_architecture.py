@@ -97,3 +97,17 @@ def test_packages_depend_on_each_other_one_way():
 def test_files_are_short(name):
     if not MODULES[name].name.endswith("_pb2.py"):
         assert len(MODULES[name].read_text(encoding="utf-8").splitlines()) <= 320
+
+
+TESTS = sorted(path for path in (ROOT / "tests").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_tests_import_no_test_and_are_short(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 320
+    modules = [module for node in ast.walk(ast.parse(text)) for module in (
+        [alias.name for alias in node.names] if isinstance(node, ast.Import) else
+        [node.module or ""] if isinstance(node, ast.ImportFrom) else [])]
+    assert not [module for module in modules
+                if module.rpartition(".")[2].startswith(("test_", "conftest"))]
