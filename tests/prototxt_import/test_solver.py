@@ -80,10 +80,11 @@ def test_solver_repeats_golden_trajectory_bit_for_bit(path, threads, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(ops.USE_REFERENCE, reason="the reference operators sum in another order")
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("path", golden_files("solver_resnet"))
-def test_solver_repeats_golden_resnets_bit_for_bit(path, tmp_path):
+def test_solver_repeats_golden_resnets_bit_for_bit(path, threads, tmp_path):
     """Whole ResNet-based PSPNets of average and max pooling, the stride in the 1x1 and the 3x3."""
-    assert _repeat_bit_for_bit(path, tmp_path, 1) == [1, 6]
+    assert _repeat_bit_for_bit(path, tmp_path, threads) == [1, 6]
 
 
 @pytest.mark.parametrize("path", golden_files("solver"))
