@@ -14,8 +14,7 @@ from pspnet_repro.commands.train import AUGMENTATIONS
 from pspnet_repro.commands.work import train
 from pspnet_repro.data.benchmarks import LAYOUTS
 from pspnet_repro.data.classes import KNOWN
-from pspnet_repro.defaults import DEPTHS, PROFILES, TABLES
-from pspnet_repro.model.resnet import BLOCKS
+from pspnet_repro.defaults import PROFILES, TABLES
 
 
 def _commands():
@@ -70,4 +69,3 @@ def test_what_the_options_name_is_what_there_is():
     assert set(KNOWN) == set(LAYOUTS)
     assert set(AUGMENTATIONS) == set(train.AUGMENTATIONS)
     assert set(TABLES) == set(rows.TABLES) and set(PROFILES) == set(profiles.PROFILES)
-    assert set(DEPTHS) == set(BLOCKS)

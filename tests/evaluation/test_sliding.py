@@ -235,7 +235,7 @@ def test_memory_of_a_street_at_six_scales():
 def test_probabilities_stay_on_the_networks_device(deviation):
     """Nothing can be copied out of the meta device: what comes after the network stays there."""
     with torch.device("meta"):
-        net = PSPNet(5, backbone="mini", stem_width=4, head="literal").eval()
+        net = PSPNet(5, width=0.125, stem_width=4, blocks=(1, 1, 1, 1), head="literal").eval()
     protocol = Protocol(128, 89, (0.5, 1.0, 1.5), **deviation)
     probabilities, = predict_stream(net, [photograph(120, 97)], classes=5, protocol=protocol)
     assert probabilities.device.type == "meta" and probabilities.shape == (5, 120, 97)

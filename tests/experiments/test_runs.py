@@ -125,14 +125,16 @@ def test_a_network_takes_the_structure_of_its_backbone(data, tmp_path):
     open_profile = dataclasses.replace(
         MINI, model={name: value for name, value in MINI.model.items() if name != "stride_in"})
     for place in ("1x1", "3x3"):
-        model_file.save_model(weights, ResNet((1, 1, 1, 1), "classic", 16, (8, 16, 32, 64),
-                                              stride_in=place))
+        model_file.save_model(weights, ResNet(
+            blocks=(1, 1, 1, 1), stem="classic", stem_width=16, widths=(8, 16, 32, 64),
+            stride_in=place))
         assert settings(open_profile).model["stride_in"] == place
         assert PSPNet(**settings(open_profile).model).backbone.settings["stride_in"] == place
     assert settings(MINI).model == {**MINI.model, **MINI.depths[50], "classes": 12,
                                     **ROWS[FULL].model}
-    model_file.save_model(weights, ResNet((1, 1, 1, 1), "classic", 16, (8, 16, 32, 64),
-                                          stride_in="1x1"))
+    model_file.save_model(weights, ResNet(
+        blocks=(1, 1, 1, 1), stem="classic", stem_width=16, widths=(8, 16, 32, 64),
+        stride_in="1x1"))
     with pytest.raises(UsageError, match=f"stride_in must be 1x1, for which the weights of "
                                          f"{weights} were made, got 3x3: leave it to the file"):
         settings(MINI)

@@ -120,7 +120,8 @@ _MAKERS = {
     "A.pt": _network(150), "B.pt": _network(150),
     "RUN/weights.pt": _network(CLASSES),
     "R50.safetensors": lambda path: model_file.save_model(
-        path, ResNet("classic", 12, WIDTHS, BLOCKS, stride_in="3x3")),
+        path, ResNet(stem="classic", stem_width=12, widths=WIDTHS, blocks=BLOCKS,
+                     stride_in="3x3")),
     "resnet50.pth": lambda path: torch.save(torch_state(), path),
     "NET.prototxt": _caffemodel, "deploy.prototxt": _caffemodel,
     "pspnet50_ADE20K_473.prototxt": _caffemodel, "RESNET.caffemodel": _classifier,

@@ -3,6 +3,7 @@
 import torch
 
 from helpers.image_files import photograph
+from prototxt_import.conversion.miniature import network_class
 from pspnet_repro import PSPNet
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 
@@ -32,7 +33,7 @@ def random_net(**settings):
     """Random weights and statistics, in eval mode."""
     if settings.get("backbone") != "mini":
         settings = {**MINI, **settings}
-    net = PSPNet(5, **settings).eval()
+    net = network_class(settings)(5, **settings).eval()
     for module in net.modules():
         if isinstance(module, SyncBatchNorm2d):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)

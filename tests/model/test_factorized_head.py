@@ -173,7 +173,7 @@ def both(**settings):
 def test_rows_of_table_1_match_literal(name, training):
     """From the backbone's features on: through a whole network any rounding turns some ReLU."""
     nets = [net.train(training) for net in both(**ROWS[name][0], **MINI)]
-    middle, channels = nets[0].backbone.stage_channels[-2:]
+    middle, channels = nets[0].settings.channels
     stage4, features = (torch.randn(2, c, 13, 17).relu() for c in (middle, channels))
     dy = torch.randn(2, 5, 13, 17)
     found = []
@@ -207,7 +207,7 @@ def test_heads_are_settings_of_the_same_parameters():
     factorized, head = both(**MINI)
     assert (factorized.settings["head"], head.settings["head"]) == ("factorized", "literal")
     assert PSPNet(5).settings["head"] == "factorized" and not PSPNet(**head.settings).factorized
-    assert factorized.settings | {"head": "literal"} == head.settings
+    assert {**factorized.settings, "head": "literal"} == head.settings
     with torch.device("meta"):
         assert PSPNet(5, bins=(), head="literal").settings == PSPNet(5, bins=()).settings
 

@@ -124,7 +124,9 @@ def test_stems(stem, convolutions):
 def test_half_width():
     with torch.device("meta"):
         net = PSPNet(3, 50, width=0.5)
-    assert net.backbone.stage_channels == [128, 256, 512, 1024]
+    assert [getattr(net.backbone, f"stage{k}")[-1].increase.conv.out_channels
+            for k in (2, 3, 4, 5)] == [128, 256, 512, 1024]
+    assert net.settings.channels == (512, 1024)
     assert net.head.conv.conv.out_channels == 256 and net.auxiliary.conv.conv.out_channels == 128
 
 
@@ -151,8 +153,7 @@ def test_settings_rebuild_the_network():
     ({"head_width": 512, "aux_width": 256, "initial_running_var": 0.0}, {}),
     ({"aux": False, "aux_width": 3}, {"aux": False}),
     ({"strides": (1, 1, 1, 1), "stride_in": "3x3"}, {"strides": (1, 1, 1, 1)}),
-    ({"backbone": "mini", "stem_width": 8, "depth": 101}, {"backbone": "mini", "stem_width": 8}),
-], ids=["depth", "width", "no-pyramid", "heads", "no-aux", "no-stride", "mini"])
+], ids=["depth", "width", "no-pyramid", "heads", "no-aux", "no-stride"])
 def test_settings_say_the_same_of_the_same_network(one, other):
     with torch.device("meta"):
         one, other = PSPNet(3, **one), PSPNet(3, **other)
@@ -204,7 +205,8 @@ def test_pyramid_sees_everything():
     ({"widths": (8, 8, 8, 5000)}, "widths must be at most 8 times"),
     ({"widths": (8, 8, 0, 8)}, r"widths must be 4 numbers of at least 1, got \(8, 8, 0, 8\)"),
     ({"head_width": 0}, "head_width and aux_width must be at least 1, got 0 and 256"),
-    ({"backbone": "big"}, 'backbone must be "resnet" or "mini"'),
+    ({"backbone": "big"}, 'backbone must be "resnet", got'),
+    ({"dropout": 1.5}, "dropout must be 0 to 1, got 1.5"),
     ({"stem": "round"}, "stem must be"),
     ({"stride_in": "5x5"}, "stride_in must be"),
     ({"blocks": (1, 1, 1)}, r"blocks must be 4 numbers of at least 1, got \(1, 1, 1\)"),
@@ -229,11 +231,11 @@ def test_pool_padding():
     assert MaxPool(0)(x)[0, 0, 0].tolist() == [3, 4]
     assert MaxPool(1)(x)[0, 0, 0].tolist() == [3, 2, 4]
     with pytest.raises(ValueError, match="pool_padding must be 0 or 1, got 2"):
-        ResNet((1, 1, 1, 1), pool_padding=2)
+        ResNet(blocks=(1, 1, 1, 1), pool_padding=2)
 
 
 def test_spatial_dropout_drops_whole_channels():
-    net = PSPNet(3, backbone="mini", stem_width=4, dropout=0.5, spatial_dropout=True)
+    net = PSPNet(3, **MINI, dropout=0.5, spatial_dropout=True)
     assert net.settings["spatial_dropout"]
     x = torch.ones(1, 64, 4, 4)
     torch.manual_seed(0)
@@ -263,4 +265,4 @@ def test_original_arithmetic_is_another_order_of_sums():
     ({"arithmetic": "original", "variance": "biased", "head": "factorized"}, "got 'factorized'")])
 def test_arithmetic_rejects(settings, words):
     with pytest.raises(ValueError, match=words):
-        PSPNet(3, backbone="mini", **settings)
+        PSPNet(3, **settings)

@@ -225,7 +225,8 @@ def test_torch_resnet_settings_and_report(tmp_path, capsys):
     assert main(["convert", "--backbone", str(tmp_path / "r.pth"), "-o", str(out)]) == 0
     backbone = model_file.load_backbone(out)
     assert backbone.settings == ResNet(
-        BLOCKS, "classic", 12, WIDTHS, (1, 2, 2, 2), (1, 1, 1, 1), "3x3").settings
+        blocks=BLOCKS, stem="classic", stem_width=12, widths=WIDTHS, strides=(1, 2, 2, 2),
+        dilations=(1, 1, 1, 1), stride_in="3x3").settings
     rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
     assert rows["layer2.1.conv2"] == ["6x6x3x3", "stage3.1.spatial.conv"]
     assert rows["layer4.0.downsample.1"] == ["40", "stage5.0.project.bn"]

@@ -20,6 +20,7 @@ from prototxt_import import (
 )
 from prototxt_import.__main__ import main
 from prototxt_import.conversion.describe import describe
+from prototxt_import.conversion.miniature import MiniPSPNet, network_class
 from pspnet_repro import PSPNet, ops
 from pspnet_repro.errors import UserError
 from pspnet_repro.model.caffe_names import caffe_names
@@ -110,7 +111,7 @@ def test_miniature_is_the_golden_one(path, tmp_path):
 def test_convert_inverts_export(tmp_path, settings, prototxt):
     settings = {**MINI, **settings}
     crop_size = settings.pop("crop_size", 89)
-    net = drawn(PSPNet(4, **settings))
+    net = drawn(network_class(settings)(4, **settings))
     _, caffemodel = _export(net, tmp_path, crop_size, training={"batch_size": 1})
     assert_same_network(convert(tmp_path / prototxt, caffemodel), net)
 
@@ -295,7 +296,7 @@ def test_convert_command_keeps_its_input(tmp_path, capsys):
 
 def test_exported_file_is_of_the_original_layout(tmp_path):
     """A layer by hand: field numbers and types of the binary format."""
-    net = drawn(PSPNet(3, backbone="mini", stem_width=1, bins=(), aux=False, head_width=1))
+    net = drawn(MiniPSPNet(3, stem_width=1, bins=(), aux=False, head_width=1))
     _, caffemodel = _export(net, tmp_path)
     data = caffemodel.read_bytes()
     values = net.backbone.conv1.conv.weight.detach().numpy().astype("<f4").tobytes()

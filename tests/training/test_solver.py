@@ -9,6 +9,7 @@ import torch
 from helpers.golden import golden_files, read_golden, worst_error
 from torch import nn
 
+from prototxt_import.conversion.miniature import MiniPSPNet
 from pspnet_repro import PSPNet, ops
 from pspnet_repro.data.pairs import Pair
 from pspnet_repro.model.caffe_names import caffe_names
@@ -16,7 +17,6 @@ from pspnet_repro.sync_bn import SyncBatchNorm2d
 from pspnet_repro.training.loop import train
 from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.training.solver import CaffeSGD, parameter_groups, poly_rate
-from pspnet_repro.weights import model_file
 
 
 def _caffe_tensors(net):
@@ -46,8 +46,8 @@ def _golden_training(arrays, arithmetic, folder, monkeypatch, threads=2):
     """
     solver, prototxt = str(arrays["solver"]), str(arrays["net"])
     max_iter, iter_size = int(_field(solver, "max_iter")), int(_field(solver, "iter_size"))
-    model = {"classes": 5, "dropout": 0.0, "variance": "biased", "backbone": "mini",
-             "stem_width": 8, "head_width": 16, "aux_width": 8, "head": "literal",
+    model = {"classes": 5, "dropout": 0.0, "variance": "biased", "stem_width": 8,
+             "head_width": 16, "aux_width": 8, "head": "literal",
              "pool": "max" if "pool: MAX kernel_size: 12" in prototxt else "ave",
              "arithmetic": arithmetic}
     settings = TrainSettings(
@@ -55,14 +55,13 @@ def _golden_training(arrays, arithmetic, folder, monkeypatch, threads=2):
         batch_size=len(arrays["data@0"]), iter_size=iter_size, max_iter=max_iter,
         **{name: _field(solver, name) for name in ("base_lr", "power", "momentum", "weight_decay")},
         guidance="eighth" if "label_shrink" in prototxt else "full", threads=threads)
-    start = PSPNet(**model)
+    start = MiniPSPNet(**model)
     tensors = _caffe_tensors(start)
     assert {f"init/{layer}/{k}" for layer, k in tensors} == {n for n in arrays if
                                                              n.startswith("init/")}
     with torch.no_grad():
         for (layer, k), tensor in tensors.items():
             tensor.copy_(torch.from_numpy(arrays[f"init/{layer}/{k}"]).view_as(tensor))
-    model_file.save_model(folder / "start.pt", start)
 
     def batches(_sequence, _batch_size, first, last, _workers, _slots):
         for t in range(first, last):
@@ -78,8 +77,8 @@ def _golden_training(arrays, arithmetic, folder, monkeypatch, threads=2):
         return {}
 
     monkeypatch.setattr("pspnet_repro.training.loop.batches", batches)
-    train(settings, [Pair("golden", "golden")], folder / "run", progress=False,
-          initial_weights=folder / "start.pt", watch=(1, look))
+    monkeypatch.setattr("pspnet_repro.training.loop.PSPNet", lambda **_: start)
+    train(settings, [Pair("golden", "golden")], folder / "run", progress=False, watch=(1, look))
     lines = [json.loads(line) for line in
              (folder / "run" / "losses.jsonl").read_text().splitlines()]
     assert [line["iteration"] for line in lines] == list(range(max_iter))
@@ -186,7 +185,7 @@ def test_solver_rejects_bad_values():
 
 
 def test_parameter_groups_decay_bn_where_asked():
-    net = PSPNet(3, backbone="mini", stem_width=4)
+    net = MiniPSPNet(3, stem_width=4)
     norms = sum(isinstance(m, SyncBatchNorm2d) for m in net.modules())
     free = [g for g in parameter_groups(net) if g["decay_mult"] == 0]
     assert sum(len(g["params"]) for g in free) == 2 * norms

@@ -31,7 +31,7 @@ KEY = "head.score.bias"
 ])
 def test_weights_must_be_dense_floating_tensors(tmp_path, name, value, words):
     net = PSPNet(**MODEL)
-    plain_file.save(tmp_path / "x.pt", {"settings": net.settings,
+    plain_file.save(tmp_path / "x.pt", {"settings": dict(net.settings),
                                         "weights": {**net.state_dict(), name: value}})
     for load in (model_file.load_model, lambda path: load_initial_weights(net, path)):
         with pytest.raises(UserError, match=f"x.pt: {words}"):
@@ -65,7 +65,7 @@ def test_names_of_settings_and_kind_must_be_text(tmp_path):
                           ({"kind": torch.ones(2)}, "kind: must be text, got a Tensor"),
                           ({"settings": []}, "not a PSPNet file: settings must be"),
                           ({"weights": []}, "not a PSPNet file: settings must be")):
-        plain_file.save(tmp_path / "x.pt", {"settings": net.settings,
+        plain_file.save(tmp_path / "x.pt", {"settings": dict(net.settings),
                                             "weights": net.state_dict(), **change})
         with pytest.raises(UserError, match=f"x.pt: {words}"):
             model_file.load_model(tmp_path / "x.pt")

@@ -132,7 +132,7 @@ BASIC = {f"layer{stage}.0.conv{k}.weight": torch.ones(1) for stage in (1, 2, 3, 
      "another network, such as 'patch_embed.proj.weight'", "it cannot be loaded"),
     (PSPNet(3, stem_width=4, width=0.125).state_dict(), "a PSPNet of this program",
      "its settings are missing: save the network with pspnet_repro.weights.model_file.save_model"),
-    (ResNet((1, 1, 1, 1), stem_width=4, widths=(4, 4, 4, 4)).state_dict(),
+    (ResNet(blocks=(1, 1, 1, 1), stem_width=4, widths=(4, 4, 4, 4)).state_dict(),
      "a backbone of this program", "its settings are missing")])
 def test_networks_are_known_by_their_names(tmp_path, state, whose, way):
     path = tmp_path / "x.pth"
@@ -185,7 +185,7 @@ def test_a_folder_names_the_weights_in_it(tmp_path):
 
 
 def test_files_of_this_program_are_known_where_others_are_wanted(tmp_path):
-    net = ResNet((1, 1, 1, 1), stem_width=4, widths=(4, 4, 4, 4))
+    net = ResNet(blocks=(1, 1, 1, 1), stem_width=4, widths=(4, 4, 4, 4))
     for path in (tmp_path / "b.pt", tmp_path / "b.safetensors"):
         model_file.save_model(path, net)
         with pytest.raises(UserError, match=r"this is a file of this program: "):
