@@ -328,6 +328,12 @@ def test_output_names_never_meet(tmp_path):
     (("predict", "--weights", "{w}", "{d}/0.png", "-o", "{w}"), 2, "--output must be a folder"),
     (("predict", "--weights", "{w}", "{d}", "-o", "{d}/o", "--names", "ade20k"), 1,
      "ade20k: names 150 classes, but the network has 4"),
+    (("predict", "--weights", "{w}", "{d}", "-o", "{d}/o", "--names", "ade"), 1,
+     "ade: no such file; write a text file with a line RED GREEN BLUE NAME for each class, or "
+     "give --names one of ade20k, voc2012, "),
+    (("predict", "--weights", "{w}", "{d}", "-o", "{d}/o", "--names", "{d}"), 1,
+     "scenes: cannot be read as names of classes: Is a directory; write a text file"),
+    (("check-data", "--data", "{d}", "--names", "{w}"), 1, "weights.pt: must be text in UTF-8, "),
     (("predict", "--weights", "none.pt", "{d}", "-o", "{d}/o"), 1, "none.pt: no such file"),
     (("evaluate", "--weights", "{w}", "--data", "{d}", "--crop-size", "90"), 2,
      "--crop-size: crop sizes must be 8 * k + 1"),
@@ -344,6 +350,7 @@ def test_commands_report_mistakes(data, weights, capfd, words, code, sentence):
     words = [word.format(w=weights, d=data) for word in words]
     got, _, error = run(capfd, *words)
     assert got == code and sentence in error and "Traceback" not in error
+    assert "Errno" not in error
 
 
 def test_predict_writes_a_page_of_all_photographs(data, weights, tmp_path, capfd):

@@ -112,6 +112,9 @@ def _read(file):
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: cannot be read as a settings file: {first_line(error)}; save it "
                         "as text in UTF-8: TOML, or settings.json of a training") from error
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: no such file; --config takes TOML with lines such as max_iter = "
+                        "2000, or settings.json of a training") from error
     except (OSError, RecursionError) as error:
         raise UserError(f"{file}: cannot be read as a settings file: {first_line(error)}; --config "
                         "takes TOML or settings.json of a training") from error

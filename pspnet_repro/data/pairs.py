@@ -10,7 +10,7 @@ from pathlib import Path
 from pspnet_repro.data.images import read_image
 from pspnet_repro.data.labels import read_label
 from pspnet_repro.data.text import read_text
-from pspnet_repro.errors import UserError
+from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.files import refuse_pipe
 
 _LIST = "a text file with lines of an image and a label"
@@ -153,7 +153,7 @@ def list_digest(path):
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
+        raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
 
 
 def read_pair(pair, classes, zero_is_void=False):

@@ -17,7 +17,7 @@ from pspnet_repro.commands.work.testing import (
     tested,
 )
 from pspnet_repro.data.images import has_alpha, png_bytes, read_image
-from pspnet_repro.errors import UsageError, UserError, printable
+from pspnet_repro.errors import UsageError, UserError, first_line, printable
 from pspnet_repro.evaluation.pictures import colourize, overlay
 from pspnet_repro.evaluation.viewer import ViewerImage, write_viewer
 from pspnet_repro.outputs import Outputs
@@ -38,7 +38,7 @@ def image_files(paths):
         try:
             inside = sorted(p for p in given.iterdir() if p.is_file() and p.name[0] != ".")
         except OSError as error:
-            raise UserError(f"{given}: cannot be read: {error}") from error
+            raise UserError(f"{given}: cannot be read: {first_line(error)}") from error
         results = Outputs(given)
         photographs = [file for file in inside if not results.made(file)]
         if not photographs:
