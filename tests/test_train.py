@@ -416,8 +416,8 @@ def test_commands_train_and_evaluate(data, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words, code, said", [
-    ((), 2, "usage:"),
-    (("train",), 2, "--data"),
+    ((), 2, "error: the following arguments are required: "),
+    (("train",), 2, "are required: -o/--output\nsee pspnet train --help\n"),
     (("train", "--data", "none", "--output", "o", "--classes", "0"), 2, "must be 1 to 254, got 0"),
     (("train", "--data", "", "--output", "o", "--classes", "3"), 2, "must not be empty"),
     (("train", "--data", "none", "--output", "o", "--classes", "3"), 1,

@@ -50,8 +50,10 @@ def _apply(parser, words):
     for key, value in values.items():
         name = key.replace("-", "_")
         if name not in actions:
+            near = nearest(name, actions)
             raise UsageError(f"{file}: {printable(key)} is no option of train, "
-                             f"`pspnet train --help` lists them{nearest(name, actions)}")
+                             "`pspnet train --help` lists them"
+                             + f"; did you mean {near}?" * bool(near))
         if name in seen:
             raise UsageError(f"{file}: {seen[name]} and {key} are the same option: leave one out")
         seen[name] = key

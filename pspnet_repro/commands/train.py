@@ -30,16 +30,18 @@ def add(commands):
                   "--output RUN --device cuda"))
     add_config(parser)
     add_data(parser)
-    parser.add_argument("--split", default="train",
+    parser.add_argument("--split", default="train", metavar="NAME",
                         help="such as train_aug of voc2012; default: %(default)s")
-    parser.add_argument("--output", required=True, type=path, help="folder of the training")
+    parser.add_argument("-o", "--output", required=True, type=path, metavar="DIR",
+                        help="folder of the training")
     parser.add_argument("--classes", type=whole(1, 254),
                         help="number of classes; default: the benchmark's or that of classes.txt")
     net = parser.add_argument_group(
         "network", "With --initial-weights the defaults are the file's; another structure than the "
                    "file's is refused.")
     net.add_argument("--depth", type=int, help="50, 101, 152 or 269; default: 50")
-    net.add_argument("--bins", type=numbers, help='"none": no pyramid; default: 1,2,3,6')
+    net.add_argument("--bins", type=numbers,
+                     help="numbers separated by commas, or none for no pyramid; default: 1,2,3,6")
     net.add_argument("--pool", choices=("ave", "max"), help="pooling of the bins; default: ave")
     add_switch(net, "--no-reduce", help="no reduction after pooling")
     add_switch(net, "--no-aux", help="no auxiliary branch")
@@ -48,7 +50,8 @@ def add(commands):
     net.add_argument("--stem-width", type=positive, help="channels of the stem; default: 64")
     net.add_argument("--width", type=float, help="factor of the stages' channels; default: 1")
     net.add_argument("--blocks", type=numbers,
-                     help="four numbers, for miniature networks; default: the depth's")
+                     help="four numbers separated by commas, for miniature networks; default: the "
+                          "depth's")
     net.add_argument("--stride-in", choices=("1x1", "3x3"),
                      help="convolution with the stride; default: as released for the depth")
     net.add_argument("--initial-weights", type=weights, metavar="WEIGHTS",
@@ -61,7 +64,7 @@ def add(commands):
                           "slower; needs --variance biased; default: %(default)s")
     solver = parser.add_argument_group("schedule")
     solver.add_argument("--crop-size", type=pixels,
-                        help="pixels; default: the benchmark's, or 473")
+                        help="side of the crops; default: the benchmark's, or 473")
     solver.add_argument("--batch-size", type=whole(1, 4096), default=16,
                         help="images a pass, over all processes; default: %(default)s")
     solver.add_argument("--iter-size", type=positive, default=1,
@@ -100,7 +103,8 @@ def add(commands):
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
                         help="cuda: one GPU a process; default: %(default)s")
     parser.add_argument("--timeout", type=positive, default=round(TIMEOUT_SECONDS),
-                        help="seconds to wait for a process that does not answer (torchrun); "
+                        metavar="SECONDS",
+                        help="time to wait for a process that does not answer (torchrun); "
                              "default: %(default)s")
     parser.set_defaults(work="pspnet_repro.commands.work.train")
 
@@ -112,7 +116,7 @@ def _add_validation(parser):
                               "and may be others when a training resumes.")
     tests.add_argument("--val-interval", type=whole(0, 2 ** 31 - 1), metavar="STEPS",
                        help="test after every so many steps and after the last; default: 0, never")
-    tests.add_argument("--val-split", metavar="SPLIT",
+    tests.add_argument("--val-split", metavar="NAME",
                        help="split that is tested; default: val")
     tests.add_argument("--val-data", type=filled, metavar="DATA",
                        help="data that are tested, as --data: a list file, a folder with lists, or "
@@ -122,7 +126,7 @@ def _add_validation(parser):
                        help="centre: one window in the middle of each image, at scale 1 and "
                             "without its mirror image, which is quick and not the paper's figure; "
                             "sliding: the whole test of pspnet evaluate; default: %(default)s")
-    tests.add_argument("--base-size", type=pixels, metavar="PIXELS",
+    tests.add_argument("--base-size", type=pixels,
                        help="long side, less 1, to which images are resized when they are tested, "
                             "here and by predict and evaluate; default: the benchmark's, or 512")
     tests.add_argument("--log-interval", type=whole(0, 10 ** 6), default=60, metavar="SECONDS",

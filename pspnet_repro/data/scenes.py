@@ -183,7 +183,8 @@ def write_scenes(folder, seed=0, train=400, val=100):
         with lock_folder(root):
             return _write(root, done, seed, train, val)
     except OSError as error:
-        raise UserError(f"{error.filename or root}: cannot be written: {first_line(error)}") from error
+        raise UserError(f"{error.filename or root}: cannot be written: "
+                        f"{first_line(error)}") from error
 
 
 def _write(root, done, seed, train, val):
