@@ -16,10 +16,11 @@ from test_sliding import photograph, tiny_net
 from prototxt_import import export
 from pspnet_repro.__main__ import main
 from pspnet_repro.commands.work.predict import output_names
+from pspnet_repro.commands.work.testing import say_protocol
 from pspnet_repro.data.classes import known_classes
 from pspnet_repro.data.images import read_image
 from pspnet_repro.data.pairs import read_pair
-from pspnet_repro.evaluation import ConfusionMatrix, predict_probabilities
+from pspnet_repro.evaluation import ConfusionMatrix, Protocol, predict_probabilities
 from pspnet_repro.files import lock_folder
 from pspnet_repro.weights import model_file
 
@@ -191,7 +192,7 @@ def test_evaluate_says_what_was_counted(data, weights, tmp_path, capfd):
     code, said, _ = run(capfd, "evaluate", "--weights", weights, "--data", data, *SIZES,
                         "--output", tmp_path / "out")
     assert code == 0 and "40 labelled pixels of 5 images counted\n" in said
-    assert "1 of 4 classes never occur in the labels and count as IoU 0: wide land\n" in said
+    assert "classes that never occur in the labels and count as IoU 0: 1 of 4, wide land\n" in said
     figures = json.loads((tmp_path / "out" / "result.json").read_text())
     assert figures["labelled_pixels"] == 40 == np.sum(figures["confusion"])
     assert figures["classes_without_labels"] == ["wide land"]
@@ -238,7 +239,7 @@ def test_evaluate_writes_submissions(ade, weights, tmp_path, capfd):  # noqa: F8
     put(ade / "release_test" / "testing" / "ADE_test_00000007.jpg", image)
     code, said, _ = run(capfd, "evaluate", "--weights", weights, "--data", f"ade20k={ade}",
                         "--split", "test", *SIZES, "--output", tmp_path / "out")
-    assert code == 0 and "1 predictions are in" in said
+    assert code == 0 and "1 prediction is in" in said
     (file,) = (tmp_path / "out" / "predictions").rglob("*.png")
     assert file.name == "ADE_test_00000007.png"
     written = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
@@ -301,8 +302,10 @@ def test_what_is_not_said_comes_from_the_training(data, tmp_path, capfd):
     photo = next(data.glob("0.png"))
     words = ("predict", "--weights", path, photo, "--base-size", 96, "--threads", 1)
     code, said, error = run(capfd, *words, "-o", tmp_path / "out")
-    assert code == 0 and "long side 96 x scale + 1, scales 1.0, windows of 89 every two" in error
-    assert said.strip() == f"1 x 3 pictures are in {tmp_path / 'out'}"
+    assert code == 0 and error.startswith(
+        "resized to a long side of 97 (96 x 1 + 1); windows of 89 pixels overlap by a third; "
+        "averaged with the mirror image\n")
+    assert said.strip() == f"3 pictures of 1 photograph are in {tmp_path / 'out'}"
     label = cv2.imread(str(tmp_path / "out" / "0.label.png"), cv2.IMREAD_UNCHANGED)
     colours = cv2.imread(str(tmp_path / "out" / "0.colour.png"))[..., ::-1]
     palette = np.array(known_classes("camvid").palette_rgb)
@@ -353,6 +356,18 @@ def test_commands_report_mistakes(data, weights, capfd, words, code, sentence):
     assert "Errno" not in error
 
 
+@pytest.mark.parametrize("changes, said", [
+    ({"scales": (0.5, 1, 1.75), "stride": 100, "flip": False},
+     "resized to long sides of 257, 513, 897 (512 x 0.5, 1, 1.75 + 1); windows of 473 pixels every "
+     "100 pixels; without the mirror image\n"),
+    ({"plus_one": False, "whole_image": True},
+     "resized to a long side of 512 (512 x 1); whole, without windows; averaged with the mirror "
+     "image\n")])
+def test_the_protocol_is_said_in_words(capsys, changes, said):
+    say_protocol(Protocol(512, 473, **changes))
+    assert capsys.readouterr().err == said
+
+
 def test_predict_writes_a_page_of_all_photographs(data, weights, tmp_path, capfd):
     (data / "broken.png").write_bytes(b"x")
     names = [data / f"{k}.png" for k in range(3)]
@@ -360,7 +375,7 @@ def test_predict_writes_a_page_of_all_photographs(data, weights, tmp_path, capfd
                             "-o", tmp_path / "out", "--html", *SIZES)
     assert code == 1 and "1 of 4 files could not be used" in error
     page = tmp_path / "out" / "index.html"
-    assert f"the page is {page}" in said and "3 x 3 pictures are in" in said
+    assert f"the page is {page}" in said and "9 pictures of 3 photographs are in" in said
     text = page.read_text(encoding="utf-8")
     assert all(name.name in text for name in names) and "broken" not in text
     assert len(list((tmp_path / "out").glob("*.overlay.png"))) == 3

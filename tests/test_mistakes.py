@@ -24,6 +24,7 @@ from pspnet_repro.evaluation.figures import confusion_png
 from pspnet_repro.files import file_sha256
 from pspnet_repro.weights import model_file, plain_file
 from pspnet_repro.weights.source import read_weights
+from pspnet_repro.words import counted
 
 
 class Stranger:
@@ -100,6 +101,13 @@ def test_errors_are_printed_without_control_characters(capsys):
     assert first == r"error: a\x1b[31mb\x07"
     assert len(second) < 2100 and second.startswith("second xx") and " ... " in second
     assert printable("Grünfläche, 道路") == "Grünfläche, 道路"
+
+
+def test_numbers_come_with_the_right_words():
+    assert [counted(number, "image") for number in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
+    assert counted(3, "class") == "3 classes" and counted(1, "class") == "1 class"
+    assert counted(1, "image is", "images are") == "1 image is"
+    assert counted(2, "image is", "images are") == "2 images are"
 
 
 @pytest.mark.parametrize("name", ["a\x1b[31m", "\u202ea", "a" * 81])

@@ -4,6 +4,7 @@ import numpy as np
 
 from prototxt_import.format.caffemodel import read_caffemodel
 from pspnet_repro.errors import UserError
+from pspnet_repro.words import counted
 
 EPS = float(np.float32(1e-5))  # of every BN of ours
 _LISTED = 20
@@ -36,7 +37,8 @@ class Blobs:
         self._left.pop(name, None)
         blobs = self.layers[name]
         if len(blobs) != len(shapes):
-            self.problems.append(f"layer {name!r} must have {len(shapes)} blobs, has {len(blobs)}")
+            self.problems.append(f"layer {name!r} must have "
+                                 f"{counted(len(shapes), 'blob')}, has {len(blobs)}")
             return ones
         arrays = []
         for k, (blob, shape, one) in enumerate(zip(blobs, shapes, ones)):

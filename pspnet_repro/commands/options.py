@@ -96,7 +96,8 @@ def add_testing(parser):
     protocol.add_argument("--crop-size", type=pixels,
                           help="side of the windows; default: that of the weights")
     protocol.add_argument("--multi-scale", action="store_true",
-                          help=f"average over the scales {', '.join(map(str, MULTI_SCALE))}")
+                          help="average over the scales "
+                               + ", ".join(f"{scale:g}" for scale in MULTI_SCALE))
     protocol.add_argument("--no-flip", action="store_true", help="leave the mirror image out")
     ports = parser.add_argument_group(
         "deviations of ports", "What other programs do differently; to measure what it costs.")

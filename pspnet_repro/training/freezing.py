@@ -3,6 +3,7 @@
 from pspnet_repro.defaults import FREEZE_BN
 from pspnet_repro.errors import UsageError
 from pspnet_repro.sync_bn import SyncBatchNorm2d
+from pspnet_repro.words import counted
 
 
 def freeze(model, bn=None, backbone=False):
@@ -61,5 +62,5 @@ def check_frozen(model):
         return []
     learned, every = (sum(p.numel() for p in model.parameters() if p.requires_grad or whole)
                       for whole in (False, True))
-    return [f"frozen: batch normalization of {len(layers)} layers; {learned} of {every} "
+    return [f"frozen: batch normalization of {counted(len(layers), 'layer')}; {learned} of {every} "
             "parameters learn"]

@@ -13,6 +13,7 @@ from pspnet_repro.data.images import read_image
 from pspnet_repro.errors import UsageError, UserError, check_printed
 from pspnet_repro.evaluation.imresize import imresize
 from pspnet_repro.outputs import Outputs
+from pspnet_repro.words import counted
 
 
 def run(args):
@@ -75,8 +76,9 @@ def compare(net, arrays, tolerance, path):
             worst = found if worst is None or found.error > worst.error else worst
     if worst is None:
         raise UserError(f"{path}: no recorded values of this network's blobs")
-    return (f"all {count} recorded blobs agree within {tolerance:g} of their largest values; "
-            f"worst: {worst.blob}, {worst.error:.2g}")
+    return (f"{'the' if count == 1 else 'all'} "
+            f"{counted(count, 'recorded blob agrees', 'recorded blobs agree')} within "
+            f"{tolerance:g} of their largest values; worst: {worst.blob}, {worst.error:.2g}")
 
 
 def _image_input(net):
