@@ -274,7 +274,7 @@ def test_states_belong_to_a_number_of_processes(two, data, tmp_path, monkeypatch
               progress=False)
     failed = two.run(_fail_to_train, data, tmp_path, {})
     assert failed[0] == failed[1]
-    assert failed[0][1].endswith("does not fit this training: it was saved by 1 processes, not 2")
+    assert failed[0][1].endswith("does not fit this training: it was saved by 1 process, not 2")
 
 
 def _train_with_signal(rank, data, output, number):  # noqa: F811
