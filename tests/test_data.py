@@ -143,6 +143,13 @@ def test_readers_reject(folder):
     cv2.imwrite(str(folder / "small.png"), np.zeros((50, 69), np.uint8))
     _expect("small.png: size 50x69 differs from 50x70 of", read_pair,
             Pair(folder / "0.png", folder / "small.png"), 3)
+    (folder / "x.txt").write_text("0.png gone.png\ngone.png 0_label.png\n")
+    pairs = read_list(folder / "x.txt")
+    for what, read in (("label", lambda: read_pair(pairs[0], 4)),
+                       ("label", lambda: check_lesson(pairs, 4)),
+                       ("image", lambda: read_pair(pairs[1], 4))):
+        _expect(f"gone.png: no such {what}; paths in the list start from {folder}, --data-root DIR "
+                "changes that", read)
 
 
 def test_read_label_with_void_zero(folder):
@@ -226,7 +233,7 @@ def test_one_labelled_file_is_enough(folder):
 def test_few_labels_are_read_before_training(folder, monkeypatch):
     """The first file has two classes: no other is read. Of a long list a part is."""
     seen = []
-    monkeypatch.setattr("pspnet_repro.data.check.read_label",
+    monkeypatch.setattr("pspnet_repro.data.pairs.read_label",
                         lambda path, *rest: seen.append(path) or read_label(path, *rest))
     pairs = read_list(folder / "list.txt")
     check_lesson(pairs, 4)
