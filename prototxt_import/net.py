@@ -229,7 +229,8 @@ class CaffeNet(nn.Module):
             self._load_layer(f"{caffemodel}: layer {name!r}", kinds[name], self.params[name], blobs)
             done.update(map(id, self.params[name]))
         if self.params and not done:
-            raise UserError(f"{caffemodel}: has weights for no layer of {self.path}")
+            raise UserError(f"{caffemodel}: fits another network: 0 of "
+                            f"{counted(len(self.params), 'layer')} of {self.path} match")
         missing = [name for name, tensors in self.params.items()
                    if any(id(tensor) not in done for tensor in tensors)]
         if missing:

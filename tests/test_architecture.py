@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("pspnet_repro", "prototxt_import", "experiments")
 # Lowest first: a module imports those of its own floor and of lower ones.
 FLOORS = {
-    "pspnet_repro": [{"errors"}, {"defaults", "differences", "files"}, {"outputs", "distributed"},
+    "pspnet_repro": [{"errors", "words"}, {"defaults", "differences", "files"}, {"outputs", "distributed"},
                      {"ops"}, {"sync_bn"}, {"exact"}, {"model"}, {"weights"}, {"data"},
                      {"evaluation"}, {"training"}, {"commands"}, {"__main__"}],
     "prototxt_import": [{"format"}, {"layers"}, {"inputs", "parameters", "net", "solver"},

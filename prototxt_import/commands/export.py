@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pspnet_repro.commands.options import WEIGHTS, pixels, weights
+from pspnet_repro.commands.options import WEIGHTS, weights
 
 
 def add(commands):
@@ -15,7 +15,7 @@ def add(commands):
     parser.add_argument("weights", type=weights, metavar="WEIGHTS", help=WEIGHTS)
     parser.add_argument("-o", "--output", type=Path, nargs=2, required=True,
                         metavar=("NET.prototxt", "W.caffemodel"), help="files to write")
-    parser.add_argument("--crop-size", type=pixels,
+    parser.add_argument("--crop-size", type=int, metavar="PIXELS",
                         help="side of the network's input; default: that of the weights")
     parser.add_argument("--train", action="store_true",
                         help="also write train_val.prototxt and solver.prototxt beside "

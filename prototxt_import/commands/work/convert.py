@@ -1,6 +1,6 @@
 """pspnet convert: original files into a file of ours."""
 
-
+from prototxt_import.commands.work.places import check_places
 from prototxt_import.conversion.convert import convert_network
 from prototxt_import.conversion.torch_resnet import convert_torch_resnet
 from pspnet_repro.errors import UsageError
@@ -18,6 +18,8 @@ def run(args):
     if len(args.files) != 2 and not (args.backbone and len(args.files) == 1):
         raise UsageError("needs NET.prototxt and W.caffemodel, or --backbone and one file, got "
                          f"{counted(len(args.files), 'file')}")
+    if len(args.files) == 2:
+        check_places("convert", *args.files)
     outputs = Outputs()
     outputs.claim([args.output], args.files)
     if len(args.files) == 1:

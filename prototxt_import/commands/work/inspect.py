@@ -1,6 +1,6 @@
 """pspnet inspect: a network as a table."""
 
-
+from prototxt_import.commands.work.places import check_places
 from prototxt_import.format.caffemodel import read_caffemodel
 from prototxt_import.net import load_net
 from pspnet_repro.errors import UserError, check_printed
@@ -42,6 +42,7 @@ def _number(value):
 
 
 def run(args):
+    check_places("inspect", args.prototxt, args.caffemodel)
     net = load_net(args.prototxt, args.caffemodel, args.phase)
     if net.steps is None:
         unknown = [name for name, shape in net.input_shapes.items() if shape is None]

@@ -7,6 +7,7 @@ import torch
 
 from prototxt_import.commands.work.blob_limits import check_blobs
 from prototxt_import.commands.work.compare import deviations, recorded_items
+from prototxt_import.commands.work.places import check_places
 from prototxt_import.commands.work.recorded import read_recorded
 from prototxt_import.net import load_net
 from pspnet_repro.data.images import read_image
@@ -21,6 +22,7 @@ def run(args):
         raise UsageError("needs --output, --compare or both")
     if args.blobs and args.output is None:
         raise UsageError("--blobs needs --output")
+    check_places("run", args.prototxt, args.caffemodel)
     outputs = Outputs()
     if args.output is not None:
         outputs.claim([args.output], [path for path in (args.prototxt, args.caffemodel, args.image,

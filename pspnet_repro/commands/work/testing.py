@@ -31,6 +31,8 @@ def split_weights(values):
                     or rest[0].suffix in (*_WEIGHTS, ".prototxt")):
         value = rest.pop(0)
         if not isinstance(value, tuple) and value.suffix == ".prototxt":
+            if not rest and weights and str(weights[-1]).endswith(".caffemodel"):
+                raise UsageError(f"--weights: put the prototxt first: {value},{weights[-1]}")
             if not rest or isinstance(rest[0], tuple):
                 raise UsageError(f"--weights must name a caffemodel after {value}: "
                                  f"{value},W.caffemodel")
