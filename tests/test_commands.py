@@ -151,7 +151,8 @@ def test_evaluate_refuses_counts_of_another_test(data, weights, tmp_path, capfd)
     assert run(capfd, *command, *SIZES)[0] == 0
     code, _, error = run(capfd, *command, *SIZES, "--no-flip")
     assert code == 1
-    assert "counts.jsonl: holds a test with protocol.flip = True, not False; " in error
+    assert error.endswith("counts.jsonl: holds a test with protocol.flip = True, not False; it is "
+                          "finished: choose another --output\n")
     # Images that are done would go without.
     code, _, error = run(capfd, *command, *SIZES, "--save-predictions")
     assert code == 1 and "holds a test with predictions = False, not True" in error

@@ -233,8 +233,8 @@ def _fail_to_train(rank, data, output, changes):  # noqa: F811
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_missing_gpus_are_named(data, tmp_path):  # noqa: F811
-    with pytest.raises(UsageError, match="device cuda needs a GPU for each process of a machine, "
-                                         "got 0 for process 0"):
+    with pytest.raises(UsageError, match="device cuda: (this torch .* is built without CUDA|torch "
+                                         "finds no GPU)"):
         train(_settings(data), read_list(data / "train.txt"), tmp_path, device="cuda")
 
 

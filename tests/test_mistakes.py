@@ -1,6 +1,7 @@
 """Mistakes that commands and files meet: one line that names them, never a traceback."""
 
 import os
+import re
 from pathlib import Path
 
 import cv2
@@ -194,6 +195,18 @@ def test_a_benchmark_without_its_folder_is_refused():
 def test_weights_are_a_path_or_a_pair(wrong):
     with pytest.raises(UsageError, match="weights must be a path, or a pair of paths"):
         read_weights(wrong)
+
+
+@pytest.mark.parametrize("built, count, said", [
+    (False, 0, r"device cuda: this torch \({}\) is built without CUDA: install a torch with CUDA"),
+    (True, 0, "device cuda: torch finds no GPU; nvidia-smi says"),
+    (True, 2, "needs a GPU for each process of a machine, got 2 for process 3: start at most 2")])
+def test_a_missing_gpu_is_told_with_its_reason(monkeypatch, built, count, said):
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: built)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    with pytest.raises(UsageError, match=said.format(re.escape(torch.__version__))):
+        find_device("cuda")
 
 
 def test_another_device_is_refused():

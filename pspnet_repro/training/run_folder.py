@@ -14,6 +14,7 @@ from pspnet_repro.outputs import WAY_ON
 from pspnet_repro.weights import model_file, plain_file
 from pspnet_repro.words import counted
 
+WEIGHTS = "weights.pt"  # of a finished training
 _LOG = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d step \d+ of \d+, ")
 _STEP = {"iteration", "lr", "loss", "loss_aux"}
 _LINE = b'{"iteration": '
@@ -59,8 +60,10 @@ def check_same_settings(settings, content, path):
         # Weights of another network would not fit.
         start = ("" if found.startswith(("model.", "initial_weights")) else
                  f", and start there from these weights with --initial-weights {path}")
-        raise UserError(f"{path}: holds a training with {found}; give the old value to resume it, "
-                        f"or choose a new folder with --output{start}")
+        way = ("it is finished: " if path.name == WEIGHTS else
+               "give the old value to resume it, or ")
+        raise UserError(f"{path}: holds a training with {found}; {way}choose another "
+                        f"--output{start}")
 
 
 def check_ours(folder):

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pspnet_repro import distributed
-from pspnet_repro.commands.work.data import data_of
+from pspnet_repro.commands.work.data import check_apart, data_of
 from pspnet_repro.commands.work.testing import (
     agreement,
     classes_of,
@@ -24,7 +24,7 @@ from pspnet_repro.data.images import png_bytes, read_image
 from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.figures import confusion_png
-from pspnet_repro.evaluation.record import CountsFile, claim_results
+from pspnet_repro.evaluation.record import RESULT, CountsFile, claim_results
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.training.loop import weights_digest
 from pspnet_repro.words import counted
@@ -44,6 +44,7 @@ def run(args):
     classes = classes_of(args, predictor, data)
     scales = "-multi-scale" if args.multi_scale else ""
     output = args.output or output_beside(weights, f"evaluation-{data.name}-{args.split}{scales}")
+    check_apart(output, data)
     predictions = (output / "predictions" if args.save_predictions or pairs[0].label is None
                    else None)
     paths = {} if predictions is None else _prediction_paths(data, pairs, args.split, predictions)
@@ -93,7 +94,7 @@ def _images(pairs):
 
 
 def _figures(output):
-    return output / "result.json", output / "confusion.png"
+    return output / RESULT, output / "confusion.png"
 
 
 def _prediction_paths(data, pairs, split, folder):
@@ -151,4 +152,4 @@ def _write_results(matrix, classes, about, images, failed, output, outputs):
     print(f"mean class accuracy {100 * matrix.mean_accuracy:.2f}  frequency-weighted IoU "
           f"{100 * matrix.frequency_weighted_iou:.2f}  score {100 * matrix.score:.2f} = (mean "
           "IoU + pixel accuracy) / 2")
-    print(f"written to {output}: result.json, confusion.png")
+    print(f"written to {output}: {RESULT}, confusion.png")
