@@ -12,7 +12,8 @@ PACKAGES = ("pspnet_repro", "prototxt_import", "experiments")
 FLOORS = {
     "pspnet_repro": [{"errors", "words"}, {"defaults", "differences", "files"},
                      {"outputs", "distributed"}, {"ops"}, {"sync_bn"}, {"exact"}, {"model"},
-                     {"weights"}, {"data"}, {"evaluation"}, {"training"}, {"commands"}, {"__main__"}],
+                     {"weights"}, {"data"}, {"evaluation"}, {"training"}, {"commands"},
+                     {"__main__"}],
     "prototxt_import": [{"format"}, {"layers"}, {"inputs", "parameters", "net", "solver"},
                         {"conversion"}, {"commands"}, {"__main__"}],
     "experiments": [{"peak_memory", "places", "profiles", "provenance", "rows"}, {"plan"},

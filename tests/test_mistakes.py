@@ -14,6 +14,7 @@ import pspnet_repro.__main__ as commands
 from experiments import run_table
 from prototxt_import import load_net, read_caffemodel
 from prototxt_import.commands.work.recorded import read_recorded
+from pspnet_repro import load_model
 from pspnet_repro.commands.options import weights
 from pspnet_repro.data.classes import read_classes
 from pspnet_repro.data.data_set import open_data
@@ -195,6 +196,8 @@ def test_a_benchmark_without_its_folder_is_refused():
 def test_weights_are_a_path_or_a_pair(wrong):
     with pytest.raises(UsageError, match="weights must be a path, or a pair of paths"):
         read_weights(wrong)
+    with pytest.raises(UsageError, match="weights must be the path of a file, got "):
+        load_model(wrong)
 
 
 @pytest.mark.parametrize("built, count, said", [
