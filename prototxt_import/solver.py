@@ -1,13 +1,11 @@
 """CaffeSolver: a solver.prototxt and its network, trained step by step."""
 
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from prototxt_import.format.prototxt import read_net, read_solver, training_state
+from prototxt_import.format.prototxt import net_file, read_net, read_solver, training_state
 from prototxt_import.net import CaffeNet
 from pspnet_repro.errors import UserError
 from pspnet_repro.exact.libm import expf, powf
@@ -189,6 +187,5 @@ def _training_net(param, path):
         if param.HasField(field):
             return CaffeNet(getattr(param, field), path)
     name = param.train_net if param.HasField("train_net") else param.net
-    beside = Path(path).parent / name
-    file = beside if os.path.exists(beside) else name
+    file = net_file(path, name)
     return CaffeNet(read_net(file, training_state(param)), file)

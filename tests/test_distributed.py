@@ -17,7 +17,7 @@ from pspnet_repro import PSPNet, distributed
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.pairs import read_list
 from pspnet_repro.data.training_sequence import TrainingSequence, batches
-from pspnet_repro.distributed import Processes, ProcessLost, find_device
+from pspnet_repro.distributed import Processes, ProcessLost
 from pspnet_repro.errors import FailedElsewhere, Interrupted, UsageError, UserError
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 from pspnet_repro.training.freezing import freeze, learning
@@ -222,8 +222,8 @@ def _fail_to_train(rank, data, output, changes):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_missing_gpus_are_named(squares, tmp_path):
-    with pytest.raises(UsageError, match="device cuda needs a GPU for each process of a machine, "
-                                         "got 0 for process 0"):
+    with pytest.raises(UsageError, match="device cuda: (this torch .* is built without CUDA|torch "
+                                         "finds no GPU)"):
         run_training(squares, tmp_path, device="cuda")
 
 
@@ -254,7 +254,7 @@ def test_states_belong_to_a_number_of_processes(two, squares, tmp_path):
     run_until_saved(squares, tmp_path)
     failed = two.run(_fail_to_train, squares, tmp_path, {})
     assert failed[0] == failed[1]
-    assert failed[0][1].endswith("does not fit this training: it was saved by 1 processes, not 2")
+    assert failed[0][1].endswith("does not fit this training: it was saved by 1 process, not 2")
 
 
 def _train_with_signal(rank, data, output, number):
@@ -308,9 +308,3 @@ def test_a_failed_collective_is_also_a_runtime_error():
     with pytest.raises(ProcessLost, match="in time: Timed out waiting 5ms$"):
         with distributed.collective():
             raise RuntimeError("[gloo.cc:5] Timed out waiting 5ms. This is advice.")
-
-
-def test_another_device_is_refused():
-    for wrong in ("tpu", "cuda:1", "", None):
-        with pytest.raises(UsageError, match=f"device must be cpu or cuda, got {wrong!r}"):
-            find_device(wrong)

@@ -7,6 +7,7 @@ from helpers.image_files import GREY, put
 from helpers.refusals import refused
 
 from pspnet_repro.data import pairs
+from pspnet_repro.data.check import check_lesson
 from pspnet_repro.data.data_set import open_data
 from pspnet_repro.data.images import read_image
 from pspnet_repro.data.labels import read_label
@@ -222,6 +223,13 @@ def test_readers_reject(listed):
     cv2.imwrite(str(listed / "small.png"), np.zeros((50, 69), np.uint8))
     refused("small.png: size 50x69 differs from 50x70 of", read_pair,
             Pair(listed / "0.png", listed / "small.png"), 3)
+    (listed / "x.txt").write_text("0.png gone.png\ngone.png 0_label.png\n")
+    with_label, without = read_list(listed / "x.txt")
+    for what, read in (("label", lambda: read_pair(with_label, 4)),
+                       ("label", lambda: check_lesson([with_label, without], 4)),
+                       ("image", lambda: read_pair(without, 4))):
+        refused(f"gone.png: no such {what}; paths in the list start from {listed}, --data-root DIR "
+                "changes that", read)
 
 
 def test_read_list_without_labels(tmp_path):

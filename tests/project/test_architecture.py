@@ -9,9 +9,10 @@ from helpers.paths import ROOT
 PACKAGES = ("pspnet_repro", "prototxt_import", "experiments")
 # Lowest first: a module imports those of its own floor and of lower ones.
 FLOORS = {
-    "pspnet_repro": [{"errors"}, {"defaults", "differences", "files"}, {"outputs", "distributed"},
-                     {"ops"}, {"sync_bn"}, {"exact"}, {"model"}, {"weights"}, {"data"},
-                     {"evaluation"}, {"training"}, {"commands"}, {"__main__"}],
+    "pspnet_repro": [{"errors", "words"}, {"defaults", "differences", "files"},
+                     {"outputs", "distributed"}, {"ops"}, {"sync_bn"}, {"exact"}, {"model"},
+                     {"weights"}, {"data"}, {"evaluation"}, {"training"}, {"commands"},
+                     {"__main__"}],
     "prototxt_import": [{"format"}, {"layers"}, {"inputs", "parameters", "net", "solver"},
                         {"conversion"}, {"commands"}, {"__main__"}],
     "experiments": [{"peak_memory", "places", "profiles", "provenance", "rows"}, {"plan"},

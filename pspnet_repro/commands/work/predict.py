@@ -17,10 +17,11 @@ from pspnet_repro.commands.work.testing import (
     tested,
 )
 from pspnet_repro.data.images import png_bytes, read_photograph
-from pspnet_repro.errors import UsageError, UserError, printable
+from pspnet_repro.errors import UsageError, UserError, first_line, printable
 from pspnet_repro.evaluation.pictures import colourize, overlay
 from pspnet_repro.evaluation.viewer import ViewerImage, write_viewer
 from pspnet_repro.outputs import Outputs
+from pspnet_repro.words import counted
 
 
 def image_files(paths):
@@ -38,7 +39,7 @@ def image_files(paths):
         try:
             inside = sorted(p for p in given.iterdir() if p.is_file() and p.name[0] != ".")
         except OSError as error:
-            raise UserError(f"{given}: cannot be read: {error}") from error
+            raise UserError(f"{given}: cannot be read: {first_line(error)}") from error
         results = Outputs(given)
         photographs = [file for file in inside if not results.made(file)]
         if not photographs:
@@ -90,16 +91,17 @@ def run(args):
                            classes, outputs, failed)
     if args.html:
         note = write_viewer(
-            page, f"{len(files)} photographs, {' and '.join(networks)}", classes,
+            page, f"{counted(len(files), 'photograph')}, {' and '.join(networks)}", classes,
             _viewer_images(predictions, networks, others, args.batch_size), networks,
             write=lambda path, fill: outputs.write({path: fill}))
         print(f"the page is {page}" + f"; {note}" * bool(note))
     for _ in predictions:
         continue
-    if len(failed) < len(files):
-        print(f"{len(files) - len(failed)} x 3 pictures are in {args.output}")
+    used = len(files) - len(failed)
+    if used:
+        print(f"{3 * used} pictures of {counted(used, 'photograph')} are in {args.output}")
     if failed:
-        print(f"{len(failed)} of {len(files)} files could not be used", file=sys.stderr)
+        print(f"{len(failed)} of {counted(len(files), 'file')} could not be used", file=sys.stderr)
     return 1 if failed else 0
 
 
