@@ -116,6 +116,14 @@ def test_no_list_says_how_to_make_one(tmp_path, text):
         open_data(f"{tmp_path}{text}").pairs("train")
 
 
+def test_a_missing_list_names_the_others(tmp_path):
+    for name in ("train.txt", "classes.txt", "extra.txt"):
+        (tmp_path / name).write_text("a.png\n")
+    with pytest.raises(UserError, match="val.txt: no such list file; the splits in this folder are "
+                                        "extra, train$"):
+        open_data(str(tmp_path)).pairs("val")
+
+
 @pytest.fixture
 def photographs(tmp_path):
     """12 images in two folders and their labels."""

@@ -76,6 +76,8 @@ def _of_option(text, args):
     name, _, rule = text.partition(" ")
     if getattr(args, name, None) is not None:
         return f"--{name.replace('_', '-')} {rule}"
+    if text.startswith("crop sizes "):
+        return f"--crop-size: {text}"
     # Options that give settings of another name.
     option = {"blocks": "depth", "widths": "width", "reduce": "no_reduce"}.get(name)
     if option is None or not getattr(args, option):
