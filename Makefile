@@ -13,7 +13,8 @@ SETTINGS ?=
 BENCH ?= experiments/runs/bench
 CUDA_TORCH ?= torch==2.14.1
 CUDA_VENV ?= build/cuda-venv
-OPERATOR_TESTS := ops ops_golden ops_rejects batch_norm scores winograd original_arithmetic
+OPERATOR_TESTS := ops/test_functions ops/test_golden ops/test_checks ops/test_batch_norm \
+    ops/test_scores exact/test_linear model/test_winograd
 
 PY := $(if $(VENV),$(VENV)/bin/python,$(PYTHON))
 INSTALLED := $(if $(VENV),$(VENV)/.installed)
@@ -45,28 +46,28 @@ lint: build  ## look for mistakes in the Python code with ruff
 test-cuda: build  ## run the kernels' tests on the GPU, also under compute-sanitizer
 	PSPNET_REQUIRE_CUDA=1 $(PY) -m pytest -m cuda
 	PSPNET_REQUIRE_CUDA=1 compute-sanitizer --error-exitcode 1 $(PY) -m pytest -m cuda \
-	    tests/test_cuda_kernels.py
+	    tests/ops/test_cuda_kernels.py
 
-cuda-check: build  ## compile the CUDA kernels with nvcc, where there is one, and print what they take
-	$(PY) tests/cuda_check.py
+cuda-check: build  ## compile the CUDA kernels with nvcc, and print their registers and memory
+	PYTHONPATH=tests $(PY) -m programs.cuda_check
 
 cuda-link-check: python = $(abspath $(CUDA_VENV)/bin/python)
-cuda-link-check:  ## compile, link and import with a torch for CUDA in build/cuda, without a GPU; test there
+cuda-link-check:  ## compile, link, import and test with a torch for CUDA in build/cuda, without a GPU
 	@$(MAKE) --no-print-directory $(CUDA_VENV)/.installed VENV=$(CUDA_VENV) TORCH='$(CUDA_TORCH)'
 	@rm -rf build/cuda/lib && mkdir -p build/cuda
 	@echo "compiling csrc for CUDA; the compiler's words go to build/cuda/log.txt"
 	@export FORCE_CUDA=1; $(call compile,$(python),build/cuda/log.txt,egg_info \
 	    --egg-base build/cuda build --build-lib build/cuda/lib --build-temp build/cuda/temp)
-	cd build/cuda && PYTHONPATH=lib $(python) ../../tests/cuda_link_check.py
-	cd build/cuda && PYTHONPATH=lib $(python) -m pytest $(OPERATOR_TESTS:%=../../tests/test_%.py)
+	cd build/cuda && PYTHONPATH=lib:../../tests $(python) -m programs.cuda_link_check
+	cd build/cuda && PYTHONPATH=lib $(python) -m pytest $(OPERATOR_TESTS:%=../../tests/%.py)
 
 demo: build  ## train two small networks on drawn scenes and write a page of what they see
 	$(PY) -m experiments.demo
 
-table: build  ## train and test the rows of Table 1 on the embedded scenes
+table: build  ## train and test the rows of Table 1 on drawn scenes
 	$(PY) experiments/run_table.py --table 1 --profile mini $(SETTINGS)
 
-tables: build  ## train and test all rows of Tables 1 to 4 on the embedded scenes
+tables: build  ## train and test all rows of Tables 1 to 4 on drawn scenes
 	$(PY) experiments/run_table.py --table all --profile mini $(SETTINGS)
 
 # Without these, glibc gives freed memory back in the middle of either side's runs.

@@ -160,7 +160,7 @@ class CaffeSolver:
             outputs = self.net(**inputs)
             if self.net.loss is None:
                 raise UserError(f"{self.net.path}: the network has no loss")
-            self.net.loss.backward()
+            self.optimizer.backward(self.net.loss)
         for p in self._learned():
             # Out of the loss's reach, in the original, is still in the decay's.
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad

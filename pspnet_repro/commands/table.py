@@ -4,7 +4,8 @@ import argparse
 
 from pspnet_repro.commands.options import path, processes, weights, whole
 from pspnet_repro.commands.parser import Parser
-from pspnet_repro.defaults import DEPTHS, PROFILES, TABLES
+from pspnet_repro.defaults import PROFILES, TABLES
+from pspnet_repro.model.settings import BLOCKS
 
 _PARSER = {
     "description": "Trains and tests the rows of the paper's tables and writes a report that sets "
@@ -28,9 +29,9 @@ def parser() -> Parser:
 def backbone(text):
     """"50=FILE" -> (50, Path); "50=NET.prototxt,W.caffemodel" -> (50, (Path, Path))."""
     depth, _, file = text.partition("=")
-    if depth not in map(str, DEPTHS) or not file:
+    if depth not in map(str, BLOCKS) or not file:
         raise argparse.ArgumentTypeError(f"must be DEPTH=FILE with DEPTH of "
-                                         f"{', '.join(map(str, DEPTHS))}, got {text!r}")
+                                         f"{', '.join(map(str, BLOCKS))}, got {text!r}")
     return int(depth), weights(file)
 
 

@@ -3,6 +3,7 @@
 
 from prototxt_import.conversion.describe import map_size
 from prototxt_import.conversion.export import SOLVER, TRAIN_NET, export
+from prototxt_import.conversion.miniature import network_class
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.weights import model_file
@@ -21,7 +22,8 @@ def run(args):
         raise UsageError("--output must be NET.prototxt W.caffemodel in this order, got "
                          f"{' '.join(map(str, args.output))}")
     content = read_weights(args.weights)
-    model = model_file.model_of(content, weights_name(args.weights))
+    model = model_file.model_of(content, weights_name(args.weights),
+                                network_class(content["settings"]))
     training = content.get("training", {})
     crop_size = args.crop_size
     if crop_size is None:

@@ -9,6 +9,7 @@ from pspnet_repro.commands.work.train_tests import commands_that_test, validatio
 from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation
 from pspnet_repro.differences import flat_settings
 from pspnet_repro.errors import UsageError, UserError, say
+from pspnet_repro.model.settings import NetworkSettings
 from pspnet_repro.training.loop import train
 from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.training.tensorboard import writer_class
@@ -28,13 +29,12 @@ def run(args):
     recipe, known = data.recipe, data.classes()
     classes = _number_of_classes(args, data, known)
     data.check_classes(classes)
-    model = {"classes": classes, "depth": args.depth, "bins": args.bins, "pool": args.pool,
-             "reduce": False if args.no_reduce else None, "aux": not args.no_aux,
-             "stem": args.stem, "stem_width": args.stem_width, "width": args.width,
-             "stride_in": args.stride_in, "variance": args.variance, "blocks": args.blocks,
-             "arithmetic": args.arithmetic,
-             "head": "literal" if args.arithmetic == "original" else "factorized"}
-    model = {name: value for name, value in model.items() if value is not None}
+    model = {name: getattr(args, name) for name in NetworkSettings.arguments()
+             if getattr(args, name, None) is not None}
+    model |= {"classes": classes, "aux": not args.no_aux,
+              "head": "literal" if args.arithmetic == "original" else "factorized"}
+    if args.no_reduce:
+        model["reduce"] = False
     augmentation = AUGMENTATIONS.get(args.augmentation, recipe.augmentation)
     if args.padding is not None:
         augmentation = dataclasses.replace(augmentation, padding=args.padding)
@@ -78,11 +78,7 @@ def _of_option(text, args):
         return f"--{name.replace('_', '-')} {rule}"
     if text.startswith("crop sizes "):
         return f"--crop-size: {text}"
-    # Options that give settings of another name.
-    option = {"blocks": "depth", "widths": "width", "reduce": "no_reduce"}.get(name)
-    if option is None or not getattr(args, option):
-        return text
-    return f"--{option.replace('_', '-')} {str(getattr(args, option)).lower()}: {text}"
+    return f"--no-reduce: {text}" if name == "reduce" and args.no_reduce else text
 
 
 def _number_of_classes(args, data, known):
