@@ -1,4 +1,4 @@
-"""Words for numbers."""
+"""English for messages."""
 
 from pspnet_repro.words import counted
 

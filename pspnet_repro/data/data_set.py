@@ -57,6 +57,11 @@ class DataSet:
         """Whether the list file of a split is there; True where the data are none of lists."""
         return self.layout is not None or self.labels is not None or self._list(split).exists()
 
+    def splits_there(self):
+        """Names of the lists in the folder, "train, val"; "" where it holds none."""
+        return ", ".join(sorted(path.stem for path in (self.lists or self.root).glob("*.txt")
+                                if path.name != "classes.txt"))
+
     def pairs(self, split, bad_lines=None):
         """The Pairs of "train", "val", "test" or another split.
 
@@ -78,6 +83,10 @@ class DataSet:
         if self.labels is not None:
             return pair_folders(self.root, self.labels, self.table)
         if self.layout is None:
+            others = "" if self.list is not None or self.has_list(split) else self.splits_there()
+            if others:
+                raise UserError(f"{self._list(split)}: no such list file; the splits in this "
+                                f"folder are {others}")
             return read_list(self._list(split), self.root, unlabelled=True, table=self.table,
                              bad_lines=bad_lines)
         if split not in self.layout.splits:

@@ -36,7 +36,7 @@ def test_commands_refuse_images_without_a_certain_brightness(photos, weights, tm
      "ade: no such file; write a text file with a line RED GREEN BLUE NAME for each class, or "
      "give --names one of ade20k, voc2012, "),
     (("predict", "--weights", "{w}", "{d}", "-o", "{d}/o", "--names", "{d}"), 1,
-     "scenes: cannot be read as names of classes: Is a directory; write a text file"),
+     "cannot be read as names of classes: Is a directory; write a text file"),
     (("check-data", "--data", "{d}", "--names", "{w}"), 1, "weights.pt: must be text in UTF-8, "),
     (("predict", "--weights", "none.pt", "{d}", "-o", "{d}/o"), 1, "none.pt: no such file"),
     (("evaluate", "--weights", "{w}", "--data", "{d}", "--crop-size", "90"), 2,

@@ -103,18 +103,26 @@ def test_settings_are_refused_under_the_names_of_their_options(asked, tmp_path, 
 
     def fail(settings, *_, initial_weights=None, **__):
         with_structure(settings.model, read_structure(initial_weights))
+        try:
+            PSPNet(3).check_crop(settings.crop_size)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
         raise UsageError("base_lr must be finite and at least 0, got -1.0")
 
     monkeypatch.setattr("pspnet_repro.commands.work.train.train", fail)
     for options, said in (
-            (("--depth", 101), f"--depth 101: blocks must be (1, 1, 1, 1){made}(3, 4, 23, 3): "),
+            (("--depth", 101), f"--depth must be that of blocks (1, 1, 1, 1){made}101: "),
             (("--blocks", "1,1,1,2"), f"--blocks must be (1, 1, 1, 1){made}(1, 1, 1, 2): "),
-            (("--width", 0.25), "--width 0.25: widths must be (8, 16, 32, 64), for"),
+            (("--width", 0.25), f"--width must be that of widths (8, 16, 32, 64){made}0.25: "),
             (("--stem-width", 9), f"--stem-width must be 8{made}9: "),
-            (("--no-reduce",), f"--no-reduce true: reduce must be True{made}False: "),
+            (("--no-reduce",), f"--no-reduce: reduce must be True{made}False: "),
+            (("--crop-size", 40), "--crop-size: crop sizes must be 8 * k + 1 pixels, got 40\n"),
             ((), "--base-lr must be finite and at least 0, got -1.0\n")):
         code, _, error = run(capfd, *words, "--initial-weights", file, *options)
         assert code == 2 and error.startswith(f"error: {said}") and error.count("\n") == 1, error
+    model_file.save_model(file, PSPNet(3, width=0.125, stem_width=8))
+    _, _, error = run(capfd, *words, "--initial-weights", file, "--depth", 101)
+    assert error.startswith(f"error: --depth must be 50{made}101: leave it to the file")
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])

@@ -55,7 +55,7 @@ def test_the_command_tests_what_it_can(squares, tmp_path, capfd):
     (("--data", "{data}/train.txt", "--val-interval", 1),
      "--val-data must name the images of the validation"),
     (("--data", "{data}", "--val-interval", 1, "--val-split", "dev"),
-     "dev.txt: no such list file; make one of two folders"),
+     "dev.txt: no such list file; the splits in this folder are train, val"),
     (("--data", "{data}", "--val-interval", 1, "--val-data", "none"),
      "none: no such data folder; or train without a validation, --val-interval 0"),
     (("--data", "{data}", "--val-data", "x"), "--val-data and --val-split need --val-interval"),

@@ -270,6 +270,8 @@ def test_inspect_counts_shared_parameters_once(files, capsys):
      "W.caffemodel in this order, got o.caffemodel o.prototxt\n"),
     (["predict", "a.png", "-o", "o", "--weights", "w.caffemodel", "net.prototxt"], 2,
      "--weights: put the prototxt first: net.prototxt,w.caffemodel\n"),
+    (["predict", "-o", "o", "--weights", "w.caffemodel", "net.prototxt", "a.png"], 2,
+     "--weights: put the prototxt first: net.prototxt,w.caffemodel\n"),
     (["inspect", "s/solver.prototxt"], 1,
      "s/solver.prototxt: is a solver, and must be a network: name its net, s/net.prototxt\n"),
     (["inspect", "s/train.prototxt"], 1, "name its train_net, net.prototxt\n"),

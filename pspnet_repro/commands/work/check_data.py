@@ -30,9 +30,8 @@ def _splits(args, data):
         return [args.split or data.name]
     splits = [split for split in DEFAULT if data.has_list(split)]
     if not splits:
-        others = sorted(path.stem for path in (data.lists or data.root).glob("*.txt")
-                        if path.name != "classes.txt")
-        way = (f"--split NAME checks another list: {', '.join(others)}" if others else
+        others = data.splits_there()
+        way = (f"--split NAME checks another list: {others}" if others else
                "make lists of two folders with pspnet make-lists IMAGES LABELS, or give the "
                "folders as --images and --labels")
         raise UserError(f"{data.lists or data.root}: has neither train.txt nor val.txt; {way}")

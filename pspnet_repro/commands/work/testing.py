@@ -31,8 +31,10 @@ def split_weights(values):
                     or rest[0].suffix in (*_WEIGHTS, ".prototxt")):
         value = rest.pop(0)
         if not isinstance(value, tuple) and value.suffix == ".prototxt":
-            if not rest and weights and str(weights[-1]).endswith(".caffemodel"):
-                raise UsageError(f"--weights: put the prototxt first: {value},{weights[-1]}")
+            before = weights[-1] if weights else None
+            if isinstance(before, Path) and before.suffix == ".caffemodel" and not (
+                    rest and isinstance(rest[0], Path) and rest[0].suffix == ".caffemodel"):
+                raise UsageError(f"--weights: put the prototxt first: {value},{before}")
             if not rest or isinstance(rest[0], tuple):
                 raise UsageError(f"--weights must name a caffemodel after {value}: "
                                  f"{value},W.caffemodel")

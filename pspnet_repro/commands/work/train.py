@@ -76,11 +76,9 @@ def _of_option(text, args):
     name, _, rule = text.partition(" ")
     if getattr(args, name, None) is not None:
         return f"--{name.replace('_', '-')} {rule}"
-    # Options that give settings of another name.
-    option = {"blocks": "depth", "widths": "width", "reduce": "no_reduce"}.get(name)
-    if option is None or not getattr(args, option):
-        return text
-    return f"--{option.replace('_', '-')} {str(getattr(args, option)).lower()}: {text}"
+    if text.startswith("crop sizes "):
+        return f"--crop-size: {text}"
+    return f"--no-reduce: {text}" if name == "reduce" and args.no_reduce else text
 
 
 def _number_of_classes(args, data, known):
