@@ -48,11 +48,11 @@ test-cuda: build  ## run the kernels' tests on the GPU, also under compute-sanit
 	PSPNET_REQUIRE_CUDA=1 compute-sanitizer --error-exitcode 1 $(PY) -m pytest -m cuda \
 	    tests/ops/test_cuda_kernels.py
 
-cuda-check: build  ## compile the CUDA kernels with nvcc, where there is one, and print what they take
+cuda-check: build  ## compile the CUDA kernels with nvcc, and print their registers and memory
 	PYTHONPATH=tests $(PY) -m programs.cuda_check
 
 cuda-link-check: python = $(abspath $(CUDA_VENV)/bin/python)
-cuda-link-check:  ## compile, link and import with a torch for CUDA in build/cuda, without a GPU; test there
+cuda-link-check:  ## compile, link, import and test with a torch for CUDA in build/cuda, without a GPU
 	@$(MAKE) --no-print-directory $(CUDA_VENV)/.installed VENV=$(CUDA_VENV) TORCH='$(CUDA_TORCH)'
 	@rm -rf build/cuda/lib && mkdir -p build/cuda
 	@echo "compiling csrc for CUDA; the compiler's words go to build/cuda/log.txt"
@@ -64,10 +64,10 @@ cuda-link-check:  ## compile, link and import with a torch for CUDA in build/cud
 demo: build  ## train two small networks on drawn scenes and write a page of what they see
 	$(PY) -m experiments.demo
 
-table: build  ## train and test the rows of Table 1 on the embedded scenes
+table: build  ## train and test the rows of Table 1 on drawn scenes
 	$(PY) experiments/run_table.py --table 1 --profile mini $(SETTINGS)
 
-tables: build  ## train and test all rows of Tables 1 to 4 on the embedded scenes
+tables: build  ## train and test all rows of Tables 1 to 4 on drawn scenes
 	$(PY) experiments/run_table.py --table all --profile mini $(SETTINGS)
 
 # Without these, glibc gives freed memory back in the middle of either side's runs.

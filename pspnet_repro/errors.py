@@ -30,8 +30,10 @@ REPORTED = (UserError, MemoryError, OSError, RuntimeError)
 
 
 def first_line(error):
-    """What an exception says, without the lines that torch and numpy add."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """What an exception says, without the lines that torch and numpy add; of the system's errors
+    the words alone, without number and path, as messages name the path themselves."""
+    text = getattr(error, "strerror", None) or str(error)
+    return (text.strip().splitlines() or [type(error).__name__])[0]
 
 
 def printable(text, limit=2000):
@@ -109,8 +111,13 @@ def report(error):
 
 
 def _lines(error):
-    default = "not enough memory" if isinstance(error, MemoryError) else type(error).__name__
-    return "\n".join(map(printable, f"error: {str(error) or default}".split("\n")))
+    if isinstance(error, OSError):
+        path = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        text = path + first_line(error)
+    else:
+        text = str(error) or ("not enough memory" if isinstance(error, MemoryError) else
+                              type(error).__name__)
+    return "\n".join(map(printable, f"error: {text}".split("\n")))
 
 
 class _Screen:

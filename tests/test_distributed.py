@@ -15,14 +15,10 @@ from helpers.trainings import run_training, run_until_saved, train_settings
 
 from pspnet_repro import PSPNet, distributed
 from pspnet_repro.data.augment import Augmentation
-from pspnet_repro.data.images import png_bytes
 from pspnet_repro.data.pairs import read_list
 from pspnet_repro.data.training_sequence import TrainingSequence, batches
-from pspnet_repro.distributed import Processes, ProcessLost, find_device
+from pspnet_repro.distributed import Processes, ProcessLost
 from pspnet_repro.errors import FailedElsewhere, Interrupted, UsageError, UserError
-from pspnet_repro.evaluation import Protocol
-from pspnet_repro.evaluation.evaluate import evaluate
-from pspnet_repro.files import write_bytes
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 from pspnet_repro.training.freezing import freeze, learning
 from pspnet_repro.training.loop import _build, average_backward, weights_digest
@@ -226,8 +222,8 @@ def _fail_to_train(rank, data, output, changes):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_missing_gpus_are_named(squares, tmp_path):
-    with pytest.raises(UsageError, match="device cuda needs a GPU for each process of a machine, "
-                                         "got 0 for process 0"):
+    with pytest.raises(UsageError, match="device cuda: (this torch .* is built without CUDA|torch "
+                                         "finds no GPU)"):
         run_training(squares, tmp_path, device="cuda")
 
 
@@ -258,7 +254,7 @@ def test_states_belong_to_a_number_of_processes(two, squares, tmp_path):
     run_until_saved(squares, tmp_path)
     failed = two.run(_fail_to_train, squares, tmp_path, {})
     assert failed[0] == failed[1]
-    assert failed[0][1].endswith("does not fit this training: it was saved by 1 processes, not 2")
+    assert failed[0][1].endswith("does not fit this training: it was saved by 1 process, not 2")
 
 
 def _train_with_signal(rank, data, output, number):
@@ -312,30 +308,3 @@ def test_a_failed_collective_is_also_a_runtime_error():
     with pytest.raises(ProcessLost, match="in time: Timed out waiting 5ms$"):
         with distributed.collective():
             raise RuntimeError("[gloo.cc:5] Timed out waiting 5ms. This is advice.")
-
-
-def _test_part(rank, data, folder):
-    torch.manual_seed(0)
-    net = PSPNet(**CALM).eval()
-    pairs = read_list(data / "train.txt")[:5]
-    with distributed.join() as processes:
-        # Batches of one: in larger ones images would meet others than in a single process.
-        matrix = evaluate(net, pairs, classes=4, protocol=Protocol(71, 57), batch_size=1,
-                          on_prediction=lambda number, pair, predicted: write_bytes(
-                              folder / f"{number}.png", png_bytes(predicted)),
-                          progress=False, processes=processes)
-    return matrix.counts.tolist()
-
-
-def test_evaluation_over_processes_gives_the_same_figures(two, squares, tmp_path):
-    ranks = two.run(_test_part, squares, tmp_path / "two")
-    wanted = _test_part(0, squares, tmp_path / "one")
-    assert ranks == [wanted, wanted] and np.sum(wanted) == 5 * 72 * 72
-    names = [sorted(p.name for p in (tmp_path / n).iterdir()) for n in ("two", "one")]
-    assert names[0] == names[1] and len(names[0]) == 5
-
-
-def test_another_device_is_refused():
-    for wrong in ("tpu", "cuda:1", "", None):
-        with pytest.raises(UsageError, match=f"device must be cpu or cuda, got {wrong!r}"):
-            find_device(wrong)

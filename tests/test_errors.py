@@ -26,7 +26,7 @@ from pspnet_repro.weights import model_file, plain_file
     (MemoryError(), 1, "error: not enough memory\n"), (UserError("why"), 1, "error: why\n"),
     (torch.OutOfMemoryError("CUDA out of memory."), 1, "error: not enough memory\n"),
     (UsageError("how"), 2, "error: how\n"),
-    (OSError(36, "File name too long", "a"), 1, "error: [Errno 36] File name too long: 'a'\n"),
+    (OSError(36, "File name too long", "a"), 1, "error: a: File name too long\n"),
     (BrokenPipeError(), 1, "error: BrokenPipeError\n")])
 def test_commands_end_with_one_line(monkeypatch, capsys, main, place, words, error, code, said):
     def fail(*_):

@@ -107,12 +107,12 @@ def test_a_stopped_training_resumes_to_the_same_bits(squares, uninterrupted, tmp
 def test_mistakes_are_said_once(squares, uninterrupted, tmp_path):
     code, _, said = _finish(_start(squares, tmp_path / "run", "--batch-size", 3))
     assert code != 0 and _error_lines(said) == [
-        "error: batch_size must be a multiple of the 2 processes, got 3"]
+        "error: --batch-size must be a multiple of the 2 processes, got 3"]
     assert not (tmp_path / "run").exists() or not (tmp_path / "run" / "losses.jsonl").exists()
     code, _, said = _finish(_start(squares, uninterrupted, "--base-lr", 0.02))
     assert code != 0 and _error_lines(said) == [
         f"error: {uninterrupted / 'weights.pt'}: holds a training with base_lr = 0.01, not 0.02; "
-        "give the old value to resume it, or choose a new folder with --output, and start there "
+        "it is finished: choose another --output, and start there "
         f"from these weights with --initial-weights {uninterrupted / 'weights.pt'}"]
 
 

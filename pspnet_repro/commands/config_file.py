@@ -49,8 +49,10 @@ def _apply(parser, words):
     for key, value in values.items():
         name = key.replace("-", "_")
         if name not in actions:
+            near = nearest(name, actions)
             raise UsageError(f"{file}: {printable(key)} is no option of train, "
-                             f"`pspnet train --help` lists them{nearest(name, actions)}")
+                             "`pspnet train --help` lists them"
+                             + f"; did you mean {near}?" * bool(near))
         if name in seen:
             raise UsageError(f"{file}: {seen[name]} and {key} are the same option: leave one out")
         seen[name] = key
@@ -111,6 +113,9 @@ def _read(file, options):
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: cannot be read as a settings file: {first_line(error)}; save it "
                         "as text in UTF-8: TOML, or settings.json of a training") from error
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: no such file; --config takes TOML with lines such as max_iter = "
+                        "2000, or settings.json of a training") from error
     except (OSError, RecursionError) as error:
         raise UserError(f"{file}: cannot be read as a settings file: {first_line(error)}; --config "
                         "takes TOML or settings.json of a training") from error

@@ -31,15 +31,16 @@ def add(commands):
                   "--output RUN --device cuda"))
     add_config(parser)
     add_data(parser)
-    parser.add_argument("--split", default="train",
+    parser.add_argument("--split", default="train", metavar="NAME",
                         help="such as train_aug of voc2012; default: %(default)s")
-    parser.add_argument("--output", required=True, type=path, help="folder of the training")
+    parser.add_argument("-o", "--output", required=True, type=path, metavar="DIR",
+                        help="folder of the training")
     parser.add_argument("--classes", type=whole(1, 254),
                         help="number of classes; default: the benchmark's or that of classes.txt")
     _add_network(parser)
     solver = parser.add_argument_group("schedule")
     solver.add_argument("--crop-size", type=pixels,
-                        help="pixels; default: the benchmark's, or 473")
+                        help="side of the crops; default: the benchmark's, or 473")
     solver.add_argument("--batch-size", type=whole(1, 4096), default=16,
                         help="images a pass, over all processes; default: %(default)s")
     solver.add_argument("--iter-size", type=positive, default=1,
@@ -78,7 +79,8 @@ def add(commands):
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
                         help="cuda: one GPU a process; default: %(default)s")
     parser.add_argument("--timeout", type=positive, default=round(TIMEOUT_SECONDS),
-                        help="seconds to wait for a process that does not answer (torchrun); "
+                        metavar="SECONDS",
+                        help="time to wait for a process that does not answer (torchrun); "
                              "default: %(default)s")
     parser.set_defaults(work="pspnet_repro.commands.work.train")
 
@@ -96,14 +98,16 @@ def _add_network(parser):
 
     *depths, last = BLOCKS
     add("depth", f"{', '.join(map(str, depths))} or {last}", type=int)
-    add("bins", '"none": no pyramid', ",".join(map(str, NetworkSettings.bins)), type=numbers)
+    add("bins", "numbers separated by commas, or none for no pyramid",
+        ",".join(map(str, NetworkSettings.bins)), type=numbers)
     add("pool", "pooling of the bins")
     add_switch(net, "--no-reduce", help="no reduction after pooling")
     add_switch(net, "--no-aux", help="no auxiliary branch")
     add("stem", "first layers: three 3x3 convolutions or one 7x7")
     add("stem_width", "channels of the stem", type=positive)
     add("width", "factor of the stages' channels", f"{NetworkSettings.width:g}", type=float)
-    add("blocks", "four numbers, for miniature networks", "the depth's", type=numbers)
+    add("blocks", "four numbers separated by commas, for miniature networks", "the depth's",
+        type=numbers)
     add("stride_in", "convolution with the stride", "as released for the depth")
     net.add_argument("--initial-weights", type=weights, metavar="WEIGHTS",
                      help="start from a PSPNet or a backbone: a file of a training or of convert, "
@@ -120,7 +124,7 @@ def _add_validation(parser):
                               "and may be others when a training resumes.")
     tests.add_argument("--val-interval", type=whole(0, 2 ** 31 - 1), metavar="STEPS",
                        help="test after every so many steps and after the last; default: 0, never")
-    tests.add_argument("--val-split", metavar="SPLIT",
+    tests.add_argument("--val-split", metavar="NAME",
                        help="split that is tested; default: val")
     tests.add_argument("--val-data", type=filled, metavar="DATA",
                        help="data that are tested, as --data: a list file, a folder with lists, or "
@@ -130,7 +134,7 @@ def _add_validation(parser):
                        help="centre: one window in the middle of each image, at scale 1 and "
                             "without its mirror image, which is quick and not the paper's figure; "
                             "sliding: the whole test of pspnet evaluate; default: %(default)s")
-    tests.add_argument("--base-size", type=pixels, metavar="PIXELS",
+    tests.add_argument("--base-size", type=pixels,
                        help="long side, less 1, to which images are resized when they are tested, "
                             "here and by predict and evaluate; default: the benchmark's, or 512")
     tests.add_argument("--log-interval", type=whole(0, 10 ** 6), default=60, metavar="SECONDS",

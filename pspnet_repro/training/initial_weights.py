@@ -5,9 +5,13 @@ from dataclasses import dataclass
 import torch
 
 from pspnet_repro.errors import UsageError, UserError, first_line
-from pspnet_repro.model.settings import NetworkSettings
+from pspnet_repro.model.settings import BLOCKS, NetworkSettings
 from pspnet_repro.weights.model_file import shape_differences, without_memory
 from pspnet_repro.weights.source import read_weights, weights_name, weights_sha256
+
+# Arguments that a shorter one stands for.
+_SHORT = {"widths": "width", "blocks": "depth"}
+_DEPTHS = {blocks: depth for depth, blocks in BLOCKS.items()}
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,7 @@ def with_structure(model: dict, structure: Structure) -> dict:
         wanted = NetworkSettings(**given)
     except (TypeError, ValueError) as error:
         raise UsageError(first_line(error)) from error
-    asked = given.keys() | {name for name, short in (("widths", "width"), ("blocks", "depth"))
-                            if short in given}
+    asked = given.keys() | {name for name, short in _SHORT.items() if short in given}
     completed = dict(model)
     for name, theirs in structure.settings.items():
         if name in NetworkSettings.PYRAMID and not wanted.bins:
@@ -67,9 +70,11 @@ def with_structure(model: dict, structure: Structure) -> dict:
         if name not in asked:
             completed[name] = theirs
         elif wanted[name] != theirs:
+            shown, rule = (name, theirs) if name in given else (
+                _SHORT[name], _DEPTHS.get(theirs, f"that of {name} {theirs}"))
             raise UsageError(
-                f"{name} must be {theirs}, for which the weights of {structure.path} were made, "
-                f"got {wanted[name]}: leave it to the file, or start from other weights")
+                f"{shown} must be {rule}, for which the weights of {structure.path} were made, "
+                f"got {given[shown]}: leave it to the file, or start from other weights")
     return completed
 
 

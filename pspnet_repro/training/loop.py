@@ -82,7 +82,7 @@ def average_backward(model, solver, batches, settings, processes):
     losses = []
     for images, labels in batches:
         parts = _losses(model, images, labels, settings)
-        parts[0].backward()
+        solver.backward(parts[0])
         losses.append([None if part is None else part.detach() for part in parts])
     processes.average_gradients(model.parameters())
     return losses

@@ -22,6 +22,7 @@ from pspnet_repro.outputs import WAY_ON
 from pspnet_repro.training.curve import add_point, eval_mode, keep_points
 from pspnet_repro.training.run_folder import check_same_settings
 from pspnet_repro.weights import model_file, plain_file
+from pspnet_repro.words import counted
 
 SEEN = 0.5  # the part of an image's pixels that a validation should see
 FIGURES = ("mean_iou", "pixel_accuracy", "mean_accuracy")
@@ -62,9 +63,10 @@ class Validation:
                "image and its mirror image" if self.windows == "sliding" else
                f"one centre window of {self.protocol.crop_size} pixels per image, which is "
                "quicker and not the figure of `pspnet evaluate`")
-        return (f"validation after every {self.interval} steps and the last: {len(self.pairs)} "
-                f"images of {self.place}, {self.data['split']}; {how}; long side "
-                f"{self.protocol.base_size} + 1")
+        every = "step" if self.interval == 1 else f"{self.interval} steps and the last"
+        return (f"validation after every {every}: {counted(len(self.pairs), 'image')} of "
+                f"{self.place}, {self.data['split']}; {how}; long side {self.protocol.base_size} + "
+                "1")
 
     def check(self, classes):
         """A sentence on what the windows do not see, or "".

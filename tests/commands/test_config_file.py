@@ -66,7 +66,7 @@ def test_the_command_line_comes_first(file):
 def test_a_required_option_is_still_required(file, capsys):
     with pytest.raises(SystemExit):
         _parse(file, 'data = "d"\n')
-    assert "the following arguments are required: --output" in capsys.readouterr().err
+    assert "the following arguments are required: -o/--output" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text, said", [
@@ -111,7 +111,8 @@ def test_what_a_file_may_not_say(file, tmp_path, capfd, text, said):
 
 
 @pytest.mark.parametrize("content, said", [
-    (None, "cannot be read as a settings file: "), (b"max_iter = \xff", "cannot be read as a "),
+    (None, "no such file; --config takes TOML with lines such as "),
+    (b"max_iter = \xff", "cannot be read as a "),
     (b"max_iter 3", "not a settings file: "), (b"a = 1\na = 2", "not a settings file: "),
     (b"{}", "not settings.json of a training: lacks model, list_sha256 or max_iter"),
     (b'{"max_iter": 3}', "not settings.json of a training"), (b'{"max_', "not a settings file: "),

@@ -104,7 +104,8 @@ def test_evaluate_refuses_counts_of_another_test(photos, weights, tmp_path, capf
     assert run(capfd, *command, *SIZES)[0] == 0
     code, _, error = run(capfd, *command, *SIZES, "--no-flip")
     assert code == 1
-    assert "counts.jsonl: holds a test with protocol.flip = True, not False; " in error
+    assert error.endswith("counts.jsonl: holds a test with protocol.flip = True, not False; it is "
+                          "finished: choose another --output\n")
     # Images that are done would go without.
     code, _, error = run(capfd, *command, *SIZES, "--save-predictions")
     assert code == 1 and "holds a test with predictions = False, not True" in error
@@ -145,7 +146,7 @@ def test_evaluate_says_what_was_counted(photos, weights, tmp_path, capfd):
     code, said, _ = run(capfd, "evaluate", "--weights", weights, "--data", photos, *SIZES,
                         "--output", tmp_path / "out")
     assert code == 0 and "40 labelled pixels of 5 images counted\n" in said
-    assert "1 of 4 classes never occur in the labels and count as IoU 0: wide land\n" in said
+    assert "classes that never occur in the labels and count as IoU 0: 1 of 4, wide land\n" in said
     figures = json.loads((tmp_path / "out" / "result.json").read_text())
     assert figures["labelled_pixels"] == 40 == np.sum(figures["confusion"])
     assert figures["classes_without_labels"] == ["wide land"]
@@ -176,7 +177,7 @@ def test_evaluate_writes_submissions(ade, weights, tmp_path, capfd):
     put(ade / "release_test" / "testing" / "ADE_test_00000007.jpg", image)
     code, said, _ = run(capfd, "evaluate", "--weights", weights, "--data", f"ade20k={ade}",
                         "--split", "test", *SIZES, "--output", tmp_path / "out")
-    assert code == 0 and "1 predictions are in" in said
+    assert code == 0 and "1 prediction is in" in said
     (file,) = (tmp_path / "out" / "predictions").rglob("*.png")
     assert file.name == "ADE_test_00000007.png"
     written = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)

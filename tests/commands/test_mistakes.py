@@ -6,6 +6,8 @@ import pytest
 from helpers.commands import SIZES, run
 
 import pspnet_repro.__main__ as commands
+from pspnet_repro.commands.work.testing import say_protocol
+from pspnet_repro.evaluation import Protocol
 
 
 def test_commands_refuse_images_without_a_certain_brightness(photos, weights, tmp_path, capfd):
@@ -30,6 +32,12 @@ def test_commands_refuse_images_without_a_certain_brightness(photos, weights, tm
     (("predict", "--weights", "{w}", "{d}/0.png", "-o", "{w}"), 2, "--output must be a folder"),
     (("predict", "--weights", "{w}", "{d}", "-o", "{d}/o", "--names", "ade20k"), 1,
      "ade20k: names 150 classes, but the network has 4"),
+    (("predict", "--weights", "{w}", "{d}", "-o", "{d}/o", "--names", "ade"), 1,
+     "ade: no such file; write a text file with a line RED GREEN BLUE NAME for each class, or "
+     "give --names one of ade20k, voc2012, "),
+    (("predict", "--weights", "{w}", "{d}", "-o", "{d}/o", "--names", "{d}"), 1,
+     "cannot be read as names of classes: Is a directory; write a text file"),
+    (("check-data", "--data", "{d}", "--names", "{w}"), 1, "weights.pt: must be text in UTF-8, "),
     (("predict", "--weights", "none.pt", "{d}", "-o", "{d}/o"), 1, "none.pt: no such file"),
     (("evaluate", "--weights", "{w}", "--data", "{d}", "--crop-size", "90"), 2,
      "--crop-size: crop sizes must be 8 * k + 1"),
@@ -46,6 +54,19 @@ def test_commands_report_mistakes(photos, weights, capfd, words, code, sentence)
     words = [word.format(w=weights, d=photos) for word in words]
     got, _, error = run(capfd, *words)
     assert got == code and sentence in error and "Traceback" not in error
+    assert "Errno" not in error
+
+
+@pytest.mark.parametrize("changes, said", [
+    ({"scales": (0.5, 1, 1.75), "stride": 100, "flip": False},
+     "resized to long sides of 257, 513, 897 (512 x 0.5, 1, 1.75 + 1); windows of 473 pixels every "
+     "100 pixels; without the mirror image\n"),
+    ({"plus_one": False, "whole_image": True},
+     "resized to a long side of 512 (512 x 1); whole, without windows; averaged with the mirror "
+     "image\n")])
+def test_the_protocol_is_said_in_words(capsys, changes, said):
+    say_protocol(Protocol(512, 473, **changes))
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize("words, said", [

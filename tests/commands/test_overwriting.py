@@ -37,11 +37,12 @@ def test_predict_beside_its_photographs_gives_the_same_twice(weights, tmp_path, 
     before = contents(folder)
     words = ("predict", folder, "--weights", weights, "-o", folder, *SIZES)
     code, said, _ = run(capfd, *words)
-    assert code == 0 and said.startswith("2 x 3 pictures")
+    assert code == 0 and said.startswith("6 pictures of 2 photographs")
     first = contents(folder)
     assert first == before | {name: first[name] for name in first} and len(first) == 2 + 6
     code, said, _ = run(capfd, *words)
-    assert code == 0 and said.startswith("2 x 3 pictures") and contents(folder) == first
+    assert code == 0 and said.startswith("6 pictures of 2 photographs")
+    assert contents(folder) == first
     # A result that was changed is a photograph like others, and stays.
     (folder / "0.colour.png").write_bytes(before["1.png"])
     code, _, error = run(capfd, *words)

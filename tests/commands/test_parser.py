@@ -10,6 +10,7 @@ from helpers.paths import ROOT
 from experiments import profiles, rows
 from pspnet_repro import __version__
 from pspnet_repro.__main__ import build_parser, main
+from pspnet_repro.commands.parser import _metavar
 from pspnet_repro.commands.train import AUGMENTATIONS
 from pspnet_repro.commands.work import train
 from pspnet_repro.data.benchmarks import LAYOUTS
@@ -54,7 +55,13 @@ def test_every_command_shows_defaults_and_two_examples():
 @pytest.mark.parametrize("words, said", [
     (["predct"], "invalid choice: 'predct'"), (["predct"], "; did you mean predict?"),
     (["predict", "a", "--weights", "w", "-o", "o", "--bach-size", "4"],
-     "unrecognized arguments: --bach-size 4; did you mean --batch-size?"),
+     "error: unknown option --bach-size: did you mean --batch-size?\nsee pspnet predict --help\n"),
+    (["predict", "photos", "-o", "x1", "--weigths", "W"],
+     "error: unknown option --weigths: did you mean --weights?\n"),
+    (["predict", "a", "--weights", "w", "-output", "o"], "option -output: did you mean --output?"),
+    (["train", "--log", "3", "--nonsense"],
+     "unknown option --log: did you mean --log-interval?; unknown option --nonsense\n"),
+    (["help"], "did you mean --help?\nsee pspnet --help\n"), (["-help"], "did you mean --help?"),
     (["train", "--data", "d", "--output", "o", "--pool", "max-pool"], "invalid choice: 'max-pool'"),
     (["train", "--data", "d", "--output", "o", "--max-itr=3"], "did you mean --max-iter?"),
     (["evaluate", "--weights", "w", "--data", "d", "--multi"], "did you mean --multi-scale?")])
@@ -62,7 +69,33 @@ def test_misspelt_words_come_with_the_nearest(capsys, words, said):
     with pytest.raises(SystemExit) as end:
         main(words)
     assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error and error.startswith("error: ") and error.count("\n") == 2
+
+
+@pytest.mark.parametrize("words, said", [
+    (["train", "--data", "d", "-o", "o", "--bins", "1", "2", "3"],
+     "2 3; separate the values of --bins by commas, without spaces: --bins 1,2,3\n"),
+    (["train", "--data", "d", "-o", "o", "--blocks=1", "1", "1", "1", "--no-aux"],
+     "--blocks 1,1,1,1\n"),
+    (["train", "--data", "d", "-o", "o", "--bins", "1,", "2"], "with commas between and no spaces"),
+    (["check-data", "--data", "d", "--ignore", "0", "254"], "--ignore 0,254\n"),
+    (["table", "--rows", "a", "b"], "--rows a,b\n"),
+    (["run", "N", "W", "--blobs", "conv1,", "conv2"], "--blobs conv1,conv2\n"),
+    (["train", "d", "-o", "o"], "unrecognized arguments: d\n")])
+def test_lists_that_are_split_by_spaces_come_with_commas(capsys, words, said):
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
     assert said in capsys.readouterr().err
+
+
+def test_every_value_has_a_name_in_the_help():
+    """Not the option's own in capitals, as argparse has it."""
+    for name, parser in _commands().items():
+        for action in parser._actions:
+            if action.nargs != 0 and action.choices is None:
+                assert _metavar(action), (name, action.dest)
+            assert action.dest != "output" or action.option_strings == ["-o", "--output"], name
 
 
 def test_what_the_options_name_is_what_there_is():

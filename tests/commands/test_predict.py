@@ -63,8 +63,10 @@ def test_what_is_not_said_comes_from_the_training(photos, tmp_path, capfd):
     photo = next(photos.glob("0.png"))
     words = ("predict", "--weights", path, photo, "--base-size", 96, "--threads", 1)
     code, said, error = run(capfd, *words, "-o", tmp_path / "out")
-    assert code == 0 and "long side 96 x scale + 1, scales 1.0, windows of 89 every two" in error
-    assert said.strip() == f"1 x 3 pictures are in {tmp_path / 'out'}"
+    assert code == 0 and error.startswith(
+        "resized to a long side of 97 (96 x 1 + 1); windows of 89 pixels overlap by a third; "
+        "averaged with the mirror image\n")
+    assert said.strip() == f"3 pictures of 1 photograph are in {tmp_path / 'out'}"
     label = cv2.imread(str(tmp_path / "out" / "0.label.png"), cv2.IMREAD_UNCHANGED)
     colours = cv2.imread(str(tmp_path / "out" / "0.colour.png"))[..., ::-1]
     palette = np.array(known_classes("camvid").palette_rgb)
@@ -91,7 +93,7 @@ def test_predict_writes_a_page_of_all_photographs(photos, weights, tmp_path, cap
                             "-o", tmp_path / "out", "--html", *SIZES)
     assert code == 1 and "1 of 4 files could not be used" in error
     page = tmp_path / "out" / "index.html"
-    assert f"the page is {page}" in said and "3 x 3 pictures are in" in said
+    assert f"the page is {page}" in said and "9 pictures of 3 photographs are in" in said
     text = page.read_text(encoding="utf-8")
     assert all(name.name in text for name in names) and "broken" not in text
     assert len(list((tmp_path / "out").glob("*.overlay.png"))) == 3
@@ -122,6 +124,26 @@ def test_predict_compares_two_networks_in_its_page(photos, weights, tmp_path, ca
         shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(label))))
         alone = cv2.imread(str(tmp_path / "alone" / "0.label.png"), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(shown, alone)
+
+
+def test_predict_decodes_each_photograph_once(photos, weights, tmp_path, capfd, monkeypatch):
+    """Also for the comparison with float32, for the page and for its second network."""
+    decoded = []
+
+    def decode(data, flags, imdecode=cv2.imdecode):
+        decoded.append(bytes(data))
+        return imdecode(data, flags)
+
+    monkeypatch.setattr(cv2, "imdecode", decode)
+    names = [photos / f"{k}.png" for k in range(3)]
+    put(names[1], np.full((60, 80, 4), 40))
+    model_file.save_model(tmp_path / "other.pt", tiny_net())
+    code, said, error = run(capfd, "predict", *names, "--weights", weights, "-o", tmp_path / "out",
+                            "--html", "--compare-with", tmp_path / "other.pt", "--precision",
+                            "bfloat16", *SIZES)
+    assert code == 0 and "bfloat16 against float32 on the first image" in said
+    assert error.count("its transparency is dropped") == 1
+    assert decoded == [name.read_bytes() for name in names]
 
 
 @pytest.mark.parametrize("words, code, sentence", [

@@ -10,9 +10,13 @@ from helpers.commands import SMALL, run
 from helpers.image_files import GREY, put
 from helpers.paths import ROOT
 
+from pspnet_repro import PSPNet
 from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation
 from pspnet_repro.data.classes import known_classes, read_classes
+from pspnet_repro.errors import UsageError
 from pspnet_repro.evaluation.network_file import read_network
+from pspnet_repro.training.initial_weights import read_structure, with_structure
+from pspnet_repro.weights import model_file
 
 NET = (*SMALL, "--bins", "1,2")
 
@@ -69,7 +73,7 @@ def test_random_weights_are_not_frozen(ade, capfd, tmp_path):
     code, _, error = run(capfd, "train", "--data", f"ade20k={ade}", "--output", tmp_path / "run",
                          *NET, "--crop-size", 41, "--freeze-backbone")
     assert code == 2 and error.strip().count("\n") == 0
-    assert "start from trained weights (--initial-weights FILE)" in error
+    assert "normalization (--freeze-backbone) must have statistics" in error
     code, _, error = run(capfd, "train", "--data", f"ade20k={ade}", "--output", tmp_path / "run",
                          "--freeze-bn", "head")
     assert code == 2 and "--freeze-bn: invalid choice: 'head'" in error
@@ -86,6 +90,61 @@ def test_classes_come_from_beside_the_list_or_must_be_said(asked, capfd, tmp_pat
     assert asked[0].model["classes"] == 2 and asked[0].crop_size == 473
     code, _, error = run(capfd, *words, "--classes", 3)
     assert code == 2 and "--classes must be 2, the number of classes that" in error
+
+
+def test_settings_are_refused_under_the_names_of_their_options(asked, tmp_path, capfd, monkeypatch):
+    """Also where an option gives several settings."""
+    put(tmp_path / "a.png", GREY)
+    (tmp_path / "train.txt").write_text("a.png a.png\n")
+    words = ("train", "--data", tmp_path, "-o", tmp_path / "run", "--classes", 3)
+    file = tmp_path / "start.pt"
+    model_file.save_model(file, PSPNet(3, width=0.125, stem_width=8, blocks=(1, 1, 1, 1)))
+    made = f", for which the weights of {file} were made, got "
+
+    def fail(settings, *_, initial_weights=None, **__):
+        with_structure(settings.model, read_structure(initial_weights))
+        try:
+            PSPNet(3).check_crop(settings.crop_size)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        raise UsageError("base_lr must be finite and at least 0, got -1.0")
+
+    monkeypatch.setattr("pspnet_repro.commands.work.train.train", fail)
+    for options, said in (
+            (("--depth", 101), f"--depth must be that of blocks (1, 1, 1, 1){made}101: "),
+            (("--blocks", "1,1,1,2"), f"--blocks must be (1, 1, 1, 1){made}(1, 1, 1, 2): "),
+            (("--width", 0.25), f"--width must be that of widths (8, 16, 32, 64){made}0.25: "),
+            (("--stem-width", 9), f"--stem-width must be 8{made}9: "),
+            (("--no-reduce",), f"--no-reduce: reduce must be True{made}False: "),
+            (("--crop-size", 40), "--crop-size: crop sizes must be 8 * k + 1 pixels, got 40\n"),
+            ((), "--base-lr must be finite and at least 0, got -1.0\n")):
+        code, _, error = run(capfd, *words, "--initial-weights", file, *options)
+        assert code == 2 and error.startswith(f"error: {said}") and error.count("\n") == 1, error
+    model_file.save_model(file, PSPNet(3, width=0.125, stem_width=8))
+    _, _, error = run(capfd, *words, "--initial-weights", file, "--depth", 101)
+    assert error.startswith(f"error: --depth must be 50{made}101: leave it to the file")
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_results_do_not_lie_among_the_data(tmp_path, capfd, command):
+    data = tmp_path / "data"
+    put(data / "images" / "a.png", GREY)
+    put(data / "labels" / "a.png", GREY[..., 0])
+    (data / "train.txt").write_text("images/a.png labels/a.png\n")
+    model_file.save_model(tmp_path / "w.pt", PSPNet(3, width=0.125, stem_width=8))
+    (tmp_path / "link").symlink_to(data)
+    folders = ("--images", data / "images", "--labels", data / "labels")
+    before = sorted(data.rglob("*"))
+    for output, words in ((data, ("--data", data)), (tmp_path / "link", ("--data", data)),
+                          (data, ("--data", data / "train.txt")),
+                          (data / "images", folders), (data / "labels", folders),
+                          (data, ("--data", data / "train.txt", "--data-root", tmp_path))):
+        more = ("--classes", 3) if command == "train" else ("--weights", tmp_path / "w.pt")
+        code, _, error = run(capfd, command, *words, "--split", "train", *more, "-o", output)
+        assert code == 2 and error == (
+            f"error: --output {output} is a folder of the data: choose another, so that the "
+            "results do not lie among the data\n")
+    assert sorted(data.rglob("*")) == before
 
 
 def test_train_takes_a_benchmark(ade, tmp_path, capfd):
@@ -137,8 +196,8 @@ def test_commands_train_and_evaluate(squares, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words, code, said", [
-    ((), 2, "usage:"),
-    (("train",), 2, "--data"),
+    ((), 2, "error: the following arguments are required: "),
+    (("train",), 2, "are required: -o/--output\nsee pspnet train --help\n"),
     (("train", "--data", "none", "--output", "o", "--classes", "0"), 2, "must be 1 to 254, got 0"),
     (("train", "--data", "", "--output", "o", "--classes", "3"), 2, "must not be empty"),
     (("train", "--data", "none", "--output", "o", "--classes", "3"), 1,

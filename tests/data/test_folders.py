@@ -77,13 +77,13 @@ def test_links_are_followed_once(tmp_path):
 
 
 @pytest.mark.parametrize("images, labels, words", [
-    (["a.jpg", "b.jpg"], ["a.png"], r"1 images without a label: .*b.jpg; a label must have its"),
-    (["a.jpg"], ["a.png", "b.png"], r"1 labels without an image: .*b.png; a label must have its"),
-    (["a.jpg", "b.jpg"], ["a.png", "c.png"], r"1 images without .*b.jpg; 1 labels without .*c.png"),
-    (["x/a.jpg"], ["y/a.png"], "1 images without a label: .*x/a.jpg; 1 labels without an image"),
-    (["1.jpg"], ["10.png"], "1 images without a label"),  # 0 is no word that a label adds
-    (["a.jpg"], ["ab.png"], "1 images without a label"),
-    (["a.jpg", "b.jpg"], ["a_L.png"], "1 images without a label: .*b.jpg"),
+    (["a.jpg", "b.jpg"], ["a.png"], r"1 image without a label: .*b.jpg; a label must have its"),
+    (["a.jpg"], ["a.png", "b.png"], r"1 label without an image: .*b.png; a label must have its"),
+    (["a.jpg", "b.jpg"], ["a.png", "c.png"], r"1 image without .*b.jpg; 1 label without .*c.png"),
+    (["x/a.jpg"], ["y/a.png"], "1 image without a label: .*x/a.jpg; 1 label without an image"),
+    (["1.jpg"], ["10.png"], "1 image without a label"),  # 0 is no word that a label adds
+    (["a.jpg"], ["ab.png"], "1 image without a label"),
+    (["a.jpg", "b.jpg"], ["a_L.png"], "1 image without a label: .*b.jpg"),
     (["1.jpg", "2.jpg"], ["1_2.png", "2_1.png"], "several kinds of labels fit the images as well"),
     (["a.jpg"], ["a_color.png", "a_ids.png"],
      "several kinds of labels fit .* such as a_color.png, a_ids.png of a: move all but one kind"),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pspnet_repro.data.images import ImageDepth, has_alpha, read_image
+from pspnet_repro.data.images import ImageDepth, read_image, read_photograph
 from pspnet_repro.errors import UserError
 
 
@@ -13,6 +13,10 @@ def save(path, picture, kind, **options):
     """Save a PIL image and return the path."""
     picture.save(path, kind, **options)
     return path
+
+
+def has_alpha(path):
+    return read_photograph(path).had_alpha
 
 
 RAMP = np.arange(60, dtype=np.uint8).reshape(6, 10)

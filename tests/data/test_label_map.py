@@ -262,5 +262,5 @@ def test_check_data_tells_colours_that_a_map_lacks(data, capsys):
     assert main(["check-data", "--data", str(data / "train.txt"), "--classes", "2", "--label-map",
                  str(data / "map.txt")]) == 1
     said = capsys.readouterr().out
-    assert "wrong: 1 label files with colours that the label map does not name" in said
-    assert "9 9 9; add a line" in said and "mend: add the colours to the label map" in said
+    assert "wrong: 1 label file with colours that the label map does not name" in said
+    assert "9 9 9; add a line" in said and "to fix: add the colours to the label map" in said

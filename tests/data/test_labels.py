@@ -234,14 +234,14 @@ def test_transparency_is_no_colour(tmp_path, channels):
 
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
-def test_damaged_compressed_tiff_is_refused(tmp_path, compression, capfd):
+def test_damaged_compressed_tiff_is_refused(tmp_path, compression):
     data = save(Image.fromarray(LABEL), "TIFF", compression=compression)
     with Image.open(io.BytesIO(data)) as image:
         (start,), (count,) = image.tag_v2[273], image.tag_v2[279]
     # 128 is no operation in PackBits, nothing that LZW or Deflate begin with.
     changed = data[:start] + b"\x80" * count + data[start + count:]
-    expect(tmp_path, UserError, changed, "not an image that can be read: ")
-    assert capfd.readouterr().err == ""
+    expect(tmp_path, UserError, changed,
+           "not an image that can be read: its pixel data is damaged or cut short")
 
 
 @pytest.mark.parametrize("mode", ["L", "P"])

@@ -162,7 +162,7 @@ def test_pascal_context_from_its_labels(tmp_path, capsys):
              str(tmp_path / "made")]
     assert main(words) == 0
     printed = capsys.readouterr().out
-    assert "1 images of train and 2 of val: pspnet train --data pascal-co" in printed
+    assert "1 image of train and 2 of val: pspnet train --data pascal-co" in printed
     data = open_data(f"pascal-context={tmp_path / 'made'}")
     assert [pair.image.stem for pair in data.pairs("val")] == ["b", "c"]
     names = known_classes("pascal-context").names

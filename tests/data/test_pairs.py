@@ -7,6 +7,7 @@ from helpers.image_files import GREY, put
 from helpers.refusals import refused
 
 from pspnet_repro.data import pairs
+from pspnet_repro.data.check import check_lesson
 from pspnet_repro.data.data_set import open_data
 from pspnet_repro.data.images import read_image
 from pspnet_repro.data.labels import read_label
@@ -117,6 +118,14 @@ def test_no_list_says_how_to_make_one(tmp_path, text):
         open_data(f"{tmp_path}{text}").pairs("train")
 
 
+def test_a_missing_list_names_the_others(tmp_path):
+    for name in ("train.txt", "classes.txt", "extra.txt"):
+        (tmp_path / name).write_text("a.png\n")
+    with pytest.raises(UserError, match="val.txt: no such list file; the splits in this folder are "
+                                        "extra, train$"):
+        open_data(str(tmp_path)).pairs("val")
+
+
 def test_read_list(listed):
     pairs = read_list(listed / "list.txt")
     assert pairs[5] == Pair(listed / "5.png", listed / "5_label.png") and len(pairs) == 6
@@ -222,6 +231,13 @@ def test_readers_reject(listed):
     cv2.imwrite(str(listed / "small.png"), np.zeros((50, 69), np.uint8))
     refused("small.png: size 50x69 differs from 50x70 of", read_pair,
             Pair(listed / "0.png", listed / "small.png"), 3)
+    (listed / "x.txt").write_text("0.png gone.png\ngone.png 0_label.png\n")
+    pairs = read_list(listed / "x.txt")
+    for what, read in (("label", lambda: read_pair(pairs[0], 4)),
+                       ("label", lambda: check_lesson(pairs, 4)),
+                       ("image", lambda: read_pair(pairs[1], 4))):
+        refused(f"gone.png: no such {what}; paths in the list start from {listed}, --data-root DIR "
+                "changes that", read)
 
 
 def test_read_list_without_labels(tmp_path):

@@ -101,6 +101,20 @@ def test_lines_that_no_test_wrote_are_refused(tmp_path, change):
         CountsFile(tmp_path, ABOUT, 3, 9)
 
 
+@pytest.mark.parametrize("done, result, said", [
+    (2, False, "; give the old value to resume it, or choose another --output$"),
+    (9, False, "; it is finished: choose another --output$"),
+    (2, True, "; it is finished: choose another --output$")])
+def test_another_test_can_be_resumed_until_it_is_finished(tmp_path, done, result, said):
+    with CountsFile(tmp_path, ABOUT, 3, 9) as record:
+        for number in range(done):
+            record.append(number, counts(number))
+    if result:
+        (tmp_path / "result.json").write_text("{}")
+    with pytest.raises(UserError, match=f"with weights = 'w', not 'v'{said}"):
+        CountsFile(tmp_path, ABOUT | {"weights": "v"}, 3, 9)
+
+
 def test_a_folder_is_used_once_at_a_time(tmp_path):
     with CountsFile(tmp_path, ABOUT, 3, 9):
         with pytest.raises(UserError, match="another process is at work in this folder"):

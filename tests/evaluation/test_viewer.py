@@ -298,8 +298,7 @@ def test_viewer_shows_hostile_names_as_text(page):
 
 
 def test_viewer_prints_every_picture(page):
-    page = page(viewer_image("a.jpg"), viewer_image("b.jpg"), viewer_image("c.jpg", truth=None),
-                dark=True)
+    page = page(*map(viewer_image, ("a.jpg", "b.jpg")), viewer_image("c", truth=None), dark=True)
     assert len(re.findall(rb"/Type\s*/Page\b(?!s)", page.pdf())) == 3
     page.evaluate("setOpacity(100)")
     page.call("Emulation.setEmulatedMedia", media="print")
@@ -317,6 +316,5 @@ def test_viewer_prints_every_picture(page):
 
 def test_viewer_loads_nothing(page):
     page = page(viewer_image())
-    loading = "fetch('data:,x').then(() => 'loaded', () => 'refused')"
-    assert page.evaluate(loading) == "refused"
+    assert page.evaluate("fetch('data:,x').then(() => 'loaded', () => 'refused')") == "refused"
     page.log.clear()

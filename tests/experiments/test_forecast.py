@@ -153,7 +153,7 @@ def test_dry_run_measures_and_leaves_nothing(data, tmp_path):
         [sys.executable, str(ROOT / "experiments" / "run_table.py"), "--table", "3", "--rows",
          f"{FULL},{FULL}-ms", "--data", str(data), "--runs", str(tmp_path / "runs"), "--dry-run"],
         capture_output=True, text=True, check=True)
-    assert "1 of 1 trainings to do" in run.stdout and "to do; " in run.stdout
+    assert "1 of 1 training to do" in run.stdout and "to do; " in run.stdout
     assert f"serves {FULL}, {FULL}-ms" in run.stdout
     assert "a test of 1 of 1 networks, 1 thread each" in run.stdout
     assert not (tmp_path / "runs").exists()

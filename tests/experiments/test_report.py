@@ -1,6 +1,5 @@
 """The report's figures: tables, orderings, Figure 5, the cost of deviations."""
 
-import json
 import re
 
 import numpy as np
@@ -24,8 +23,6 @@ from experiments.report.results import (
     Spread,
     class_means,
     number_text,
-    read_curve,
-    read_result,
 )
 from experiments.report.runs import trainings
 from experiments.report.tables import (
@@ -38,7 +35,6 @@ from experiments.report.tables import (
 )
 from experiments.rows import BASELINE, FULL, TABLES
 from pspnet_repro.data import scenes
-from pspnet_repro.errors import UserError
 
 
 def _results(folder, figures, profile=MINI):
@@ -294,45 +290,3 @@ def test_losses_that_are_no_numbers_are_drawn():
     figure = curves_figure({"diverged": [curve], "good": [(np.arange(40.0), np.ones(40))]}, {})
     assert figure.axes[0].get_ylim() == (0, pytest.approx(1.1))
     assert curves_figure({"diverged": [curve]}, {}).axes[0].get_ylim() == (0, pytest.approx(1.1))
-
-
-@pytest.mark.parametrize("change", [
-    {"mean_iou": 1.5}, {"mean_iou": "much"}, {"mean_iou": float("nan")}, {"seed": "0"},
-    {"iou": []}, {"provenance": {}}, {"settings": None}, {"seed": 10 ** 400, "mean_iou": 10 ** 400},
-    {"test_seconds": "4"}, {"train_provenance": {"commit": None}}])
-def test_damaged_result_is_reported(tmp_path, change):
-    path = tmp_path / "result.json"
-    path.write_text(json.dumps({**result(0, 0.5), **change}))
-    with pytest.raises(UserError, match="result.json: damaged; remove its folder"):
-        read_result(tmp_path, MINI)
-
-
-def test_truncated_result_is_reported(tmp_path):
-    (tmp_path / "result.json").write_text('{"mean_iou": ')
-    with pytest.raises(UserError, match="result.json: damaged; remove its folder"):
-        read_result(tmp_path, MINI)
-
-
-def test_result_of_other_classes_is_reported(tmp_path):
-    (tmp_path / "result.json").write_text(json.dumps(result(0, 0.5)))
-    with pytest.raises(UserError, match="must have the 1 classes of profile mini, has 12 others"):
-        read_result(tmp_path, renamed(classes=("sky",)))
-
-
-def test_curves_drop_a_last_line_that_was_cut_off(tmp_path):
-    path = tmp_path / "losses.jsonl"
-    path.write_text('{"iteration": 0, "loss": 2}\n{"iteration": 1, "loss": 1.5}\n{"iterat')
-    curve = read_curve(path, ("iteration", "loss"))
-    assert curve["loss"].tolist() == [2, 1.5]
-
-
-@pytest.mark.parametrize("text, said", [
-    ('{"iteration": 0}\n', "line 1: must hold the numbers iteration and loss"),
-    ('{"iteration": 0, "loss": 1}\nnothing\n', "line 2: must hold"), (None, "cannot be read"),
-    ("", "must hold at least one line"), ('{"iteration": 0, "loss": [1]}\n', "line 1: must hold")])
-def test_damaged_curves_are_reported(tmp_path, text, said):
-    path = tmp_path / "losses.jsonl"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(UserError, match=said):
-        read_curve(path, ("iteration", "loss"))

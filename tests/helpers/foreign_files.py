@@ -98,7 +98,7 @@ FORMS = {
     "json": (b'{"weight_map": {"a": "model-1.safetensors"}}', "a text", "it holds no weights"),
     "yaml": (b"TRAIN:\n  arch: psp\n  base_lr: 0.01\n", "a text", "it holds no weights"),
     "prototxt": (PROTOTXT, "a prototxt", "convert {path} W.caffemodel -o OUT.safetensors"),
-    "solver": (b'net: "net.prototxt"\nbase_lr: 0.01\n', "a prototxt", "it holds no weights"),
+    "solver": (b'net: "net.prototxt"\nbase_lr: 0.01\n', "a solver of Caffe", "it holds no weights"),
     "onnx": (ONNX, "an ONNX model", "name the file that it was exported from"),
     "hdf5": (b"\x89HDF\r\n\x1a\n" + b"\0" * 90, "an HDF5 file", "snapshot_format: BINARYPROTO"),
     "keras": (b"\x89HDF\r\n\x1a\n" + b"\0" * 90 + b"layer_names\0", "a Keras file", "cannot be"),

@@ -86,8 +86,8 @@ def test_requests_out_of_range_are_refused_beside_a_structure():
     for request, words in (({"width": 99}, "width must be at most 8 and leave a channel of 64"),
                            ({"depth": 34}, "depth must be one of 50, 101, 152, 269, got 34"),
                            ({"bins": "12"}, "bins must be a list of whole numbers, got '12'"),
-                           ({"width": 0.5}, r"widths must be \(8, 16, 32, 64\), for which the .* "
-                                            r"b.pt were made, got \(32, 64, 128, 256\): leave")):
+                           ({"width": 0.5}, r"width must be that of widths \(8, 16, 32, 64\), for "
+                                            r"which the .* b.pt were made, got 0.5: leave")):
         with pytest.raises(UsageError, match=words):
             with_structure({"classes": 3, **request}, structure)
 

@@ -9,9 +9,10 @@ from helpers.paths import ROOT
 PACKAGES = ("pspnet_repro", "prototxt_import", "experiments")
 # Lowest first: a module imports those of its own floor and of lower ones.
 FLOORS = {
-    "pspnet_repro": [{"errors"}, {"defaults", "differences", "files"}, {"outputs", "distributed"},
-                     {"ops"}, {"sync_bn"}, {"exact"}, {"model"}, {"weights"}, {"data"},
-                     {"evaluation"}, {"training"}, {"commands"}, {"__main__"}],
+    "pspnet_repro": [{"errors", "words"}, {"defaults", "differences", "files"},
+                     {"outputs", "distributed"}, {"ops"}, {"sync_bn"}, {"exact"}, {"model"},
+                     {"weights"}, {"data"}, {"evaluation"}, {"training"}, {"commands"},
+                     {"__main__"}],
     "prototxt_import": [{"format"}, {"layers"}, {"inputs", "parameters", "net", "solver"},
                         {"conversion"}, {"commands"}, {"__main__"}],
     "experiments": [{"peak_memory", "places", "profiles", "provenance", "rows"}, {"plan"},
@@ -97,3 +98,17 @@ def test_packages_depend_on_each_other_one_way():
 def test_files_are_short(name):
     if not MODULES[name].name.endswith("_pb2.py"):
         assert len(MODULES[name].read_text(encoding="utf-8").splitlines()) <= 320
+
+
+TESTS = sorted(path for path in (ROOT / "tests").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_tests_import_no_test_and_are_short(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 320
+    modules = [module for node in ast.walk(ast.parse(text)) for module in (
+        [alias.name for alias in node.names] if isinstance(node, ast.Import) else
+        [node.module or ""] if isinstance(node, ast.ImportFrom) else [])]
+    assert not [module for module in modules
+                if module.rpartition(".")[2].startswith(("test_", "conftest"))]

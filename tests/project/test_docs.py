@@ -52,7 +52,7 @@ def parse(monkeypatch, capsys):
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
     # The settings files that pages name are not there.
-    monkeypatch.setattr(config_file, "_read", lambda file: ({}, {}))
+    monkeypatch.setattr(config_file, "_read", lambda *_: ({}, {}))
     return parse_words
 
 
@@ -72,7 +72,8 @@ def _help_texts():
 
 
 def test_each_task_has_a_page():
-    assert {page.stem for page in PAGES} == {"README", "CONTRIBUTING", "CHANGELOG", *TASKS}
+    assert {page.stem for page in PAGES} == {"README", "CONTRIBUTING", "CHANGELOG",
+                                          "architecture", *TASKS}
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert all(f"](docs/{task}.md)" in readme for task in TASKS)
 

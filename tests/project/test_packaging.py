@@ -12,7 +12,7 @@ import torch
 from helpers.networks import tiny_net
 from helpers.paths import ROOT
 
-from experiments import places, run_row
+from experiments import places, provenance
 from experiments.report import runs as report_runs
 from pspnet_repro import Predictor, PSPNet, __version__
 from pspnet_repro.data import scenes
@@ -119,7 +119,8 @@ def test_harness_runs_outside_a_checkout(installed, tmp_path):
     assert "1 of 1 trainings to do" in run.stdout and "1 of 1 networks" in run.stdout
     assert not (tmp_path / "runs").exists()
     run = _start(installed, tmp_path, code=path + (
-        "from pspnet_repro.experiments import run_row; print(run_row.provenance()['commit'])"))
+        "from pspnet_repro.experiments.provenance import provenance; "
+        "print(provenance()['commit'])"))
     assert run.stdout == f"version {__version__}\n", run.stderr
 
 
@@ -144,11 +145,11 @@ def test_runs_are_left_in_the_checkout_or_in_this_folder(installed, tmp_path):
 
 
 def test_provenance_names_the_commit_of_this_repository_alone(monkeypatch, tmp_path):
-    assert re.match(r"[0-9a-f]{40}|version ", run_row.provenance()["commit"])
+    assert re.match(r"[0-9a-f]{40}|version ", provenance.provenance()["commit"])
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     (tmp_path / "site-packages").mkdir()
-    monkeypatch.setattr(run_row, "ROOT", tmp_path / "site-packages")
-    assert run_row.provenance()["commit"] == f"version {__version__}"
+    monkeypatch.setattr(provenance, "ROOT", tmp_path / "site-packages")
+    assert provenance.provenance()["commit"] == f"version {__version__}"
     for commit, shown in (("a" * 40, "a" * 10), ("0" * 40 + "+changes", "0" * 10 + "+changes"),
                           ("version 0.1.0", "version 0.1.0"), ("unknown", "unknown")):
         assert report_runs._commit({"commit": commit}) == shown

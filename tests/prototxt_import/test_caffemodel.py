@@ -93,7 +93,7 @@ def test_blob_that_does_not_fill_its_shape_is_refused(tmp_path, blob, message):
 
 def test_nan_is_warned_of(tmp_path):
     blob = WeightsBlob(shape=BlobShape(dim=[1]), data=[np.float32([np.nan]).tobytes()])
-    with pytest.warns(UserWarning, match="NaN in the blobs of 1 layers, first in 'a'"):
+    with pytest.warns(UserWarning, match="NaN in the blobs of 1 layer, first in 'a'"):
         weights = read_caffemodel(_file(tmp_path, blob))
     assert np.isnan(weights["a"].blobs[0]).all()
 

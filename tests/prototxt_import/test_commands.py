@@ -211,7 +211,7 @@ def test_run_takes_recorded_integers(files, capsys):
     np.savez(folder / "g.npz", data=np.full((1, 3, 4, 5), -128, np.int16), **{
         "sample/data": np.full(4, -128, np.int8), "mean_abs/data": np.uint8(128)})
     assert _run(folder, "--compare", folder / "g.npz") == 0
-    assert "all 1 recorded blobs agree" in capsys.readouterr().out
+    assert "the 1 recorded blob agrees" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("args", "code", "message"), [
@@ -257,6 +257,46 @@ def test_inspect_counts_shared_parameters_once(files, capsys):
     assert lines[4][:3] == ["twin/relu", "ReLU", "1x1x4x5"]
     assert lines[5] == ["total", "3", "layers", "3", "120"]
     assert lines[6][-1] == "conv4_7"
+
+
+@pytest.mark.parametrize("words, code, said", [
+    (["inspect", "w.caffemodel"], 2, "w.caffemodel: inspect takes a prototxt, and this is a "
+     "caffemodel: pspnet inspect NET.prototxt w.caffemodel\n"),
+    (["inspect", "w.caffemodel", "net.prototxt"], 2,
+     "put the prototxt first: pspnet inspect net.prototxt w.caffemodel\n"),
+    (["run", "w.caffemodel", "net.prototxt", "a.png", "-o", "o.npz"], 2,
+     "put the prototxt first: pspnet run net.prototxt w.caffemodel\n"),
+    (["export", "w.pt", "-o", "o.caffemodel", "o.prototxt"], 2, "--output must be NET.prototxt "
+     "W.caffemodel in this order, got o.caffemodel o.prototxt\n"),
+    (["predict", "a.png", "-o", "o", "--weights", "w.caffemodel", "net.prototxt"], 2,
+     "--weights: put the prototxt first: net.prototxt,w.caffemodel\n"),
+    (["predict", "-o", "o", "--weights", "w.caffemodel", "net.prototxt", "a.png"], 2,
+     "--weights: put the prototxt first: net.prototxt,w.caffemodel\n"),
+    (["inspect", "s/solver.prototxt"], 1,
+     "s/solver.prototxt: is a solver, and must be a network: name its net, s/net.prototxt\n"),
+    (["inspect", "s/train.prototxt"], 1, "name its train_net, net.prototxt\n"),
+    (["inspect", "s/inside.prototxt"], 1, "its network is written inside it: copy that to a file "),
+    (["inspect", "s/alone.prototxt"], 1, "must be a network: name a network's prototxt\n"),
+    (["predict", "a.png", "-o", "o", "--weights", "s/solver.prototxt,w.caffemodel"], 1,
+     "s/solver.prototxt: is a solver, and must be a network: name its net, s/net.prototxt\n"),
+    (["export", "s/solver.txt", "-o", "o.prototxt", "o.caffemodel"], 1,
+     "s/solver.txt: this is a solver of Caffe: it holds no weights; name its network")])
+def test_files_in_the_wrong_place_are_told(files, capsys, monkeypatch, words, code, said):
+    folder, _ = files
+    (folder / "s").mkdir()
+    for name, text in (("solver.prototxt", 'net: "net.prototxt" base_lr: 0.1'),
+                       ("train.prototxt", 'base_lr: 0.1\ntrain_net: "net.prototxt"\n'),
+                       ("inside.prototxt", "base_lr: 0.1 net_param { name: 'a' }"),
+                       ("alone.prototxt", "base_lr: 0.1"),
+                       ("solver.txt", 'net: "net.prototxt"\nbase_lr: 0.1\n')):
+        (folder / "s" / name).write_text(text)
+    if "train" not in words[1]:
+        (folder / "s" / "net.prototxt").write_text(NET)
+    monkeypatch.chdir(folder)
+    assert main(words) == code
+    error = capsys.readouterr().err
+    assert said in error and error.startswith("error: ") and error.count("\n") == 1
+    assert not any(path.name.startswith("o") for path in folder.iterdir())
 
 
 def test_inspect_shows_the_training_network(files, capsys):

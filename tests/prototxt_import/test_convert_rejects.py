@@ -84,6 +84,21 @@ def test_convert_lists_everything_that_is_wrong(files, tmp_path):
         convert(*paths)
 
 
+def test_convert_says_that_weights_are_of_another_network(files, tmp_path):
+    _, text, weights = files
+    weights = {name: layer for name, layer in weights.items() if layer.blobs}
+    # The auxiliary branch is in the weights alone.
+    share = f"of {len(weights) - 3} layers of .*net.prototxt"
+    for keep, share in (([], f"0 {share} match"), (["conv6"], f"1 {share} matches")):
+        others = {name if name in keep else f"other{k}": layer
+                  for k, (name, layer) in enumerate(weights.items())}
+        paths = write_files(tmp_path, text, others)
+        with pytest.raises(UserError, match=f"w.caffemodel: fits another network: {share}; it lacks"
+                           r" \S+, \S+, \S+ and \d+ more, and has other0, other1, other2 and \d+ "
+                           "more$"):
+            convert(*paths)
+
+
 def _no_layer(name):
     return lambda text: "".join(part for part in re.split(r"(?m)^(?=layer \{)", text)
                                 if f'  name: "{name}"\n' not in part)
@@ -137,8 +152,11 @@ def test_convert_rejects_structures(files, tmp_path, change, words):
 @pytest.mark.parametrize("words, code, said", [
     (("net.prototxt",), 2, "needs NET.prototxt and W.caffemodel, or --backbone and one file"),
     (("net.prototxt", "w.caffemodel", "-o", "x.npz"), 2, "must end in .safetensors, .pt, .pth"),
-    (("w.caffemodel", "net.prototxt"), 1, "w.caffemodel: this is a caffemodel: "
-     "convert it first: pspnet convert NET.prototxt w.caffemodel -o OUT"),
+    (("w.caffemodel", "net.prototxt"), 2, "w.caffemodel: this is a caffemodel, put the prototxt "
+     "first: pspnet convert net.prototxt w.caffemodel\n"),
+    (("w.caffemodel", "w.caffemodel"), 2, "first: pspnet convert NET.prototxt w.caffemodel\n"),
+    (("solver.prototxt", "w.caffemodel"), 1,
+     "solver.prototxt: is a solver, and must be a network: name its net, net.prototxt\n"),
     (("net.prototxt", "net.prototxt"), 1, "net.prototxt: this is a prototxt: it holds no weights"),
     (("net.prototxt", "none.caffemodel"), 1, "none.caffemodel: no such file"),
     (("--backbone", "w.caffemodel"), 1, "w.caffemodel: this is a caffemodel: convert it first"),
@@ -146,6 +164,7 @@ def test_convert_rejects_structures(files, tmp_path, change, words):
 def test_convert_command_rejects(files, tmp_path, capsys, monkeypatch, words, code, said):
     _, text, weights = files
     write_files(tmp_path, text, weights)
+    (tmp_path / "solver.prototxt").write_text('net: "net.prototxt"\nbase_lr: 0.1\n')
     monkeypatch.chdir(tmp_path)
     words = words if "-o" in words else (*words, "-o", "out.pt")
     assert main(["convert", *words]) == code

@@ -133,7 +133,7 @@ def test_exported_solver_takes_our_step(tmp_path, guidance):
     ours = CaffeSGD(parameter_groups(net), 0.02, 0.9, 1e-3, 2)
     for _ in range(2):
         loss, aux_loss = (guided_loss(logits, labels, guidance, 8) for logits in net(images))
-        (loss + 0.3 * aux_loss).backward()
+        ours.backward(loss + 0.3 * aux_loss)
     ours.step()
     assert said["loss"] == pytest.approx(loss.item(), rel=1e-5)
     assert said["loss_aux"] == pytest.approx(aux_loss.item(), rel=1e-5)
@@ -162,7 +162,7 @@ def test_original_arithmetic_takes_the_step_of_caffe_solver(tmp_path, pool, stem
     for _ in range(2):
         loss, aux_loss = (guided_loss(logits, labels, "eighth", 8, arithmetic="original")
                           for logits in net(images))
-        (loss + 0.4 * aux_loss).backward()
+        ours.backward(loss + 0.4 * aux_loss)
     ours.step()
     assert (said["loss"], said["loss_aux"]) == (loss.item(), aux_loss.item())
     for path, layer in caffe_names(net).items():

@@ -208,9 +208,9 @@ W = np.zeros((2, 144), np.float32)
 
 
 @pytest.mark.parametrize(("layers", "message"), [
-    ({"l": ("InnerProduct", [W, W])}, "layer 'l' needs 1 blobs, has 2"),
+    ({"l": ("InnerProduct", [W, W])}, "layer 'l' needs 1 blob, has 2"),
     ({"l": ("InnerProduct", [W.T])}, r"layer 'l', blob 0: needs shape \(2, 144\), has \(144, 2\)"),
-    ({"other": ("InnerProduct", [W])}, "has weights for no layer of .*net.prototxt")])
+    ({"other": ("InnerProduct", [W])}, "fits another network: 0 of 1 layer of .*prototxt match$")])
 def test_weights_that_do_not_fit_are_refused(tmp_path, layers, message):
     write_caffemodel(tmp_path / "w.caffemodel", "n", layers)
     with pytest.raises(UserError, match=f"w.caffemodel: {message}"):
@@ -221,7 +221,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, layers, message):
 def test_layers_that_the_weights_lack_are_warned_of(tmp_path):
     write_caffemodel(tmp_path / "w.caffemodel", "n", {"l": ("ConvolutionData", [W[None, None] + 3]),
                                                       "aux": ("BNData", [W])})
-    with pytest.warns(UserWarning, match="lacks 1 layers .* first 'm'"):
+    with pytest.warns(UserWarning, match="lacks 1 layer .* first 'm'"):
         net = _load(tmp_path, _layer("InnerProduct", IP % ("y", "", 2, "")),
                     _layer("InnerProduct", IP % ("z", "", 2, ""), "m"),
                     caffemodel=tmp_path / "w.caffemodel")

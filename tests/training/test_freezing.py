@@ -180,13 +180,14 @@ def test_a_stopped_training_resumes_to_the_same_bits(squares, trained, tmp_path,
 
 @pytest.mark.parametrize("frozen", FROZEN, ids=str)
 def test_initial_statistics_are_not_frozen(squares, tmp_path, frozen):
+    option = "--freeze-backbone" if "freeze_backbone" in frozen else "--freeze-bn"
     with pytest.raises(UsageError, match=(
-            "^backbone.stem.0.bn: frozen batch normalization must have statistics, got the initial "
-            r"running values, mean 0 and variance 0: start from trained weights "
-            r"\(--initial-weights FILE\)$")):
+            rf"^backbone.stem.0.bn: frozen batch normalization \({option}\) must have statistics, "
+            "got the initial running values, mean 0 and variance 0: --initial-weights must name a "
+            "file with statistics of a training$")):
         _train(squares, tmp_path / "run", None, **frozen)
     model_file.save_model(tmp_path / "new.pt", PSPNet(**MODEL))
-    with pytest.raises(UsageError, match="backbone.stem.0.bn: .* mean 0 and variance 1: start"):
+    with pytest.raises(UsageError, match="backbone.stem.0.bn: .* mean 0 and variance 1: --init"):
         _train(squares, tmp_path / "run", tmp_path / "new.pt", **frozen)
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
@@ -201,8 +202,8 @@ def test_all_is_refused_where_a_part_starts_afresh(squares, trained, tmp_path):
     for file, layer in (("backbone.pt", "pyramid.reduce.0.bn"), ("without.pt",
                                                                  "auxiliary.conv.bn")):
         with pytest.raises(UsageError, match=(
-                f"^{layer}: .* freeze that of the backbone only \\(--freeze-bn backbone\\), or "
-                "start from weights that have this part")):
+                rf"^{layer}: .* \(--freeze-bn all\) .* freeze the backbone's alone \(--freeze-bn "
+                r"backbone\), or --initial-weights must name a file that has this part")):
             _train(squares, tmp_path / "run", tmp_path / file, freeze_bn="all")
     for frozen in FROZEN[1:3]:
         folder = tmp_path / "-".join(frozen)

@@ -112,10 +112,10 @@ def test_train_with_iter_size_resumes(squares, tmp_path):
 
 def test_train_rejects_other_settings(squares, uninterrupted):
     with pytest.raises(UserError, match="weights.pt: holds a training with base_lr = 0.01, not 0.02"
-                                        "; give the old value to resume it, or .*--output, and sta"
+                                        "; it is finished: choose another --output, and sta"
                                         "rt .* --initial-weights .*weights.pt$"):
         _train(squares, uninterrupted.parent, base_lr=0.02)
-    with pytest.raises(UserError, match="with model.width = 0.125, not 0.25; give .* --output$"):
+    with pytest.raises(UserError, match="with model.width = 0.125, not 0.25; it .* --output$"):
         _train(squares, uninterrupted.parent, model={**MODEL, "width": 0.25})
 
 

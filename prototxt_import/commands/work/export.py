@@ -10,6 +10,7 @@ from pspnet_repro.weights import model_file
 from pspnet_repro.weights.source import read_weights, weights_files, weights_name
 
 _CROP_SIZE = 473
+_ENDINGS = [".prototxt", ".caffemodel"]
 
 
 def run(args):
@@ -17,6 +18,9 @@ def run(args):
     paths = [*args.output, *((folder / TRAIN_NET, folder / SOLVER) if args.train else ())]
     outputs = Outputs()
     outputs.claim(paths, weights_files(args.weights))
+    if [path.suffix for path in args.output] != _ENDINGS:
+        raise UsageError("--output must be NET.prototxt W.caffemodel in this order, got "
+                         f"{' '.join(map(str, args.output))}")
     content = read_weights(args.weights)
     model = model_file.model_of(content, weights_name(args.weights),
                                 network_class(content["settings"]))

@@ -4,7 +4,7 @@ import dataclasses
 import sys
 
 from pspnet_repro import distributed
-from pspnet_repro.commands.work.data import data_of
+from pspnet_repro.commands.work.data import check_apart, data_of
 from pspnet_repro.commands.work.train_tests import commands_that_test, validation_of
 from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation
 from pspnet_repro.differences import flat_settings
@@ -25,6 +25,7 @@ def run(args):
     if args.tensorboard:
         writer_class()
     data = data_of(args)
+    check_apart(args.output, data)
     recipe, known = data.recipe, data.classes()
     classes = _number_of_classes(args, data, known)
     data.check_classes(classes)
@@ -55,15 +56,29 @@ def run(args):
         facts |= {"names": known.names, "palette_rgb": known.palette_rgb}
     with distributed.join(args.timeout) as joined:
         finished = joined.first and (args.output / "weights.pt").exists()
-        weights = train(settings, pairs, args.output, workers=args.workers, device=args.device,
-                        initial_weights=args.initial_weights, facts=facts, validation=validation,
-                        log_seconds=args.log_interval, tensorboard=args.tensorboard,
-                        last_words=lambda: commands_that_test(args, data))
+        try:
+            weights = train(
+                settings, pairs, args.output, workers=args.workers, device=args.device,
+                initial_weights=args.initial_weights, facts=facts, validation=validation,
+                log_seconds=args.log_interval, tensorboard=args.tensorboard,
+                last_words=lambda: commands_that_test(args, data))
+        except UsageError as error:
+            raise UsageError(_of_option(str(error), args)) from error
     if finished:
         print(f"{args.output} holds this training, finished: nothing is left to do",
               file=sys.stderr)
     if joined.first:
         print(weights)
+
+
+def _of_option(text, args):
+    """What is wrong with a setting, under the name of the option that gave it."""
+    name, _, rule = text.partition(" ")
+    if getattr(args, name, None) is not None:
+        return f"--{name.replace('_', '-')} {rule}"
+    if text.startswith("crop sizes "):
+        return f"--crop-size: {text}"
+    return f"--no-reduce: {text}" if name == "reduce" and args.no_reduce else text
 
 
 def _number_of_classes(args, data, known):
