@@ -132,7 +132,7 @@ def _are_files(root, *names):
 
 
 def _advice(root, readings, line, count, is_first):
-    """How to mend a line of a list; empty where it seems right or nothing is known."""
+    """How to repair a line of a list; empty where it seems right or nothing is known."""
     names = readings[0]
     if len(readings) > 1:
         return "it can be read in several ways: put a tab, and no space, between two names"
