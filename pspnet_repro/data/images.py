@@ -36,7 +36,7 @@ def read_file(path, what):
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such {what}") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
+        raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
     # Before the pixels are allocated.
     return data, open_header(path, data)
 

@@ -44,6 +44,7 @@ from pspnet_repro.training.solver import CaffeSGD, parameter_groups, poly_rate
 from pspnet_repro.training.tensorboard import writer_class
 from pspnet_repro.training.validation import Validator
 from pspnet_repro.weights import model_file, plain_file
+from pspnet_repro.words import counted
 
 CHECKED_STEPS = 50  # on a GPU weights are found not to be finite after so many steps at most
 
@@ -136,7 +137,8 @@ def train(settings, pairs, output, *, timeout_seconds=TIMEOUT_SECONDS, device="c
             return _train(settings, pairs, output, processes, distributed.choose_device(device),
                           initial_weights, how)
     except OSError as error:
-        raise UserError(f"{output}: cannot be written: {error}") from error
+        raise UserError(f"{error.filename or output}: cannot be written: "
+                        f"{first_line(error)}") from error
 
 
 def _build(settings, processes):
@@ -209,7 +211,7 @@ def _train(settings, pairs, output, processes, device, initial_weights, how):
         slots))
     with ProgressLog(output, settings, start, processes, how.progress, how.log_seconds,
                      how.tensorboard) as log:
-        log.say(f"step {start} of {settings.max_iter}, {len(pairs)} images, "
+        log.say(f"step {start} of {settings.max_iter}, {counted(len(pairs), 'image')}, "
                 f"{sum(p.numel() for p in model.parameters())} parameters, processes: "
                 f"{processes.size}")
         for line in origin:
