@@ -200,7 +200,8 @@ def _rooted(pair):
 
 def start_of_paths(root):
     """What to look at where files of a list are not there."""
-    return f"paths in the list start from {root}, --data-root DIR changes that"
+    return (f"paths in the list start from {root}, unless --data-root of train, evaluate or "
+            "check-data names another folder")
 
 
 def read_label_of(pair, classes, zero_is_void=False):

@@ -144,7 +144,7 @@ def test_check_data_finds_sizes_missing_files_and_repeats(tmp_path, capsys):
                   f"wrong: 1 label of another size than the image\n    {tmp_path}/val1_label.png: "
                   "3x2, the image 2x3\n  to fix: labels must be drawn on the pixels",
                   f"wrong: 1 file that cannot be found\n    {tmp_path}/gone.png: no such label\n"
-                  f"  to fix: paths in the list start from {tmp_path}, --data-root DIR changes ",
+                  f"  to fix: paths in the list start from {tmp_path}, unless --data-root of ",
                   "wrong: 1 file that cannot be used\n", "val2.png: not an image",
                   "  to fix: fetch damaged files anew",
                   "wrong: 1 image listed more than once\n")
@@ -157,7 +157,8 @@ def test_check_data_says_where_paths_start(tmp_path, capsys):
     _expect_wrong(capsys, words, "wrong: 2 files that cannot be found\n"
                   f"    {tmp_path}/val0.png: no such image\n"
                   f"    {tmp_path}/val1.png: no such image\n  to fix: paths in the list start from "
-                  f"{tmp_path}, --data-root DIR changes that; or fetch the files")
+                  f"{tmp_path}, unless --data-root of train, evaluate or check-data names another "
+                  "folder; or fetch the files")
     assert check(capsys, *words, "--data-root", tmp_path / "files")[0] == 0
 
 

@@ -236,8 +236,8 @@ def test_readers_reject(listed):
     for what, read in (("label", lambda: read_pair(pairs[0], 4)),
                        ("label", lambda: check_lesson(pairs, 4)),
                        ("image", lambda: read_pair(pairs[1], 4))):
-        refused(f"gone.png: no such {what}; paths in the list start from {listed}, --data-root DIR "
-                "changes that", read)
+        refused(f"gone.png: no such {what}; paths in the list start from {listed}, unless "
+                "--data-root of train, evaluate or check-data names another folder", read)
 
 
 def test_read_list_without_labels(tmp_path):
