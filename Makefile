@@ -13,7 +13,8 @@ SETTINGS ?=
 BENCH ?= experiments/runs/bench
 CUDA_TORCH ?= torch==2.14.1
 CUDA_VENV ?= build/cuda-venv
-OPERATOR_TESTS := ops ops_golden ops_rejects batch_norm scores winograd original_arithmetic
+OPERATOR_TESTS := ops/test_functions ops/test_golden ops/test_checks ops/test_batch_norm \
+    ops/test_scores exact/test_linear model/test_winograd
 
 PY := $(if $(VENV),$(VENV)/bin/python,$(PYTHON))
 INSTALLED := $(if $(VENV),$(VENV)/.installed)
@@ -45,10 +46,10 @@ lint: build  ## look for mistakes in the Python code with ruff
 test-cuda: build  ## run the kernels' tests on the GPU, also under compute-sanitizer
 	PSPNET_REQUIRE_CUDA=1 $(PY) -m pytest -m cuda
 	PSPNET_REQUIRE_CUDA=1 compute-sanitizer --error-exitcode 1 $(PY) -m pytest -m cuda \
-	    tests/test_cuda_kernels.py
+	    tests/ops/test_cuda_kernels.py
 
 cuda-check: build  ## compile the CUDA kernels with nvcc, and print their registers and memory
-	$(PY) tests/cuda_check.py
+	PYTHONPATH=tests $(PY) -m programs.cuda_check
 
 cuda-link-check: python = $(abspath $(CUDA_VENV)/bin/python)
 cuda-link-check:  ## compile, link, import and test with a torch for CUDA in build/cuda, without a GPU
@@ -57,8 +58,8 @@ cuda-link-check:  ## compile, link, import and test with a torch for CUDA in bui
 	@echo "compiling csrc for CUDA; the compiler's words go to build/cuda/log.txt"
 	@export FORCE_CUDA=1; $(call compile,$(python),build/cuda/log.txt,egg_info \
 	    --egg-base build/cuda build --build-lib build/cuda/lib --build-temp build/cuda/temp)
-	cd build/cuda && PYTHONPATH=lib $(python) ../../tests/cuda_link_check.py
-	cd build/cuda && PYTHONPATH=lib $(python) -m pytest $(OPERATOR_TESTS:%=../../tests/test_%.py)
+	cd build/cuda && PYTHONPATH=lib:../../tests $(python) -m programs.cuda_link_check
+	cd build/cuda && PYTHONPATH=lib $(python) -m pytest $(OPERATOR_TESTS:%=../../tests/%.py)
 
 demo: build  ## train two small networks on drawn scenes and write a page of what they see
 	$(PY) -m experiments.demo
@@ -96,9 +97,11 @@ $(INSTALLED): requirements.txt requirements-dev.txt $(VENV)/.settings
 	@$(PY) -m pip install --quiet -r requirements.txt -r requirements-dev.txt
 	@touch $@
 
-# The command pspnet of this checkout.
+# This checkout's packages for the environment's Python, wherever it is started, and the command.
 $(SCRIPT): Makefile $(INSTALLED)
-	@printf '%s\n' '#!$(abspath $(PY))' 'import sys' 'sys.path.insert(0, "$(CURDIR)")' \
+	@$(PY) -c 'import pathlib, sys, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), \
+	    "pspnet_repro.pth").write_text(sys.argv[1] + "\n")' '$(CURDIR)'
+	@printf '%s\n' '#!$(abspath $(PY))' 'import sys' \
 	    'from pspnet_repro.__main__ import main' 'sys.exit(main())' > $@
 	@chmod +x $@
 

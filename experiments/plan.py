@@ -12,6 +12,7 @@ from pspnet_repro.evaluation import Protocol
 from pspnet_repro.training.initial_weights import load_initial_weights
 from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.weights.source import weights_files
+from pspnet_repro.words import counted
 
 from .rows import ROWS, TABLES
 
@@ -126,7 +127,7 @@ class Training:
         if not left:
             return "done"
         if steps == self.steps:
-            return f"trained, {left} of {len(self.tests)} tests to do"
+            return f"trained, {left} of {counted(len(self.tests), 'test')} to do"
         return f"interrupted at step {steps} of {self.steps}" if steps else "to do"
 
 

@@ -12,7 +12,7 @@ from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.classes import known_classes
 from pspnet_repro.errors import UsageError
 from pspnet_repro.evaluation.protocol import MULTI_SCALE, Protocol
-from pspnet_repro.model.resnet import BLOCKS
+from pspnet_repro.model.settings import BLOCKS
 
 ADE20K, CAMVID = known_classes("ade20k"), known_classes("camvid")
 

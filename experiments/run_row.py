@@ -17,7 +17,7 @@ import torch
 
 from pspnet_repro import distributed
 from pspnet_repro.data.images import png_bytes
-from pspnet_repro.errors import UserError, command
+from pspnet_repro.errors import UserError, command, first_line
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.precision import use_precision
 from pspnet_repro.evaluation.record import CountsFile, claim_results
@@ -74,7 +74,8 @@ def run_row(experiment, training, *, checkpoint_seconds=120.0, progress=True, de
                     if is_left:
                         _test(experiment, test, weights, processes, progress, device)
     except OSError as error:
-        raise UserError(f"{training.folder}: cannot be written: {error}") from error
+        raise UserError(f"{error.filename or training.folder}: cannot be written: "
+                        f"{first_line(error)}") from error
 
 
 def _watch(experiment, max_iter, processes):

@@ -24,6 +24,7 @@ from pspnet_repro.commands.table import parser
 from pspnet_repro.errors import Interrupted, UsageError, UserError, check_printed, command
 from pspnet_repro.files import lock_folder
 from pspnet_repro.weights.source import weights_files
+from pspnet_repro.words import counted
 
 from .cost.forecast import Tests, cost, how_lines, longest_first, measure_networks, plan_lines
 from .experiment import Experiment
@@ -105,7 +106,8 @@ def run_all(experiment, trainings, args, jobs):
                         raise _failure(training, start, process.returncode)
                     bar.write(f"{training.name}: done")
                 tested = sum(training.images_done(images) for training in trainings)
-                bar.set_postfix_str(f"{tested} of {to_test} images tested", refresh=False)
+                bar.set_postfix_str(f"{tested} of {counted(to_test, 'image')} tested",
+                                    refresh=False)
                 bar.update(sum(training.steps_done() for training in trainings) - bar.n)
         finally:
             # A second Ctrl-C must not leave trainings behind that still save.

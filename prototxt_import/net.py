@@ -18,6 +18,7 @@ from prototxt_import.layers.table import LAYERS, count_uses, loss_weights
 from prototxt_import.parameters import check_fits, check_size, same_shape, share
 from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.exact import linear
+from pspnet_repro.words import counted
 
 PHASES = {"TRAIN": caffe_pb2.TRAIN, "TEST": caffe_pb2.TEST}
 
@@ -167,9 +168,10 @@ class CaffeNet(nn.Module):
                   f"top {name!r} is there already")
         check(len(layer.propagate_down) in (0, len(layer.bottom)),
               f"propagate_down must be given for each bottom or none, got "
-              f"{len(layer.propagate_down)} times")
+              f"{counted(len(layer.propagate_down), 'time')}")
         check(len(layer.loss_weight) in (0, max(1, len(layer.top))),
-              f"loss_weight must be given for each top or none, got {len(layer.loss_weight)} times")
+              f"loss_weight must be given for each top or none, got "
+              f"{counted(len(layer.loss_weight), 'time')}")
         for weight in layer.loss_weight:
             check(math.isfinite(weight), f"loss_weight must be finite as float32, got {weight}")
         train = layer.phase == caffe_pb2.TRAIN if layer.HasField("phase") else self.training_phase
@@ -178,7 +180,7 @@ class CaffeNet(nn.Module):
             check_shape(shape)
             shapes[name] = shape
         check(len(layer.param) <= len(built.params),
-              f"has {len(built.params)} parameters, its param fields {len(layer.param)}")
+              f"has {counted(len(built.params), 'parameter')}, its param fields {len(layer.param)}")
         for param in built.params:
             check_filler(param.filler)
         return built
@@ -227,17 +229,18 @@ class CaffeNet(nn.Module):
             self._load_layer(f"{caffemodel}: layer {name!r}", kinds[name], self.params[name], blobs)
             done.update(map(id, self.params[name]))
         if self.params and not done:
-            raise UserError(f"{caffemodel}: has weights for no layer of {self.path}")
+            raise UserError(f"{caffemodel}: fits another network: 0 of "
+                            f"{counted(len(self.params), 'layer')} of {self.path} match")
         missing = [name for name, tensors in self.params.items()
                    if any(id(tensor) not in done for tensor in tensors)]
         if missing:
-            warnings.warn(f"{caffemodel}: lacks {len(missing)} layers of {self.path}, which keep "
-                          f"their values: first {missing[0]!r}", stacklevel=2)
+            warnings.warn(f"{caffemodel}: lacks {counted(len(missing), 'layer')} of {self.path}, "
+                          f"which keep their values: first {missing[0]!r}", stacklevel=2)
         return done
 
     def _load_layer(self, where, kind, tensors, blobs):
         if len(blobs) != len(tensors):
-            raise UserError(f"{where} needs {len(tensors)} blobs, has {len(blobs)}")
+            raise UserError(f"{where} needs {counted(len(tensors), 'blob')}, has {len(blobs)}")
         for k, (tensor, blob) in enumerate(zip(tensors, blobs)):
             if not same_shape(tuple(tensor.shape), blob.shape, kind):
                 raise UserError(f"{where}, blob {k}: needs shape {tuple(tensor.shape)}, has "

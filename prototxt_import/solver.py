@@ -1,13 +1,11 @@
 """CaffeSolver: a solver.prototxt and its network, trained step by step."""
 
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from prototxt_import.format.prototxt import read_net, read_solver, training_state
+from prototxt_import.format.prototxt import net_file, read_net, read_solver, training_state
 from prototxt_import.net import CaffeNet
 from pspnet_repro.errors import UserError
 from pspnet_repro.exact.libm import expf, powf
@@ -162,7 +160,7 @@ class CaffeSolver:
             outputs = self.net(**inputs)
             if self.net.loss is None:
                 raise UserError(f"{self.net.path}: the network has no loss")
-            self.net.loss.backward()
+            self.optimizer.backward(self.net.loss)
         for p in self._learned():
             # Out of the loss's reach, in the original, is still in the decay's.
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
@@ -189,6 +187,5 @@ def _training_net(param, path):
         if param.HasField(field):
             return CaffeNet(getattr(param, field), path)
     name = param.train_net if param.HasField("train_net") else param.net
-    beside = Path(path).parent / name
-    file = beside if os.path.exists(beside) else name
+    file = net_file(path, name)
     return CaffeNet(read_net(file, training_state(param)), file)

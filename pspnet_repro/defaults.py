@@ -11,7 +11,6 @@ TIMEOUT_SECONDS = 600.0  # how long a process waits for another that does not an
 PADDINGS = ("end", "centre")
 FREEZE_BN = ("backbone", "all")
 VARIANCES = ("biased", "unbiased", "torch")
-DEPTHS = (50, 101, 152, 269)
 TABLES = ("1", "2", "3", "4", "fidelity")
 PROFILES = ("mini", "camvid", "camvid-281", "camvid-329", "paper")
 # Where the package lies: in a checkout, which has the sources of the operators, or installed.

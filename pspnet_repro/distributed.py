@@ -198,10 +198,16 @@ def find_device(kind):
         raise UsageError(f"device must be cpu or cuda, got {kind!r}")
     if kind == "cpu":
         return torch.device("cpu")
+    if not torch.backends.cuda.is_built():
+        raise UsageError(f"device cuda: this torch ({torch.__version__}) is built without CUDA: "
+                         "install a torch with CUDA and build this program again with it; "
+                         "docs/gpu.md of its source says how")
     number, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if not count:
+        raise UsageError("device cuda: torch finds no GPU; nvidia-smi says which the driver finds")
     if number >= count:
         raise UsageError(f"device cuda needs a GPU for each process of a machine, got {count} for "
-                         f"process {number}")
+                         f"process {number}: start at most {count}, --nproc-per-node {count}")
     return torch.device("cuda", number)
 
 

@@ -24,13 +24,16 @@ class Interrupted(Exception):
     """A signal stopped the work after its state was saved."""
 
 
+SPIN_COUNT = "10000"  # turns of a loop, some 10 microseconds
 # What commands catch for `report`.
 REPORTED = (UserError, MemoryError, OSError, RuntimeError)
 
 
 def first_line(error):
-    """What an exception says, without the lines that torch and numpy add."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """What an exception says, without the lines that torch and numpy add; of the system's errors
+    the words alone, without number and path, as messages name the path themselves."""
+    text = getattr(error, "strerror", None) or str(error)
+    return (text.strip().splitlines() or [type(error).__name__])[0]
 
 
 def printable(text, limit=2000):
@@ -49,6 +52,11 @@ def command(main):
     """
     @functools.wraps(main)
     def run(*args):
+        # For a torch that is imported from here on, and for processes that are started: OpenMP's
+        # threads wait for each other by spinning for milliseconds. Where another program needs the
+        # core, a training took six times as long.
+        if "OMP_WAIT_POLICY" not in os.environ:
+            os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
         with _screen():
             try:
                 return main(*args)
@@ -103,8 +111,13 @@ def report(error):
 
 
 def _lines(error):
-    default = "not enough memory" if isinstance(error, MemoryError) else type(error).__name__
-    return "\n".join(map(printable, f"error: {str(error) or default}".split("\n")))
+    if isinstance(error, OSError):
+        path = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        text = path + first_line(error)
+    else:
+        text = str(error) or ("not enough memory" if isinstance(error, MemoryError) else
+                              type(error).__name__)
+    return "\n".join(map(printable, f"error: {text}".split("\n")))
 
 
 class _Screen:

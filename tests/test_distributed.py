@@ -9,25 +9,22 @@ import time
 import numpy as np
 import pytest
 import torch
-from processes import Processes as Pool
-from test_train import MODEL, _settings, data  # noqa: F401 (a fixture)
+from helpers.networks import MODEL
+from helpers.processes import Processes as Pool
+from helpers.trainings import run_training, run_until_saved, train_settings
 
 from pspnet_repro import PSPNet, distributed
 from pspnet_repro.data.augment import Augmentation
-from pspnet_repro.data.images import png_bytes
 from pspnet_repro.data.pairs import read_list
 from pspnet_repro.data.training_sequence import TrainingSequence, batches
 from pspnet_repro.distributed import Processes, ProcessLost
 from pspnet_repro.errors import FailedElsewhere, Interrupted, UsageError, UserError
-from pspnet_repro.evaluation import Protocol
-from pspnet_repro.evaluation.evaluate import evaluate
-from pspnet_repro.files import write_bytes
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 from pspnet_repro.training.freezing import freeze, learning
-from pspnet_repro.training.loop import _build, average_backward, train, weights_digest
+from pspnet_repro.training.loop import _build, average_backward, weights_digest
 from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.training.solver import CaffeSGD, parameter_groups, poly_rate
-from pspnet_repro.weights import model_file, plain_file
+from pspnet_repro.weights import plain_file
 
 pytestmark = pytest.mark.dist
 # No label is lost at a border, so every process has as many labelled pixels.
@@ -36,13 +33,6 @@ WHOLE = Augmentation(scales=None, rotation=0.0, blur=False)
 SLOW = 0.001
 TWO_PASSES = {"iter_size": 2, "max_iter": 6}
 CALM = {**MODEL, "dropout": 0.0, "variance": "biased"}
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    pool = Pool(2, tmp_path_factory.mktemp("meeting") / "file")
-    yield pool
-    pool.close()
 
 
 @pytest.fixture
@@ -70,18 +60,18 @@ def test_shards_hold_every_item_once(count, size):
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
-def test_processes_start_with_the_same_weights_and_dropout_of_their_own(data):  # noqa: F811
+def test_processes_start_with_the_same_weights_and_dropout_of_their_own(squares):
     starts = []
     for processes in (Processes(), Processes(0, 2), Processes(1, 2)):
-        model, _ = _build(_settings(data), processes)
+        model, _ = _build(train_settings(squares), processes)
         starts.append((weights_digest(model), torch.rand(8).tolist()))
     assert starts[0] == starts[1]
     assert starts[2][0] == starts[0][0] and starts[2][1] != starts[0][1]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_slots_of_all_processes_are_the_whole_batch(data, workers):  # noqa: F811
-    sequence = TrainingSequence(read_list(data / "train.txt"), 4, 57, Augmentation(), 3)
+def test_slots_of_all_processes_are_the_whole_batch(squares, workers):
+    sequence = TrainingSequence(read_list(squares / "train.txt"), 4, 57, Augmentation(), 3)
     whole = list(batches(sequence, 6, 2, 5, 0))
     parts = [list(batches(sequence, 6, 2, 5, workers, Processes(rank, 3).split(6)))
              for rank in range(3)]
@@ -193,13 +183,12 @@ def test_two_processes_follow_one(two, dtype, tolerance, frozen):
     assert _worst_error(ranks[0], wanted) <= tolerance
 
 
-def _train_part(rank, data, output, changes):  # noqa: F811
+def _train_part(rank, data, output, changes):
     torch.set_num_threads(1)
-    return str(train(_settings(data, **changes), read_list(data / "train.txt"), output,
-                     progress=False))
+    return str(run_training(data, output, changes))
 
 
-def test_training_over_processes_follows_one(two, data, tmp_path):  # noqa: F811
+def test_training_over_processes_follows_one(two, squares, tmp_path):
     """The same through files: sampler, augmentation, losses, checkpoints of the first rank.
 
     For four steps: in the sixth the rounding of float32 turns a ReLU at its edge, and parameters
@@ -208,8 +197,8 @@ def test_training_over_processes_follows_one(two, data, tmp_path):  # noqa: F811
     changes = {"model": CALM, "batch_size": 8, "max_iter": 4, "augmentation": WHOLE,
                "base_lr": SLOW}
     together, alone = tmp_path / "two", tmp_path / "one"
-    assert two.run(_train_part, data, together, changes) == [str(together / "weights.pt")] * 2
-    _train_part(0, data, alone, changes)
+    assert two.run(_train_part, squares, together, changes) == [str(together / "weights.pt")] * 2
+    _train_part(0, squares, alone, changes)
     ours, wanted = (plain_file.load(folder / "weights.pt") for folder in (together, alone))
     assert (ours["processes"], wanted["processes"]) == (2, 1)
     assert ours["initial_sha256"] == wanted["initial_sha256"]
@@ -224,7 +213,7 @@ def test_training_over_processes_follows_one(two, data, tmp_path):  # noqa: F811
     assert "processes: 2" in (together / "log.txt").read_text()
 
 
-def _fail_to_train(rank, data, output, changes):  # noqa: F811
+def _fail_to_train(rank, data, output, changes):
     try:
         _train_part(rank, data, output, changes)
     except UserError as error:
@@ -232,52 +221,43 @@ def _fail_to_train(rank, data, output, changes):  # noqa: F811
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_missing_gpus_are_named(data, tmp_path):  # noqa: F811
-    with pytest.raises(UsageError, match="device cuda needs a GPU for each process of a machine, "
-                                         "got 0 for process 0"):
-        train(_settings(data), read_list(data / "train.txt"), tmp_path, device="cuda")
+def test_missing_gpus_are_named(squares, tmp_path):
+    with pytest.raises(UsageError, match="device cuda: (this torch .* is built without CUDA|torch "
+                                         "finds no GPU)"):
+        run_training(squares, tmp_path, device="cuda")
 
 
-def _fail_to_train_unlike(rank, data, output):  # noqa: F811
+def _fail_to_train_unlike(rank, data, output):
     return _fail_to_train(rank, data, output, {"seed": rank})
 
 
-def test_processes_that_start_otherwise_are_refused(fragile, data, tmp_path):  # noqa: F811
-    fragile.start(_fail_to_train_unlike, data, tmp_path / "run")
+def test_processes_that_start_otherwise_are_refused(fragile, squares, tmp_path):
+    fragile.start(_fail_to_train_unlike, squares, tmp_path / "run")
     assert fragile.answer(1) == ("UserError", "process 1 must have the first one's settings and "
                                               "initial weights")
     assert fragile.answer(0)[0] == "ProcessLost"
 
 
-def test_uneven_batches_are_refused(two, data, tmp_path):  # noqa: F811
-    failed = two.run(_fail_to_train, data, tmp_path / "run", {"batch_size": 3})
+def test_uneven_batches_are_refused(two, squares, tmp_path):
+    failed = two.run(_fail_to_train, squares, tmp_path / "run", {"batch_size": 3})
     words = "batch_size must be a multiple of the 2 processes, got 3"
     assert failed == [("UsageError", words)] * 2
 
 
-def test_a_loss_that_is_not_finite_ends_all_with_its_images(two, data, tmp_path):  # noqa: F811
-    failed = two.run(_fail_to_train, data, tmp_path / "run", {"base_lr": 1e30})
+def test_a_loss_that_is_not_finite_ends_all_with_its_images(two, squares, tmp_path):
+    failed = two.run(_fail_to_train, squares, tmp_path / "run", {"base_lr": 1e30})
     assert failed[0] == failed[1] and failed[0][0] == "UserError"
     assert re.search(r"loss is nan at iteration 1: .* images of this step: \S+\.png$", failed[0][1])
 
 
-def test_states_belong_to_a_number_of_processes(two, data, tmp_path, monkeypatch):  # noqa: F811
-    saved = model_file.save_model
-
-    def stop_after_saving(path, model, **about):
-        saved(path, model, **about)
-        raise RuntimeError("power cut")
-
-    monkeypatch.setattr(model_file, "save_model", stop_after_saving)
-    with pytest.raises(RuntimeError, match="power cut"):
-        train(_settings(data), read_list(data / "train.txt"), tmp_path, checkpoint_seconds=0,
-              progress=False)
-    failed = two.run(_fail_to_train, data, tmp_path, {})
+def test_states_belong_to_a_number_of_processes(two, squares, tmp_path):
+    run_until_saved(squares, tmp_path)
+    failed = two.run(_fail_to_train, squares, tmp_path, {})
     assert failed[0] == failed[1]
-    assert failed[0][1].endswith("does not fit this training: it was saved by 1 processes, not 2")
+    assert failed[0][1].endswith("does not fit this training: it was saved by 1 process, not 2")
 
 
-def _train_with_signal(rank, data, output, number):  # noqa: F811
+def _train_with_signal(rank, data, output, number):
     """Train; in the third pass rank 1 gets a signal. Kind, words and seconds of the end."""
     forward, calls = PSPNet.forward, []
 
@@ -297,23 +277,22 @@ def _train_with_signal(rank, data, output, number):  # noqa: F811
         PSPNet.forward = forward
 
 
-def test_a_signal_to_one_stops_all_and_resumes_to_the_same_bits(two, data,  # noqa: F811
-                                                                tmp_path):
+def test_a_signal_to_one_stops_all_and_resumes_to_the_same_bits(two, squares, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    two.run(_train_part, data, whole, TWO_PASSES)
-    stops = two.run(_train_with_signal, data, cut, signal.SIGTERM)
+    two.run(_train_part, squares, whole, TWO_PASSES)
+    stops = two.run(_train_with_signal, squares, cut, signal.SIGTERM)
     assert [stop[:2] for stop in stops] == [
         ("Interrupted", "stopped after step 2 of 6; the same command resumes")] * 2
     assert plain_file.load(cut / "checkpoint.pt")["iteration"] == 2
-    two.run(_train_part, data, cut, TWO_PASSES)
+    two.run(_train_part, squares, cut, TWO_PASSES)
     ours, wanted = (plain_file.load(folder / "weights.pt")["weights"] for folder in (cut, whole))
     assert all(torch.equal(ours[name], tensor) for name, tensor in wanted.items())
     assert (cut / "losses.jsonl").read_text() == (whole / "losses.jsonl").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=lambda n: n.name)
-def test_a_lost_process_ends_the_others(fragile, data, tmp_path, number):  # noqa: F811
-    fragile.start(_train_with_signal, data, tmp_path / "run", number)
+def test_a_lost_process_ends_the_others(fragile, squares, tmp_path, number):
+    fragile.start(_train_with_signal, squares, tmp_path / "run", number)
     kind, words, seconds = fragile.answer(0)
     assert kind == "ProcessLost" and words.startswith(
         "another process ended or did not answer in time: "), words
@@ -329,24 +308,3 @@ def test_a_failed_collective_is_also_a_runtime_error():
     with pytest.raises(ProcessLost, match="in time: Timed out waiting 5ms$"):
         with distributed.collective():
             raise RuntimeError("[gloo.cc:5] Timed out waiting 5ms. This is advice.")
-
-
-def _test_part(rank, data, folder):  # noqa: F811
-    torch.manual_seed(0)
-    net = PSPNet(**CALM).eval()
-    pairs = read_list(data / "train.txt")[:5]
-    with distributed.join() as processes:
-        # Batches of one: in larger ones images would meet others than in a single process.
-        matrix = evaluate(net, pairs, classes=4, protocol=Protocol(71, 57), batch_size=1,
-                          on_prediction=lambda number, pair, predicted: write_bytes(
-                              folder / f"{number}.png", png_bytes(predicted)),
-                          progress=False, processes=processes)
-    return matrix.counts.tolist()
-
-
-def test_evaluation_over_processes_gives_the_same_figures(two, data, tmp_path):  # noqa: F811
-    ranks = two.run(_test_part, data, tmp_path / "two")
-    wanted = _test_part(0, data, tmp_path / "one")
-    assert ranks == [wanted, wanted] and np.sum(wanted) == 5 * 72 * 72
-    names = [sorted(p.name for p in (tmp_path / n).iterdir()) for n in ("two", "one")]
-    assert names[0] == names[1] and len(names[0]) == 5

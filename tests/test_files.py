@@ -5,14 +5,14 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 
 from pspnet_repro.errors import UserError
 from pspnet_repro.files import lock_folder, write_atomically, write_bytes, write_together
+from pspnet_repro.weights import plain_file
 
-ROOT = Path(__file__).parents[1]
 # Writes half of the file F, says so, and waits for its input to end.
 HALF = """
 import sys
@@ -145,3 +145,23 @@ def test_a_lock_does_not_empty_a_file_of_its_name(tmp_path):
     (tmp_path / ".lock").write_text("somebody's")
     lock_folder(tmp_path).close()
     assert (tmp_path / ".lock").read_text() == "somebody's"
+
+
+def test_checkpoint_keeps_the_old_file_when_writing_fails(tmp_path):
+    path = tmp_path / "state.pt"
+    plain_file.save(path, {"a": 1})
+
+    def fail(file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match="state.pt: cannot be written: .*No space left"):
+        write_atomically(path, fail)
+    assert plain_file.load(path) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_write_atomically_below_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        plain_file.save(tmp_path / "file" / "x.pt", {})

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import golden_files, read_golden
-from processes import Processes
+from helpers.golden import golden_files, read_golden
 from torch import nn
 
 from pspnet_repro import distributed
@@ -17,29 +16,9 @@ pytestmark = pytest.mark.dist
 VARIANCES = ("biased", "unbiased", "torch")
 
 
-@pytest.fixture(scope="module")
-def group_of(tmp_path_factory):
-    """size -> Processes of that many, made once."""
-    groups = {}
-
-    def group(size):
-        if size not in groups:
-            groups[size] = Processes(size, tmp_path_factory.mktemp("meeting") / "file")
-        return groups[size]
-
-    yield group
-    for made in groups.values():
-        made.close()
-
-
 @pytest.fixture(params=[2, 4])
 def processes(request, group_of):
     return group_of(request.param)
-
-
-@pytest.fixture
-def two(group_of):
-    return group_of(2)
 
 
 def _module(values, variance, dtype, **arguments):

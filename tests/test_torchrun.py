@@ -5,23 +5,22 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from test_train import _losses, data  # noqa: F401 (a fixture)
+from helpers.commands import SMALL
+from helpers.paths import ROOT
+from helpers.trainings import read_losses, wait_for_steps
 
 from experiments.rows import BASELINE
 from pspnet_repro.data import scenes
 from pspnet_repro.weights import plain_file
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
-ROOT = Path(__file__).parents[1]
 LIMIT_SECONDS = 120
 STEPS = 50
-NET = ("--classes", 4, "--width", 0.125, "--stem", "classic", "--stem-width", 8, "--blocks",
-       "1,1,1,1", "--bins", "1,2", "--crop-size", 57, "--threads", 1)
+NET = ("--classes", 4, *SMALL, "--bins", "1,2", "--crop-size", 57, "--threads", 1)
 
 
 def _torchrun(*words):
@@ -32,7 +31,7 @@ def _torchrun(*words):
                             stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def _start(data, output, *words):  # noqa: F811
+def _start(data, output, *words):
     return _torchrun("-m", "pspnet_repro", "train", "--data", data, "--output", output, *NET,
                      "--batch-size", 4, "--max-iter", STEPS, *words)
 
@@ -66,34 +65,25 @@ def _gone(pid):
         return True
 
 
-def _wait_for_steps(process, output, steps):
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        if (output / "losses.jsonl").exists() and len(_losses(output)) >= steps:
-            return
-        time.sleep(0.005)
-
-
 def _error_lines(said):
     return [line for line in said.splitlines() if line.startswith("error: ")]
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(data, tmp_path_factory):  # noqa: F811
+def uninterrupted(squares, tmp_path_factory):
     output = tmp_path_factory.mktemp("whole") / "run"
-    code, out, said = _finish(_start(data, output))
+    code, out, said = _finish(_start(squares, output))
     assert code == 0, said
     assert out.strip() == str(output / "weights.pt")
     return output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda n: n.name)
-def test_a_stopped_training_resumes_to_the_same_bits(data, uninterrupted, tmp_path,  # noqa: F811
-                                                     number):
+def test_a_stopped_training_resumes_to_the_same_bits(squares, uninterrupted, tmp_path, number):
     """After Ctrl-C, and after the first process was killed."""
     output = tmp_path / "run"
-    process = _start(data, output, "--workers", 1)
-    _wait_for_steps(process, output, 5)
+    process = _start(squares, output, "--workers", 1)
+    wait_for_steps(process, output, 5)
     workers = _workers(process)
     os.kill(process.pid if number == signal.SIGINT else workers[0], number)
     code, _, said = _finish(process)
@@ -106,29 +96,29 @@ def test_a_stopped_training_resumes_to_the_same_bits(data, uninterrupted, tmp_pa
         state = plain_file.load(output / "checkpoint.pt")
         assert state["processes"] == 2 and 5 <= state["iteration"] < STEPS
 
-    code, _, said = _finish(_start(data, output))
+    code, _, said = _finish(_start(squares, output))
     assert code == 0, said
     ours, wanted = (plain_file.load(folder / "weights.pt") for folder in (output, uninterrupted))
     for name, tensor in wanted["weights"].items():
         assert torch.equal(ours["weights"][name], tensor), name
-    assert _losses(output) == _losses(uninterrupted)
+    assert read_losses(output) == read_losses(uninterrupted)
 
 
-def test_mistakes_are_said_once(data, uninterrupted, tmp_path):  # noqa: F811
-    code, _, said = _finish(_start(data, tmp_path / "run", "--batch-size", 3))
+def test_mistakes_are_said_once(squares, uninterrupted, tmp_path):
+    code, _, said = _finish(_start(squares, tmp_path / "run", "--batch-size", 3))
     assert code != 0 and _error_lines(said) == [
-        "error: batch_size must be a multiple of the 2 processes, got 3"]
+        "error: --batch-size must be a multiple of the 2 processes, got 3"]
     assert not (tmp_path / "run").exists() or not (tmp_path / "run" / "losses.jsonl").exists()
-    code, _, said = _finish(_start(data, uninterrupted, "--base-lr", 0.02))
+    code, _, said = _finish(_start(squares, uninterrupted, "--base-lr", 0.02))
     assert code != 0 and _error_lines(said) == [
         f"error: {uninterrupted / 'weights.pt'}: holds a training with base_lr = 0.01, not 0.02; "
-        "give the old value to resume it, or choose a new folder with --output, and start there "
+        "it is finished: choose another --output, and start there "
         f"from these weights with --initial-weights {uninterrupted / 'weights.pt'}"]
 
 
-def test_evaluate_gives_the_figures_of_one_process(data, uninterrupted, tmp_path):  # noqa: F811
+def test_evaluate_gives_the_figures_of_one_process(squares, uninterrupted, tmp_path):
     words = ("-m", "pspnet_repro", "evaluate", "--weights", uninterrupted / "weights.pt", "--data",
-             data, "--base-size", 71, "--crop-size", 57, "--threads", 1, "--batch-size", 1,
+             squares, "--base-size", 71, "--crop-size", 57, "--threads", 1, "--batch-size", 1,
              "--output")
     code, out, said = _finish(_torchrun(*words, tmp_path / "two"))
     assert code == 0, said

@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "../checks.h"
+#include "../interp_rules.h"
 #include "lanes.h"
 
 namespace pspnet::cpu {
@@ -32,16 +32,15 @@ struct Axis {
 };
 
 struct Resize {
-  Resize(at::IntArrayRef in, at::IntArrayRef out, int64_t pad_begin, int64_t pad_end)
-      : in_h(in[0] + pad_begin + pad_end), in_w(in[1] + pad_begin + pad_end), out_h(out[0]),
-        out_w(out[1]), first_pixel(-pad_begin * in[1] - pad_begin), row_pixels(in[1]),
-        rows(in_h, out_h), cols(in_w, out_w) {}
+  Resize(at::IntArrayRef in, at::IntArrayRef out, const InterpCrop& crop)
+      : in_h(crop.left(in[0])), in_w(crop.left(in[1])), out_h(out[0]), out_w(out[1]),
+        first_pixel(-crop.begin * in[1] - crop.begin), row_pixels(in[1]), rows(in_h, out_h),
+        cols(in_w, out_w) {}
   int64_t in_h, in_w;          // after cropping
   int64_t out_h, out_w;
   int64_t first_pixel;         // of the crop, in the uncropped input
   int64_t row_pixels;          // of the uncropped input
   Axis rows, cols;
-  bool copies() const { return in_h == out_h && in_w == out_w; }
 };
 
 // target = (1 - lambda) * a + lambda * b along a row, lane by lane.
@@ -167,77 +166,50 @@ void backward_slab(const scalar_t* grad_output, const Layout& out_layout, const 
   }
 }
 
-at::Tensor interp2d(const at::Tensor& input_, at::IntArrayRef out_size, int64_t pad_begin,
-                    int64_t pad_end) {
-  check_image(input_, "input");
-  check_interp(input_.sizes().slice(2), out_size, pad_begin, pad_end);
-  const auto format = input_.suggest_memory_format();
-  const at::Tensor input = input_.contiguous(format);
-  at::Tensor output = at::empty({input.size(0), input.size(1), out_size[0], out_size[1]},
-                                input.options(), format);
-  advise_huge_pages(output);
-  const Resize resize(input.sizes().slice(2), out_size, pad_begin, pad_end);
-  if (resize.copies()) {
-    output.copy_(input.narrow(2, -pad_begin, resize.in_h).narrow(3, -pad_begin, resize.in_w));
-    return output;
+struct Cpu {
+  static void interp_forward(const at::Tensor& input, const InterpCrop& crop,
+                             at::MemoryFormat format, const at::Tensor& output) {
+    advise_huge_pages(output);
+    const Resize resize(input.sizes().slice(2), output.sizes().slice(2), crop);
+    AT_DISPATCH_FLOATING_TYPES_AND2(
+        at::kHalf, at::kBFloat16, input.scalar_type(), "interp2d", [&] {
+          using acc_t = at::opmath_type<scalar_t>;
+          const Layout in_layout = layout_of(input, format);
+          const Layout out_layout = layout_of(output, format);
+          const auto slab = [&](auto width, int64_t image, int64_t channel, int64_t lanes) {
+            forward_slab<decltype(width)::value, scalar_t, acc_t>(
+                input.const_data_ptr<scalar_t>() + in_layout.offset(image, channel), in_layout,
+                resize, lanes,
+                output.mutable_data_ptr<scalar_t>() + out_layout.offset(image, channel),
+                out_layout);
+          };
+          for_each_slab_of<acc_t>(format, input, slab);
+        });
   }
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, input.scalar_type(), "interp2d", [&] {
-        using acc_t = at::opmath_type<scalar_t>;
-        const Layout in_layout = layout_of(input, format), out_layout = layout_of(output, format);
-        const auto slab = [&](auto width, int64_t image, int64_t channel, int64_t lanes) {
-          forward_slab<decltype(width)::value, scalar_t, acc_t>(
-              input.const_data_ptr<scalar_t>() + in_layout.offset(image, channel), in_layout,
-              resize, lanes,
-              output.mutable_data_ptr<scalar_t>() + out_layout.offset(image, channel), out_layout);
-        };
-        for_each_slab_of<acc_t>(format, input, slab);
-      });
-  return output;
-}
 
-at::Tensor interp2d_backward(const at::Tensor& grad_output_, at::IntArrayRef in_size,
-                             int64_t pad_begin, int64_t pad_end) {
-  check_image(grad_output_, "grad_output");
-  check_pair(in_size, "in_size", 1);
-  check_interp(in_size, grad_output_.sizes().slice(2), pad_begin, pad_end);
-  const auto format = grad_output_.suggest_memory_format();
-  const at::Tensor grad_output = grad_output_.contiguous(format);
-  const Resize resize(in_size, grad_output.sizes().slice(2), pad_begin, pad_end);
-  at::Tensor grad_input = at::empty(
-      {grad_output.size(0), grad_output.size(1), in_size[0], in_size[1]}, grad_output.options(),
-      format);
-  if (pad_begin != 0 || pad_end != 0) {
-    grad_input.zero_();
+  static void interp_backward(const at::Tensor& grad_output, const InterpCrop& crop,
+                              at::MemoryFormat format, const at::Tensor& grad_input) {
+    const Resize resize(grad_input.sizes().slice(2), grad_output.sizes().slice(2), crop);
+    AT_DISPATCH_FLOATING_TYPES_AND2(
+        at::kHalf, at::kBFloat16, grad_output.scalar_type(), "interp2d_backward", [&] {
+          using acc_t = at::opmath_type<scalar_t>;
+          const Layout in_layout = layout_of(grad_input, format);
+          const Layout out_layout = layout_of(grad_output, format);
+          for_each_slab<Lanes<acc_t>::kCount>(
+              grad_output.size(0), grad_output.size(1),
+              [&](int64_t image, int64_t channel, int64_t lanes) {
+                backward_slab<scalar_t, acc_t>(
+                    grad_output.const_data_ptr<scalar_t>() + out_layout.offset(image, channel),
+                    out_layout, resize, lanes,
+                    grad_input.mutable_data_ptr<scalar_t>() + in_layout.offset(image, channel),
+                    in_layout);
+              });
+        });
   }
-  if (resize.copies()) {
-    grad_input.narrow(2, -pad_begin, resize.in_h).narrow(3, -pad_begin, resize.in_w)
-        .copy_(grad_output);
-    return grad_input;
-  }
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, grad_output.scalar_type(), "interp2d_backward", [&] {
-        using acc_t = at::opmath_type<scalar_t>;
-        const Layout in_layout = layout_of(grad_input, format);
-        const Layout out_layout = layout_of(grad_output, format);
-        for_each_slab<Lanes<acc_t>::kCount>(
-            grad_output.size(0), grad_output.size(1),
-            [&](int64_t image, int64_t channel, int64_t lanes) {
-              backward_slab<scalar_t, acc_t>(
-                  grad_output.const_data_ptr<scalar_t>() + out_layout.offset(image, channel),
-                  out_layout, resize, lanes,
-                  grad_input.mutable_data_ptr<scalar_t>() + in_layout.offset(image, channel),
-                  in_layout);
-            });
-      });
-  return grad_input;
-}
+};
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(pspnet, CPU, m) {
-  m.impl("interp2d", &interp2d);
-  m.impl("interp2d_backward", &interp2d_backward);
-}
+TORCH_LIBRARY_IMPL(pspnet, CPU, m) { register_interp<Cpu>(m); }
 
 }  // namespace pspnet::cpu

@@ -94,7 +94,6 @@ struct Resize {
   int64_t image_pixels;
   int64_t images, channels;
   bool channels_last;
-  bool copies() const { return in_h == out_h && in_w == out_w; }
 };
 
 void launch_interp_forward(DType dtype, const Resize& resize, const void* input, void* output,

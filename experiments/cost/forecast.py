@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from pspnet_repro.data.images import read_image
+from pspnet_repro.words import counted
 
 from ..run_row import CURVE_IMAGES, CURVE_POINTS
 from .measure import measure_all
@@ -134,8 +135,8 @@ def plan_lines(trainings, costs, at_once, unit="memory"):
     busy, idle = (duration(wall_seconds([getattr(found, name) for found in costs.values()],
                                         at_once)) for name in ("seconds", "idle_seconds"))
     peaks = sorted(found.peak_bytes for found in costs.values())
-    return [*lines, f"In all: {len(costs)} of {len(trainings)} trainings to do, {busy} with "
-            f"{at_once} at a time (at most {idle} if no other program ran), up to "
+    return [*lines, f"In all: {len(costs)} of {counted(len(trainings), 'training')} to do, {busy} "
+            f"with {at_once} at a time (at most {idle} if no other program ran), up to "
             f"{sum(peaks[-at_once:]) / 2 ** 30:.2f} GiB of {unit}."]
 
 

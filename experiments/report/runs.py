@@ -2,6 +2,8 @@
 
 import re
 
+from pspnet_repro.words import counted
+
 from ..rows import BASELINE, FULL
 from .charts import DRAWN_CLASSES, curves_figure, gains_figure, thinned
 from .document import Chart, Heading, Table, Text
@@ -88,7 +90,7 @@ def _versions(about):
 
 def _machine(about):
     gpu = f"{about['gpu']}, " if "gpu" in about else ""
-    return f"{gpu}{about['processor']}, {about['cores']} cores"
+    return f"{gpu}{about['processor']}, {counted(about['cores'], 'core')}"
 
 
 def _run_cells(result, folder):

@@ -3,7 +3,7 @@
 import itertools
 from dataclasses import dataclass
 
-from pspnet_repro.model.resnet import BLOCKS
+from pspnet_repro.model.settings import BLOCKS
 
 from ..rows import BASELINE, FULL
 from .charts import depth_figure, dots_figure

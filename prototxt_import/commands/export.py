@@ -15,8 +15,8 @@ def add(commands):
     parser.add_argument("weights", type=weights, metavar="WEIGHTS", help=WEIGHTS)
     parser.add_argument("-o", "--output", type=Path, nargs=2, required=True,
                         metavar=("NET.prototxt", "W.caffemodel"), help="files to write")
-    parser.add_argument("--crop-size", type=int, metavar="N",
-                        help="side of the network's input in pixels; default: that of the weights")
+    parser.add_argument("--crop-size", type=int, metavar="PIXELS",
+                        help="side of the network's input; default: that of the weights")
     parser.add_argument("--train", action="store_true",
                         help="also write train_val.prototxt and solver.prototxt beside "
                              "NET.prototxt, with the training's settings or the paper's")

@@ -12,12 +12,13 @@ def add(commands):
                     "compares them with recorded values.",
         examples=("pspnet run NET.prototxt W.caffemodel IMAGE -o OUT.npz --blobs conv5_4,conv6",
                   "pspnet run NET.prototxt W.caffemodel --compare GOLDEN.npz"))
-    parser.add_argument("prototxt", type=Path, help="a network")
-    parser.add_argument("caffemodel", type=Path, help="its weights")
-    parser.add_argument("image", type=Path, nargs="?",
+    parser.add_argument("prototxt", type=Path, metavar="NET.prototxt", help="a network")
+    parser.add_argument("caffemodel", type=Path, metavar="W.caffemodel", help="its weights")
+    parser.add_argument("image", type=Path, nargs="?", metavar="IMAGE",
                         help="resized to the network's input; default: the input in the file of "
                              "--compare")
-    parser.add_argument("-o", "--output", type=Path, help=".npz file to write blobs to")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT.npz",
+                        help="file to write blobs to")
     parser.add_argument("--blobs", metavar="NAME,NAME",
                         help="blobs to write; default: the network's outputs")
     parser.add_argument("--mean", type=_mean, default=(103.939, 116.779, 123.68), metavar="B,G,R",

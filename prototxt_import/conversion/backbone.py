@@ -4,7 +4,7 @@ import math
 
 from prototxt_import.conversion.graph import Unit
 from prototxt_import.format.caffe_pb2 import MAX, EltwiseParameter
-from pspnet_repro.model.resnet import EXPANSION
+from pspnet_repro.model.settings import EXPANSION
 
 _STEMS = {((7, 2),): "classic", ((3, 2), (3, 1), (3, 1)): "deep", ((3, 2),): "mini"}
 

@@ -4,9 +4,10 @@ import numpy as np
 
 from prototxt_import.format.caffemodel import read_caffemodel
 from pspnet_repro.errors import UserError
+from pspnet_repro.words import counted
 
 EPS = float(np.float32(1e-5))  # of every BN of ours
-_LISTED = 20
+_NAMES, _SENTENCES = 3, 5  # of a list, that are shown
 
 
 class Blobs:
@@ -22,6 +23,7 @@ class Blobs:
                        if layer.blobs}
         self.problems = []
         self._missing = []
+        self._asked = 0  # layers of the network
         self._left = dict.fromkeys(self.layers)
 
     def take(self, name, shapes, norm=False):
@@ -29,6 +31,7 @@ class Blobs:
 
         A shape may have ones before it, as in older files; blobs of BN (`norm`) may also be (1, C).
         """
+        self._asked += 1
         ones = [np.broadcast_to(np.float32(1), shape) for shape in shapes]
         if name not in self.layers:
             self._missing.append(name)
@@ -36,7 +39,8 @@ class Blobs:
         self._left.pop(name, None)
         blobs = self.layers[name]
         if len(blobs) != len(shapes):
-            self.problems.append(f"layer {name!r} must have {len(shapes)} blobs, has {len(blobs)}")
+            self.problems.append(f"layer {name!r} must have "
+                                 f"{counted(len(shapes), 'blob')}, has {len(blobs)}")
             return ones
         arrays = []
         for k, (blob, shape, one) in enumerate(zip(blobs, shapes, ones)):
@@ -59,20 +63,27 @@ class Blobs:
     def check(self, prototxt):
         """Raise the UserError of everything that was wrong, or is left over."""
         problems = list(self.problems)
+        matching = self._asked - len(self._missing)
+        if 2 * matching < self._asked:
+            # Shapes and layers of another network tell nothing.
+            raise UserError(f"{self.path}: fits another network: {matching} of "
+                            f"{counted(self._asked, 'layer')} of {prototxt} "
+                            f"{'matches' if matching == 1 else 'match'}; it lacks "
+                            f"{listed(self._missing)}, and has {listed(self.layers)}")
         if self._left:
             problems.insert(0, f"has layers that {prototxt} has no place for: "
                                f"{listed(self._left)}")
         if self._missing:
             problems.insert(0, f"lacks layers {listed(self._missing)}")
         if problems:
-            raise UserError(f"{self.path}: {listed(problems, '; ')}")
+            raise UserError(f"{self.path}: {listed(problems, '; ', _SENTENCES)}")
 
 
-def listed(words, separator=", "):
+def listed(words, separator=", ", most=_NAMES):
     """Names, or sentences, in one line; the first ones where they are many."""
     words = [word if word.isprintable() else repr(word) for word in words]
-    more = f" and {len(words) - _LISTED} more" if len(words) > _LISTED else ""
-    return separator.join(words[:_LISTED]) + more
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return separator.join(words[:most]) + more
 
 
 def _fits(got, wanted, norm):

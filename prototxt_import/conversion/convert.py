@@ -7,8 +7,8 @@ import torch
 
 from prototxt_import.conversion.blobs import Blobs, listed, merged_bn
 from prototxt_import.conversion.graph import Graph
+from prototxt_import.conversion.miniature import network_class
 from prototxt_import.conversion.structure import Structure
-from pspnet_repro import PSPNet
 from pspnet_repro.errors import UserError
 from pspnet_repro.model.caffe_names import caffe_names
 from pspnet_repro.model.resnet import ResNet
@@ -98,7 +98,7 @@ def convert_network(prototxt, caffemodel, whole=True):
         if blobs.drop(node.name) or node.kind != "Input":
             rows.append(Row(node.name, node.kind, "left out"))
     blobs.check(prototxt)
-    model = without_memory(PSPNet if whole else ResNet, settings, prototxt)
+    model = without_memory(network_class(settings) if whole else ResNet, settings, prototxt)
     differences = shape_differences(model.state_dict(), arrays)
     if differences:
         raise UserError(f"{prototxt}: its blobs do not fit its structure: {listed(differences)}")
@@ -142,7 +142,7 @@ def without_memory(module, settings, path):
 
 def _take_auxiliary(settings, blobs, put, prototxt):
     """Fill the auxiliary branch from layers that only the weights have, by its released names."""
-    model = without_memory(PSPNet, {**settings, "aux": True}, prototxt)
+    model = without_memory(network_class(settings), {**settings, "aux": True}, prototxt)
     conv, norm, score = (name for path, name in caffe_names(model).items()
                          if path.startswith("auxiliary."))
     if not {conv, norm, score} & set(blobs.layers):

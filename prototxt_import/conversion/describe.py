@@ -1,5 +1,6 @@
 """Our networks as the original's messages, layer for layer."""
 
+from prototxt_import.conversion.miniature import MiniPSPNet
 from prototxt_import.format.caffe_pb2 import (
     AVE,
     CAFFE,
@@ -11,8 +12,8 @@ from prototxt_import.format.caffe_pb2 import (
 )
 from prototxt_import.layers.base import MAX_BLOB
 from pspnet_repro.errors import UserError
-from pspnet_repro.model.caffe_names import caffe_names, pyramid_prefix
-from pspnet_repro.model.resnet import BLOCKS, MiniBackbone
+from pspnet_repro.model.caffe_names import caffe_names
+from pspnet_repro.model.settings import BLOCKS
 from pspnet_repro.training.solver import parameter_groups
 
 _POOLS = {"ave": AVE, "max": MAX}
@@ -45,9 +46,8 @@ class _Description:
                             for group in parameter_groups(model) for parameter in group["params"]}
         self.net = NetParameter(input=["data"])
         self._inputs()
-        backbone = model.backbone
-        middle, features = (self._mini() if isinstance(backbone, MiniBackbone)
-                            else self._resnet(backbone))
+        middle, features = (self._mini() if isinstance(model, MiniPSPNet)
+                            else self._resnet(model.backbone))
         start = self._pyramid(features) if model.pyramid.bins else features
         score = self._classifier("head", start)
         if training is None:
@@ -162,7 +162,7 @@ class _Description:
         return ends[2:]
 
     def _pyramid(self, features):
-        pyramid, prefix = self.model.pyramid, pyramid_prefix(self.model)
+        pyramid, prefix = self.model.pyramid, self.model.backbone.caffe_names().pyramid
         tops = []
         for k, bins in enumerate(pyramid.bins):
             level = f"{prefix}pool{bins}"
@@ -202,8 +202,8 @@ class _Description:
 
 
 def _is_released_50(model):
-    backbone = model.backbone.settings
-    return backbone.get("blocks") == BLOCKS[50] and backbone["stem"] == "deep"
+    settings = model.settings
+    return settings.get("blocks") == BLOCKS[50] and settings.stem == "deep"
 
 
 def map_size(model, crop_size):
@@ -212,7 +212,7 @@ def map_size(model, crop_size):
         model.check_crop(crop_size)
     except ValueError as error:
         raise UserError(str(error)) from error
-    if max(3, model.settings["classes"]) * crop_size ** 2 > MAX_BLOB:
+    if max(3, model.classes) * crop_size ** 2 > MAX_BLOB:
         raise UserError(f"crop_size {crop_size} gives an input or scores of more than {MAX_BLOB} "
                         "elements: the original has no such blob")
     size = (crop_size - 1) // model.stride + 1

@@ -45,19 +45,19 @@ def export(model, crop_size, prototxt_path, caffemodel_path, training=None, writ
     for name, tensor in model.named_parameters():
         if str(tensor.dtype) != "torch.float32":
             raise UserError(f"{name} must be float32, is {tensor.dtype}")
-    if shortest(model.settings["dropout"]) != model.settings["dropout"]:
-        raise UserError(f"dropout {model.settings['dropout']} has more digits than a prototxt's "
+    if shortest(model.settings.dropout) != model.settings.dropout:
+        raise UserError(f"dropout {model.settings.dropout} has more digits than a prototxt's "
                         "float32 holds")
     check_finite(model, "the network")
     if training is not None and model.auxiliary is not None and (
-            model.backbone.settings.get("strides", (1,))[-1] > 1):
+            model.settings.strides[-1] > 1):
         raise UserError("a training net with an auxiliary branch needs stride 1 in stage 5: both "
                         "branches are compared with the same labels")
     values = {field.name: field.default for field in dataclasses.fields(TrainSettings)}
     values |= training or {}
     deviations = [name for name, original in (("rate_in_momentum", True), ("decay_bn", False))
                   if values[name] != original]
-    deviations += ["spatial_dropout"] if model.settings["spatial_dropout"] else []
+    deviations += ["spatial_dropout"] if model.settings.spatial_dropout else []
     if training is not None and deviations:
         raise UserError(f"the original program trains with one value of {', '.join(deviations)}, "
                         "this network was trained with another")

@@ -14,6 +14,7 @@ from prototxt_import.format import caffe_pb2
 from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.files import refuse_pipe, write_atomically
 from pspnet_repro.weights import recognize
+from pspnet_repro.words import counted
 
 # Bytes after the key by wire type; 0: a length follows.
 _FIXED = {1: 8, 2: 0, 5: 4}
@@ -72,7 +73,7 @@ def iterate_caffemodel(path):
         layer = blob = None
         yield name, LayerWeights(kind, blobs)
     if with_nan:
-        warnings.warn(f"{path}: NaN in the blobs of {len(with_nan)} layers, first in "
+        warnings.warn(f"{path}: NaN in the blobs of {counted(len(with_nan), 'layer')}, first in "
                       f"{with_nan[0]!r}", stacklevel=2)
 
 
@@ -187,5 +188,5 @@ def _array(blob):
     unpacked = caffe_pb2.WeightsBlobUnpacked.FromString(blob.SerializeToString())
     numbers = unpacked.double_data or unpacked.data
     if len(numbers) != count:
-        raise ValueError(f"{len(numbers)} numbers for shape {shape}")
+        raise ValueError(f"{counted(len(numbers), 'number')} for shape {shape}")
     return np.fromiter(numbers, np.float32, count).reshape(shape)

@@ -50,7 +50,10 @@ def _read_text(path):
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
     kind = recognize.kind_of(io.BytesIO(data))
-    if kind not in (recognize.PROTOTXT, recognize.TEXT, recognize.UNKNOWN):
+    if kind is recognize.CAFFEMODEL:
+        raise UserError(f"{path}: this is a caffemodel, and must be a prototxt; name the prototxt "
+                        "first and the caffemodel after it")
+    if kind not in (recognize.PROTOTXT, recognize.SOLVER, recognize.TEXT, recognize.UNKNOWN):
         raise UserError(recognize.sentence(path, kind))
     if len(data) > MAX_BYTES:
         raise UserError(f"{path}: a prototxt must be at most {MAX_BYTES} bytes")

@@ -1,11 +1,15 @@
 """Prototxt files: read with errors that name file and line, and written."""
 
+import os
+from pathlib import Path
+
 from google.protobuf import descriptor_pb2, text_format
 from google.protobuf.descriptor import FieldDescriptor
 
 from prototxt_import.format import caffe_pb2
 from prototxt_import.format.grammar import Token, error_at, parse
 from prototxt_import.format.rules import included
+from pspnet_repro.errors import UserError
 from pspnet_repro.files import write_bytes
 
 
@@ -19,6 +23,9 @@ def _repeated_fields():
 
 
 _REPEATED = _repeated_fields()
+# Fields of a solver that no network has.
+_SOLVERS = (set(caffe_pb2.SolverParameter.DESCRIPTOR.fields_by_name)
+            - set(caffe_pb2.NetParameter.DESCRIPTOR.fields_by_name))
 _BOOLS = {"true": True, "True": True, "t": True, "1": True,
           "false": False, "False": False, "f": False, "0": False}
 _INTEGERS = {FieldDescriptor.CPPTYPE_INT32: (-2 ** 31, 2 ** 31 - 1),
@@ -45,8 +52,29 @@ def read_net(path, state=None):
     net = caffe_pb2.NetParameter()
     if state is not None:
         net.state.CopyFrom(state)
-    _fill(net, parse(path), path, state)
+    fields = parse(path)
+    _refuse_solver(fields, path)
+    _fill(net, fields, path, state)
     return net
+
+
+def _refuse_solver(fields, path):
+    """Raise the UserError of a solver in a network's place, which names its network."""
+    names = {field.name for field in fields}
+    if "layer" in names or not names & _SOLVERS:
+        return
+    nets = [name for name in ("train_net", "net", "test_net") if _text_of(fields, name)]
+    way = (f"name its {nets[0]}, {net_file(path, _text_of(fields, nets[0]))}" if nets else
+           "its network is written inside it: copy that to a file of its own"
+           if names & {"net_param", "train_net_param", "test_net_param"} else
+           "name a network's prototxt")
+    raise UserError(f"{path}: is a solver, and must be a network: {way}")
+
+
+def net_file(solver, name):
+    """Path of the network that a solver names: beside the solver's file, or as it is named."""
+    beside = Path(solver).parent / name
+    return beside if os.path.exists(beside) else Path(name)
 
 
 def read_solver(path):

@@ -14,9 +14,9 @@ def add(commands):
     add_data(parser)
     parser.add_argument("--split", metavar="NAME",
                         help="train, val, test or another list of the data; default: train and val")
-    parser.add_argument("--classes", type=whole(1, 254), metavar="N",
+    parser.add_argument("--classes", type=whole(1, 254),
                         help="number of classes; default: the benchmark's or that of classes.txt")
     add_names(parser)
-    parser.add_argument("--threads", type=processes, default=2, metavar="N",
+    parser.add_argument("--threads", type=processes, default=2,
                         help="threads that read files")
     parser.set_defaults(work="pspnet_repro.commands.work.check_data")

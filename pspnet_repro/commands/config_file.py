@@ -11,6 +11,7 @@ from pspnet_repro.commands.options import path
 from pspnet_repro.commands.parser import nearest
 from pspnet_repro.errors import UsageError, UserError, first_line, printable
 from pspnet_repro.files import refuse_pipe
+from pspnet_repro.model.settings import NetworkSettings
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,8 +21,6 @@ else:
 # What settings.json holds under the name of its option.
 _SETTINGS = ("zero_is_void", "crop_size", "batch_size", "iter_size", "max_iter", "base_lr",
              "aux_weight", "guidance", "seed", "threads", "freeze_bn", "freeze_backbone")
-_MODEL = ("classes", "depth", "bins", "pool", "stem", "stem_width", "width", "stride_in",
-          "variance", "blocks", "arithmetic")
 
 
 def add_config(parser):
@@ -41,17 +40,19 @@ def _apply(parser, words):
     file = finder.parse_known_args(words)[0].config
     if not file:
         return
-    values, recorded = _read(path(file))
     actions = {option[2:].replace("-", "_"): action for action in parser._actions
                for option in action.option_strings if option.startswith("--")}
+    values, recorded = _read(path(file), actions)
     for name in ("help", "config"):
         del actions[name]
     seen = {}
     for key, value in values.items():
         name = key.replace("-", "_")
         if name not in actions:
+            near = nearest(name, actions)
             raise UsageError(f"{file}: {printable(key)} is no option of train, "
-                             f"`pspnet train --help` lists them{nearest(name, actions)}")
+                             "`pspnet train --help` lists them"
+                             + f"; did you mean {near}?" * bool(near))
         if name in seen:
             raise UsageError(f"{file}: {seen[name]} and {key} are the same option: leave one out")
         seen[name] = key
@@ -97,7 +98,7 @@ _KINDS = ((bool, bool, "true or false"),
           (object, str, "text in quotes"))
 
 
-def _read(file):
+def _read(file, options):
     """({option: value}, {what no option says: (value, option on which it depends or None)}).
 
     Raises:
@@ -107,11 +108,14 @@ def _read(file):
     try:
         text = file.read_text(encoding="utf-8-sig")
         if text.lstrip().startswith("{"):
-            return _of_settings(json.loads(text), file)
+            return _of_settings(json.loads(text), file, options)
         return tomllib.loads(text), {}
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: cannot be read as a settings file: {first_line(error)}; save it "
                         "as text in UTF-8: TOML, or settings.json of a training") from error
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: no such file; --config takes TOML with lines such as max_iter = "
+                        "2000, or settings.json of a training") from error
     except (OSError, RecursionError) as error:
         raise UserError(f"{file}: cannot be read as a settings file: {first_line(error)}; --config "
                         "takes TOML or settings.json of a training") from error
@@ -120,14 +124,16 @@ def _read(file):
                         'max_iter = 2000 or guidance = "full"') from error
 
 
-def _of_settings(settings, file):
+def _of_settings(settings, file, options):
     model = settings.get("model")
     if not isinstance(model, dict) or not {"list_sha256", "max_iter"} <= settings.keys():
         raise UserError(f"{file}: not settings.json of a training: lacks model, list_sha256 or "
                         "max_iter; write other settings as TOML, max_iter = 2000")
     values = {name: settings[name] for name in _SETTINGS if settings.get(name) is not None}
-    values |= {name: model[name] for name in _MODEL if model.get(name) is not None}
-    for name in ("reduce", "aux"):
+    named, switches = ([name for name in NetworkSettings.arguments() if prefix + name in options]
+                       for prefix in ("", "no_"))
+    values |= {name: model[name] for name in named if model.get(name) is not None}
+    for name in switches:
         value = model.get(name)
         if value is not None:
             # What is no bool is refused as any option's value is.
@@ -135,7 +141,7 @@ def _of_settings(settings, file):
     recorded = {name: (value, None) for name, value in settings.items()
                 if name not in (*_SETTINGS, "model", "augmentation")}
     recorded |= {f"model.{name}": (value, "arithmetic" if name == "head" else None)
-                 for name, value in model.items() if name not in (*_MODEL, "reduce", "aux")}
+                 for name, value in model.items() if name not in (*named, *switches)}
     augmentation = settings.get("augmentation")
     if augmentation is not None and not isinstance(augmentation, dict):
         raise UserError(f"{file}: not settings.json of a training: augmentation must be a "

@@ -2,10 +2,11 @@
 
 import argparse
 
-from pspnet_repro.commands.options import add_switch, filled, path
+from pspnet_repro.commands.options import add_switch, filled, path, shown_as
 from pspnet_repro.data.classes import KNOWN
 
 
+@shown_as("VALUE,...")
 def _label_values(text):
     """"0,255" -> (0, 255)."""
     words = text.split(",")
@@ -38,6 +39,6 @@ def add_data(parser):
                            "GREEN BLUE CLASS for labels in colours. CLASS is a number from 0, or "
                            "the word ignore. Other values keep their meaning in a benchmark or "
                            "with --zero-is-void; otherwise all but 255 are refused")
-    data.add_argument("--ignore", type=_label_values, default=(), metavar="VALUES",
+    data.add_argument("--ignore", type=_label_values, default=(),
                       help="label values that mean unlabelled, besides 255; such as 0,254; "
                            "default: none")

@@ -15,7 +15,7 @@ def add(commands):
     add_data(parser)
     parser.add_argument("--split", default="val", metavar="NAME",
                         help="train, val, test or another list of the data")
-    parser.add_argument("--output", type=path, metavar="DIR",
+    parser.add_argument("-o", "--output", type=path, metavar="DIR",
                         help="folder of the results; default: beside the weights, named after data "
                              "and split")
     parser.add_argument("--save-predictions", action="store_true",

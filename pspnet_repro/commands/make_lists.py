@@ -34,7 +34,6 @@ def add(commands):
     parser.add_argument("--val", type=_share, default=0.1, metavar="SHARE",
                         help="share of the images that go to val.txt; 0: no val.txt")
     parser.add_argument("--seed", type=int, default=0,
-                        metavar="N",
                         help="another seed chooses other images")
     made = parser.add_argument_group("labels in .mat files")
     made.add_argument("--sbd", type=path, metavar="DIR",

@@ -10,16 +10,27 @@ from pspnet_repro.defaults import BATCH_SIZE, MAX_SIDE, MULTI_SCALE, PRECISIONS
 WEIGHTS = "weights.pt of a training, a file of convert, or NET.prototxt,W.caffemodel"
 
 
+def shown_as(metavar):
+    """Decorate an argument type with the word that stands for its values in the help."""
+    def decorate(convert):
+        convert.metavar = metavar
+        return convert
+    return decorate
+
+
+@shown_as("N,N,...")
 def numbers(text):
     """"1,2,3" -> (1, 2, 3); "" and "none" -> ()."""
     try:
         return tuple(int(part) for part in text.split(",")) if text not in ("", "none") else ()
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers") from error
+        raise argparse.ArgumentTypeError(f"must be whole numbers with commas between and no "
+                                         f"spaces, such as 1,2,3, or none; got {text!r}") from error
 
 
-def whole(low, high):
+def whole(low, high, metavar="N"):
     """An argument type: whole numbers from low to high."""
+    @shown_as(metavar)
     def convert(text):
         try:
             value = int(text)
@@ -32,7 +43,7 @@ def whole(low, high):
 
 
 positive = whole(1, 2 ** 31 - 1)
-pixels = whole(1, MAX_SIDE)
+pixels = whole(1, MAX_SIDE, "PIXELS")
 processes = whole(1, 1024)
 
 
@@ -61,6 +72,7 @@ def add_switch(group, name, **words):
                        metavar="true|false", **words)
 
 
+@shown_as("WEIGHTS")
 def weights(text):
     """"FILE" -> Path; "NET.prototxt,W.caffemodel" -> a pair of Paths, one network."""
     net, comma, caffemodel = text.rpartition(".prototxt,")
@@ -74,17 +86,18 @@ def weights(text):
 
 def add_testing(parser):
     """What tests which images how, and what ports do differently, each as a switch."""
-    parser.add_argument("--weights", required=True, nargs="+", type=weights, metavar="WEIGHTS",
+    parser.add_argument("--weights", required=True, nargs="+", type=weights,
                         help=f"{WEIGHTS}; with several, their probabilities are averaged")
     add_names(parser)
     protocol = parser.add_argument_group("protocol")
-    protocol.add_argument("--base-size", type=pixels, metavar="PIXELS",
+    protocol.add_argument("--base-size", type=pixels,
                           help="resize the image to a long side of this many pixels and one more; "
                                "default: the benchmark's, or that of the weights")
-    protocol.add_argument("--crop-size", type=pixels, metavar="PIXELS",
+    protocol.add_argument("--crop-size", type=pixels,
                           help="side of the windows; default: that of the weights")
     protocol.add_argument("--multi-scale", action="store_true",
-                          help=f"average over the scales {', '.join(map(str, MULTI_SCALE))}")
+                          help="average over the scales "
+                               + ", ".join(f"{scale:g}" for scale in MULTI_SCALE))
     protocol.add_argument("--no-flip", action="store_true", help="leave the mirror image out")
     ports = parser.add_argument_group(
         "deviations of ports", "What other programs do differently; to measure what it costs.")
@@ -101,10 +114,10 @@ def add_testing(parser):
                        help="pad on all sides, not right and bottom")
     ports.add_argument("--whole-image", action="store_true",
                        help="one pass over the whole image, without windows")
-    ports.add_argument("--window-stride", type=pixels, metavar="PIXELS",
+    ports.add_argument("--window-stride", type=pixels,
                        help="from one window to the next; default: two thirds of the crop")
     speed = parser.add_argument_group("speed")
-    speed.add_argument("--batch-size", type=whole(1, 4096), default=BATCH_SIZE, metavar="N",
+    speed.add_argument("--batch-size", type=whole(1, 4096), default=BATCH_SIZE,
                        help="windows per pass of the network, each with its mirror image")
     speed.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
                        help="cuda: one GPU per process")
@@ -114,7 +127,7 @@ def add_testing(parser):
     speed.add_argument("--precision", choices=PRECISIONS, default="float32",
                        help="tf32 (GPUs) and bfloat16 are faster and less exact; the difference "
                             "from float32 is measured on the first image and printed")
-    speed.add_argument("--threads", type=processes, default=2, metavar="N",
+    speed.add_argument("--threads", type=processes, default=2,
                        help="threads of the computation")
 
 

@@ -24,7 +24,7 @@ def add(commands):
     parser.add_argument("--html", action="store_true",
                         help="also write one page, DIR/index.html, that shows all photographs "
                              "under their classes; it needs no network and no server")
-    parser.add_argument("--compare-with", type=weights, metavar="WEIGHTS",
+    parser.add_argument("--compare-with", type=weights,
                         help=f"a second network, {WEIGHTS}: the page of --html shows its classes "
                              "beside those of --weights, or under a slider")
     add_testing(parser)

@@ -4,7 +4,8 @@ import argparse
 
 from pspnet_repro.commands.options import path, processes, weights, whole
 from pspnet_repro.commands.parser import Parser
-from pspnet_repro.defaults import DEPTHS, PROFILES, TABLES
+from pspnet_repro.defaults import PROFILES, TABLES
+from pspnet_repro.model.settings import BLOCKS
 
 _PARSER = {
     "description": "Trains and tests the rows of the paper's tables and writes a report that sets "
@@ -28,9 +29,9 @@ def parser() -> Parser:
 def backbone(text):
     """"50=FILE" -> (50, Path); "50=NET.prototxt,W.caffemodel" -> (50, (Path, Path))."""
     depth, _, file = text.partition("=")
-    if depth not in map(str, DEPTHS) or not file:
+    if depth not in map(str, BLOCKS) or not file:
         raise argparse.ArgumentTypeError(f"must be DEPTH=FILE with DEPTH of "
-                                         f"{', '.join(map(str, DEPTHS))}, got {text!r}")
+                                         f"{', '.join(map(str, BLOCKS))}, got {text!r}")
     return int(depth), weights(file)
 
 
@@ -44,23 +45,23 @@ def _fill(parser):
     parser.add_argument("--data", type=path, metavar="DIR",
                         help="folder of the data set, with train.txt and val.txt or as "
                              "downloaded; mini draws its own")
-    parser.add_argument("--seeds", type=whole(1, 1000), default=1, metavar="N",
+    parser.add_argument("--seeds", type=whole(1, 1000), default=1,
                         help="run each row N times, with the seeds 0 to N - 1")
     parser.add_argument("--backbone", type=backbone, action="append", default=[],
                         metavar="DEPTH=WEIGHTS",
                         help="initial weights of the networks of a depth, made by pspnet convert "
                              "--backbone, or as NET.prototxt,W.caffemodel; once for each depth; "
                              "default: random weights")
-    parser.add_argument("--jobs", type=processes, metavar="N",
+    parser.add_argument("--jobs", type=processes,
                         help="trainings in parallel; default: the profile's, at most the cores")
-    parser.add_argument("--workers", type=whole(0, 1024), default=0, metavar="N",
+    parser.add_argument("--workers", type=whole(0, 1024), default=0,
                         help="processes that read images, for each training")
     parser.add_argument("--dry-run", action="store_true",
                         help="only print the plan, with estimated time and memory")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
                         help="cuda: one GPU per process")
     add_folders(parser)
-    parser.add_argument("--output", type=path, metavar="DIR",
+    parser.add_argument("-o", "--output", type=path, metavar="DIR",
                         help="folder of the report; default: the profile's in --runs")
     parser.set_defaults(work="experiments.run_table")
     return parser

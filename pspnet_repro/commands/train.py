@@ -13,7 +13,8 @@ from pspnet_repro.commands.options import (
     weights,
     whole,
 )
-from pspnet_repro.defaults import FREEZE_BN, PADDINGS, TIMEOUT_SECONDS, VARIANCES
+from pspnet_repro.defaults import FREEZE_BN, PADDINGS, TIMEOUT_SECONDS
+from pspnet_repro.model.settings import BLOCKS, NetworkSettings
 
 AUGMENTATIONS = ("all", "mirror-resize", "none")
 
@@ -30,38 +31,16 @@ def add(commands):
                   "--output RUN --device cuda"))
     add_config(parser)
     add_data(parser)
-    parser.add_argument("--split", default="train",
+    parser.add_argument("--split", default="train", metavar="NAME",
                         help="such as train_aug of voc2012; default: %(default)s")
-    parser.add_argument("--output", required=True, type=path, help="folder of the training")
+    parser.add_argument("-o", "--output", required=True, type=path, metavar="DIR",
+                        help="folder of the training")
     parser.add_argument("--classes", type=whole(1, 254),
                         help="number of classes; default: the benchmark's or that of classes.txt")
-    net = parser.add_argument_group(
-        "network", "With --initial-weights the defaults are the file's; another structure than the "
-                   "file's is refused.")
-    net.add_argument("--depth", type=int, help="50, 101, 152 or 269; default: 50")
-    net.add_argument("--bins", type=numbers, help='"none": no pyramid; default: 1,2,3,6')
-    net.add_argument("--pool", choices=("ave", "max"), help="pooling of the bins; default: ave")
-    add_switch(net, "--no-reduce", help="no reduction after pooling")
-    add_switch(net, "--no-aux", help="no auxiliary branch")
-    net.add_argument("--stem", choices=("deep", "classic"),
-                     help="first layers: three 3x3 convolutions or one 7x7; default: deep")
-    net.add_argument("--stem-width", type=positive, help="channels of the stem; default: 64")
-    net.add_argument("--width", type=float, help="factor of the stages' channels; default: 1")
-    net.add_argument("--blocks", type=numbers,
-                     help="four numbers, for miniature networks; default: the depth's")
-    net.add_argument("--stride-in", choices=("1x1", "3x3"),
-                     help="convolution with the stride; default: as released for the depth")
-    net.add_argument("--initial-weights", type=weights, metavar="WEIGHTS",
-                     help="start from a PSPNet or a backbone: a file of a training or of convert, "
-                          "or NET.prototxt,W.caffemodel; default: random")
-    net.add_argument("--variance", choices=VARIANCES, default="unbiased",
-                     help="kind of variance in BN; default: %(default)s")
-    net.add_argument("--arithmetic", choices=("torch", "original"), default="torch",
-                     help='"original": the bits of the original\'s CPU program, several times '
-                          "slower; needs --variance biased; default: %(default)s")
+    _add_network(parser)
     solver = parser.add_argument_group("schedule")
     solver.add_argument("--crop-size", type=pixels,
-                        help="pixels; default: the benchmark's, or 473")
+                        help="side of the crops; default: the benchmark's, or 473")
     solver.add_argument("--batch-size", type=whole(1, 4096), default=16,
                         help="images a pass, over all processes; default: %(default)s")
     solver.add_argument("--iter-size", type=positive, default=1,
@@ -100,9 +79,42 @@ def add(commands):
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
                         help="cuda: one GPU a process; default: %(default)s")
     parser.add_argument("--timeout", type=positive, default=round(TIMEOUT_SECONDS),
-                        help="seconds to wait for a process that does not answer (torchrun); "
+                        metavar="SECONDS",
+                        help="time to wait for a process that does not answer (torchrun); "
                              "default: %(default)s")
     parser.set_defaults(work="pspnet_repro.commands.work.train")
+
+
+def _add_network(parser):
+    """Arguments of PSPNet under their names; --no-NAME turns one off."""
+    net = parser.add_argument_group(
+        "network", "With --initial-weights the defaults are the file's; another structure than the "
+                   "file's is refused.")
+
+    def add(name, words, shown=None, **how):
+        net.add_argument(f"--{name.replace('_', '-')}", **how,
+                         choices=NetworkSettings.choices(name) or None,
+                         help=f"{words}; default: {shown or getattr(NetworkSettings, name)}")
+
+    *depths, last = BLOCKS
+    add("depth", f"{', '.join(map(str, depths))} or {last}", type=int)
+    add("bins", "numbers separated by commas, or none for no pyramid",
+        ",".join(map(str, NetworkSettings.bins)), type=numbers)
+    add("pool", "pooling of the bins")
+    add_switch(net, "--no-reduce", help="no reduction after pooling")
+    add_switch(net, "--no-aux", help="no auxiliary branch")
+    add("stem", "first layers: three 3x3 convolutions or one 7x7")
+    add("stem_width", "channels of the stem", type=positive)
+    add("width", "factor of the stages' channels", f"{NetworkSettings.width:g}", type=float)
+    add("blocks", "four numbers separated by commas, for miniature networks", "the depth's",
+        type=numbers)
+    add("stride_in", "convolution with the stride", "as released for the depth")
+    net.add_argument("--initial-weights", type=weights, metavar="WEIGHTS",
+                     help="start from a PSPNet or a backbone: a file of a training or of convert, "
+                          "or NET.prototxt,W.caffemodel; default: random")
+    add("variance", "kind of variance in BN", default=NetworkSettings.variance)
+    add("arithmetic", '"original": the bits of the original\'s CPU program, several times slower; '
+                      "needs --variance biased", default=NetworkSettings.arithmetic)
 
 
 def _add_validation(parser):
@@ -112,7 +124,7 @@ def _add_validation(parser):
                               "and may be others when a training resumes.")
     tests.add_argument("--val-interval", type=whole(0, 2 ** 31 - 1), metavar="STEPS",
                        help="test after every so many steps and after the last; default: 0, never")
-    tests.add_argument("--val-split", metavar="SPLIT",
+    tests.add_argument("--val-split", metavar="NAME",
                        help="split that is tested; default: val")
     tests.add_argument("--val-data", type=filled, metavar="DATA",
                        help="data that are tested, as --data: a list file, a folder with lists, or "
@@ -122,6 +134,9 @@ def _add_validation(parser):
                        help="centre: one window in the middle of each image, at scale 1 and "
                             "without its mirror image, which is quick and not the paper's figure; "
                             "sliding: the whole test of pspnet evaluate; default: %(default)s")
+    tests.add_argument("--base-size", type=pixels,
+                       help="long side, less 1, to which images are resized when they are tested, "
+                            "here and by predict and evaluate; default: the benchmark's, or 512")
     tests.add_argument("--log-interval", type=whole(0, 10 ** 6), default=60, metavar="SECONDS",
                        help="between two lines of progress in log.txt; 0: a line per step; "
                             "default: %(default)s")

@@ -1,4 +1,4 @@
-"""Goes over a data set and says what is wrong with it and how to mend it."""
+"""Goes over a data set and says what is wrong with it and what to do."""
 
 import sys
 from collections import Counter
@@ -20,10 +20,10 @@ from pspnet_repro.data.labels import (
     LabelDepth,
     LabelFormat,
     allowed_values,
-    read_label,
     read_label_file,
     spans,
 )
+from pspnet_repro.data.pairs import is_missing, read_label_of, start_of_paths
 from pspnet_repro.errors import UserError
 
 
@@ -44,31 +44,44 @@ class Findings:
         pixels: (256,) int64, pixels of each value of the label files.
         occurs: (256,) int64, label files that hold each value.
         problems: {kind: list of details}, one detail a file.
-        mends: sentences, what is wrong in all and how to mend it.
+        advice: {kind: sentence}, what to do about it.
     """
 
     images: int
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     occurs: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     problems: dict = field(default_factory=dict)
-    mends: list = field(default_factory=list)
+    advice: dict = field(default_factory=dict)
 
     def add(self, kind, detail):
         self.problems.setdefault(kind, []).append(detail)
 
 
-UNREADABLE = "files that cannot be used"
-COLOURED = "coloured label files"
-MEANINGLESS = "label files with colours that the label map does not name"
-DEPTH = "label files of more or less than 8 bits a pixel"
-FORMAT = "label files whose format does not keep indices for certain"
-IMAGE_DEPTH = "images whose values have no certain brightness"
-SIZES = "labels of another size than their image"
-VALUES = "labels with values outside the classes"
-TWICE = "images that are listed twice"
-LESSON = "split that teaches nothing"
+# Kinds of problems: what is counted, and what is wrong with it.
+LINES = "line", "of the list that cannot be used"
+MISSING = "file", "that cannot be found"
+UNREADABLE = "file", "that cannot be used"
+COLOURED = "coloured label file", ""
+MEANINGLESS = "label file", "with colours that the label map does not name"
+DEPTH = "label file", "of more or less than 8 bits a pixel"
+FORMAT = "label file", "of a format that may change indices"
+IMAGE_DEPTH = "image", "of no certain brightness"
+SIZES = "label", "of another size than the image"
+VALUES = "label", "with values outside the classes"
+TWICE = "image", "listed more than once"
+LESSON = "split", "that teaches nothing"
 KINDS = {ImageDepth: IMAGE_DEPTH, LabelFormat: FORMAT, LabelDepth: DEPTH,
          LabelColour: MEANINGLESS}
+ADVICE = {
+    UNREADABLE: "fetch damaged files anew, or take their lines out of the list",
+    MEANINGLESS: "add the colours to the label map: RED GREEN BLUE CLASS, or RED GREEN BLUE ignore",
+    DEPTH: "save label files with 8 bits a pixel; no class index needs more",
+    FORMAT: "write label files as 8-bit PNGs of one channel, from a source that was never a JPEG "
+            "or its like, which change indices",
+    IMAGE_DEPTH: "scale these images to 0..255 and save them as 8-bit PNGs or JPEGs",
+    SIZES: "labels must be drawn on the pixels as stored: an image turned by EXIF or resized after "
+           "labelling must be turned or resized back",
+    TWICE: "take all lines of an image but one out of the list"}
 READ = 256  # label files that `check_lesson` reads at most
 
 
@@ -92,7 +105,8 @@ def _examine(pair, classes, palette_rgb):
         kind = "colours of the classes" if not foreign else "colours of no class"
         return _File((COLOURED, f"{error}: {kind}"))
     except UserError as error:
-        return _File((KINDS.get(type(error), UNREADABLE), str(error)))
+        kind = MISSING if is_missing(error) else KINDS.get(type(error), UNREADABLE)
+        return _File((kind, str(error)))
     counts = np.bincount(values.ravel(), minlength=256)
     if values.shape != size:
         return _File((SIZES, f"{pair.label}: {values.shape[0]}x{values.shape[1]}, the image "
@@ -103,67 +117,81 @@ def _examine(pair, classes, palette_rgb):
     return _File(None, counts)
 
 
-def _mend_values(seen, classes, table):
+def _advice_on_values(seen, classes, table):
     """What the values of all label files say of their origin; `seen` is sorted."""
     named = [v for v in seen if v != 255]
-    most = max(named, default=0)
+    first, most = min(named, default=0), max(named, default=0)
     if table == IDENTITY and 255 not in seen and most == classes:
-        if classes == 11:
-            return ("11 marks unlabelled pixels here, as in the common copies of CamVid: give the "
-                    "folder as --data camvid=DIR")
-        return (f"0..{classes}, and never 255: 0 = void and k + 1 = class k, as in SceneParse150: "
-                "give the folder as --data ade20k=DIR, or add --zero-is-void")
+        return _advice_on_one_more(named, classes)
     if table == IDENTITY and classes == 19 and most <= 33:
         return ("these look like Cityscapes labelIds, not labelTrainIds: give the folder as "
                 "--data cityscapes=DIR, which makes one of the other")
     if table == ZERO_IS_VOID and 255 in seen and most < classes:
-        return (f"0..{most} and 255: these labels start at 0 already: give list files without "
-                "--zero-is-void")
+        return (f"labels are {first} to {most}, and 255: these labels start at 0 already: give "
+                "list files without --zero-is-void")
     allowed = np.flatnonzero(allowed_values(classes, table))
     return (f"values must be {spans(allowed)}, and are {spans(seen)}: is the number of classes "
             f"right, and are unlabelled pixels 255? --label-map says what values mean, --ignore "
             f"which are unlabelled")
 
 
-def _diagnose(findings, classes, table):
+def _advice_on_one_more(values, classes):
+    """What labels may mean whose largest value is the number of classes; the likelier first."""
+    lacks = "classes.txt or --classes lacks one"
+    zero_is_void = "add --zero-is-void, which takes k + 1 for class k"
+    if values[0] > 0:
+        ways = [f"if 1 is the first class, {zero_is_void}",
+                f"if 0 is a class that these images do not show, {lacks}"]
+    elif classes == 150:
+        ways = ["if 0 means void, as in SceneParse150, give the folder as --data ade20k=DIR, or "
+                + zero_is_void, f"if 0 is a class, {lacks}"]
+    elif classes == 11:
+        ways = ["if 11 means unlabelled, as in the common copies of CamVid, give the folder as "
+                "--data camvid=DIR", f"if 11 is a class, {lacks}",
+                f"if 0 means void, {zero_is_void}"]
+    else:
+        ways = [f"if 0 is a class, {lacks}", f"if 0 means void, {zero_is_void}"]
+    there = "is 1 class" if classes == 1 else f"are {classes} classes"
+    return f"labels are {values[0]} to {values[-1]}, and there {there}: {'; '.join(ways)}"
+
+
+def _advice_on_missing(root):
+    take = "or take their lines out of the list"
+    return (f"{start_of_paths(root)}; or fetch the files, {take}" if root is not None else
+            f"fetch the files, {take}")
+
+
+def _advice_on_colours(details):
+    if all(detail.endswith("colours of the classes") for detail in details):
+        return ("replace each colour by the index of its class in a PNG of one channel, or name it "
+                "in a --label-map file with a line RED GREEN BLUE CLASS; the colours are those of "
+                "the classes")
+    return ("label files must hold class indices in one channel, not a picture: look for the data "
+            "set's index files, or say in a --label-map file with a line RED GREEN BLUE CLASS for "
+            "each colour what it means")
+
+
+def _diagnose(findings, classes, pair):
+    """Fill in what all files together tell, and the advice; `pair`: one of them."""
+    table = pair.table or IDENTITY
     seen = np.flatnonzero(findings.pixels).tolist()
-    if VALUES in findings.problems:
-        findings.mends.append(_mend_values(seen, classes, table))
-    elif table == CITYSCAPES_TABLE and 255 in seen and max(seen[:-1], default=0) <= 18:
-        findings.add(VALUES, "none above 18, but 255")
-        findings.mends.append("these look like labelTrainIds under the name of labelIds: bring "
-                              "the official gtFine files, or give list files")
-    if COLOURED in findings.problems:
-        details = findings.problems[COLOURED]
-        if all(detail.endswith("colours of the classes") for detail in details):
-            findings.mends.append("replace each colour by the index of its class in a PNG of one "
-                                  "channel, or name it in a --label-map file with a line RED GREEN "
-                                  "BLUE CLASS; the colours are those of the classes")
-        else:
-            findings.mends.append("label files must hold class indices in one channel, not a "
-                                  "picture: look for the data set's index files, or say in a "
-                                  "--label-map file with a line RED GREEN BLUE CLASS for each "
-                                  "colour what it means")
-    if MEANINGLESS in findings.problems:
-        findings.mends.append("add the colours to the label map: RED GREEN BLUE CLASS, or RED "
-                              "GREEN BLUE ignore")
-    if DEPTH in findings.problems:
-        findings.mends.append("save label files with 8 bits a pixel; no class index needs more")
-    if FORMAT in findings.problems:
-        findings.mends.append("write label files as 8-bit PNGs of one channel, from a source that "
-                              "was never a JPEG or its like, which change indices")
-    if IMAGE_DEPTH in findings.problems:
-        findings.mends.append("scale these images to 0..255 and save them as 8-bit PNGs or JPEGs")
-    if SIZES in findings.problems:
-        findings.mends.append("labels must be drawn on the pixels as stored: an image turned by "
-                              "EXIF or resized after labelling must be turned or resized back")
-    if UNREADABLE in findings.problems:
-        findings.mends.append("fetch the files anew that are missing or damaged, or take their "
-                              "lines out of the list")
     labels = np.bincount(np.frombuffer(table, np.uint8), findings.pixels, 256)
     problem = no_lesson(labels > 0, classes, table)
-    if problem and VALUES not in findings.problems:
+    if VALUES in findings.problems:
+        findings.advice[VALUES] = _advice_on_values(seen, classes, table)
+    elif table == CITYSCAPES_TABLE and 255 in seen and max(seen[:-1], default=0) <= 18:
+        findings.add(VALUES, "none above 18, but 255")
+        findings.advice[VALUES] = ("these look like labelTrainIds under the name of labelIds: "
+                                   "bring the official gtFine files, or give list files")
+    elif problem:
         findings.add(LESSON, problem)
+    for kind, details in findings.problems.items():
+        if kind == COLOURED:
+            findings.advice[kind] = _advice_on_colours(details)
+        elif kind == MISSING:
+            findings.advice[kind] = _advice_on_missing(pair.root)
+        elif kind in ADVICE:
+            findings.advice[kind] = ADVICE[kind]
 
 
 def no_lesson(present, classes, table):
@@ -206,7 +234,7 @@ def check_lesson(pairs, classes, zero_is_void=False, say=True):
     present = np.zeros(256, bool)
     for number in chosen:
         pair = pairs[number]
-        label = read_label(pair.label, classes, zero_is_void, pair.table, pair.colours)
+        label = read_label_of(pair, classes, zero_is_void)
         present[np.unique(label)] = True
         if present[:classes].sum() > 1:
             return
@@ -221,11 +249,12 @@ def check_lesson(pairs, classes, zero_is_void=False, say=True):
         print(f"note: {files} hold no class but {only}", file=sys.stderr)
 
 
-def check_split(pairs, classes, palette_rgb, workers=2, progress=True):
+def check_split(pairs, classes, palette_rgb, workers=2, progress=True, bad_lines=()):
     """Read every file of a split.
 
     Args:
         pairs: list of data.pairs.Pair.
+        bad_lines: UserErrors of lines of its list, see data.pairs.read_list.
         classes: number of classes.
         palette_rgb: colours of the classes, to tell what coloured label files are.
         workers: threads.
@@ -234,6 +263,8 @@ def check_split(pairs, classes, palette_rgb, workers=2, progress=True):
         Findings.
     """
     findings = Findings(len(pairs))
+    for error in bad_lines:
+        findings.add(LINES, str(error))
     for image, times in Counter(pair.image for pair in pairs).items():
         if times > 1:
             findings.add(TWICE, str(image))
@@ -246,5 +277,6 @@ def check_split(pairs, classes, palette_rgb, workers=2, progress=True):
             if file.values is not None:
                 findings.pixels += file.values
                 findings.occurs += file.values > 0
-    _diagnose(findings, classes, pairs[0].table or IDENTITY)
+    if pairs:
+        _diagnose(findings, classes, pairs[0])
     return findings

@@ -9,6 +9,7 @@ from pspnet_repro.files import refuse_pipe
 
 _FOLDER = Path(__file__).parent / "names"
 MAX_NAME = 80
+_LINES = "write a text file with a line RED GREEN BLUE NAME for each class"
 KNOWN = ("ade20k", "voc2012", "cityscapes", "camvid", "camvid-official", "coco-stuff",
          "pascal-context", "mapillary")
 
@@ -31,9 +32,15 @@ def read_classes(path):
     refuse_pipe(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as a list of classes: "
-                        f"{first_line(error)}") from error
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; {_LINES}, or give --names one of "
+                        f"{', '.join(KNOWN)}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: must be text in UTF-8, got the byte "
+                        f"0x{error.object[error.start]:02x}; {_LINES}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as names of classes: {first_line(error)}; "
+                        f"{_LINES}") from error
     names, palette = [], []
     for number, line in enumerate(lines, 1):
         if not line.strip():

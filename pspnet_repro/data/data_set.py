@@ -53,10 +53,25 @@ class DataSet:
     def _list(self, split):
         return self.list or (self.lists or self.root) / f"{split}.txt"
 
-    def pairs(self, split):
-        """The Pairs of "train", "val", "test" or another split. Raises UserError: no such files."""
-        pairs = self._pairs(split)
-        if self.label_map is None:
+    def has_list(self, split):
+        """Whether the list file of a split is there; True where the data are none of lists."""
+        return self.layout is not None or self.labels is not None or self._list(split).exists()
+
+    def splits_there(self):
+        """Names of the lists in the folder, "train, val"; "" where it holds none."""
+        return ", ".join(sorted(path.stem for path in (self.lists or self.root).glob("*.txt")
+                                if path.name != "classes.txt"))
+
+    def pairs(self, split, bad_lines=None):
+        """The Pairs of "train", "val", "test" or another split.
+
+        Args:
+            bad_lines: see data.pairs.read_list.
+        Raises:
+            UserError: no such files.
+        """
+        pairs = self._pairs(split, bad_lines)
+        if self.label_map is None or not pairs:
             return pairs
         if self.label_map.colours is not None:
             return [replace(pair, table=None, colours=self.label_map.colours) for pair in pairs]
@@ -64,16 +79,22 @@ class DataSet:
         table = self.label_map.over(pairs[0].table or known)
         return [replace(pair, table=table) for pair in pairs]
 
-    def _pairs(self, split):
+    def _pairs(self, split, bad_lines):
         if self.labels is not None:
             return pair_folders(self.root, self.labels, self.table)
         if self.layout is None:
-            return read_list(self._list(split), self.root, unlabelled=True,
-                             table=self.table)
+            others = "" if self.list is not None or self.has_list(split) else self.splits_there()
+            if others:
+                raise UserError(f"{self._list(split)}: no such list file; the splits in this "
+                                f"folder are {others}")
+            return read_list(self._list(split), self.root, unlabelled=True, table=self.table,
+                             bad_lines=bad_lines)
         if split not in self.layout.splits:
             raise UsageError(f"{self.name} has the splits {', '.join(self.layout.splits)}, not "
                              f"{split!r}")
-        return self.layout.pairs(self.root, split)
+        pairs = self.layout.pairs(self.root, split)
+        # A benchmark's lists lie where its files do.
+        return pairs if pairs[0].root is None else [replace(pair, root=None) for pair in pairs]
 
     def digest(self, split):
         """SHA-256 in hexadecimal of the list file, or of the names of images and labels; with a

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pspnet_repro.data.pairs import Pair
 from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.words import counted
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
 LABELS = (".png", ".bmp", ".tif", ".tiff", ".pgm")
@@ -43,12 +44,13 @@ def pair_folders(images, labels, table=None):
     matches = {place: place for place in of_images if place in of_labels}
     if not matches:
         matches = _matches_with_added_words(of_images, of_labels, labels)
-    alone = {"images without a label": [of_images[place] for place in of_images
-                                        if place not in matches],
-             "labels without an image": [of_labels[place] for place in
-                                         sorted(of_labels.keys() - set(matches.values()))]}
-    wrong = "; ".join(f"{len(files)} {what}: {', '.join(map(str, files[:_SHOWN]))}"
-                      f"{' ...' * (len(files) > _SHOWN)}" for what, files in alone.items() if files)
+    unlabelled = [of_images[place] for place in of_images if place not in matches]
+    unused = [of_labels[place] for place in sorted(of_labels.keys() - set(matches.values()))]
+    wrong = "; ".join(
+        f"{counted(len(files), what)} without {other}: {', '.join(map(str, files[:_SHOWN]))}"
+        f"{' ...' * (len(files) > _SHOWN)}"
+        for files, what, other in ((unlabelled, "image", "a label"), (unused, "label", "an image"))
+        if files)
     if wrong:
         raise UserError(f"{images} and {labels}: {wrong}; a label must have its image's name and "
                         "subfolder (a/x.png of a/x.jpg), or all labels the same addition to it "

@@ -1,51 +1,44 @@
 """Photographs: reading files and decoding them."""
 
-import contextlib
 import io
-import os
 import struct
-import sys
-import tempfile
-import threading
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from pspnet_repro.data.decode import DAMAGED, check_png_pixels, decode
 from pspnet_repro.errors import UserError, first_line, printable
 from pspnet_repro.files import refuse_pipe
 
-# How files of a format begin, and what a whole one holds near its end.
-PNG = b"\x89PNG"
-_FORMATS = ((PNG, b"IEND"), (b"\xff\xd8\xff", b"\xff\xd9"))
 _EXR = b"\x76\x2f\x31\x01"
+_TIFF = (b"II", b"MM")
 MAX_BYTES = 2 ** 30
 # A square photograph of 11585 pixels a side: its RGB values take 400 MB.
 MAX_PIXELS = 2 ** 27
 
 
-def read_bytes(path, what):
-    """The bytes of an image file, `what` in words. Raises UserError: it is missing, cut short or
-    too large."""
+def read_file(path, what):
+    """The bytes of an image file, `what` in words, and the PIL image of them as open_header has it.
+
+    Raises:
+        UserError: the file is missing or too large.
+    """
     refuse_pipe(path)
     try:
-        found = path.stat()
-        if found.st_size > MAX_BYTES:
-            raise UserError(f"{path}: must have at most {MAX_BYTES} bytes, got {found.st_size}")
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise UserError(f"{path}: must have at most {MAX_BYTES} bytes, got {size}")
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such {what}") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
-    # OpenCV fills the missing rest of an image with black.
-    for start, end in _FORMATS:
-        if data.startswith(start) and end not in data:
-            raise UserError(f"{path}: not an image that OpenCV can read: its end is missing")
     # Before the pixels are allocated.
-    open_header(path, data)
-    return data
+    return data, open_header(path, data)
 
 
 def open_header(path, data):
@@ -70,55 +63,33 @@ def open_header(path, data):
     return image
 
 
-_STDERR = threading.Lock()
-
-
-@contextlib.contextmanager
-def stderr_lines():
-    """Takes what libraries in C write to stderr meanwhile: yields a list, filled at the end.
-
-    One thread at a time: stderr is the whole process's.
-    """
-    lines = []
-    with _STDERR, contextlib.ExitStack() as stack:
-        try:
-            before = os.dup(2)
-        except OSError:
-            # There is no stderr.
-            yield lines
-            return
-        file = stack.enter_context(tempfile.TemporaryFile())
-        os.dup2(file.fileno(), 2)
-        try:
-            yield lines
-        finally:
-            os.dup2(before, 2)
-            os.close(before)
-            file.seek(0)
-            said = file.read(2 ** 16)
-            if b"\r" in said:
-                # A progress bar's, from another thread.
-                sys.stderr.write(said.decode(errors="replace"))
-            else:
-                lines += said.decode(errors="replace").splitlines()
-
-
-def decode(path, data, flags):
+def _decode(path, data, header, flags):
     """What OpenCV makes of an image file's bytes. Raises UserError: they are cut short, or are no
     image."""
     try:
-        with stderr_lines() as lines:
-            decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    except cv2.error as error:
-        raise UserError(f"{path}: not an image that OpenCV can read: {error.err}") from error
-    why = f": {printable(lines[0], 200)}" if lines else ""
-    # libjpeg fills the missing rest with grey.
-    if decoded is None or any("premature end of data" in line for line in lines):
+        decoded = decode(data, flags)
+        why = "" if decoded is not None else _damage(data, header)
+    except (cv2.error, ValueError) as error:
+        decoded, why = None, f": {getattr(error, 'err', error)}"
+    if decoded is None:
         raise UserError(f"{path}: not an image that OpenCV can read{why}")
-    if why:
-        # libpng and libjpeg do not name the file.
-        print(f"{path}{why}", file=sys.stderr)
     return decoded
+
+
+def _damage(data, header):
+    """": " and why OpenCV cannot read an image, as far as Pillow knows, else ""."""
+    # Of a TIFF Pillow has but a number, and libtiff would write to stderr.
+    if header is None or header.format == "TIFF":
+        return ""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if header.format == "PNG":
+                check_png_pixels(data)
+            header.load()
+    except DAMAGED as error:
+        return f": {printable(first_line(error), 200)}"
+    return ""
 
 
 _SAVE = "scale it to 0..255 and save it as an 8-bit PNG or JPEG"
@@ -128,8 +99,26 @@ class ImageDepth(UserError):
     """A photograph whose values have no certain brightness."""
 
 
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph as it was read.
+
+    Attributes:
+        image: (H, W, 3) uint8, BGR.
+        had_alpha: whether its file holds transparency, which is dropped.
+    """
+
+    image: np.ndarray
+    had_alpha: bool
+
+
 def read_image(path, upright=False):
-    """A photograph: (H, W, 3) uint8, BGR, as OpenCV decodes it.
+    """The image of `read_photograph`."""
+    return read_photograph(path, upright).image
+
+
+def read_photograph(path, upright=False):
+    """A Photograph, as OpenCV decodes it.
 
     Grey becomes three equal channels, transparency is dropped, CMYK becomes RGB as
     (255 - ink) * (255 - black) / 255. 16 bits lose the lower 8; where that leaves a file nearly
@@ -143,44 +132,49 @@ def read_image(path, upright=False):
         UserError: the file is missing, cut short or no image; ImageDepth: it is refused.
     """
     path = Path(path)
-    data = read_bytes(path, "image")
+    data, header = read_file(path, "image")
     if data.startswith(_EXR):
         raise _no_range(path, "floats (OpenEXR)")
     flags = cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
     try:
-        image = decode(path, data, flags | cv2.IMREAD_ANYDEPTH)
+        image = _decode(path, data, header, flags | cv2.IMREAD_ANYDEPTH)
     except UserError:
+        if not data.startswith(_TIFF):
+            raise
         # OpenCV makes no three channels of one of 32 bits.
-        deep = decode(path, data, cv2.IMREAD_UNCHANGED).dtype
+        deep = _decode(path, data, header, cv2.IMREAD_UNCHANGED).dtype
         if deep.itemsize > 2:
             raise _no_range(path, deep) from None
         raise
-    if image.dtype == np.uint8:
-        return image
-    if image.dtype != np.uint16:
+    if image.dtype not in (np.uint8, np.uint16):
         raise _no_range(path, image.dtype)
-    largest = image.max()
-    image = decode(path, data, flags)
-    # AVIF and JPEG 2000 tell of their 10 or 12 bits, and OpenCV scales those.
+    if image.dtype == np.uint16:
+        image = _eight_bits(path, data, header, flags, image)
+    return Photograph(image, _has_alpha(path, data, header))
+
+
+def _eight_bits(path, data, header, flags, deep):
+    """An image of 16 bits, `deep`, with 8. Raises ImageDepth: it would be nearly black."""
+    # AVIF and JPEG 2000 tell of their 10 or 12 bits, and OpenCV scales those; colours of TIFF files
+    # it rounds.
+    drops = header is not None and header.format in ("PNG", "PPM")
+    image = (deep >> 8).astype(np.uint8) if drops else _decode(path, data, header, flags)
+    largest = deep.max()
     if 0 < largest < 4096 and image.max() <= 16:
         raise ImageDepth(f"{path}: has 16 bits a channel but no value above {largest}, and would "
                          f"be read as nearly black; {_SAVE}")
     return image
 
 
+def _has_alpha(path, data, header):
+    if header is None:
+        decoded = _decode(path, data, header, cv2.IMREAD_UNCHANGED)
+        return decoded.ndim == 3 and decoded.shape[2] == 4
+    return header.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in header.info
+
+
 def _no_range(path, kind):
     return ImageDepth(f"{path}: must have 8 or 16 unsigned bits a channel, got {kind}; {_SAVE}")
-
-
-def has_alpha(path):
-    """Whether an image file holds transparency, which `read_image` drops."""
-    path = Path(path)
-    data = read_bytes(path, "image")
-    image = open_header(path, data)
-    if image is None:
-        decoded = decode(path, data, cv2.IMREAD_UNCHANGED)
-        return decoded.ndim == 3 and decoded.shape[2] == 4
-    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
 
 
 def png_bytes(pixels):

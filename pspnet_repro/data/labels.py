@@ -1,15 +1,20 @@
 """Label files: the class of every pixel."""
 
-import struct
 import warnings
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from pspnet_repro.data.conventions import IGNORE_INDEX
-from pspnet_repro.data.images import PNG, open_header, read_bytes, stderr_lines
-from pspnet_repro.errors import UsageError, UserError, first_line, printable
+from pspnet_repro.data.decode import (
+    CUT_SHORT,
+    DAMAGED,
+    PNG,
+    check_png_end,
+    check_png_pixels,
+)
+from pspnet_repro.data.images import read_file
+from pspnet_repro.errors import UsageError, UserError, first_line
 
 # What a value of a label file means, 256 bytes: a class, 255 for unlabelled, WRONG for none.
 WRONG = 254
@@ -61,8 +66,7 @@ def read_label_file(path, colours=None):
             ColouredLabel, LabelColour: it is refused.
     """
     path = Path(path)
-    data = read_bytes(path, "label")
-    image = open_header(path, data)
+    data, image = read_file(path, "label")
     if image is None and data.startswith((PNG, b"BM", b"II*\0", b"MM\0*", b"P2", b"P5")):
         raise UserError(f"{path}: not an image that can be read: its header is damaged or of an "
                         f"unknown kind; {_WAY_ON}")
@@ -82,8 +86,7 @@ def read_label_file(path, colours=None):
     except (LabelFormat, LabelDepth, ColouredLabel) as error:
         raise type(error)(f"{path}: a label must be one channel of 8 bits, got {error}; "
                           f"{_WAY_ON}") from None
-    except (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError,
-            struct.error, zlib.error) as error:  # what Pillow raises for damaged files
+    except DAMAGED as error:
         raise UserError(f"{path}: not an image that can be read: {first_line(error)}") from error
     return values
 
@@ -169,41 +172,17 @@ def _values_of(rgb, colours):
     return known[:, 3].astype(np.uint8)[places]
 
 
-def _is_whole_png(data):
-    """Whether the pixel data of a PNG file is sound and reaches its last row."""
-    width, height, bits, kind, *_, interlaced = struct.unpack(">IIBBBBB", data[16:29])
-    bits *= {2: 3, 4: 2, 6: 4}.get(kind, 1)
-    # (first column, column step, first row, row step) of the passes.
-    passes = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2),
-              (0, 1, 1, 2)) if interlaced else ((0, 1, 0, 1),)
-    sizes = [(len(range(x, width, dx)), len(range(y, height, dy))) for x, dx, y, dy in passes]
-    wanted = sum(rows * (-(-columns * bits // 8) + 1) for columns, rows in sizes if columns)
-    decompress = zlib.decompressobj()
-    place = 8
-    while place + 8 <= len(data) and wanted > 0:
-        length, kind = struct.unpack(">I4s", data[place:place + 8])
-        if kind == b"IDAT":
-            end = place + 8 + length
-            if zlib.crc32(data[place + 4:end]) != int.from_bytes(data[end:end + 4], "big"):
-                return False
-            chunk = decompress.unconsumed_tail + data[place + 8:end]
-            wanted -= len(decompress.decompress(chunk, wanted))
-        place += length + 12
-    return wanted <= 0
-
-
 def _stored_bytes(data, offset, rows, stride):
     if len(data) < offset + rows * stride:
-        raise ValueError("its pixel data is cut short")
+        raise ValueError(CUT_SHORT)
     return np.frombuffer(data, np.uint8, rows * stride, offset).reshape(rows, stride)
 
 
 def _read_png(image, data):
-    values = np.array(image)
+    check_png_end(data)
     # Pillow fills the missing rest with zeros.
-    if not _is_whole_png(data):
-        raise ValueError("its pixel data is damaged or cut short")
-    return values
+    check_png_pixels(data)
+    return np.array(image)
 
 
 def _read_bmp(image, data):
@@ -222,11 +201,12 @@ def _read_bmp(image, data):
 
 def _read_tiff(image, _):
     try:
-        with stderr_lines() as lines:
-            return np.array(image)
+        return np.array(image)
     except OSError as error:
-        # libtiff knows more.
-        raise ValueError(printable(lines[0], 200) if lines else first_line(error)) from error
+        if image.info["compression"] == "raw":
+            raise
+        # Pillow's error is a number; libtiff writes a line of its own to stderr.
+        raise ValueError(CUT_SHORT) from error
 
 
 def _read_pnm(image, data):

@@ -7,6 +7,7 @@ from pspnet_repro.data.folders import pair_folders
 from pspnet_repro.data.pairs import list_text
 from pspnet_repro.errors import UserError
 from pspnet_repro.outputs import Outputs
+from pspnet_repro.words import counted
 
 
 def make_lists(images, labels, output, val=0.1, seed=0):
@@ -26,7 +27,7 @@ def make_lists(images, labels, output, val=0.1, seed=0):
     outputs.claim(texts, [path for pair in pairs for path in (pair.image, pair.label)])
     outputs.write(texts)
     for split, part in lists.items():
-        print(f"{output / split}.txt: {len(part)} pairs")
+        print(f"{output / split}.txt: {counted(len(part), 'pair')}")
     data = shlex.quote(str(output))
     print(f"for example {pairs[0].image} has the label {pairs[0].label}\n"
           f"check them: pspnet check-data --data {data} --classes NUMBER\n"

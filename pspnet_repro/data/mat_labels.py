@@ -13,6 +13,7 @@ from pspnet_repro.data.pairs import Pair, list_text
 from pspnet_repro.data.text import read_text
 from pspnet_repro.errors import UserError, first_line, printable
 from pspnet_repro.outputs import Outputs
+from pspnet_repro.words import counted
 
 TRAIN_AUG = 10_582
 # Of the 459 labels of PASCAL Context those of the 59 classes, in the order of their names.
@@ -51,8 +52,8 @@ def make_train_aug(sbd, voc, output):
     _write(output, "Segmentation", voc, lists, labels,
            {made[name]: sbd / "cls" / f"{name}.mat" for name in added}, _sbd_label)
     count = len(lists["train_aug"])
-    print(f"{count} images of train_aug: pspnet train --data {shlex.quote(f'voc2012={output}')} "
-          "--split train_aug --output RUN")
+    print(f"{counted(count, 'image')} of train_aug: pspnet train --data "
+          f"{shlex.quote(f'voc2012={output}')} --split train_aug --output RUN")
     if count != TRAIN_AUG:
         print(f"note: all of SBD and VOC 2012 have {TRAIN_AUG}")
 
@@ -75,8 +76,8 @@ def make_pascal_context(context, voc, output):
               for names in lists.values() for name in names}
     _write(output, "SegmentationContext", voc, lists, labels,
            {path: mats / f"{name}.mat" for name, path in labels.items()}, _context_label)
-    print(f"{len(lists['train'])} images of train and {len(lists['val'])} of val: pspnet train "
-          f"--data {shlex.quote(f'pascal-context={output}')} --output RUN")
+    print(f"{counted(len(lists['train']), 'image')} of train and {len(lists['val'])} of val: "
+          f"pspnet train --data {shlex.quote(f'pascal-context={output}')} --output RUN")
 
 
 def _folder_with(root, inside, places, what):

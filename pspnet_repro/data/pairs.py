@@ -1,17 +1,19 @@
 """List files: one pair `image label` a line, paths relative to the data set's folder."""
 
+import contextlib
 import functools
 import hashlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pspnet_repro.data.images import read_image
 from pspnet_repro.data.labels import read_label
 from pspnet_repro.data.text import read_text
-from pspnet_repro.errors import UserError
+from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.files import refuse_pipe
+from pspnet_repro.words import counted
 
 _LIST = "a text file with lines of an image and a label"
 
@@ -25,15 +27,17 @@ class Pair:
         table: what the file's values mean, 256 bytes as in ZERO_IS_VOID; None: themselves.
         colours: what a picture's colours mean, as in data.labels.read_label_file; None: the file
             holds values.
+        root: folder that the paths of its list start from; None: they are no choice of the user.
     """
 
     image: Path
     label: Path | None
     table: bytes | None = None
     colours: tuple | None = None
+    root: Path | None = field(default=None, compare=False)
 
 
-def read_list(path, root=None, unlabelled=False, table=None):
+def read_list(path, root=None, unlabelled=False, table=None, bad_lines=None):
     """The pairs of a list file.
 
     Args:
@@ -44,6 +48,8 @@ def read_list(path, root=None, unlabelled=False, table=None):
         root: folder that the paths start from; the list's own by default.
         unlabelled: lines may hold an image alone, if all do.
         table: of every Pair.
+        bad_lines: a list that takes the UserErrors of lines, which are left out; None: the first
+            is raised.
     Returns:
         A list of Pair.
     Raises:
@@ -59,27 +65,47 @@ def read_list(path, root=None, unlabelled=False, table=None):
              if line.strip()]
     if not lines:
         raise UserError(f"{path}: lists no images")
-    first, count, pairs = lines[0][0], None, []
+    count, pairs = None, []
     for number, line in lines:
-        readings = _readings(root, line, count, unlabelled)
-        names = readings[0]
-        count = count or (1 if unlabelled and len(names) == 1 else 2)
-        advice = _advice(root, readings, line, count, number == first)
-        if len(names) != count or advice:
-            rule = ("an image and a label" if count == 2 else
-                    "an image, or an image and a label" if number == first else
-                    "an image, as the lines before it")
-            raise UserError(f"{path}, line {number}: must name {rule}, got {len(names)} "
-                            f"name{'s' * (len(names) != 1)}: {line[:80]!r}"
-                            f"{'; ' * bool(advice)}{advice}")
+        try:
+            names = _names(f"{path}, line {number}", root, line, count, unlabelled)
+        except UserError as error:
+            if bad_lines is None:
+                raise
+            bad_lines.append(error)
+            continue
+        count = len(names)
         pairs.append(Pair(*[root / name.lstrip("/") for name in names], *[None] * (2 - count),
-                          table))
-        if (number == first and names[0][0] == "/" and os.path.exists(names[0])
-                and not pairs[0].image.exists()):
-            raise UserError(f"{path}, line {number}: paths start from {root}, with a leading "
-                            f"slash too, as in the original's lists; got the path {names[0]} of "
-                            "this machine: give --data-root / for such paths")
+                          table, root=root))
     return pairs
+
+
+def _names(place, root, line, count, unlabelled):
+    """The names in a line.
+
+    Args:
+        place: of the line, for messages.
+        count: names of the lines before; None for the first line.
+        root, unlabelled: see read_list.
+    Raises:
+        UserError: another number of names, or what else is wrong with them.
+    """
+    readings = _readings(root, line, count, unlabelled)
+    names = readings[0]
+    wanted = count or (1 if unlabelled and len(names) == 1 else 2)
+    advice = _advice(root, readings, line, wanted, count is None)
+    if len(names) != wanted or advice:
+        rule = ("an image and a label" if wanted == 2 else
+                "an image, or an image and a label" if count is None else
+                "an image, as the lines before it")
+        raise UserError(f"{place}: must name {rule}, got {counted(len(names), 'name')}: "
+                        f"{line[:80]!r}{'; ' * bool(advice)}{advice}")
+    if (count is None and names[0][0] == "/" and os.path.exists(names[0])
+            and not (root / names[0].lstrip("/")).exists()):
+        raise UserError(f"{place}: paths start from {root}, with a leading slash too, as in the "
+                        f"original's lists; got the path {names[0]} of this machine: give "
+                        "--data-root / for such paths")
+    return names
 
 
 def _readings(root, line, count, unlabelled):
@@ -153,13 +179,47 @@ def list_digest(path):
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
+        raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
+
+
+def is_missing(error):
+    """Whether the UserError of a reader is of a file that is not there."""
+    return isinstance(error.__cause__, FileNotFoundError)
+
+
+@contextlib.contextmanager
+def _rooted(pair):
+    """A block that reads files of a Pair: of one that is not there it says where paths start."""
+    try:
+        yield
+    except UserError as error:
+        if pair.root is None or not is_missing(error):
+            raise
+        raise UserError(f"{error}; {start_of_paths(pair.root)}") from error
+
+
+def start_of_paths(root):
+    """What to look at where files of a list are not there."""
+    return f"paths in the list start from {root}, --data-root DIR changes that"
+
+
+def read_label_of(pair, classes, zero_is_void=False):
+    """The label of a Pair. Raises UserError as data.labels.read_label."""
+    with _rooted(pair):
+        return read_label(pair.label, classes, zero_is_void, pair.table, pair.colours)
 
 
 def read_pair(pair, classes, zero_is_void=False):
-    """Image and label of a Pair. Raises UserError as their readers, or where sizes differ."""
-    image = read_image(pair.image)
-    label = read_label(pair.label, classes, zero_is_void, pair.table, pair.colours)
+    """Image and label of a Pair, None where it has none.
+
+    Raises:
+        UserError: as their readers, or sizes differ.
+    """
+    with _rooted(pair):
+        image = read_image(pair.image)
+    if pair.label is None:
+        return image, None
+    label = read_label_of(pair, classes, zero_is_void)
     if image.shape[:2] != label.shape:
         raise UserError(f"{pair.label}: size {label.shape[0]}x{label.shape[1]} differs from "
                         f"{image.shape[0]}x{image.shape[1]} of {pair.image}")

@@ -22,7 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pspnet_repro.errors import UserError
+from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.files import lock_folder, write_bytes
 
 SIZE = 185
@@ -183,7 +183,8 @@ def write_scenes(folder, seed=0, train=400, val=100):
         with lock_folder(root):
             return _write(root, done, seed, train, val)
     except OSError as error:
-        raise UserError(f"{root}: cannot be written: {error}") from error
+        raise UserError(f"{error.filename or root}: cannot be written: "
+                        f"{first_line(error)}") from error
 
 
 def _write(root, done, seed, train, val):

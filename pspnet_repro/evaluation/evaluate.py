@@ -5,7 +5,6 @@ from collections import deque
 import numpy as np
 from tqdm import tqdm
 
-from pspnet_repro.data.images import read_image
 from pspnet_repro.data.labels import check_classes
 from pspnet_repro.data.pairs import read_pair
 from pspnet_repro.defaults import BATCH_SIZE
@@ -50,10 +49,7 @@ def evaluate(net, pairs, *, classes, protocol, zero_is_void=False, batch_size=BA
         def images():
             for number, pair in share:
                 try:
-                    if pair.label is None:
-                        image, label = read_image(pair.image), None
-                    else:
-                        image, label = read_pair(pair, classes, zero_is_void)
+                    image, label = read_pair(pair, classes, zero_is_void)
                 except UserError as error:
                     if on_error is None:
                         raise

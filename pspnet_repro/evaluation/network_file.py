@@ -11,6 +11,7 @@ from pspnet_repro.evaluation.protocol import Protocol
 from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.weights.model_file import crop_size_of, model_of
 from pspnet_repro.weights.source import read_weights, weights_name
+from pspnet_repro.words import counted
 
 # The released networks, by their number of classes: their files name none.
 _RELEASED = {150: "ade20k", 21: "voc2012", 19: "cityscapes"}
@@ -43,8 +44,8 @@ class NetworkFile:
     def check_classes(self, count):
         """Raise UserError for a network of another number of classes."""
         if self.net.classes != count:
-            raise UserError(f"{self.path}: has {self.net.classes} classes, must have {count} as "
-                            "the other weights")
+            raise UserError(f"{self.path}: has {counted(self.net.classes, 'class')}, "
+                            f"must have {count} as the other weights")
 
 
 def read_network(weights) -> NetworkFile:
@@ -96,7 +97,7 @@ def _stored_classes(names, palette_rgb, count, path):
         (isinstance(names, (list, tuple)) and len(names) == count and all(
             isinstance(name, str) and name.isprintable() and 0 < len(name) <= MAX_NAME
             for name in names),
-         f"names must be {count} names of at most {MAX_NAME} printable characters"),
+         f"names must be {counted(count, 'name')} of at most {MAX_NAME} printable characters"),
         (isinstance(palette_rgb, (list, tuple)) and len(palette_rgb) == count and all(
             isinstance(colour, (list, tuple)) and len(colour) == 3
             and all(type(part) is int and 0 <= part <= 255 for part in colour)

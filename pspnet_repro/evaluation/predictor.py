@@ -80,6 +80,11 @@ class Predictor:
                              f"{precision!r}")
         if precision == "tf32" and device == "cpu":
             raise UsageError('precision "tf32" needs device "cuda": only GPUs have TF32')
+        if protocol is not None and not isinstance(protocol, Protocol):
+            raise UsageError("protocol must be a pspnet_repro.evaluation.Protocol, or None for the "
+                             f"authors' test, got {protocol!r}")
+        if not isinstance(fused, bool):
+            raise UsageError(f"fused must be True or False, got {fused!r}")
         files = [each if isinstance(each, NetworkFile) else read_network(each)
                  for each in (weights if isinstance(weights, list) else [weights])]
         if not files:

@@ -11,6 +11,7 @@ from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.files import json_lines, lock_folder, write_bytes
 
+RESULT = "result.json"  # what a finished test writes beside its counts
 _MERGED = "counts.jsonl"
 _OTHERS = re.compile(r"counts-\d+\.jsonl")
 
@@ -96,14 +97,17 @@ class CountsFile:
     def _entries(self, path, data):
         """{number: counts} of a file of this test."""
         return _parse(path, data, self.classes, self._images,
-                      lambda head: self._compare(path, head))
+                      lambda head: self._compare(path, head, data.count(b"\n") - 1))
 
-    def _compare(self, path, saved):
+    def _compare(self, path, saved, images):
+        """Raise UserError where a file with counts of so many images is of another test."""
         found = difference(self._about, {key: value for key, value in saved.items()
                                          if key != "agreement"})
         if found:
-            raise UserError(f"{path}: holds a test with {found}; give the old value to resume it, "
-                            "choose a new folder with --output, or remove this file")
+            finished = images >= self._images or (path.parent / RESULT).exists()
+            raise UserError(f"{path}: holds a test with {found}; "
+                            + ("it is finished: choose another --output" if finished else
+                               "give the old value to resume it, or choose another --output"))
 
     def append(self, number, counts):
         """Note the counts, (classes, classes) int64, of image `number` of the list."""

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import nn
 
-from pspnet_repro.exact import linear
+from pspnet_repro.exact import linear, norm
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 
 
@@ -15,15 +15,15 @@ class OriginalConv2d(nn.Conv2d):
                  for size, pad, dilation, kernel, stride in
                  zip(input.shape[2:], self.padding, self.dilation, self.kernel_size, self.stride)]
         return linear.convolution(input, self.weight, self.bias, self.stride, self.padding,
-                                    self.dilation, self.groups, sizes)
+                                  self.dilation, self.groups, sizes)
 
 
 class OriginalBatchNorm2d(SyncBatchNorm2d):
     """SyncBatchNorm2d with the biased variance of this process, computed as the original's BN."""
 
     def forward(self, input, relu=False):
-        norm = self.weight, self.bias, self.running_mean, self.running_var
-        if not linear.is_exact(input, *norm):
+        tensors = self.weight, self.bias, self.running_mean, self.running_var
+        if not linear.is_exact(input, *tensors):
             return super().forward(input, relu)
-        y = norm.batch_norm(input, *norm, self.eps, self.training, 1 - self.momentum)
+        y = norm.batch_norm(input, *tensors, self.eps, self.training, 1 - self.momentum)
         return F.relu(y) if relu else y

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 from pspnet_repro import ops
+from pspnet_repro.exact.gradients import add_gradient
 
 _ops = torch.ops.pspnet
 
@@ -15,19 +16,6 @@ def is_exact(*tensors):
     """Whether the functions below compute on these tensors; None counts as yes."""
     return not ops.USE_REFERENCE and all(
         t is None or (t.device.type == "cpu" and t.dtype == torch.float32) for t in tensors)
-
-
-def gradient_so_far(parameter):
-    """What the gradient of a parameter goes on from, or None.
-
-    The original adds every product to the gradient that is there. A parameter with `goes_on` set
-    (CaffeSGD's, over the passes of iter_size) has its .grad taken from it, and the backward
-    pass returns the whole sum; others begin at 0, as autograd wants it.
-    """
-    if not getattr(parameter, "goes_on", False):
-        return None
-    before, parameter.grad = parameter.grad, None
-    return before
 
 
 class _Split(torch.autograd.Function):
@@ -88,11 +76,11 @@ class _Geometry:
                           F.fold(columns, size, **self.window))
         return _joined(result)
 
-    def weight_gradient(self, images, grads, weight, before):
-        """sum over images of (N, A, h, w) grads times columns; shape of weight."""
-        sums = [None] * self.group if before is None else list(self.weights(before))
+    def weight_gradient(self, images, grads, weight, total):
+        """`total` plus the sum over images of (N, A, h, w) grads times columns; shape of weight."""
+        sums = [None] * self.group if total is None else list(self.weights(total))
         for image, grad in zip(images, grads):
-            sums = [_ops.original_gemm(part, columns.t(), total) for part, columns, total in
+            sums = [_ops.original_gemm(part, columns.t(), so_far) for part, columns, so_far in
                     zip(grad.flatten(1).chunk(self.group), self.columns(image), sums)]
         return _joined(sums).view(weight.shape)
 
@@ -119,12 +107,15 @@ class _Convolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         (x, weight), geometry = ctx.saved_tensors, ctx.geometry
-        before = [gradient_so_far(p) if needed else None
-                  for p, needed in zip(ctx.parameters, ctx.needs_input_grad[1:3])]
-        return (geometry.scatter(grad, weight, x.shape[2:]) if ctx.needs_input_grad[0] else None,
-                geometry.weight_gradient(x, grad, weight, before[0])
-                if ctx.needs_input_grad[1] else None,
-                _bias_gradient(grad, before[1]) if ctx.needs_input_grad[2] else None, None, None)
+        grads = [None] * 5
+        if ctx.needs_input_grad[0]:
+            grads[0] = geometry.scatter(grad, weight, x.shape[2:])
+        if ctx.needs_input_grad[1]:
+            grads[1] = add_gradient(ctx.parameters[0], lambda total: geometry.weight_gradient(
+                x, grad, weight, total))
+        if ctx.needs_input_grad[2]:
+            grads[2] = add_gradient(ctx.parameters[1], lambda total: _bias_gradient(grad, total))
+        return tuple(grads)
 
 
 class _Deconvolution(torch.autograd.Function):
@@ -138,13 +129,15 @@ class _Deconvolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         (x, weight), geometry = ctx.saved_tensors, ctx.geometry
-        before = [gradient_so_far(p) if needed else None
-                  for p, needed in zip(ctx.parameters, ctx.needs_input_grad[1:3])]
-        return (geometry.correlate(grad, weight).view(x.shape)
-                if ctx.needs_input_grad[0] else None,
-                geometry.weight_gradient(grad, x, weight, before[0])
-                if ctx.needs_input_grad[1] else None,
-                _bias_gradient(grad, before[1]) if ctx.needs_input_grad[2] else None, None, None)
+        grads = [None] * 5
+        if ctx.needs_input_grad[0]:
+            grads[0] = geometry.correlate(grad, weight).view(x.shape)
+        if ctx.needs_input_grad[1]:
+            grads[1] = add_gradient(ctx.parameters[0], lambda total: geometry.weight_gradient(
+                grad, x, weight, total))
+        if ctx.needs_input_grad[2]:
+            grads[2] = add_gradient(ctx.parameters[1], lambda total: _bias_gradient(grad, total))
+        return tuple(grads)
 
 
 def convolution(x, weight, bias, stride, pad, dilation, group, out_size):
@@ -180,9 +173,11 @@ class _InnerProduct(torch.autograd.Function):
             grads[0] = _ops.original_gemm(grad, weight.t() if ctx.transpose else weight)
         if ctx.needs_input_grad[1]:
             pair = (x.t(), grad) if ctx.transpose else (grad.t(), x)
-            grads[1] = _ops.original_gemm(*pair, gradient_so_far(ctx.parameters[0]))
+            grads[1] = add_gradient(ctx.parameters[0],
+                                    lambda total: _ops.original_gemm(*pair, total))
         if ctx.needs_input_grad[2]:
-            grads[2] = _ops.original_sum_columns(grad, 1, gradient_so_far(ctx.parameters[1]))
+            grads[2] = add_gradient(ctx.parameters[1],
+                                    lambda total: _ops.original_sum_columns(grad, 1, total))
         return tuple(grads)
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
-from pspnet_repro.exact.linear import gradient_so_far, is_exact
+from pspnet_repro.exact.gradients import add_gradient
+from pspnet_repro.exact.linear import is_exact
 
 _ops = torch.ops.pspnet
 _SMALLEST = float(np.finfo(np.float32).tiny)
@@ -26,6 +27,15 @@ def _add_weighted(y, beta, x, alpha):
 
 def _wide(values):
     return values.reshape(-1, 1)
+
+
+def _add_channel_sums(parameter, terms):
+    """The gradient of a slope or a bias, see add_gradient."""
+    def add(total):
+        sums = _channel_sums(terms, total=None if total is None else total.view(-1))
+        return sums.view(parameter.shape)
+
+    return add_gradient(parameter, add)
 
 
 class _BatchNorm(torch.autograd.Function):
@@ -59,11 +69,8 @@ class _BatchNorm(torch.autograd.Function):
         grads = [None] * 8
         for k in (1, 2):
             if ctx.needs_input_grad[k]:
-                parameter = ctx.parameters[k - 1]
-                before = gradient_so_far(parameter)
-                grads[k] = _channel_sums(xhat * grad_output if k == 1 else grad_output,
-                                         total=None if before is None else before.view(-1)
-                                         ).view(parameter.shape)
+                terms = xhat * grad_output if k == 1 else grad_output
+                grads[k] = _add_channel_sums(ctx.parameters[k - 1], terms)
         if ctx.needs_input_grad[0] and not ctx.training:
             factor = slope.view(-1) * invstd.view(-1)
             grads[0] = (grad_output * _wide(factor)).view(grad.shape)

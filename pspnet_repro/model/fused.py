@@ -15,7 +15,6 @@ from pspnet_repro.model.factorized_head import (
     tap_products,
     upsampled_conv2d,
 )
-from pspnet_repro.model.resnet import MiniBackbone
 from pspnet_repro.ops import checks
 
 # oneDNN chooses the layout of a kernel by the map that it will see: the one of a 473 crop.
@@ -127,29 +126,17 @@ class FusedResidual(nn.Module):
 
 
 def _stem(backbone, dtype):
-    """The convolutions before pool1 and that, as they are: a copy, in the network's layout.
+    """All before the residual blocks, as it is: a copy, in the network's layout.
 
     Neither folded nor channels last: everything after the stem amplifies its rounding, so it keeps
-    the unfused network's bits. Of PSPNet50 with seeded weights (tests/test_inference.py) 0.006% of
-    the pixels have another argmax than unfused, and 0.014% if the stem is folded too.
+    the unfused network's bits. Of PSPNet50 with seeded weights (tests/model/test_fused.py) 0.006%
+    of the pixels have another argmax than unfused, and 0.014% if the stem is folded too.
     """
-    first = [backbone.conv1] if isinstance(backbone, MiniBackbone) else backbone.stem
-    first = copy.deepcopy(first)
-    if dtype is not None:
-        for unit in first:
-            unit.conv.to(dtype)  # BN takes half input with float32 parameters
-    return nn.Sequential(*first, backbone.pool).requires_grad_(False)
-
-
-def _blocks(backbone, dtype):
-    """All after pool1, fused."""
-    if isinstance(backbone, MiniBackbone):
-        return nn.Sequential(FusedConv.of(backbone.conv2, dtype),
-                             FusedResidual([backbone.conv3], None, dtype))
-    blocks = [block for stage in (backbone.stage2, backbone.stage3, backbone.stage4,
-                                  backbone.stage5) for block in stage]
-    return nn.Sequential(*(FusedResidual([block.reduce, block.spatial, block.increase],
-                                         block.project, dtype) for block in blocks))
+    stem = copy.deepcopy(nn.Sequential(*backbone.before_residuals()))
+    for module in stem.modules():
+        if dtype is not None and isinstance(module, nn.Conv2d):
+            module.to(dtype)  # BN takes half input with float32 parameters
+    return stem.requires_grad_(False)
 
 
 class FusedHead(nn.Module):
@@ -196,8 +183,10 @@ class FusedPSPNet(nn.Module):
     def __init__(self, net, dtype=None):
         super().__init__()
         self.classes, self.stride, self.dtype = net.classes, net.stride, dtype
-        self.stem, self.blocks = _stem(net.backbone, dtype), _blocks(net.backbone, dtype)
-        self.head = FusedHead(net.pyramid, net.head.conv, net.backbone.stage_channels[-1], dtype)
+        self.stem = _stem(net.backbone, dtype)
+        self.blocks = nn.Sequential(*(FusedResidual(branch, project, dtype)
+                                      for branch, project in net.backbone.residuals()))
+        self.head = FusedHead(net.pyramid, net.head.conv, net.settings.channels[1], dtype)
         score = net.head.score
         self.score = FusedConv(score, score.weight.detach().clone(), score.bias.detach().clone(),
                                relu=False)

@@ -3,6 +3,7 @@
 from pspnet_repro.defaults import FREEZE_BN
 from pspnet_repro.errors import UsageError
 from pspnet_repro.sync_bn import SyncBatchNorm2d
+from pspnet_repro.words import counted
 
 
 def freeze(model, bn=None, backbone=False):
@@ -34,6 +35,12 @@ def learning(groups):
     return [group for group in groups if group["params"]]
 
 
+def _option(model):
+    """The option that froze the batch normalization of a backbone."""
+    learns = any(p.requires_grad for p in model.backbone.parameters())
+    return "--freeze-bn" if learns else "--freeze-backbone"
+
+
 def check_frozen(model):
     """Refuse frozen batch normalization that has no statistics to normalize by.
 
@@ -50,16 +57,16 @@ def check_frozen(model):
     for name, layer in layers.items():
         mean, var = layer.running_mean, layer.running_var
         if not mean.any() and (var == var[0]).all():
-            way = ("start from trained weights (--initial-weights FILE)"
-                   if name.startswith("backbone.") else
-                   "freeze that of the backbone only (--freeze-bn backbone), or start from weights "
-                   "that have this part (--initial-weights FILE)")
-            raise UsageError(f"{name}: frozen batch normalization must have statistics, got the "
-                             f"initial running values, mean 0 and variance {var[0].item():g}: "
-                             f"{way}")
+            option, way = ((_option(model), "--initial-weights must name a file with statistics of "
+                            "a training") if name.startswith("backbone.") else
+                           ("--freeze-bn all", "freeze the backbone's alone (--freeze-bn backbone),"
+                            " or --initial-weights must name a file that has this part"))
+            raise UsageError(f"{name}: frozen batch normalization ({option}) must have "
+                             "statistics, got the initial running values, mean 0 and variance "
+                             f"{var[0].item():g}: {way}")
     if not layers:
         return []
     learned, every = (sum(p.numel() for p in model.parameters() if p.requires_grad or whole)
                       for whole in (False, True))
-    return [f"frozen: batch normalization of {len(layers)} layers; {learned} of {every} "
+    return [f"frozen: batch normalization of {counted(len(layers), 'layer')}; {learned} of {every} "
             "parameters learn"]

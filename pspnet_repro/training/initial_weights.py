@@ -4,17 +4,14 @@ from dataclasses import dataclass
 
 import torch
 
-from pspnet_repro.errors import UsageError, UserError
-from pspnet_repro.model.resnet import BLOCKS, stage_widths
+from pspnet_repro.errors import UsageError, UserError, first_line
+from pspnet_repro.model.settings import BLOCKS, NetworkSettings
 from pspnet_repro.weights.model_file import shape_differences, without_memory
 from pspnet_repro.weights.source import read_weights, weights_name, weights_sha256
 
-# What weights were made for: `with_structure` takes it from their file.
-_BACKBONE = ("stem", "stem_width", "widths", "blocks", "stride_in")
-_WHOLE = ("backbone", "strides", "dilations", "head_width")
-_PYRAMID = ("bins", "pool", "reduce")
-# What a PSPNet does otherwise than an ImageNet network of the same weights, and says so.
-_DILATED = ("strides", "dilations", "pool_padding")
+# Arguments that a shorter one stands for.
+_SHORT = {"widths": "width", "blocks": "depth"}
+_DEPTHS = {blocks: depth for depth, blocks in BLOCKS.items()}
 
 
 @dataclass(frozen=True)
@@ -41,13 +38,12 @@ def read_structure(weights) -> Structure:
         UserError: no such file, another kind of file, or one whose settings make no network.
     """
     content, path = read_weights(weights, whole=None), weights_name(weights)
-    without_memory(content, path)
-    names = _BACKBONE
+    settings = without_memory(content, path).settings
+    names = settings.STRUCTURE
     if content["kind"] == "pspnet":
-        names += _WHOLE + (_PYRAMID if content["settings"].get("bins") else ())
-    settings = {name: _plain(content["settings"].get(name)) for name in names}
+        names += settings.WHOLE + (settings.PYRAMID if settings.bins else ())
     return Structure(path, weights_sha256(weights),
-                     {name: value for name, value in settings.items() if value is not None})
+                     {name: settings[name] for name in names if name in settings})
 
 
 def with_structure(model: dict, structure: Structure) -> dict:
@@ -61,37 +57,34 @@ def with_structure(model: dict, structure: Structure) -> dict:
     Raises:
         UsageError: `model` asks for another structure than the file has.
     """
-    wanted = {name: value for name, value in model.items() if value is not None}
-    if "width" in wanted:
-        wanted.setdefault("widths", stage_widths(wanted["width"]))
-    if "depth" in wanted:
-        wanted.setdefault("blocks", BLOCKS.get(wanted["depth"]))
+    given = {name: value for name, value in model.items() if value is not None}
+    try:
+        wanted = NetworkSettings(**given)
+    except (TypeError, ValueError) as error:
+        raise UsageError(first_line(error)) from error
+    asked = given.keys() | {name for name, short in _SHORT.items() if short in given}
     completed = dict(model)
     for name, theirs in structure.settings.items():
-        if name in _PYRAMID and not wanted.get("bins", True):
+        if name in NetworkSettings.PYRAMID and not wanted.bins:
             continue  # a network without the pyramid can start from one with it
-        if name not in wanted:
+        if name not in asked:
             completed[name] = theirs
-        elif _plain(wanted[name]) != theirs:
+        elif wanted[name] != theirs:
+            shown, rule = (name, theirs) if name in given else (
+                _SHORT[name], _DEPTHS.get(theirs, f"that of {name} {theirs}"))
             raise UsageError(
-                f"{name} must be {theirs}, for which the weights of {structure.path} were made, "
-                f"got {_plain(wanted[name])}: leave it to the file, or start from other weights")
+                f"{shown} must be {rule}, for which the weights of {structure.path} were made, "
+                f"got {given[shown]}: leave it to the file, or start from other weights")
     return completed
-
-
-def _plain(value):
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _other_settings(model, settings, names):
     """(name, theirs, ours) of the settings of that name that a file's network has otherwise than a
     PSPNet."""
-    here = {**model.settings, **model.backbone.settings}
     for name in names:
-        ours = here.get(name)
-        theirs = _plain(settings.get(name, ours))
-        if theirs != ours:
-            yield name, theirs, ours
+        ours = getattr(model.settings, name)
+        if settings.get(name, ours) != ours:
+            yield name, settings[name], ours
 
 
 @torch.no_grad()
@@ -113,14 +106,14 @@ def load_initial_weights(model, weights):
             weights that are not finite.
     """
     content, path = read_weights(weights, whole=None), weights_name(weights)
-    given, settings = content["weights"], content["settings"]
+    given, settings = content["weights"], without_memory(content, path).settings
     if content["kind"] == "backbone":
         given = {f"backbone.{name}": tensor for name, tensor in given.items()}
     wanted = model.state_dict()
     here, there = ({name.partition(".")[0] for name in names} for names in (wanted, given))
     fresh = sorted(here - there)
     left_out = sorted(there - here)
-    if content["kind"] == "pspnet" and settings.get("classes") != model.classes:
+    if content["kind"] == "pspnet" and settings.classes != model.classes:
         fresh += [part for part in ("head.score", "auxiliary.score")
                   if part.partition(".")[0] in here & there]
 
@@ -129,7 +122,9 @@ def load_initial_weights(model, weights):
 
     wanted = {name: tensor for name, tensor in wanted.items() if not of(fresh, name)}
     given = {name: tensor for name, tensor in given.items() if not of(fresh + left_out, name)}
-    names = _BACKBONE + (_PYRAMID if any(name.startswith("pyramid.") for name in given) else ())
+    names = settings.STRUCTURE
+    if any(name.startswith("pyramid.") for name in given):
+        names += settings.PYRAMID
     differences = [f"{name} is {theirs} there, {ours} here" for name, theirs, ours in
                    _other_settings(model, settings, names)] or shape_differences(wanted, given)
     if differences or not given:
@@ -147,4 +142,4 @@ def load_initial_weights(model, weights):
     if left_out:
         report.append(f"left out of the file: {', '.join(left_out)}")
     return report + [f"note: the file's network has {name} {theirs}, this one {ours}"
-                     for name, theirs, ours in _other_settings(model, settings, _DILATED)]
+                     for name, theirs, ours in _other_settings(model, settings, settings.DILATED)]

@@ -82,7 +82,7 @@ def average_backward(model, solver, batches, settings, processes):
     losses = []
     for images, labels in batches:
         parts = _losses(model, images, labels, settings)
-        parts[0].backward()
+        solver.backward(parts[0])
         losses.append([None if part is None else part.detach() for part in parts])
     processes.average_gradients(model.parameters())
     return losses
@@ -189,8 +189,8 @@ def _train(settings, pairs, output, processes, device, initial_weights, how):
              "processes": processes.size}
     processes.check_alike(json.dumps([facts["training"], facts["initial_sha256"]]),
                           "settings and initial weights")
-    if how.validation is not None:
-        processes.on_first(lambda: how.validation.check(model.classes))
+    note = ("" if how.validation is None else
+            processes.on_first(lambda: how.validation.check(model.classes)))
     model.train().to(device)
     start = restore(state_path, settings, model, solver, processes, device)
 
@@ -216,6 +216,8 @@ def _train(settings, pairs, output, processes, device, initial_weights, how):
             (log.tell if start == 0 else log.say)(line)
         if how.validation is not None:
             log.say(str(how.validation))
+        if note:
+            log.tell(note)
         saved_at = time.monotonic()
         with StopRequest() as stop, open(losses_path if processes.first else os.devnull, "a",
                                          encoding="utf-8", buffering=1) as losses:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from pspnet_repro.errors import Interrupted, UserError, printable
 from pspnet_repro.training.run_folder import Log
 from pspnet_repro.training.tensorboard import Scalars
+from pspnet_repro.words import counted
 
 
 class ProgressLog:
@@ -110,7 +111,7 @@ class ProgressLog:
         left_out = f", {failed} left out" if failed else ""
         self.tell(f"validation after step {steps}: mean IoU {shown['mean_iou']}, pixel accuracy "
                   f"{shown['pixel_accuracy']}, mean class accuracy {shown['mean_accuracy']} "
-                  f"({images} images{left_out}){'; the best so far: best.pt' * is_best}")
+                  f"({counted(images, 'image')}{left_out}){'; the best so far: best.pt' * is_best}")
         if self._scalars is not None:
             self._scalars.add(steps, {f"validation/{name}": figure
                                       for name, figure in figures.items()})

@@ -12,7 +12,9 @@ from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.files import json_lines, refuse_pipe, write_bytes
 from pspnet_repro.outputs import WAY_ON
 from pspnet_repro.weights import model_file, plain_file
+from pspnet_repro.words import counted
 
+WEIGHTS = "weights.pt"  # of a finished training
 _LOG = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d step \d+ of \d+, ")
 _STEP = {"iteration", "lr", "loss", "loss_aux"}
 _LINE = b'{"iteration": '
@@ -58,8 +60,10 @@ def check_same_settings(settings, content, path):
         # Weights of another network would not fit.
         start = ("" if found.startswith(("model.", "initial_weights")) else
                  f", and start there from these weights with --initial-weights {path}")
-        raise UserError(f"{path}: holds a training with {found}; give the old value to resume it, "
-                        f"or choose a new folder with --output{start}")
+        way = ("it is finished: " if path.name == WEIGHTS else
+               "give the old value to resume it, or ")
+        raise UserError(f"{path}: holds a training with {found}; {way}choose another "
+                        f"--output{start}")
 
 
 def check_ours(folder):
@@ -93,8 +97,8 @@ def cut_losses(path, iteration):
     """
     lines = read_lines(path)
     if len(lines) < iteration:
-        raise UserError(f"{path}: holds {len(lines)} steps, but the checkpoint beside it was saved "
-                        f"after {iteration}; remove the folder to train again")
+        raise UserError(f"{path}: holds {counted(len(lines), 'step')}, but the checkpoint beside "
+                        f"it was saved after {iteration}; remove the folder to train again")
     for number, (_, content) in enumerate(lines):
         if content is None or content.keys() != _STEP or content["iteration"] != number:
             way_on = "remove the folder to train again" if number < iteration else WAY_ON
@@ -147,7 +151,8 @@ def restore(path, settings, model, solver, processes, device):
     check_same_settings(settings, state, path)
     try:
         if state.get("processes", 1) != processes.size:
-            raise ValueError(f"it was saved by {state.get('processes', 1)} processes, not "
+            raise ValueError(f"it was saved by "
+                             f"{counted(state.get('processes', 1), 'process')}, not "
                              f"{processes.size}")
         _check_state(state, settings)
         model_file.check_weights(state["weights"], path)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from pspnet_repro import ops
+from pspnet_repro.exact.gradients import adding_to_grad
 from pspnet_repro.exact.libm import powf
 
 
@@ -63,7 +64,7 @@ class CaffeSGD(torch.optim.Optimizer):
         lr: the first rate.
         momentum: Caffe's weight of the old buffer.
         weight_decay: L2 decay.
-        iter_size: backward passes whose gradients are summed before a step.
+        iter_size: calls of `backward` before a step.
         rate_in_momentum: see above.
     Raises:
         ValueError: a value out of range.
@@ -81,15 +82,20 @@ class CaffeSGD(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay,
                                   "iter_size": iter_size, "lr_mult": 1.0, "decay_mult": 1.0,
                                   "rate_in_momentum": rate_in_momentum})
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                # The gradients of a later pass are added term by term, see exact/linear.py.
-                parameter.goes_on = iter_size > 1
 
     def set_rate(self, lr):
         """Set the base rate of every group."""
         for group in self.param_groups:
             group["lr"] = lr
+
+    def backward(self, loss):
+        """Add the gradients of one pass to those there, exact layers' in the original's order.
+
+        Args:
+            loss: the pass's, a tensor of one number.
+        """
+        with adding_to_grad(p for group in self.param_groups for p in group["params"]):
+            loss.backward()
 
     @torch.no_grad()
     def step(self, closure=None):

@@ -1,6 +1,7 @@
 """Tests of a network on validation images along its training, and the best network so far."""
 
 import dataclasses
+import math
 
 import cv2
 import numpy as np
@@ -21,7 +22,9 @@ from pspnet_repro.outputs import WAY_ON
 from pspnet_repro.training.curve import add_point, eval_mode, keep_points
 from pspnet_repro.training.run_folder import check_same_settings
 from pspnet_repro.weights import model_file, plain_file
+from pspnet_repro.words import counted
 
+SEEN = 0.5  # the part of an image's pixels that a validation should see
 FIGURES = ("mean_iou", "pixel_accuracy", "mean_accuracy")
 
 
@@ -60,12 +63,17 @@ class Validation:
                "image and its mirror image" if self.windows == "sliding" else
                f"one centre window of {self.protocol.crop_size} pixels per image, which is "
                "quicker and not the figure of `pspnet evaluate`")
-        return (f"validation after every {self.interval} steps and the last: {len(self.pairs)} "
-                f"images of {self.place}, {self.data['split']}; {how}; long side "
-                f"{self.protocol.base_size} + 1")
+        every = "step" if self.interval == 1 else f"{self.interval} steps and the last"
+        return (f"validation after every {every}: {counted(len(self.pairs), 'image')} of "
+                f"{self.place}, {self.data['split']}; {how}; long side {self.protocol.base_size} + "
+                "1")
 
     def check(self, classes):
-        """Raise UserError where a file is missing, or no pixel that counts is labelled."""
+        """A sentence on what the windows do not see, or "".
+
+        Raises:
+            UserError: a file is missing, or no pixel that counts is labelled.
+        """
         for pair in self.pairs:
             for path in (pair.image, pair.label):
                 if not path.is_file():
@@ -73,14 +81,25 @@ class Validation:
                                     "`pspnet check-data` lists all problems of the data")
         for pair in self.pairs:
             label = read_label(pair.label, classes, self.zero_is_void, pair.table, pair.colours)
+            share = self._share(*label.shape)
             if self.windows == "centre":
                 label = centre_of_label(label, self.protocol)
             if (label < classes).any():
-                return
+                return "" if share > SEEN else (
+                    f"note: the centre windows see {share:.0%} of {pair.image}: what lies outside "
+                    "has no part in mean IoU and best.pt; --val-windows sliding tests all of it, "
+                    "and a smaller --base-size makes the windows see more")
         where = " in its centre window" if self.windows == "centre" else ""
         raise UserError(f"{self.place}, {self.data['split']}: no validation image has a "
                         f"labelled pixel{where}, so no accuracy is defined; `pspnet check-data` "
                         "says which values the label files hold")
+
+    def _share(self, height, width):
+        """The part of an image's pixels that is tested."""
+        if self.windows == "sliding":
+            return 1.0
+        sides = self.protocol.scaled_size(height, width, 1.0)
+        return math.prod(min(self.protocol.crop_size, side) / side for side in sides)
 
     def count(self, net, pairs, each, failed):
         """ConfusionMatrix of a network in eval mode over some of the pairs.

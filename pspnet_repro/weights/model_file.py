@@ -1,7 +1,6 @@
 """Files of weights with the settings of their network."""
 
 import json
-import math
 from pathlib import Path
 
 import safetensors.torch
@@ -12,6 +11,7 @@ from pspnet_repro.errors import UserError
 from pspnet_repro.files import write_bytes
 from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.model.resnet import ResNet
+from pspnet_repro.model.settings import BackboneSettings, NetworkSettings
 from pspnet_repro.weights import recognize
 from pspnet_repro.weights.plain_file import load_content, saved
 
@@ -27,7 +27,7 @@ def save_model(path, model, **about):
 
 def model_bytes(path, model, **about):
     """What `save_model` writes."""
-    facts = {"kind": kind_of(model), "settings": model.settings, **about}
+    facts = {"kind": kind_of(model), "settings": dict(model.settings), **about}
     if Path(path).suffix != ".safetensors":
         return saved({**facts, "weights": model.state_dict()})
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
@@ -72,7 +72,7 @@ def read_model_file(path):
     if not isinstance(content["kind"], str):
         raise UserError(f"{path}: kind: must be text, got a {type(content['kind']).__name__}")
     check_weights(content["weights"], path)
-    _check_settings(content["settings"], path)
+    _check_settings(content["settings"], content["kind"], path)
     return content
 
 
@@ -93,36 +93,20 @@ def check_weights(weights, path):
                             f"{tensor.layout} one of {tensor.dtype} on {tensor.device}")
 
 
-def _check_settings(settings, path):
+def _check_settings(settings, kind, path):
     if not isinstance(settings, dict):
         raise UserError(f"{path}: not a PSPNet file: settings must be a dictionary, weights one of "
                         "tensors")
-    for name, value in settings.items():
-        # Names that are missing here the network's class refuses.
-        rule, is_right = _RULES.get(name, ("plain", lambda _: True))
-        if value is not None and not is_right(value):
-            raise UserError(f"{path}: settings, {name}: must be {rule}, got "
-                            f"{' '.join(str(value).split())[:80]!r}")
+    # Names that are missing here the network's class refuses.
+    wrong = (BackboneSettings if kind == "backbone" else NetworkSettings).wrong_type(settings)
+    if wrong:
+        raise UserError(f"{path}: settings, {': '.join(wrong)}")
+    for name in settings:
         if not isinstance(name, str):
             raise UserError(f"{path}: settings: names must be text, got {str(name)[:40]!r}")
 
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_WHOLE = "a whole number", lambda value: type(value) is int
-_NUMBER = "a finite number", lambda value: type(value) in (int, float) and abs(value) < math.inf
-_SWITCH = "true or false", lambda value: type(value) is bool
-_WORD = "text", lambda value: type(value) is str
-_LIST = "a list of whole numbers", lambda value: (type(value) in (list, tuple)
-                                                  and all(type(item) is int for item in value))
-# The arguments of PSPNet and of ResNet.
-_RULES = {
-    **dict.fromkeys(("classes", "depth", "stem_width", "head_width", "aux_width",
-                     "pool_padding"), _WHOLE),
-    **dict.fromkeys(("width", "dropout", "initial_running_var"), _NUMBER),
-    **dict.fromkeys(("reduce", "aux", "spatial_dropout"), _SWITCH),
-    **dict.fromkeys(("pool", "stem", "stride_in", "variance", "backbone", "head",
-                     "arithmetic"), _WORD),
-    **dict.fromkeys(("bins", "strides", "dilations", "blocks", "widths"), _LIST)}
 
 
 def load_model(path):
@@ -159,12 +143,12 @@ def model_of(content, path, module=PSPNet):
     Args:
         content: of read_model_file.
         path: of the file, for messages.
-        module: PSPNet or ResNet.
+        module: ResNet, PSPNet, or a class in its place.
     """
     if content["kind"] != ("backbone" if module is ResNet else "pspnet"):
         raise UserError(f"{path}: must hold a {module.__name__}, holds one of kind "
                         f"{content['kind']!r} (a backbone is for train --initial-weights)")
-    model = without_memory(content, path)
+    model = without_memory(content, path, module)
     # Not to_empty, for which torch loads its symbolic shapes: 0.7 s.
     model.load_state_dict({
         name: content["weights"][name].to("cpu", own.dtype, copy=True,
@@ -174,13 +158,14 @@ def model_of(content, path, module=PSPNet):
     return model.eval()
 
 
-def without_memory(content, path):
+def without_memory(content, path, module=PSPNet):
     """The PSPNet or ResNet of a file's content on device "meta": wrong settings must not exhaust
     the memory.
 
     Args:
         content: of read_model_file.
         path: of the file, for messages.
+        module: the class of what is no backbone.
     Raises:
         UserError: settings that make no network, or weights that do not fit them.
     """
@@ -188,7 +173,7 @@ def without_memory(content, path):
         raise UserError(f"{path}: kind must be pspnet or backbone, got {content['kind'][:40]!r}")
     try:
         with torch.device("meta"):
-            model = (ResNet if content["kind"] == "backbone" else PSPNet)(**content["settings"])
+            model = (ResNet if content["kind"] == "backbone" else module)(**content["settings"])
         differences = shape_differences(model.state_dict(), content["weights"])
         if differences:
             raise ValueError("; ".join(differences))

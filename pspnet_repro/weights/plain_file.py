@@ -2,12 +2,13 @@
 
 import io
 import json
+import os
 import pickle
 
 import safetensors
 import torch
 
-from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.errors import UsageError, UserError, first_line
 from pspnet_repro.files import refuse_pipe, write_bytes
 from pspnet_repro.weights import recognize
 
@@ -64,7 +65,9 @@ def load(path, data=None):
 
 def load_content(path):
     """`load` of a file in either format: of safetensors with our settings what was saved, of others
-    the tensors by name."""
+    the tensors by name. Raises UsageError for what is no path."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise UsageError(f"weights must be the path of a file, got {path!r}")
     refuse_pipe(path)
     return _load_safetensors(path) if _is_safetensors(path) else load(path)
 

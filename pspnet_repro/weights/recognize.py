@@ -43,6 +43,8 @@ OLD_CAFFEMODEL = Kind("a caffemodel of the first format (V1 'layers')", "it is n
                       "upgrade it with Caffe's upgrade_net_proto_binary")
 PROTOTXT = Kind("a prototxt", "it holds no weights; they are in its caffemodel: "
                 + _CONVERT.replace("NET.prototxt", "FILE"))
+SOLVER = Kind("a solver of Caffe", "it holds no weights; name its network and the weights of that: "
+              "NET.prototxt,W.caffemodel")
 TEXT = Kind("a text", _NAME)
 UNKNOWN = Kind("a file of no known kind", "name a file of train or of pspnet convert")
 
@@ -169,7 +171,7 @@ def _kind_of_text(head):
     if not all(character.isprintable() or character.isspace() for character in text):
         return None
     if re.search(r"^\s*(layers?\s*{|input(_dim)?\s*:|(train_)?net\s*:\s*[\"'])", text, re.M):
-        return PROTOTXT
+        return SOLVER if re.search(r"^\s*(base_lr|lr_policy)\s*:", text, re.M) else PROTOTXT
     return TEXT
 
 

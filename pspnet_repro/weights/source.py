@@ -30,8 +30,8 @@ def read_weights(weights, whole: bool | None = True) -> dict:
         # Only here does this package need the importer: for networks in Caffe's files.
         from prototxt_import.conversion.convert import convert_network
         model, _, crop_size = convert_network(*map(Path, weights), whole=whole)
-        return {"kind": kind_of(model), "settings": model.settings, "weights": model.state_dict(),
-                "crop_size": crop_size}
+        return {"kind": kind_of(model), "settings": dict(model.settings),
+                "weights": model.state_dict(), "crop_size": crop_size}
     if Path(weights).suffix == ".prototxt":
         raise UsageError(f"weights must name a caffemodel beside {weights}: "
                          f"{weights},W.caffemodel for a command, a pair of paths in Python")

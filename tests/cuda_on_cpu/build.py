@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import torch
+from helpers.paths import ROOT
 from torch.utils import cpp_extension
 
-ROOT = Path(__file__).parents[2]
 CUDA = ROOT / "csrc" / "cuda"
 HERE = Path(__file__).parent
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",

@@ -1,12 +1,13 @@
 """pspnet convert: original files into a file of ours."""
 
-
+from prototxt_import.commands.work.places import check_places
 from prototxt_import.conversion.convert import convert_network
 from prototxt_import.conversion.torch_resnet import convert_torch_resnet
 from pspnet_repro.errors import UsageError
 from pspnet_repro.files import file_sha256
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.weights import model_file
+from pspnet_repro.words import counted
 
 _SUFFIXES = (".safetensors", ".pt", ".pth")
 
@@ -16,7 +17,9 @@ def run(args):
         raise UsageError(f"--output must end in {', '.join(_SUFFIXES)}, got {args.output}")
     if len(args.files) != 2 and not (args.backbone and len(args.files) == 1):
         raise UsageError("needs NET.prototxt and W.caffemodel, or --backbone and one file, got "
-                         f"{len(args.files)} files")
+                         f"{counted(len(args.files), 'file')}")
+    if len(args.files) == 2:
+        check_places("convert", *args.files)
     outputs = Outputs()
     outputs.claim([args.output], args.files)
     if len(args.files) == 1:
@@ -39,5 +42,6 @@ def table(rows):
     widths = [max(len(row[k]) for row in rows) for k in (0, 1)]
     lines = [f"{row.layer:{widths[0]}}  {row.shape:{widths[1]}}  {row.place}" for row in rows]
     left_out = sum(row.place == "left out" for row in rows)
-    lines.append(f"{len(rows) - left_out} layers filled the network, {left_out} left out")
+    lines.append(f"{counted(len(rows) - left_out, 'layer')} filled the network, {left_out} left "
+                 "out")
     return "\n".join(lines)

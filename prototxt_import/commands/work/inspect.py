@@ -1,9 +1,10 @@
 """pspnet inspect: a network as a table."""
 
-
+from prototxt_import.commands.work.places import check_places
 from prototxt_import.format.caffemodel import read_caffemodel
 from prototxt_import.net import load_net
 from pspnet_repro.errors import UserError, check_printed
+from pspnet_repro.words import counted
 
 _HEAD = ("layer", "type", "shape", "parameters", "numbers", "multiply-adds", "reads", "writes")
 _RIGHT = ("numbers", "multiply-adds")
@@ -24,7 +25,7 @@ def table(net):
                      _number(sum(p.numel() for p in step.params)), _number(built.multiply_adds),
                      " ".join(layer.bottom), " ".join(layer.top)))
     # A shared parameter counts once.
-    rows.append(("total", f"{len(net.steps)} layers", "", "",
+    rows.append(("total", counted(len(net.steps), "layer"), "", "",
                  _number(sum(p.numel() for p in net.parameters())),
                  _number(sum(step.built.multiply_adds for step in net.steps)), "", ""))
     widths = [max(len(row[k]) for row in rows) for k in range(len(_HEAD))]
@@ -41,6 +42,7 @@ def _number(value):
 
 
 def run(args):
+    check_places("inspect", args.prototxt, args.caffemodel)
     net = load_net(args.prototxt, args.caffemodel, args.phase)
     if net.steps is None:
         unknown = [name for name, shape in net.input_shapes.items() if shape is None]

@@ -7,12 +7,14 @@ import torch
 
 from prototxt_import.commands.work.blob_limits import check_blobs
 from prototxt_import.commands.work.compare import deviations, recorded_items
+from prototxt_import.commands.work.places import check_places
 from prototxt_import.commands.work.recorded import read_recorded
 from prototxt_import.net import load_net
 from pspnet_repro.data.images import read_image
 from pspnet_repro.errors import UsageError, UserError, check_printed
 from pspnet_repro.evaluation.imresize import imresize
 from pspnet_repro.outputs import Outputs
+from pspnet_repro.words import counted
 
 
 def run(args):
@@ -20,6 +22,7 @@ def run(args):
         raise UsageError("needs --output, --compare or both")
     if args.blobs and args.output is None:
         raise UsageError("--blobs needs --output")
+    check_places("run", args.prototxt, args.caffemodel)
     outputs = Outputs()
     if args.output is not None:
         outputs.claim([args.output], [path for path in (args.prototxt, args.caffemodel, args.image,
@@ -75,8 +78,9 @@ def compare(net, arrays, tolerance, path):
             worst = found if worst is None or found.error > worst.error else worst
     if worst is None:
         raise UserError(f"{path}: no recorded values of this network's blobs")
-    return (f"all {count} recorded blobs agree within {tolerance:g} of their largest values; "
-            f"worst: {worst.blob}, {worst.error:.2g}")
+    return (f"{'the' if count == 1 else 'all'} "
+            f"{counted(count, 'recorded blob agrees', 'recorded blobs agree')} within "
+            f"{tolerance:g} of their largest values; worst: {worst.blob}, {worst.error:.2g}")
 
 
 def _image_input(net):

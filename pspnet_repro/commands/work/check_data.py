@@ -7,9 +7,11 @@ from pspnet_repro.commands.work.testing import given_classes
 from pspnet_repro.data.check import check_split
 from pspnet_repro.data.classes import numbered_classes
 from pspnet_repro.data.labels import IDENTITY
-from pspnet_repro.errors import UsageError, check_printed
+from pspnet_repro.errors import UsageError, UserError, check_printed
+from pspnet_repro.words import counted
 
 SHOWN = 5  # files of a kind that are named
+DEFAULT = ("train", "val")
 
 
 def _classes(args, data):
@@ -22,31 +24,59 @@ def _classes(args, data):
     return found
 
 
+def _splits(args, data):
+    """Names of the splits to check. Raises UserError where there is none."""
+    if args.split or data.one_split:
+        return [args.split or data.name]
+    splits = [split for split in DEFAULT if data.has_list(split)]
+    if not splits:
+        others = data.splits_there()
+        way = (f"--split NAME checks another list: {others}" if others else
+               "make lists of two folders with pspnet make-lists IMAGES LABELS, or give the "
+               "folders as --images and --labels")
+        raise UserError(f"{data.lists or data.root}: has neither train.txt nor val.txt; {way}")
+    for split in DEFAULT:
+        if split not in splits:
+            print(f"note: {split} is not checked: there is no {split}.txt")
+    return splits
+
+
 def run(args):
     """0, or 1 where something is wrong."""
     data = data_of(args)
     classes = _classes(args, data)
     data.check_classes(len(classes.names))
-    splits = (args.split,) if args.split else ("train", "val")
-    if data.one_split:
-        splits = splits[:1] if args.split else (data.name,)
-    wrong, images = False, {}
-    for split in splits:
-        pairs = data.pairs(split)
-        print(f"{data.name}, {split}: {len(pairs)} images"
-              f"{'' if pairs[0].label else ' without labels'}")
-        findings = check_split(pairs, len(classes.names), classes.palette_rgb, args.threads)
-        if pairs[0].label is not None:
+    wrong, images, absent = False, {}, []
+    for split in _splits(args, data):
+        bad_lines = []
+        try:
+            pairs = data.pairs(split, bad_lines)
+        except UserError as error:
+            if args.split or data.layout is None:
+                raise
+            # A benchmark may be there in part.
+            absent.append((split, error))
+            continue
+        labelled = not pairs or pairs[0].label is not None
+        print(f"{data.name}, {split}: {counted(len(pairs), 'image')}"
+              f"{'' if labelled else ' without labels'}")
+        findings = check_split(pairs, len(classes.names), classes.palette_rgb, args.threads,
+                               bad_lines=bad_lines)
+        if pairs and labelled:
             _print_histogram(findings, classes.names,
                              np.frombuffer(pairs[0].table or IDENTITY, np.uint8))
         wrong |= _print_problems(findings)
         images[split] = {pair.image for pair in pairs}
+    if not images:
+        raise absent[0][1]
+    for split, error in absent:
+        print(f"note: {split} is not checked: {error}")
     shared = set.intersection(*images.values()) if len(images) > 1 else ()
     if shared:
         wrong = True
-        print(f"wrong: {len(shared)} images are in {' and in '.join(images)}, for one "
-              f"{min(shared)}\n  mend: a test on images that were trained on says nothing: take "
-              f"them out of one list")
+        print(f"wrong: {counted(len(shared), 'image is', 'images are')} in "
+              f"{' and in '.join(images)}, for one {min(shared)}\n  to fix: a test on images that "
+              "were trained on says nothing: take them out of one list")
     print("something is wrong, see above" if wrong else "nothing wrong was found")
     check_printed()
     return int(wrong)
@@ -61,7 +91,7 @@ def _print_histogram(findings, names, meaning):
     width = max(map(len, names))
     for k, name in enumerate(names):
         print(f"  {k:3d}  {name:{width}}  {100 * pixels[k] / max(labelled, 1):6.2f}% of the "
-              f"labelled pixels, in {images[k]:.0f} images")
+              f"labelled pixels, in {counted(int(images[k]), 'image')}")
     print(f"  unlabelled: {100 * pixels[255] / max(pixels.sum(), 1):.2f}% of all pixels")
     absent = [name for k, name in enumerate(names) if not pixels[k]]
     if absent:
@@ -72,12 +102,12 @@ def _print_histogram(findings, names, meaning):
 
 def _print_problems(findings):
     """Whether there are any."""
-    for kind, details in findings.problems.items():
-        print(f"wrong: {len(details)} {kind}")
+    for (noun, what), details in findings.problems.items():
+        print(f"wrong: {counted(len(details), noun)} {what}".rstrip())
         for detail in details[:SHOWN]:
             print(f"    {detail}")
         if len(details) > SHOWN:
             print(f"    and {len(details) - SHOWN} more")
-    for mend in findings.mends:
-        print(f"  mend: {mend}")
+        if (noun, what) in findings.advice:
+            print(f"  to fix: {findings.advice[noun, what]}")
     return bool(findings.problems)

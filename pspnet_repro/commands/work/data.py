@@ -1,5 +1,7 @@
 """The data set that options name."""
 
+import os
+
 from pspnet_repro.data.data_set import open_data, open_folders
 from pspnet_repro.errors import UsageError
 
@@ -24,3 +26,11 @@ def data_of(args):
     if args.data_root is not None:
         raise UsageError("--data-root is for list files, and --images and --labels are folders")
     return open_folders(args.images, args.labels, **meaning)
+
+
+def check_apart(output, data):
+    """Raise UsageError where results would lie among the files of a DataSet."""
+    folders = [folder for folder in (data.root, data.lists, data.labels) if folder is not None]
+    if os.path.realpath(output) in map(os.path.realpath, folders):
+        raise UsageError(f"--output {output} is a folder of the data: choose another, so that the "
+                         "results do not lie among the data")

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pspnet_repro import distributed
-from pspnet_repro.commands.work.data import data_of
+from pspnet_repro.commands.work.data import check_apart, data_of
 from pspnet_repro.commands.work.testing import (
     agreement,
     classes_of,
@@ -24,9 +24,10 @@ from pspnet_repro.data.images import png_bytes, read_image
 from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.figures import confusion_png
-from pspnet_repro.evaluation.record import CountsFile, claim_results
+from pspnet_repro.evaluation.record import RESULT, CountsFile, claim_results
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.training.loop import weights_digest
+from pspnet_repro.words import counted
 
 
 def run(args):
@@ -43,6 +44,7 @@ def run(args):
     classes = classes_of(args, predictor, data)
     scales = "-multi-scale" if args.multi_scale else ""
     output = args.output or output_beside(weights, f"evaluation-{data.name}-{args.split}{scales}")
+    check_apart(output, data)
     predictions = (output / "predictions" if args.save_predictions or pairs[0].label is None
                    else None)
     paths = {} if predictions is None else _prediction_paths(data, pairs, args.split, predictions)
@@ -66,18 +68,21 @@ def run(args):
     if not processes.first:
         return 1 if failed else 0
     if failed == len(pairs):
-        raise UserError(f"none of the {failed} images could be used")
+        raise UserError("the image could not be used" if failed == 1 else
+                        f"none of the {failed} images could be used")
     if pairs[0].label is not None:
         if not matrix.counts.any():
-            raise UserError(f"{data.name}, {args.split}: no pixel of the {len(pairs) - failed} "
-                            "images is labelled, so no accuracy is defined; "
-                            "`pspnet check-data` says which values the label files hold")
+            raise UserError(f"{data.name}, {args.split}: no pixel of the "
+                            f"{counted(len(pairs) - failed, 'image')} is labelled, so no accuracy "
+                            "is defined; `pspnet check-data` says which values the label "
+                            "files hold")
         _write_results(matrix, classes, {**about, "agreement": measured}, len(pairs), failed,
                        output, outputs)
     else:
-        print(f"{len(pairs) - failed} predictions are in {predictions}")
+        print(f"{counted(len(pairs) - failed, 'prediction is', 'predictions are')} in "
+              f"{predictions}")
     if failed:
-        print(f"{failed} of {len(pairs)} images could not be used", file=sys.stderr)
+        print(f"{failed} of {counted(len(pairs), 'image')} could not be used", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -89,7 +94,7 @@ def _images(pairs):
 
 
 def _figures(output):
-    return output / "result.json", output / "confusion.png"
+    return output / RESULT, output / "confusion.png"
 
 
 def _prediction_paths(data, pairs, split, folder):
@@ -137,13 +142,14 @@ def _write_results(matrix, classes, about, images, failed, output, outputs):
     width = max(map(len, classes.names))
     for k, (name, iou) in enumerate(zip(classes.names, matrix.iou)):
         print(f"class {k:3d}  {name:{width}}  IoU {100 * iou:6.2f}")
-    print(f"{labelled.sum()} labelled pixels of {images - failed} images counted")
+    print(f"{counted(labelled.sum(), 'labelled pixel')} of {counted(images - failed, 'image')} "
+          "counted")
     if absent:
-        print(f"{len(absent)} of {len(classes.names)} classes never occur in the labels and count "
-              f"as IoU 0: {', '.join(absent[:10])}{' ...' * (len(absent) > 10)}")
+        print(f"classes that never occur in the labels and count as IoU 0: {len(absent)} of "
+              f"{len(classes.names)}, {', '.join(absent[:10])}{' ...' * (len(absent) > 10)}")
     print(f"mean IoU {100 * matrix.mean_iou:.2f}  pixel accuracy "
           f"{100 * matrix.pixel_accuracy:.2f}")
     print(f"mean class accuracy {100 * matrix.mean_accuracy:.2f}  frequency-weighted IoU "
           f"{100 * matrix.frequency_weighted_iou:.2f}  score {100 * matrix.score:.2f} = (mean "
           "IoU + pixel accuracy) / 2")
-    print(f"written to {output}: result.json, confusion.png")
+    print(f"written to {output}: {RESULT}, confusion.png")

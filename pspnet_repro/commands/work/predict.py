@@ -1,6 +1,6 @@
 """Label maps and pictures of photographs."""
 
-import contextlib
+import itertools
 import sys
 from collections import Counter, deque
 
@@ -16,11 +16,12 @@ from pspnet_repro.commands.work.testing import (
     split_weights,
     tested,
 )
-from pspnet_repro.data.images import has_alpha, png_bytes, read_image
-from pspnet_repro.errors import UsageError, UserError, printable
+from pspnet_repro.data.images import png_bytes, read_photograph
+from pspnet_repro.errors import UsageError, UserError, first_line, printable
 from pspnet_repro.evaluation.pictures import colourize, overlay
 from pspnet_repro.evaluation.viewer import ViewerImage, write_viewer
 from pspnet_repro.outputs import Outputs
+from pspnet_repro.words import counted
 
 
 def image_files(paths):
@@ -38,7 +39,7 @@ def image_files(paths):
         try:
             inside = sorted(p for p in given.iterdir() if p.is_file() and p.name[0] != ".")
         except OSError as error:
-            raise UserError(f"{given}: cannot be read: {error}") from error
+            raise UserError(f"{given}: cannot be read: {first_line(error)}") from error
         results = Outputs(given)
         photographs = [file for file in inside if not results.made(file)]
         if not photographs:
@@ -82,21 +83,25 @@ def run(args):
     outputs.claim([path for name in names for path in _pictures(args.output, name)]
                   + [page] * args.html, [*files, *files_of(weights + compared)])
     say_protocol(predictor.protocol)
-    agreement(args, weights, predictor, _readable(files))
     failed = []
-    predictions = _predict(args, predictor, dict(zip(names, files)), classes, outputs, failed)
+    photographs = _photographs(dict(zip(names, files)), failed)
+    first = list(itertools.islice(photographs, 1))
+    agreement(args, weights, predictor, [image for _, _, image in first])
+    predictions = _predict(args, predictor, itertools.chain(first, photographs), len(files),
+                           classes, outputs, failed)
     if args.html:
         note = write_viewer(
-            page, f"{len(files)} photographs, {' and '.join(networks)}", classes,
+            page, f"{counted(len(files), 'photograph')}, {' and '.join(networks)}", classes,
             _viewer_images(predictions, networks, others, args.batch_size), networks,
             write=lambda path, fill: outputs.write({path: fill}))
         print(f"the page is {page}" + f"; {note}" * bool(note))
     for _ in predictions:
         continue
-    if len(failed) < len(files):
-        print(f"{len(files) - len(failed)} x 3 pictures are in {args.output}")
+    used = len(files) - len(failed)
+    if used:
+        print(f"{3 * used} pictures of {counted(used, 'photograph')} are in {args.output}")
     if failed:
-        print(f"{len(failed)} of {len(files)} files could not be used", file=sys.stderr)
+        print(f"{len(failed)} of {counted(len(files), 'file')} could not be used", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -130,42 +135,46 @@ def _viewer_images(predictions, networks, others, batch_size):
                           confidence={name: one.confidence for name, one in zip(networks, each)})
 
 
-def _readable(files):
-    """The photographs that can be read, RGB."""
-    for file in files:
-        with contextlib.suppress(UserError):
-            yield np.ascontiguousarray(read_image(file, upright=True)[:, :, ::-1])
+def _photographs(files, failed):
+    """(name, file, RGB image) of each of {name: file}; the list `failed` gets those that cannot be
+    used."""
+    for name, file in files.items():
+        try:
+            photograph = read_photograph(file, upright=True)
+        except UserError as error:
+            failed.append(file)
+            tqdm.write(f"error: {printable(str(error))}", file=sys.stderr)
+            continue
+        if photograph.had_alpha:
+            tqdm.write(f"{file}: its transparency is dropped", file=sys.stderr)
+        yield name, file, np.ascontiguousarray(photograph.image[:, :, ::-1])
 
 
-def _predict(args, predictor, files, classes, outputs, failed):
-    """Write what the networks say of every {name: file}.
+def _predict(args, predictor, photographs, count, classes, outputs, failed):
+    """Write what the networks say of photographs.
 
+    Args:
+        photographs, failed: see _photographs.
+        count: of the photographs and those that cannot be used.
     Yields:
-        (file, Prediction) for each; to the list `failed` go the files that cannot be used.
+        (file, Prediction) for each.
     """
     reading = deque()
-    with tqdm(total=len(files), desc="predict", unit="image") as bar:
-        def photographs():
-            for name, file in files.items():
-                try:
-                    image = read_image(file, upright=True)
-                    if has_alpha(file):
-                        tqdm.write(f"{file}: its transparency is dropped", file=sys.stderr)
-                except UserError as error:
-                    failed.append(file)
-                    tqdm.write(f"error: {printable(str(error))}", file=sys.stderr)
-                    bar.update()
-                    continue
-                reading.append((name, file))
-                yield np.ascontiguousarray(image[:, :, ::-1])
 
-        for prediction in predictor.many(photographs(), args.batch_size):
+    def images():
+        for name, file, image in photographs:
+            reading.append((name, file))
+            yield image
+
+    with tqdm(total=count, desc="predict", unit="image") as bar:
+        for done, prediction in enumerate(predictor.many(images(), args.batch_size), 1):
             name, file = reading.popleft()
             image, label = prediction.image, prediction.labels
             outputs.write(dict(zip(_pictures(args.output, name), map(png_bytes, (
                 label, colourize(label, classes.palette_rgb), overlay(image, label, classes))))))
             yield file, prediction
-            bar.update()
+            bar.update(done + len(failed) - bar.n)
+        bar.update(count - bar.n)
 
 
 def _pictures(folder, name):

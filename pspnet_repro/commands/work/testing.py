@@ -12,6 +12,7 @@ from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import precision as precisions
 from pspnet_repro.evaluation.network_file import read_network
 from pspnet_repro.evaluation.predictor import Predictor
+from pspnet_repro.words import counted
 
 _WEIGHTS = (".pt", ".pth", ".safetensors")
 
@@ -30,6 +31,10 @@ def split_weights(values):
                     or rest[0].suffix in (*_WEIGHTS, ".prototxt")):
         value = rest.pop(0)
         if not isinstance(value, tuple) and value.suffix == ".prototxt":
+            before = weights[-1] if weights else None
+            if isinstance(before, Path) and before.suffix == ".caffemodel" and not (
+                    rest and isinstance(rest[0], Path) and rest[0].suffix == ".caffemodel"):
+                raise UsageError(f"--weights: put the prototxt first: {value},{before}")
             if not rest or isinstance(rest[0], tuple):
                 raise UsageError(f"--weights must name a caffemodel after {value}: "
                                  f"{value},W.caffemodel")
@@ -102,12 +107,16 @@ def _protocol(args, file, recipe):
 
 def say_protocol(protocol):
     """Print how images are tested."""
-    every = "two thirds of it" if protocol.stride is None else f"{protocol.stride} pixels"
-    windows = ("whole images" if protocol.whole_image else
-               f"windows of {protocol.crop_size} every {every}")
-    print(f"long side {protocol.base_size} x scale{' + 1' * protocol.plus_one}, scales "
-          f"{', '.join(map(str, protocol.scales))}, {windows}, "
-          f"{'with' if protocol.flip else 'without'} the mirror image", file=sys.stderr)
+    one = len(protocol.scales) == 1
+    sides = ", ".join(str(protocol.scaled_size(1, 1, scale)[0]) for scale in protocol.scales)
+    scales = ", ".join(f"{scale:g}" for scale in protocol.scales)
+    windows = ("whole, without windows" if protocol.whole_image else
+               f"windows of {protocol.crop_size} pixels "
+               + ("overlap by a third" if protocol.stride is None else
+                  f"every {counted(protocol.stride, 'pixel')}"))
+    print(f"resized to {'a long side' if one else 'long sides'} of {sides} ({protocol.base_size} x "
+          f"{scales}{' + 1' * protocol.plus_one}); {windows}; "
+          f"{'averaged with' if protocol.flip else 'without'} the mirror image", file=sys.stderr)
 
 
 def agreement(args, weights, predictor, images_rgb):
@@ -128,7 +137,8 @@ def agreement(args, weights, predictor, images_rgb):
     worst = max(measured, key=lambda each: each["largest_error"])
     print(f"{args.precision} against float32 on the first image: same class on "
           f"{100 * worst['same_argmax']:.3f}% of the pixels, largest error "
-          f"{worst['largest_error']:.1e} of the largest logit ({worst['windows']} windows)")
+          f"{worst['largest_error']:.1e} of the largest logit "
+          f"({counted(worst['windows'], 'window')})")
     return worst
 
 
@@ -147,8 +157,8 @@ def classes_of(args, predictor, data=None):
     """
     classes = given_classes(args, data) or predictor.classes
     if len(classes.names) != len(predictor.names):
-        raise UserError(f"{args.names or data.name}: names {len(classes.names)} classes, but the "
-                        f"network has {len(predictor.names)}")
+        raise UserError(f"{args.names or data.name}: names {counted(len(classes.names), 'class')}, "
+                        f"but the network has {len(predictor.names)}")
     return classes
 
 

@@ -4,11 +4,12 @@ import dataclasses
 import sys
 
 from pspnet_repro import distributed
-from pspnet_repro.commands.work.data import data_of
+from pspnet_repro.commands.work.data import check_apart, data_of
 from pspnet_repro.commands.work.train_tests import commands_that_test, validation_of
 from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation
 from pspnet_repro.differences import flat_settings
 from pspnet_repro.errors import UsageError, UserError, say
+from pspnet_repro.model.settings import NetworkSettings
 from pspnet_repro.training.loop import train
 from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.training.tensorboard import writer_class
@@ -24,16 +25,16 @@ def run(args):
     if args.tensorboard:
         writer_class()
     data = data_of(args)
+    check_apart(args.output, data)
     recipe, known = data.recipe, data.classes()
     classes = _number_of_classes(args, data, known)
     data.check_classes(classes)
-    model = {"classes": classes, "depth": args.depth, "bins": args.bins, "pool": args.pool,
-             "reduce": False if args.no_reduce else None, "aux": not args.no_aux,
-             "stem": args.stem, "stem_width": args.stem_width, "width": args.width,
-             "stride_in": args.stride_in, "variance": args.variance, "blocks": args.blocks,
-             "arithmetic": args.arithmetic,
-             "head": "literal" if args.arithmetic == "original" else "factorized"}
-    model = {name: value for name, value in model.items() if value is not None}
+    model = {name: getattr(args, name) for name in NetworkSettings.arguments()
+             if getattr(args, name, None) is not None}
+    model |= {"classes": classes, "aux": not args.no_aux,
+              "head": "literal" if args.arithmetic == "original" else "factorized"}
+    if args.no_reduce:
+        model["reduce"] = False
     augmentation = AUGMENTATIONS.get(args.augmentation, recipe.augmentation)
     if args.padding is not None:
         augmentation = dataclasses.replace(augmentation, padding=args.padding)
@@ -50,20 +51,34 @@ def run(args):
         freeze_bn=args.freeze_bn, freeze_backbone=args.freeze_backbone)
     _check_recorded(args, settings)
     validation = validation_of(args, data, settings)
-    facts = {"base_size": recipe.base_size}
+    facts = {"base_size": args.base_size or recipe.base_size}
     if known is not None:
         facts |= {"names": known.names, "palette_rgb": known.palette_rgb}
     with distributed.join(args.timeout) as joined:
         finished = joined.first and (args.output / "weights.pt").exists()
-        weights = train(settings, pairs, args.output, workers=args.workers, device=args.device,
-                        initial_weights=args.initial_weights, facts=facts, validation=validation,
-                        log_seconds=args.log_interval, tensorboard=args.tensorboard,
-                        last_words=lambda: commands_that_test(args, data))
+        try:
+            weights = train(
+                settings, pairs, args.output, workers=args.workers, device=args.device,
+                initial_weights=args.initial_weights, facts=facts, validation=validation,
+                log_seconds=args.log_interval, tensorboard=args.tensorboard,
+                last_words=lambda: commands_that_test(args, data))
+        except UsageError as error:
+            raise UsageError(_of_option(str(error), args)) from error
     if finished:
         print(f"{args.output} holds this training, finished: nothing is left to do",
               file=sys.stderr)
     if joined.first:
         print(weights)
+
+
+def _of_option(text, args):
+    """What is wrong with a setting, under the name of the option that gave it."""
+    name, _, rule = text.partition(" ")
+    if getattr(args, name, None) is not None:
+        return f"--{name.replace('_', '-')} {rule}"
+    if text.startswith("crop sizes "):
+        return f"--crop-size: {text}"
+    return f"--no-reduce: {text}" if name == "reduce" and args.no_reduce else text
 
 
 def _number_of_classes(args, data, known):

@@ -6,6 +6,7 @@ from pspnet_repro.data.data_set import open_data
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation.protocol import Protocol
 from pspnet_repro.training.validation import Validation
+from pspnet_repro.words import counted
 
 VAL = "val"
 _OFF = "or train without a validation, --val-interval 0"
@@ -44,9 +45,9 @@ def validation_of(args, data, settings):
         raise UsageError(f"--val-split: {tested.name}, {split} has no labels to compare with; "
                          f"name another split, {_OFF}")
     if classes is not None and len(classes.names) != settings.model["classes"]:
-        raise UsageError(f"--val-data: {tested.name} has {len(classes.names)} classes, and the "
-                         f"training {settings.model['classes']}")
-    base_size = (tested if tested.layout else data).recipe.base_size
+        raise UsageError(f"--val-data: {tested.name} has {counted(len(classes.names), 'class')}, "
+                         f"and the training {settings.model['classes']}")
+    base_size = args.base_size or (tested if tested.layout else data).recipe.base_size
     return Validation(
         args.val_interval, pairs, {"data": tested.name, "split": split, "list_sha256": digest},
         args.val_data or args.data,

@@ -65,13 +65,13 @@ function show(number) {
 
 async function load(number, sources) {
   const image = sources[0].querySelector('image'), photograph = new Image(), maps = [];
+  const width = image.width.baseVal.value, height = image.height.baseVal.value;
+  stage.style.setProperty('--ratio', width / height);  // before the pictures are there
   photograph.src = image.getAttribute('href');
   await photograph.decode();
   for (const source of sources.slice(1)) maps[source.dataset.layer] = await readMap(source);
   if (state.picture !== number) return;
-  Object.assign(state, {maps, point: null, width: image.width.baseVal.value,
-                        height: image.height.baseVal.value});
-  stage.style.setProperty('--ratio', state.width / state.height);
+  Object.assign(state, {maps, point: null, width, height});
   figures.forEach((figure, layer) => {
     const source = sources.find(s => s.dataset.layer === String(layer));
     const text = source?.querySelector('svg').getAttribute('aria-label') ?? '';

@@ -1,0 +1,278 @@
+"""The settings of a network as one typed object: of its module, its file and the commands.
+
+Nothing here is slow to import: the commands' help shows these choices.
+"""
+
+import inspect
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, InitVar, dataclass, field, fields
+from typing import ClassVar, Literal, get_args, get_origin
+
+from pspnet_repro.defaults import VARIANCES
+
+BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 269: (3, 30, 48, 8)}
+WIDTHS = (64, 128, 256, 512)
+EXPANSION = 4  # of a bottleneck's output against its inside
+REDUCTION = 4  # of the head's convolutions against the features that they read
+MAX_WIDTH = 8  # times the released networks: beyond is a slip, and exhausts the memory
+MAX_BLOCKS = 1000  # a stage
+
+Numbers = tuple[int, ...]
+Place = Literal["1x1", "3x3"]
+
+_TYPES = {
+    int: ("a whole number", lambda value: type(value) is int),
+    float: ("a finite number", lambda value: (type(value) in (int, float)
+                                              and abs(value) < math.inf)),
+    bool: ("true or false", lambda value: type(value) is bool),
+    str: ("text", lambda value: type(value) is str),
+    Numbers: ("a list of whole numbers", lambda value: (
+        type(value) in (list, tuple) and all(type(item) is int for item in value)))}
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        words = (f"one of {', '.join(map(str, choices))}" if len(choices) > 2 else
+                 " or ".join(map(json.dumps, choices)))
+        raise ValueError(f"{name} must be {words}, got {value!r}")
+
+
+def _annotated(annotation):
+    """(type, choices or (), whether None is allowed) of an argument's annotation."""
+    annotation = annotation.type if isinstance(annotation, InitVar) else annotation
+    optional = type(None) in get_args(annotation)
+    annotation = get_args(annotation)[0] if optional else annotation
+    choices = get_args(annotation) if get_origin(annotation) is Literal else ()
+    return type(choices[0]) if choices else annotation, choices, optional
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BackboneSettings(Mapping):
+    """The arguments of ResNet; as a mapping, those that make it again.
+
+    Attributes:
+        blocks: bottlenecks of each of the four stages, at least 1.
+        stem: "deep" (3x3 stride 2, 3x3, 3x3) or "classic" (7x7 stride 2), then pool1.
+        stem_width: channels of the stem's first convolutions; a deep stem ends with twice as many.
+        widths: channels inside the bottlenecks of each stage, which leave it with four times as
+            many; the released networks have 64, 128, 256, 512.
+        strides, dilations: of the 3x3 convolutions of each stage; the released networks have
+            strides 1, 2, 1, 1 and dilations 1, 1, 2, 4. A stage without dilation has stride 2,
+            dilation 1.
+        stride_in: the convolution of a bottleneck that has its stride, "1x1" or "3x3".
+        pool_padding: of pool1: 1 as in the released networks; many ImageNet networks have 0.
+    Raises:
+        TypeError: an argument of another type, a name that is none, or one that is missing.
+        ValueError: an argument out of range.
+    """
+
+    blocks: Numbers
+    stem: Literal["deep", "classic"] = "deep"
+    stem_width: int = 64
+    widths: Numbers = WIDTHS
+    strides: Numbers = (1, 2, 1, 1)
+    dilations: Numbers = (1, 1, 2, 4)
+    stride_in: Place = "1x1"
+    pool_padding: Literal[0, 1] = 1
+
+    # What decides whether weights fit, in the order of messages.
+    STRUCTURE: ClassVar = ("stem", "stem_width", "widths", "blocks", "stride_in")
+    # What a PSPNet does otherwise than an ImageNet network of the same weights.
+    DILATED: ClassVar = ("strides", "dilations", "pool_padding")
+
+    def __post_init__(self):
+        wrong = self.wrong_type(vars(self))
+        if wrong:
+            raise TypeError(" ".join(wrong))
+        self._set(**{name: tuple(value) for name, value in vars(self).items()
+                     if isinstance(value, list)})
+        self.validate()
+        if max(self.strides) == 1:
+            self._set(stride_in="1x1")  # either place is the same
+
+    def _set(self, **values):
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def __iter__(self):
+        # A network's own come first: so files have them, whose digests identify trainings. What
+        # does not compare is a starting value.
+        names = (f.name for f in fields(self) if f.compare)
+        return iter(sorted(names, key=_BACKBONE.__contains__))
+
+    def __len__(self):
+        return sum(1 for _ in self)
+
+    def __getitem__(self, name):
+        if name not in iter(self):
+            raise KeyError(name)
+        return getattr(self, name)
+
+    @classmethod
+    def arguments(cls) -> dict:
+        """{name: annotation} of every argument, short forms too, in their order."""
+        return {name: argument.annotation
+                for name, argument in inspect.signature(cls).parameters.items()}
+
+    @classmethod
+    def wrong_type(cls, arguments: dict):
+        """The first argument that is not of its annotation's type, as (name, "must be ..., got
+        ..."); None where all are. Names that are no argument pass."""
+        annotations = cls.arguments()
+        for name in filter(annotations.__contains__, arguments):
+            kind, _, optional = _annotated(annotations[name])
+            words, is_right = _TYPES[kind]
+            if not is_right(value := arguments[name]) and not (optional and value is None):
+                return name, f"must be {words}, got {' '.join(str(value).split())[:80]!r}"
+        return None
+
+    def validate(self):
+        """Raise ValueError for an argument out of range."""
+        for name, value in vars(self).items():
+            if choices := self.choices(name):
+                _check_choice(name, value, choices)
+        for name in _BACKBONE:
+            value = getattr(self, name)
+            if isinstance(value, tuple) and (len(value) != 4 or min(value) < 1):
+                raise ValueError(f"{name} must be 4 numbers of at least 1, got {value}")
+        if max(self.blocks) > MAX_BLOCKS:
+            raise ValueError(f"blocks must be at most {MAX_BLOCKS}, got {self.blocks}")
+        if any(w > full * MAX_WIDTH for w, full in zip(self.widths, WIDTHS)):
+            raise ValueError(f"widths must be at most {MAX_WIDTH} times {WIDTHS}, got "
+                             f"{self.widths}")
+        if not 1 <= self.stem_width <= 64 * MAX_WIDTH:
+            raise ValueError(f"stem_width must be 1 to {64 * MAX_WIDTH}, got {self.stem_width}")
+
+    @classmethod
+    def choices(cls, name: str) -> tuple:
+        """The values that an argument may have; () where it is no choice."""
+        return _annotated(cls.arguments()[name])[1]
+
+
+_BACKBONE = [f.name for f in fields(BackboneSettings)]
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkSettings(BackboneSettings):
+    """The arguments of PSPNet, complete; as a mapping, those that make it again.
+
+    They are the same for the same network, whatever the defaults and short forms (depth, width)
+    that made it. Of starting values the mapping says nothing.
+
+    Attributes:
+        classes: number of classes.
+        depth: 50, 101, 152 or 269; sets `blocks` where they are not given. An argument only.
+        bins: bins a side of each pyramid level; () is the baseline without a pyramid.
+        pool: "ave" or "max".
+        reduce: 1x1 convolutions after pooling (DR in Table 1).
+        aux: the auxiliary branch after stage 4; used in training mode only.
+        dropout: ratio of element-wise dropout before both score convolutions.
+        spatial_dropout: drop whole channels instead, as many ports do; for the fidelity ablation.
+        variance, initial_running_var: see SyncBatchNorm2d.
+        head_width, aux_width: channels before the score convolutions; None: a quarter of the
+            features that the convolution's branch starts from.
+        backbone: "resnet".
+        head: "factorized" computes conv5_4 on the pyramid without upsampled maps (see
+            factorized_head.py); "literal" in the original's order of operations. The same function
+            of the same parameters; results differ by rounding.
+        arithmetic: "torch", or "original": convolutions, BN and loss sum in the order of the
+            original's CPU program, bit for bit (float32 on the CPU; elsewhere as "torch"), several
+            times slower. Needs head "literal" and variance "biased".
+        blocks: for miniature networks; None: those of the depth.
+        width: factor of the stages' channels (1.0: 64/256 ... 512/2048); sets `widths` where they
+            are not given. An argument only.
+        stride_in: None is as released: "1x1" at depth 50, else "3x3".
+        stem, stem_width, widths, strides, dilations: see BackboneSettings.
+    Raises: as BackboneSettings.
+    """
+
+    classes: int
+    depth: InitVar[int] = 50
+    bins: Numbers = (1, 2, 3, 6)
+    pool: Literal["ave", "max"] = "ave"
+    reduce: bool = True
+    aux: bool = True
+    _: KW_ONLY
+    dropout: float = 0.1
+    spatial_dropout: bool = False
+    variance: Literal[VARIANCES] = "unbiased"
+    initial_running_var: float = field(default=1.0, compare=False)
+    head_width: int | None = None
+    aux_width: int | None = None
+    backbone: Literal["resnet"] = "resnet"
+    head: Literal["factorized", "literal"] = "factorized"
+    arithmetic: Literal["torch", "original"] = "torch"
+    blocks: Numbers | None = None
+    width: InitVar[float] = 1.0
+    widths: Numbers | None = None
+    stride_in: Place | None = None
+    pool_padding: ClassVar = 1  # crops of stride * k + 1 pixels need it
+
+    PYRAMID: ClassVar = ("bins", "pool", "reduce")
+    # What decides, beside STRUCTURE and PYRAMID, what a whole network computes with its weights.
+    WHOLE: ClassVar = ("backbone", "strides", "dilations", "head_width")
+
+    def __post_init__(self, depth, width):
+        if self.blocks is None:
+            _check_choice("depth", depth, tuple(BLOCKS))
+            self._set(blocks=BLOCKS[depth])
+        if self.widths is None:
+            if not (type(width) in (int, float) and 0 < width <= MAX_WIDTH
+                    and round(WIDTHS[0] * width) >= 1):
+                raise ValueError(f"width must be at most {MAX_WIDTH} and leave a channel of "
+                                 f"{WIDTHS[0]}, got {width}")
+            self._set(widths=tuple(round(full * width) for full in WIDTHS))
+        if self.stride_in is None:
+            self._set(stride_in="1x1" if depth == 50 else "3x3")
+        super().__post_init__()
+        head_width, aux_width = self._head_widths()
+        self._set(head_width=head_width, aux_width=aux_width if self.aux else None)
+        if not self.bins:  # then the pyramid's kind means nothing
+            self._set(pool="ave", reduce=True,
+                      head="literal" if self.arithmetic == "original" else "factorized")
+
+    def validate(self):
+        if self.backbone not in self.choices("backbone"):
+            raise ValueError(f'backbone must be "resnet", got {self.backbone!r}: make another '
+                             "network of its prototxt and caffemodel, by prototxt_import.convert")
+        super().validate()
+        if self.classes < 1:
+            raise ValueError(f"classes must be at least 1, got {self.classes}")
+        if any(b < 1 for b in self.bins):
+            raise ValueError(f"bins must be at least 1, got {self.bins}")
+        if self.reduce and len(self.bins) > self.channels[1]:
+            raise ValueError(f"bins must name at most as many levels as the {self.channels[1]} "
+                             f"channels, got {len(self.bins)}")
+        if not 0 <= self.dropout <= 1:
+            raise ValueError(f"dropout must be 0 to 1, got {self.dropout}")
+        if self.arithmetic == "original" and (self.head, self.variance) != ("literal", "biased"):
+            raise ValueError('arithmetic "original" needs head "literal" and variance "biased", '
+                             f'got {self.head!r} and {self.variance!r}')
+        head_width, aux_width = self._head_widths()
+        if min(head_width, aux_width if self.aux else 1) < 1:
+            raise ValueError(f"head_width and aux_width must be at least 1, got {head_width} and "
+                             f"{aux_width}")
+
+    def _head_widths(self):
+        """head_width and aux_width, or what stands for None."""
+        middle, features = self.channels
+        return (features // REDUCTION if self.head_width is None else self.head_width,
+                middle // REDUCTION if self.aux_width is None else self.aux_width)
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """Of the maps that the auxiliary branch and the pyramid read."""
+        return EXPANSION * self.widths[2], EXPANSION * self.widths[3]
+
+    @property
+    def backbone_arguments(self) -> dict:
+        """The arguments of its backbone's module."""
+        return {name: value for name, value in self.items() if name in _BACKBONE}
+
+    @property
+    def unit_arguments(self) -> dict:
+        """Arguments of each ConvBN."""
+        return {"variance": self.variance, "initial_running_var": self.initial_running_var,
+                "arithmetic": self.arithmetic}
