@@ -1,4 +1,4 @@
-"""From nothing to a picture: trains two rows on the embedded scenes and shows what they see."""
+"""From nothing to a picture: trains two rows on the drawn scenes and shows what they see."""
 
 import sys
 

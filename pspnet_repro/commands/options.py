@@ -100,7 +100,7 @@ def add_testing(parser):
                                + ", ".join(f"{scale:g}" for scale in MULTI_SCALE))
     protocol.add_argument("--no-flip", action="store_true", help="leave the mirror image out")
     ports = parser.add_argument_group(
-        "deviations of ports", "What other programs do differently; to measure what it costs.")
+        "differences of other programs", "What ports do differently; to measure what it costs.")
     ports.add_argument("--half-pixel-logits", action="store_true",
                        help="upsample logits with half-pixel centres, not aligned corners")
     ports.add_argument("--no-antialias", action="store_true",

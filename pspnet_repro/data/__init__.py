@@ -1,1 +1,1 @@
-"""Data sets as list files, augmentation, the embedded scenes."""
+"""Data sets as list files, augmentation, the drawn scenes."""

@@ -1,4 +1,4 @@
-"""The embedded data set: drawn scenes in which context decides the class (paper, 3.1).
+"""The drawn scenes: a data set in which context decides the class (paper, 3.1).
 
 A scene has, from top to bottom, a sky, a narrow strip of sand or pavement, a broad belt of trees
 and rocks, and a ground on which walls, vehicles and hatches stand. All grounds, vehicles and walls
