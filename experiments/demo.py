@@ -10,6 +10,7 @@ from pspnet_repro.evaluation import ConfusionMatrix
 from pspnet_repro.evaluation.predictor import Predictor
 from pspnet_repro.evaluation.viewer import ViewerImage, write_viewer
 from pspnet_repro.outputs import Outputs
+from pspnet_repro.training.run_folder import WEIGHTS
 
 from . import run_table
 from .experiment import Experiment
@@ -63,13 +64,13 @@ def run(args):
         return code
     experiment = Experiment(MINI, MINI.folder(None, cache), runs / MINI.name)
     trainings, _ = experiment.plan(select_tables("1", ROWS), seeds=1)
-    predictors = {NAMES[training.row]: Predictor(training.folder / "weights.pt",
+    predictors = {NAMES[training.row]: Predictor(training.folder / WEIGHTS,
                                                  protocol=MINI.protocol)
                   for training in trainings}
     classes = Classes(tuple(MINI.classes), tuple(MINI.palette_rgb))
     write_viewer(page, "Six scenes that the training never saw", classes, draw_pictures(predictors),
                  list(predictors), write=lambda path, fill: outputs.write({path: fill}))
-    weights = trainings[-1].folder / "weights.pt"
+    weights = trainings[-1].folder / WEIGHTS
     print(f"\nThe page is {page}: open it in a browser.\n"
           "The same with your own photographs and weights:\n"
           "    pspnet predict FOLDER --weights WEIGHTS -o OUT --html\n"

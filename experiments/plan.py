@@ -9,7 +9,9 @@ import torch
 from pspnet_repro import PSPNet
 from pspnet_repro.errors import UsageError
 from pspnet_repro.evaluation import Protocol
+from pspnet_repro.evaluation.record import RESULT
 from pspnet_repro.training.initial_weights import load_initial_weights
+from pspnet_repro.training.run_folder import WEIGHTS
 from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.weights.source import weights_files
 from pspnet_repro.words import counted
@@ -46,7 +48,7 @@ class Test:
 
     @property
     def is_done(self):
-        return (self.folder / "result.json").exists()
+        return (self.folder / RESULT).exists()
 
 
 @dataclass
@@ -108,7 +110,7 @@ class Training:
 
     def steps_done(self):
         """Steps that losses.jsonl knows of."""
-        if (self.folder / "weights.pt").exists():
+        if (self.folder / WEIGHTS).exists():
             return self.steps
         return min(_lines(self.folder / "losses.jsonl"), self.steps)
 

@@ -20,7 +20,7 @@ from pspnet_repro.data.images import png_bytes
 from pspnet_repro.errors import UserError, command, first_line
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.precision import use_precision
-from pspnet_repro.evaluation.record import CountsFile, claim_results
+from pspnet_repro.evaluation.record import RESULT, CountsFile, claim_results
 from pspnet_repro.files import lock_folder, write_bytes
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.training.loop import train, weights_digest
@@ -154,7 +154,7 @@ def _test(experiment, test, weights, processes, progress, device):
     fused = net.for_inference()
     pairs = experiment.pairs("val")
     paths = [folder / "predictions" / prediction_name(*item) for item in enumerate(pairs)]
-    outputs, result_path = Outputs(folder), folder / "result.json"
+    outputs, result_path = Outputs(folder), folder / RESULT
     processes.on_first(lambda: claim_results(
         outputs, folder, [*paths, result_path],
         [weights, *(path for pair in pairs for path in (pair.image, pair.label))]))

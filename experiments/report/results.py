@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.evaluation.record import RESULT
 from pspnet_repro.files import json_lines
 
 from .resampling import drawn_figures, how_drawn, interval
@@ -34,7 +35,7 @@ def read_result(folder, profile):
     Raises:
         UserError: no such file, or it is damaged or of other classes.
     """
-    path = Path(folder) / "result.json"
+    path = Path(folder) / RESULT
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         figures = np.array([*(result[name] for name in METRICS), *result["iou"].values()], float)

@@ -10,8 +10,9 @@ from pspnet_repro.data.classes import known_classes, read_classes
 from pspnet_repro.data.folders import pair_folders
 from pspnet_repro.data.label_map import LabelMap, read_label_map
 from pspnet_repro.data.labels import IDENTITY, ZERO_IS_VOID
-from pspnet_repro.data.pairs import list_digest, read_list
+from pspnet_repro.data.pairs import read_list
 from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.files import file_sha256
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class DataSet:
         """SHA-256 in hexadecimal of the list file, or of the names of images and labels; with a
         label map, of that and of the map."""
         if self.layout is None and self.labels is None:
-            digest = list_digest(self._list(split))
+            digest = file_sha256(self._list(split))
         else:
             labels = self.labels or self.root
             names = "".join(f"{pair.image.relative_to(self.root)} "

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import hashlib
 import os
 import re
 from dataclasses import dataclass, field
@@ -11,8 +10,7 @@ from pathlib import Path
 from pspnet_repro.data.images import read_image
 from pspnet_repro.data.labels import read_label
 from pspnet_repro.data.text import read_text
-from pspnet_repro.errors import UserError, first_line
-from pspnet_repro.files import refuse_pipe
+from pspnet_repro.errors import UserError
 from pspnet_repro.words import counted
 
 _LIST = "a text file with lines of an image and a label"
@@ -171,15 +169,6 @@ def list_text(pairs, folder):
                             "line breaks, white space at its ends, and letters that are not UTF-8")
     mark = "\t" if any(len(name.split()) > 1 for names in lines for name in names) else " "
     return "".join(mark.join(names) + "\n" for names in lines)
-
-
-def list_digest(path):
-    """SHA-256 of a list file's bytes, in hexadecimal. Raises UserError where it cannot be read."""
-    refuse_pipe(path)
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
 
 
 def is_missing(error):

@@ -95,6 +95,25 @@ def _bias_gradient(grads, total):
     return total
 
 
+def _gradients(ctx, grad, of_input, large, small):
+    """What the backward functions of convolution and its adjoint return.
+
+    Args:
+        ctx, grad: theirs.
+        of_input: a function that gives the input's gradient.
+        large, small: of input and `grad` the one that windows are taken of, and the other.
+    """
+    grads = [None] * 5
+    if ctx.needs_input_grad[0]:
+        grads[0] = of_input()
+    if ctx.needs_input_grad[1]:
+        grads[1] = add_gradient(ctx.parameters[0], lambda total: ctx.geometry.weight_gradient(
+            large, small, ctx.saved_tensors[1], total))
+    if ctx.needs_input_grad[2]:
+        grads[2] = add_gradient(ctx.parameters[1], lambda total: _bias_gradient(grad, total))
+    return tuple(grads)
+
+
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, geometry, out_size):
@@ -107,15 +126,7 @@ class _Convolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         (x, weight), geometry = ctx.saved_tensors, ctx.geometry
-        grads = [None] * 5
-        if ctx.needs_input_grad[0]:
-            grads[0] = geometry.scatter(grad, weight, x.shape[2:])
-        if ctx.needs_input_grad[1]:
-            grads[1] = add_gradient(ctx.parameters[0], lambda total: geometry.weight_gradient(
-                x, grad, weight, total))
-        if ctx.needs_input_grad[2]:
-            grads[2] = add_gradient(ctx.parameters[1], lambda total: _bias_gradient(grad, total))
-        return tuple(grads)
+        return _gradients(ctx, grad, lambda: geometry.scatter(grad, weight, x.shape[2:]), x, grad)
 
 
 class _Deconvolution(torch.autograd.Function):
@@ -129,15 +140,8 @@ class _Deconvolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         (x, weight), geometry = ctx.saved_tensors, ctx.geometry
-        grads = [None] * 5
-        if ctx.needs_input_grad[0]:
-            grads[0] = geometry.correlate(grad, weight).view(x.shape)
-        if ctx.needs_input_grad[1]:
-            grads[1] = add_gradient(ctx.parameters[0], lambda total: geometry.weight_gradient(
-                grad, x, weight, total))
-        if ctx.needs_input_grad[2]:
-            grads[2] = add_gradient(ctx.parameters[1], lambda total: _bias_gradient(grad, total))
-        return tuple(grads)
+        return _gradients(ctx, grad, lambda: geometry.correlate(grad, weight).view(x.shape), grad,
+                          x)
 
 
 def convolution(x, weight, bias, stride, pad, dilation, group, out_size):

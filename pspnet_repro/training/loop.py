@@ -32,6 +32,7 @@ from pspnet_repro.training.initial_weights import (
 from pspnet_repro.training.loss import guided_loss
 from pspnet_repro.training.progress_log import ProgressLog
 from pspnet_repro.training.run_folder import (
+    WEIGHTS,
     StopRequest,
     check_ours,
     check_same_settings,
@@ -173,7 +174,7 @@ def _build(settings, processes):
 
 
 def _train(settings, pairs, output, processes, device, initial_weights, how):
-    weights_path, state_path = output / "weights.pt", output / "checkpoint.pt"
+    weights_path, state_path = output / WEIGHTS, output / "checkpoint.pt"
     losses_path = output / "losses.jsonl"
     slots = processes.split(settings.batch_size)
     model, solver = _build(settings, processes)

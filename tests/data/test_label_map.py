@@ -21,8 +21,9 @@ from pspnet_repro.data.labels import (
     read_label,
     read_label_file,
 )
-from pspnet_repro.data.pairs import list_digest, read_pair
+from pspnet_repro.data.pairs import read_pair
 from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.files import file_sha256
 
 COLOURS = ((0, 0, 0, 255), (128, 0, 0, 0), (0, 128, 0, 1), (255, 255, 255, 1))
 
@@ -189,7 +190,7 @@ def test_what_a_map_says_is_part_of_the_digest(data):
         return open_data(str(data), **options).digest("train")
 
     plain, mapped = digest(), digest(label_map=data / "map.txt")
-    assert plain == list_digest(data / "train.txt")  # as before there were maps
+    assert plain == file_sha256(data / "train.txt")  # as before there were maps
     assert len({plain, mapped, digest(ignore=(0,)), digest(ignore=(8,)),
                 digest(label_map=data / "map.txt", ignore=(8,))}) == 5
     assert digest(ignore=(8, 0)) == digest(ignore=(0, 8, 8))

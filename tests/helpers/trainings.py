@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from helpers.networks import MODEL
-from pspnet_repro.data.pairs import list_digest, read_list
+from pspnet_repro.data.pairs import read_list
 from pspnet_repro.evaluation import Protocol
+from pspnet_repro.files import file_sha256
 from pspnet_repro.training.loop import train
 from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.training.validation import Validation
@@ -20,7 +21,7 @@ PROTOCOL = Protocol(71, 57)
 def train_settings(data, **changes):
     """Twelve steps of two crops."""
     return TrainSettings(**{"model": MODEL, "data": "test",
-                            "list_sha256": list_digest(data / "train.txt"), "crop_size": 57,
+                            "list_sha256": file_sha256(data / "train.txt"), "crop_size": 57,
                             "batch_size": 2, "max_iter": 12, "threads": 1} | changes)
 
 

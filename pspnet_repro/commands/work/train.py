@@ -11,6 +11,7 @@ from pspnet_repro.differences import flat_settings
 from pspnet_repro.errors import UsageError, UserError, say
 from pspnet_repro.model.settings import NetworkSettings
 from pspnet_repro.training.loop import train
+from pspnet_repro.training.run_folder import WEIGHTS
 from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.training.tensorboard import writer_class
 from pspnet_repro.weights.source import weights_sha256, weights_text
@@ -55,7 +56,7 @@ def run(args):
     if known is not None:
         facts |= {"names": known.names, "palette_rgb": known.palette_rgb}
     with distributed.join(args.timeout) as joined:
-        finished = joined.first and (args.output / "weights.pt").exists()
+        finished = joined.first and (args.output / WEIGHTS).exists()
         try:
             weights = train(
                 settings, pairs, args.output, workers=args.workers, device=args.device,

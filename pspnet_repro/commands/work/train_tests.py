@@ -5,6 +5,7 @@ import shlex
 from pspnet_repro.data.data_set import open_data
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation.protocol import Protocol
+from pspnet_repro.training.run_folder import WEIGHTS
 from pspnet_repro.training.validation import Validation
 from pspnet_repro.words import counted
 
@@ -62,7 +63,7 @@ def commands_that_test(args, data):
     for name, default in (("device", "cpu"), ("threads", 2)):
         if getattr(args, name) != default:
             options += [f"--{name}", str(getattr(args, name))]
-    lines = [["--weights", str(args.output / "weights.pt")]]
+    lines = [["--weights", str(args.output / WEIGHTS)]]
     if (args.output / "best.pt").exists():
         # Beside weights.pt's, whose folder is named by the data alone.
         lines.append(["--weights", str(args.output / "best.pt"),
