@@ -15,7 +15,7 @@ FLOORS = {
                      {"__main__"}],
     "prototxt_import": [{"format"}, {"layers"}, {"inputs", "parameters", "net", "solver"},
                         {"conversion"}, {"commands"}, {"__main__"}],
-    "experiments": [{"peak_memory", "places", "profiles", "provenance", "rows"}, {"plan"},
+    "experiments": [{"children", "peak_memory", "places", "profiles", "provenance", "rows"}, {"plan"},
                     {"experiment"}, {"run_row"}, {"bench", "cost"}, {"report"}, {"run_table"},
                     {"demo"}],
 }
