@@ -21,7 +21,7 @@ from pspnet_repro.evaluation.viewer.markup import (
     shown,
     surroundings,
 )
-from pspnet_repro.files import write_atomically
+from pspnet_repro.files import write_bytes
 
 __all__ = ["SCRIPT", "STYLE", "ViewerImage", "viewer_html", "write_viewer"]
 
@@ -49,7 +49,7 @@ class ViewerImage:
     iou: dict | None = None
 
 
-def write_viewer(path, title, classes, images, networks, write=write_atomically):
+def write_viewer(path, title, classes, images, networks, write=write_bytes):
     """Write the page; it needs no network, no server and no other file.
 
     A picture takes at most PICTURE_BYTES of the page. Its long side has at most 1024 pixels, and
