@@ -57,8 +57,7 @@ def group_size(group: "dist.ProcessGroup | str | None" = None) -> int:
     return size
 
 
-def all_gather(tensor: torch.Tensor,
-               group: "dist.ProcessGroup | None" = None) -> torch.Tensor:
+def all_gather(tensor: torch.Tensor, group: "dist.ProcessGroup | None" = None) -> torch.Tensor:
     """(processes, *shape): the tensors of all processes in the order of their ranks."""
     gathered = tensor.new_empty((group_size(group), *tensor.shape))
     with collective():
@@ -193,6 +192,9 @@ class Processes:
         return outcome["result"]
 
 
+ALONE = Processes()
+
+
 def find_device(kind: str) -> torch.device:
     """Where this process can compute: "cpu", or for "cuda" the GPU of its number on this machine.
 
@@ -242,7 +244,7 @@ def join(timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Processes]:
         yield _joined or Processes(dist.get_rank(), dist.get_world_size())
         return
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Processes()
+        yield ALONE
         return
     has_nccl = torch.cuda.is_available() and dist.is_nccl_available()
     backend = "cpu:gloo,cuda:nccl" if has_nccl else "gloo"

@@ -67,8 +67,7 @@ class FileList:
                 file.seek(end)
                 file.truncate()
                 start = ",\n" if end else "[\n"
-                file.write((start * bool(entries or not end) + ",\n".join(entries)
-                            + _END).encode())
+                file.write((start * bool(entries or not end) + ",\n".join(entries) + _END).encode())
                 sync(file)
         except OSError as error:
             raise UserError(f"{self._path}: cannot be written: {first_line(error)}") from error
