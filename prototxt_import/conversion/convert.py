@@ -1,7 +1,5 @@
 """Original weights into our networks: every parameter filled once, every blob used once."""
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 
@@ -12,23 +10,8 @@ from prototxt_import.conversion.structure import Structure
 from pspnet_repro.errors import UserError
 from pspnet_repro.model.caffe_names import caffe_names
 from pspnet_repro.model.resnet import ResNet
+from pspnet_repro.weights.adopt import Conversion, Row
 from pspnet_repro.weights.model_file import shape_differences
-
-
-class Row(NamedTuple):
-    """A line of the report: a layer of the file, the shape of its first blob, where it went."""
-
-    layer: str
-    shape: str
-    place: str
-
-
-class Conversion(NamedTuple):
-    """A network, rows that say what went where, and the side in pixels of the file's input."""
-
-    model: torch.nn.Module
-    rows: list
-    crop_size: int
 
 
 def convert(prototxt, caffemodel):

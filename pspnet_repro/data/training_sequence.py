@@ -9,6 +9,7 @@ from pspnet_repro.data.augment import augment
 from pspnet_repro.data.check import check_lesson
 from pspnet_repro.data.pairs import read_pair
 from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.model import image_input as image_inputs
 
 
 class TrainingSequence(Dataset):
@@ -23,15 +24,18 @@ class TrainingSequence(Dataset):
         crop_size: side of the crops in pixels.
         augmentation: data.augment.Augmentation.
         seed: of order and augmentation.
+        image_input: of the network, see model.image_input.
     """
 
-    def __init__(self, pairs, classes, crop_size, augmentation, seed, zero_is_void=False):
+    def __init__(self, pairs, classes, crop_size, augmentation, seed, zero_is_void=False,
+                 image_input=image_inputs.CAFFE):
         self.pairs = pairs
         self.classes = classes
         self.crop_size = crop_size
         self.augmentation = augmentation
         self.seed = seed
         self.zero_is_void = zero_is_void
+        self.image_input = image_input
         self._epoch, self._order = -1, None
 
     def pair(self, position):
@@ -49,7 +53,8 @@ class TrainingSequence(Dataset):
         except UserError as error:
             return error
         rng = np.random.default_rng((self.seed, 1, position))
-        image, label = augment(image, label, self.crop_size, self.augmentation, rng)
+        image, label = augment(image, label, self.crop_size, self.augmentation, rng,
+                               self.image_input)
         return torch.from_numpy(image), torch.from_numpy(label)
 
 

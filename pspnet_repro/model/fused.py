@@ -3,6 +3,7 @@
 import copy
 import functools
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -200,7 +201,7 @@ class FusedPSPNet(nn.Module):
         """As PSPNet.check_crop."""
         checks.crop(sizes, self.stride, self.head.bins, self.any_size)
 
-    def prepare(self, image_rgb):
+    def prepare(self, image_rgb: np.ndarray) -> torch.Tensor:
         """As PSPNet.prepare."""
         return self.image_input.tensor(image_rgb)
 

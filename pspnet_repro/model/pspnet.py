@@ -2,6 +2,7 @@
 
 import inspect
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -92,7 +93,8 @@ class PSPNet(nn.Module):
         self.factorized = settings.head == "factorized"
         self.align_corners = settings.align_corners
         self.any_size = not settings.ceil_mode
-        self.image_input = ImageInput(settings)
+        self.image_input = ImageInput(settings.input_order, settings.input_mean,
+                                      settings.input_std)
         self.backbone = self.Backbone(settings.unit_arguments, **settings.backbone_arguments)
         self.pyramid = PyramidPooling(settings)
         self.head = Classifier(self.pyramid.out_channels, settings.head_width, settings)
@@ -115,7 +117,7 @@ class PSPNet(nn.Module):
         False, and holds all bins."""
         checks.crop(sizes, self.stride, self.pyramid.bins, self.any_size)
 
-    def prepare(self, image_rgb):
+    def prepare(self, image_rgb: np.ndarray) -> torch.Tensor:
         """A photograph as this network's input: channels in `input_order`, less `input_mean`,
         divided by `input_std`.
 

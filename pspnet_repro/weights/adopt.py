@@ -1,5 +1,6 @@
 """State dicts of other programs into our networks: every tensor once, in its shape."""
 
+import os
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ class Conversion(NamedTuple):
         differences: sentences that say what the source does otherwise than Caffe's program.
         assumptions: sentences on what the file cannot tell.
         protocol: of its tests, a name of evaluation.protocol; None: it has none.
+        facts: further plain facts of a file of this program.
     """
 
     model: torch.nn.Module
@@ -42,6 +44,7 @@ class Conversion(NamedTuple):
     differences: tuple = ()
     assumptions: tuple = ()
     protocol: str | None = None
+    facts: dict | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Plan:
     protocol: str | None = None
 
 
-def adopt(path, state, plan, whose) -> Conversion:
+def adopt(path: str | os.PathLike, state: dict, plan: Plan, whose: str) -> Conversion:
     """The Conversion of a state dict by its Plan.
 
     Raises:
@@ -131,14 +134,14 @@ def _reversed_levels(weight, model):
     return torch.cat([own, *reversed(levels)], 1)
 
 
-def size(state, name, axis=0):
+def size(state: dict, name: str, axis: int = 0) -> int:
     """A side of a tensor; 1 where it is missing or has fewer: `adopt` then says so."""
     tensor = state.get(name)
     return (tensor.shape[axis] if isinstance(tensor, torch.Tensor) and tensor.dim() > axis
             and tensor.shape[axis] else 1)
 
 
-def count(state, pattern) -> int:
+def count(state: dict, pattern: str) -> int:
     """How many of `pattern % 0`, `pattern % 1`, ... begin names, up to the first that does not."""
     k = 0
     while any(name.startswith(pattern % k) for name in state):

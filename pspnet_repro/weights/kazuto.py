@@ -1,5 +1,7 @@
 """Files of kazuto1011's PyTorch conversion of the released caffemodels into our PSPNet."""
 
+import os
+
 from pspnet_repro.errors import UserError
 from pspnet_repro.weights.adopt import Plan, size
 from pspnet_repro.weights.ports import BINS, check_levels, classifier, pyramid
@@ -7,7 +9,7 @@ from pspnet_repro.weights.ports import BINS, check_levels, classifier, pyramid
 _PARTS = {"reduce": "reduce", "spatial": "conv3x3", "increase": "increase", "project": "proj"}
 
 
-def plan(path, state, align_corners=False):
+def plan(path: str | os.PathLike, state: dict, align_corners: bool = False) -> Plan:
     """The Plan of a state dict with kazuto1011's names."""
     def unit(ours, theirs):
         return {f"{ours}.conv": f"{theirs}.conv", f"{ours}.bn": f"{theirs}.bn"}

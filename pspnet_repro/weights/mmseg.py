@@ -1,11 +1,13 @@
 """Files of mmsegmentation into our PSPNet."""
 
+import os
+
 from pspnet_repro.weights.adopt import Plan, size
 from pspnet_repro.weights.ports import BINS, check_levels, classifier, pyramid
 from pspnet_repro.weights.torchvision import INPUT, INPUT_WORDS, read_backbone
 
 
-def plan(path, state, align_corners=False):
+def plan(path: str | os.PathLike, state: dict, align_corners: bool = False) -> Plan:
     """The Plan of a state dict with mmsegmentation's names.
 
     Args:

@@ -1,12 +1,15 @@
 """What the modules of the ports share: the parts of a PSPNet under other names."""
 
+import os
+from collections.abc import Callable
+
 from pspnet_repro.errors import UserError
 from pspnet_repro.weights.adopt import count
 
 BINS = (1, 2, 3, 6)
 
 
-def check_levels(path, state, pattern):
+def check_levels(path: str | os.PathLike, state: dict, pattern: str) -> None:
     """Raise UserError unless the pyramid's names, `pattern % k`, are of four levels."""
     levels = count(state, pattern)
     if levels != len(BINS):
@@ -14,7 +17,7 @@ def check_levels(path, state, pattern):
                         f"{len(BINS)}: which bins others have the file cannot tell")
 
 
-def pyramid(names):
+def pyramid(names: Callable[[int], tuple[str, str]]) -> dict:
     """{our module: theirs} of the pyramid; `names(k)` gives convolution and BN of our level k."""
     modules = {}
     for k in range(len(BINS)):
@@ -23,6 +26,6 @@ def pyramid(names):
     return modules
 
 
-def classifier(ours, conv, bn, score):
+def classifier(ours: str, conv: str, bn: str, score: str) -> dict:
     """{our module: theirs} of a branch that ends in scores."""
     return {f"{ours}.conv.conv": conv, f"{ours}.conv.bn": bn, f"{ours}.score": score}

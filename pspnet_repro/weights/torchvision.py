@@ -1,5 +1,7 @@
 """ResNets with the names of torchvision, timm and mmsegmentation into our backbone."""
 
+import os
+
 from pspnet_repro.errors import UserError
 from pspnet_repro.weights.adopt import Plan, count, size
 
@@ -16,7 +18,7 @@ _STEMS = {"conv3.weight": [(f"conv{k}", f"bn{k}") for k in (1, 2, 3)],  # semseg
           "layer0.0.weight": [(f"layer0.{k}", f"layer0.{k + 1}") for k in (0, 3, 6)]}
 
 
-def read_backbone(path, state, prefix=""):
+def read_backbone(path: str | os.PathLike, state: dict, prefix: str = "") -> tuple[dict, dict]:
     """(settings, modules) of the ResNet in a state dict, see Plan; names begin with `prefix`.
 
     Settings are blocks, widths, stem and the place of the stride.
@@ -51,7 +53,7 @@ def read_backbone(path, state, prefix=""):
             "stride_in": "3x3"}, modules
 
 
-def plan(path, state, align_corners=False):
+def plan(path: str | os.PathLike, state: dict, align_corners: bool = False) -> Plan:
     """The Plan of an ImageNet ResNet: strides 1, 2, 2, 2; its classifier is left out."""
     prefix = "backbone." if any(name.startswith("backbone.") for name in state) else ""
     settings, modules = read_backbone(path, state, prefix)
