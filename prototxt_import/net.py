@@ -78,6 +78,8 @@ class CaffeNet(nn.Module):
         self.name = param.name
         self.training_phase = param.state.phase == caffe_pb2.TRAIN
         self.layers = list(param.layer)
+        # The fields `input`, which a caffemodel repeats.
+        self.declared_inputs = list(param.input)
         warn_of_frozen(path, self.layers)
         self.blobs = {}
         self.params = {}
