@@ -11,7 +11,7 @@ from prototxt_import.format.blobs import array_of, blob_of
 from prototxt_import.format.hdf5 import hdf5_layers_writer, is_hdf5, iterate_hdf5_layers
 from prototxt_import.format.wire import iterate_fields
 from pspnet_repro.errors import UserError, first_line
-from pspnet_repro.files import write_atomically
+from pspnet_repro.files import write_bytes
 from pspnet_repro.weights import recognize
 from pspnet_repro.words import counted
 
@@ -106,9 +106,8 @@ def write_caffemodel(path, name, layers):
     Raises:
         UserError: the file cannot be written, or HDF5 cannot hold the layers.
     """
-    write = (hdf5_layers_writer(path, layers) if str(path).endswith(".h5") else
-             caffemodel_writer(name, layers))
-    write_atomically(path, write)
+    write_bytes(path, hdf5_layers_writer(path, layers) if str(path).endswith(".h5") else
+                caffemodel_writer(name, layers))
 
 
 def caffemodel_writer(name, layers):

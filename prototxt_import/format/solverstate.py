@@ -10,7 +10,7 @@ from prototxt_import.format.blobs import array_of, blob_of
 from prototxt_import.format.hdf5 import hdf5_state_writer, is_hdf5, read_hdf5_state
 from prototxt_import.format.wire import iterate_fields
 from pspnet_repro.errors import UserError, first_line
-from pspnet_repro.files import write_atomically
+from pspnet_repro.files import write_bytes
 from pspnet_repro.weights import recognize
 
 _ITER, _LEARNED_NET, _HISTORY, _CURRENT_STEP = 1, 2, 3, 4
@@ -86,7 +86,7 @@ def write_solverstate(path, state):
     Raises:
         UserError: the file cannot be written.
     """
-    write_atomically(path, solverstate_writer(path, state))
+    write_bytes(path, solverstate_writer(path, state))
 
 
 def solverstate_writer(path, state):

@@ -17,9 +17,9 @@ FLOORS = {
                         {"inputs", "parameters", "schedule", "update_rules"},
                         {"net", "snapshot", "solver", "solver_settings", "splits"},
                         {"conversion"}, {"commands"}, {"__main__"}],
-    "experiments": [{"peak_memory", "places", "profiles", "provenance", "rows"}, {"plan"},
-                    {"experiment"}, {"run_row"}, {"bench", "cost"}, {"report"}, {"run_table"},
-                    {"demo"}],
+    "experiments": [{"children", "peak_memory", "places", "profiles", "provenance", "rows"},
+                    {"plan"}, {"experiment"}, {"run_row"}, {"bench", "cost"}, {"report"},
+                    {"run_table"}, {"demo"}],
 }
 # Inside a function: Caffe's files in place of weights, and the commands of the other packages.
 LATE = {("pspnet_repro.weights.source", "prototxt_import"),
