@@ -1,17 +1,20 @@
 """A network as Caffe writes it into a caffemodel: with Split layers, and fields set by layers."""
 
+from collections.abc import Iterable
+
 from prototxt_import.format import caffe_pb2
 from prototxt_import.layers.table import loss_weights
+from prototxt_import.net import CaffeNet
 
 
-def written_layers(net):
+def written_layers(net: CaffeNet) -> list[caffe_pb2.LayerParameter]:
     """The LayerParameters that Caffe's program would write for a CaffeNet.
 
     A blob that several layers read, the loss too, is copied for them by a Split layer behind its
     maker. Every layer has its phase; losses have their default weight, BN and BatchNorm the
     multipliers 0 of their statistics.
     """
-    written = _with_splits(net.declared_inputs, net.layers)
+    written = with_splits(net.declared_inputs, net.layers)
     for layer in written:
         _complete(layer)
         if not layer.HasField("phase"):
@@ -19,7 +22,14 @@ def written_layers(net):
     return written
 
 
-def _with_splits(inputs, layers):
+def with_splits(inputs: Iterable[str], layers: Iterable[caffe_pb2.LayerParameter]
+                ) -> list[caffe_pb2.LayerParameter]:
+    """Copies of layers, with the Split layers that Caffe puts where several read a blob.
+
+    Args:
+        inputs: names of the net's inputs that are no layer's.
+        layers: each reads inputs and tops of those before it.
+    """
     maker = {name: ("input", k) for k, name in enumerate(inputs)}
     sources, uses, weights = [], {}, {}
     names = {"input": "input"}

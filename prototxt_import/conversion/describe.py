@@ -221,27 +221,3 @@ def map_size(model, crop_size):
             raise UserError(f"crop_size {crop_size} gives a map of {size} pixels, which {bins} "
                             "bins do not divide: the original has no such net")
     return size
-
-
-def with_splits(net):
-    """A copy of a net with the layers that the original puts where several layers read a blob."""
-    readers, last = {}, {name: ("input", k) for k, name in enumerate(net.input)}
-    for layer in net.layer:
-        for name in layer.bottom:
-            readers.setdefault((name, *last[name]), []).append(layer.name)
-        last |= {name: (layer.name, k) for k, name in enumerate(layer.top)}
-    split = NetParameter()
-    split.CopyFrom(net)
-    del split.layer[:]
-
-    def add(name, layer, index):
-        if len(readers.get((name, layer, index), ())) > 1:
-            split.layer.add(name=f"{name}_{layer}_{index}_split", type="Split")
-
-    for k, name in enumerate(net.input):
-        add(name, "input", k)
-    for layer in net.layer:
-        split.layer.append(layer)
-        for k, name in enumerate(layer.top):
-            add(name, layer.name, k)
-    return split

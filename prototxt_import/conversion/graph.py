@@ -2,8 +2,9 @@
 
 import torch
 
+from prototxt_import.conversion.written_net import is_caffemodel, written_net
 from prototxt_import.format import caffe_pb2
-from prototxt_import.net import load_net
+from prototxt_import.net import CaffeNet, load_net
 from pspnet_repro.errors import UserError
 
 
@@ -43,7 +44,8 @@ class Graph:
     """The nodes of a prototxt's network, in the file's order.
 
     Args:
-        prototxt: path of a deploy net or of a training net (its phase TRAIN).
+        prototxt: path of a deploy net or of a training net (its phase TRAIN), or of a caffemodel
+            that the original wrote in a training, which holds its layers.
     Raises:
         UserError: a file that load_net refuses.
     """
@@ -51,7 +53,8 @@ class Graph:
     def __init__(self, prototxt):
         self.path = prototxt
         with torch.device("meta"):
-            net = load_net(prototxt, phase="TRAIN")
+            net = (CaffeNet(*written_net(prototxt)) if is_caffemodel(prototxt) else
+                   load_net(prototxt, phase="TRAIN"))
         for name, shape in net.input_shapes.items():
             if shape is None:
                 raise UserError(f"{prototxt}: the size of input {name!r} is not in the file: bins "
