@@ -149,7 +149,7 @@ def scores(canvas, logits, mirrored, tops, lefts, out_size):
 
 def _winograd_grid(tensor, dilation):
     """Tiles an image by axis."""
-    return [-(-(-(-size // dilation)) // 4) for size in tensor.shape[2:]]
+    return [-(-size // (4 * dilation)) for size in tensor.shape[2:]]
 
 
 def winograd_tiles(input, matrix, dilation, first, count):
