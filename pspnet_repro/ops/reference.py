@@ -160,7 +160,7 @@ def scores(canvas: torch.Tensor, logits: torch.Tensor, mirrored: torch.Tensor | 
 
 def _winograd_grid(tensor, dilation):
     """Tiles an image by axis."""
-    return [-(-(-(-size // dilation)) // 4) for size in tensor.shape[2:]]
+    return [-(-size // (4 * dilation)) for size in tensor.shape[2:]]
 
 
 def winograd_tiles(input: torch.Tensor, matrix: torch.Tensor, dilation: int, first: int,
