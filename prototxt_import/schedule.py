@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from prototxt_import.format.caffe_pb2 import SolverParameter
 from pspnet_repro.exact.libm import expf, powf
 from pspnet_repro.training.solver import poly_rate
 
@@ -11,7 +12,8 @@ POLICIES = {"fixed": (), "step": ("gamma", "stepsize"), "exp": ("gamma",),
             "poly": ("power", "max_iter"), "sigmoid": ("gamma", "stepsize")}
 
 
-def learning_rate(param, iteration, start=(0, 0)):
+def learning_rate(param: SolverParameter, iteration: int,
+                  start: tuple[int, int] = (0, 0)) -> float:
     """The rate of an iteration, counted from 0, in float32 as the original computes it.
 
     fixed: base_lr; step: base_lr * gamma^floor(iteration / stepsize); exp: base_lr *
@@ -21,7 +23,6 @@ def learning_rate(param, iteration, start=(0, 0)):
     them of a float and an int.
 
     Args:
-        param: a SolverParameter.
         start: (iteration, stepvalues passed before it) of the solverstate that the training
             started from.
     """
@@ -41,7 +42,8 @@ def learning_rate(param, iteration, start=(0, 0)):
     return float(base * np.float32(factor))
 
 
-def current_step(param, iteration, start=(0, 0)):
+def current_step(param: SolverParameter, iteration: int,
+                 start: tuple[int, int] = (0, 0)) -> int:
     """Caffe's count of steps after so many iterations, as a solverstate holds it: that of the
     last rate that was taken. Arguments as in `learning_rate`."""
     if iteration <= start[0] or param.lr_policy not in ("step", "multistep"):

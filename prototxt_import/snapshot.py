@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,19 @@ import torch
 from prototxt_import.format import caffe_pb2
 from prototxt_import.format.blobs import blob_of
 from prototxt_import.format.hdf5 import hdf5_layers_writer
-from prototxt_import.format.solverstate import solverstate_writer
+from prototxt_import.format.solverstate import SolverState, solverstate_writer
+from prototxt_import.net import CaffeNet
 from prototxt_import.parameters import same_shape
 from prototxt_import.splits import written_layers
 from pspnet_repro.errors import UserError
 from pspnet_repro.files import write_together
+from pspnet_repro.training.solver import CaffeSGD
 from pspnet_repro.words import counted
 
 _BLOBS = 7  # the field of a LayerParameter
 
 
-def owned(net):
+def owned(net: CaffeNet) -> dict[tuple[str, int], torch.nn.Parameter]:
     """{(layer, index): tensor} of a CaffeNet's parameters in Caffe's order, shared ones once."""
     parameters, seen = {}, set()
     for layer, tensors in net.params.items():
@@ -31,7 +34,8 @@ def owned(net):
     return parameters
 
 
-def write_snapshot(net, prefix, state, hdf5):
+def write_snapshot(net: CaffeNet, prefix: str | os.PathLike, state: SolverState,
+                   hdf5: bool) -> tuple[str, str]:
     """Write a network and a state, which takes the caffemodel's path as its learned_net.
 
     Returns:
@@ -86,7 +90,7 @@ def _hdf5_writer(net, path):
         for layer in written_layers(net)})
 
 
-def find_learned_net(solverstate, name):
+def find_learned_net(solverstate: Path | str, name: str) -> Path:
     """The path of the caffemodel that a solverstate names: beside the solverstate, where a
     snapshot that was moved has it, or as it is named.
 
@@ -105,12 +109,12 @@ def find_learned_net(solverstate, name):
                     "beside its solverstate")
 
 
-def check_history(path, history, net, kind, rule):
+def check_history(path: Path | str, history: Sequence[np.ndarray], net: CaffeNet, kind: str,
+                  rule: type[CaffeSGD]) -> dict[tuple[str, int], list[np.ndarray]]:
     """Check that a solverstate's history fits a network and a rule of updates.
 
     Args:
         path: of the solverstate, for messages.
-        history: arrays.
         kind: name of the rule, such as "AdaDelta".
     Returns:
         {(layer, index): arrays, one for each of rule.HISTORIES}.
@@ -154,7 +158,7 @@ def check_history(path, history, net, kind, rule):
     return fitting
 
 
-def history_of(net, optimizer):
+def history_of(net: CaffeNet, optimizer: CaffeSGD) -> list[np.ndarray]:
     """The history of an optimizer as SolverState has it; zeros where no step was taken."""
     parameters = owned(net).values()
     names = type(optimizer).HISTORIES
@@ -163,7 +167,8 @@ def history_of(net, optimizer):
                   else torch.zeros_like(tensor) for name in names for tensor in parameters)
 
 
-def restore_history(net, optimizer, fitting):
+def restore_history(net: CaffeNet, optimizer: CaffeSGD,
+                    fitting: Mapping[tuple[str, int], Sequence[np.ndarray]]) -> None:
     """Give an optimizer the arrays that `check_history` returned."""
     learned = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for key, tensor in owned(net).items():

@@ -1,7 +1,10 @@
 """CaffeSolver: a solver.prototxt and its network, trained step by step."""
 
 import math
+import os
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from prototxt_import import snapshot
@@ -15,13 +18,12 @@ from prototxt_import.update_rules import RULES
 from pspnet_repro.errors import UserError
 
 
-def load_solver(path):
+def load_solver(path: Path | str) -> "CaffeSolver":
     """Build a solver and its training network from a solver.prototxt.
 
-    Args:
-        path: the file; the network's file is looked for beside it, then in the working directory.
-    Returns:
-        A CaffeSolver. With random_seed in the file torch's generator is seeded first.
+    The network's file is looked for beside it, then in the working directory. With random_seed in
+    the file torch's generator is seeded first.
+
     Raises:
         UserError: a file that cannot be read or means nothing; file and line or layer are named.
     """
@@ -37,7 +39,7 @@ class CaffeSolver:
     update_rules) updates.
     """
 
-    def __init__(self, param, path):
+    def __init__(self, param: caffe_pb2.SolverParameter, path: Path | str) -> None:
         self.param = param
         self.path = path
         self.type = check_settings(param, path)
@@ -74,10 +76,10 @@ class CaffeSolver:
             setattr(self.optimizer, field, getattr(param, field))
 
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> float:
         return learning_rate(self.param, self.iteration, self._start)
 
-    def step(self, **inputs):
+    def step(self, **inputs: torch.Tensor | np.ndarray | list) -> dict[str, float]:
         """Take one step on these inputs.
 
         Args:
@@ -138,7 +140,7 @@ class CaffeSolver:
         if norm > limit:
             torch._foreach_mul_(grads, limit / norm)
 
-    def snapshot(self, prefix):
+    def snapshot(self, prefix: str | os.PathLike) -> tuple[str, str]:
         """Write the training's state: the files that Caffe would write.
 
         Args:
@@ -158,7 +160,7 @@ class CaffeSolver:
         hdf5 = self.param.snapshot_format == caffe_pb2.SolverParameter.HDF5
         return snapshot.write_snapshot(self.net, prefix, state, hdf5)
 
-    def restore(self, solverstate):
+    def restore(self, solverstate: Path | str) -> None:
         """Resume where a snapshot was made, by Caffe or by `snapshot`.
 
         Args:
@@ -179,6 +181,8 @@ class CaffeSolver:
 
     def _apply(self, path, state, caffemodel):
         self._waiting = None
+        if self.iteration and not self.optimizer.state:
+            self.iteration, self._start = 0, (0, 0)  # it waited for the first step
         history = snapshot.check_history(path, state.history, self.net, self.type,
                                          RULES[self.type])
         before = [tensor.detach().clone() for tensor in self.net.parameters()]

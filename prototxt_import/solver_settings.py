@@ -5,6 +5,7 @@ import os
 import warnings
 from pathlib import Path
 
+from prototxt_import.format.caffe_pb2 import SolverParameter
 from prototxt_import.format.prototxt import net_file
 from prototxt_import.schedule import POLICIES
 from prototxt_import.update_rules import RULES
@@ -19,7 +20,7 @@ _UNFOLLOWED = ("display", "average_loss", "debug_info", "snapshot", "snapshot_pr
 _OLD_TYPES = {name.upper(): name for name in RULES}
 
 
-def check_settings(param, path):
+def check_settings(param: SolverParameter, path: Path | str) -> str:
     """The type of a solver, a key of RULES.
 
     Raises:
@@ -88,7 +89,7 @@ def _rules_of_type(kind, param):
             yield 0 <= value < 1, f"{field} of Adam must be 0 to below 1, got {value}"
 
 
-def training_file(param, path):
+def training_file(param: SolverParameter, path: Path | str) -> Path:
     """The path of a solver's training network, which is a file of its own.
 
     Raises:

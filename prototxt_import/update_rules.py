@@ -8,6 +8,8 @@ import torch
 from pspnet_repro import ops
 from pspnet_repro.training.solver import CaffeSGD, add_scaled
 
+Tensors = list[torch.Tensor]
+
 
 class SGD(CaffeSGD):
     """CaffeSGD with either decay; the other rules replace its `update`.
@@ -22,14 +24,15 @@ class SGD(CaffeSGD):
     l1 = False
     iteration = 0
 
-    def penalty(self, params):
+    def penalty(self, params: Tensors) -> Tensors:
         return torch._foreach_sign(params) if self.l1 else params
 
 
 class Nesterov(SGD):
     """v' = momentum * v + rate * grad; w -= (1 + momentum) * v' - momentum * v."""
 
-    def update(self, group, params, grads, rate, buffers):
+    def update(self, group: dict, params: Tensors, grads: Tensors, rate: float,
+               buffers: Tensors) -> None:
         momentum = group["momentum"]
         steps = torch._foreach_mul(buffers, -momentum)
         torch._foreach_mul_(buffers, momentum)
@@ -43,7 +46,8 @@ class AdaGrad(SGD):
 
     HISTORIES = ("squares",)
 
-    def update(self, group, params, grads, rate, squares):
+    def update(self, group: dict, params: Tensors, grads: Tensors, rate: float,
+               squares: Tensors) -> None:
         torch._foreach_add_(squares, _powers(grads, 2))
         self._divided(params, grads, rate, squares)
 
@@ -57,7 +61,8 @@ class AdaGrad(SGD):
 class RMSProp(AdaGrad):
     """h = rms_decay * h + (1 - rms_decay) * grad^2; w -= rate * grad / (sqrt(h) + delta)."""
 
-    def update(self, group, params, grads, rate, squares):
+    def update(self, group: dict, params: Tensors, grads: Tensors, rate: float,
+               squares: Tensors) -> None:
         _average(squares, _powers(grads, 2), self.rms_decay)
         self._divided(params, grads, rate, squares)
 
@@ -68,7 +73,8 @@ class AdaDelta(SGD):
 
     HISTORIES = ("squares", "squared_steps")
 
-    def update(self, group, params, grads, rate, squares, squared_steps):
+    def update(self, group: dict, params: Tensors, grads: Tensors, rate: float,
+               squares: Tensors, squared_steps: Tensors) -> None:
         _average(squares, _powers(grads, 2), group["momentum"])
         ratios = torch._foreach_add(squared_steps, self.delta)
         torch._foreach_div_(ratios, torch._foreach_add(squares, self.delta))
@@ -84,7 +90,8 @@ class Adam(SGD):
 
     HISTORIES = ("mean", "squares")
 
-    def update(self, group, params, grads, rate, means, squares):
+    def update(self, group: dict, params: Tensors, grads: Tensors, rate: float,
+               means: Tensors, squares: Tensors) -> None:
         momentum, steps_taken = group["momentum"], self.iteration + 1
         # Powers of a float and an int are double in C++.
         correction = (math.sqrt(1 - self.momentum2 ** steps_taken)

@@ -9,7 +9,7 @@ from prototxt_import.format import caffe_pb2
 from pspnet_repro.words import counted
 
 
-def blob_of(array):
+def blob_of(array: np.ndarray) -> caffe_pb2.WeightsBlob:
     """The BlobProto of an array, as Caffe writes it: a WeightsBlob of packed float32."""
     array = np.asarray(array)
     return caffe_pb2.WeightsBlob(data=[np.ascontiguousarray(array, "<f4").tobytes()],
@@ -27,7 +27,7 @@ def _shape(blob):
     return shape
 
 
-def array_of(blob):
+def array_of(blob: caffe_pb2.WeightsBlob) -> np.ndarray:
     """The float32 array of a WeightsBlob, a view of its bytes where these are packed floats.
 
     Raises:

@@ -1,7 +1,9 @@
 """Caffemodel files: names, types and blobs of layers, read in place and written."""
 
 import warnings
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -23,19 +25,19 @@ class LayerWeights(NamedTuple):
     """Type of a layer, as the file spells it, and its blobs: float32 arrays, read-only."""
 
     type: str
-    blobs: list
+    blobs: list[np.ndarray]
 
 
-def read_caffemodel(path):
-    """Read the layers of a binary caffemodel.
+def read_caffemodel(path: Path | str) -> dict[str, LayerWeights]:
+    """Read the layers of a caffemodel.
 
-    Args:
-        path: the file, binary or HDF5 (layers in alphabetical order, without types); layers of
-            any version of Caffe; shapes in the new or the legacy form, numbers packed or not,
-            float or double.
+    The file may be binary, of any version of Caffe, or HDF5, whose layers come in alphabetical
+    order and without types. Shapes may have the new or the legacy form, numbers be packed or not,
+    float or double.
+
     Returns:
-        A dictionary from layer name to LayerWeights, in the file's order; layers without blobs
-        are in it too. Arrays are views of the file's bytes where these are packed floats.
+        {layer name: LayerWeights} in the file's order; layers without blobs are in it too. Arrays
+        are views of the file's bytes where these are packed floats.
     Raises:
         UserError: no such file, a damaged one, a blob whose numbers do not fill
             its shape, or two layers of one name with blobs.
@@ -48,7 +50,7 @@ def read_caffemodel(path):
     return layers
 
 
-def iterate_caffemodel(path):
+def iterate_caffemodel(path: Path | str) -> Iterator[tuple[str, LayerWeights]]:
     """(name, LayerWeights) of every layer, as `read_caffemodel`; one at a time is in memory."""
     seen, with_nan = {}, []
     layers = (iterate_hdf5_layers(path) if is_hdf5(path) else
@@ -96,13 +98,12 @@ def _binary_layers(path):
         raise UserError(f"{path}: not a caffemodel: it holds no layers")
 
 
-def write_caffemodel(path, name, layers):
-    """Write a caffemodel, atomically.
+def write_caffemodel(path: Path | str, name: str,
+                     layers: Mapping[str, tuple[str, Sequence[np.ndarray]]]) -> None:
+    """Write a caffemodel, atomically: HDF5 where its name ends in .h5, else binary.
 
-    Args:
-        path: the file; HDF5 where its name ends in .h5, else binary.
-        name: of the network.
-        layers: a mapping as `read_caffemodel` returns it: layer name -> (type, arrays).
+    `name` is the network's.
+
     Raises:
         UserError: the file cannot be written, or HDF5 cannot hold the layers.
     """
@@ -110,7 +111,9 @@ def write_caffemodel(path, name, layers):
                 caffemodel_writer(name, layers))
 
 
-def caffemodel_writer(name, layers):
+def caffemodel_writer(
+        name: str,
+        layers: Mapping[str, tuple[str, Sequence[np.ndarray]]]) -> Callable[[BinaryIO], None]:
     """A function that writes what `write_caffemodel` writes to a binary file."""
     def write(file):
         # Messages one after the other are one message, so only a layer at a time is in memory.

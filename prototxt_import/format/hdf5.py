@@ -1,6 +1,9 @@
 """Caffe's HDF5 files: caffemodels and solverstates, as snapshot_format: HDF5 makes them."""
 
 import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -10,7 +13,7 @@ from pspnet_repro.weights import recognize
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
-def is_hdf5(path):
+def is_hdf5(path: Path | str) -> bool:
     """Whether a file begins as HDF5 does; False for what cannot be read."""
     try:
         with open(path, "rb") as file:
@@ -47,7 +50,7 @@ def _array(dataset):
     return np.asarray(dataset, np.float32).reshape(dataset.shape)
 
 
-def iterate_hdf5_layers(path):
+def iterate_hdf5_layers(path: Path | str) -> Iterator[tuple[str, str, list[np.ndarray]]]:
     """(name, "", arrays) of the layers of an HDF5 caffemodel, in alphabetical order.
 
     Raises:
@@ -58,7 +61,9 @@ def iterate_hdf5_layers(path):
             yield name, "", [_array(layer[str(k)]) for k in range(len(layer))]
 
 
-def hdf5_layers_writer(path, layers):
+def hdf5_layers_writer(
+        path: Path | str,
+        layers: Mapping[str, tuple[str, Sequence[np.ndarray]]]) -> Callable[[BinaryIO], None]:
     """A function that fills an open file with layers: a mapping {name: (type, arrays)}.
 
     Raises:
@@ -82,7 +87,7 @@ def hdf5_layers_writer(path, layers):
     return write
 
 
-def read_hdf5_state(path):
+def read_hdf5_state(path: Path | str) -> tuple[int, str, int, list[np.ndarray]]:
     """(iter, learned_net or "", current_step, arrays of the history) of an HDF5 solverstate.
 
     Raises:
@@ -96,7 +101,8 @@ def read_hdf5_state(path):
                 [_array(history[str(k)]) for k in range(len(history))])
 
 
-def hdf5_state_writer(path, iteration, learned_net, current_step, arrays):
+def hdf5_state_writer(path: Path | str, iteration: int, learned_net: str, current_step: int,
+                      arrays: Sequence[np.ndarray]) -> Callable[[BinaryIO], None]:
     """A function that fills an open file with a solverstate.
 
     Raises:

@@ -1,8 +1,11 @@
 """Solverstates: the state of a solver that Caffe writes beside a caffemodel."""
 
 import os
-from typing import NamedTuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
+import numpy as np
 from google.protobuf.message import DecodeError
 
 from prototxt_import.format import caffe_pb2
@@ -31,15 +34,13 @@ class SolverState(NamedTuple):
 
     iteration: int
     learned_net: str
-    history: list
+    history: list[np.ndarray]
     current_step: int = 0
 
 
-def read_solverstate(path):
+def read_solverstate(path: Path | str) -> SolverState:
     """Read a solverstate, binary or HDF5.
 
-    Returns:
-        A SolverState.
     Raises:
         UserError: no such file, a damaged one, another kind of file, or a history whose numbers do
             not fill its shape.
@@ -78,7 +79,7 @@ def _read_binary(path):
     return iteration, os.fsdecode(learned_net), current_step, history
 
 
-def write_solverstate(path, state):
+def write_solverstate(path: Path | str, state: SolverState) -> None:
     """Write a SolverState, atomically, with the bytes that Caffe would write.
 
     Args:
@@ -89,7 +90,7 @@ def write_solverstate(path, state):
     write_bytes(path, solverstate_writer(path, state))
 
 
-def solverstate_writer(path, state):
+def solverstate_writer(path: Path | str, state: SolverState) -> Callable[[BinaryIO], None]:
     """A function that writes what `write_solverstate` writes to a binary file."""
     if str(path).endswith(".h5"):
         return hdf5_state_writer(path, state.iteration, state.learned_net, state.current_step,

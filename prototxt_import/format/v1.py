@@ -1,5 +1,8 @@
 """Layers of the first formats of Caffe (field `layers`), upgraded as Caffe's program does."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from prototxt_import.format import caffe_pb2
 from prototxt_import.format.grammar import Field, Token, error_at
 
@@ -39,7 +42,7 @@ _DATA_PARAMS = {"Data": "data_param", "ImageData": "image_data_param",
 _TRANSFORMS = ("scale", "mean_file", "crop_size", "mirror")
 
 
-def upgrade(fields, path):
+def upgrade(fields: list[Field], path: Path | str) -> list[Field]:
     """The fields of a net's prototxt with every `layers` made a `layer`, lines as they were.
 
     Raises:
@@ -108,7 +111,7 @@ def _move_transforms(fields, kind, line):
         Field("transform_param", own + moved, line)]
 
 
-def weights_of(data):
+def weights_of(data: bytes) -> tuple[str, str, Sequence[caffe_pb2.WeightsBlob]]:
     """(name, type, blobs) of a serialized layer of V1, or of V0 inside it.
 
     Raises:

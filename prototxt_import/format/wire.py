@@ -1,6 +1,7 @@
 """Protobuf's wire format: the fields of a binary file, one at a time."""
 
 import os
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from pspnet_repro.errors import UserError, first_line
@@ -11,7 +12,9 @@ from pspnet_repro.weights import recognize
 _FIXED = {1: 8, 2: 0, 5: 4}
 
 
-def iterate_fields(path, what, kinds, wanted, way=None):
+def iterate_fields(path: Path | str, what: str, kinds: Container[recognize.Kind],
+                   wanted: Container[int], way: str | None = None
+                   ) -> Iterator[tuple[int, bytes | int]]:
     """(number, value) of the fields of a binary file, which is never whole in memory.
 
     Args:
@@ -28,7 +31,7 @@ def iterate_fields(path, what, kinds, wanted, way=None):
     try:
         with Path(path).open("rb") as file:
             kind = recognize.kind_of(file)
-            if kind not in (*kinds, recognize.UNKNOWN):
+            if kind not in kinds and kind != recognize.UNKNOWN:
                 raise UserError(recognize.sentence(path, kind._replace(way=way or kind.way)))
             file.seek(0)
             yield from _fields(file, path, what, wanted)

@@ -122,11 +122,12 @@ class CaffeSGD(torch.optim.Optimizer):
                 add_scaled(grads, self.penalty(params), decay)
             self.update(group, params, grads, rate, *histories)
 
-    def penalty(self, params):
+    def penalty(self, params: list[torch.Tensor]) -> list[torch.Tensor]:
         """The tensors whose multiples the weight decay adds to the gradients: of L2 the weights."""
         return params
 
-    def update(self, group, params, grads, rate, buffers):
+    def update(self, group: dict, params: list[torch.Tensor], grads: list[torch.Tensor],
+               rate: float, buffers: list[torch.Tensor]) -> None:
         """Update `params` with gradients that hold the weight decay.
 
         Args:
@@ -140,7 +141,7 @@ class CaffeSGD(torch.optim.Optimizer):
         torch._foreach_sub_(params, buffers, alpha=1.0 if inside else rate)
 
 
-def add_scaled(targets, sources, factor):
+def add_scaled(targets: list[torch.Tensor], sources: list[torch.Tensor], factor: float) -> None:
     """targets += factor * sources; in float32 on the CPU with the original's roundings."""
     if not ops.USE_REFERENCE and all(t.device.type == "cpu" and t.dtype == torch.float32 and
                                      t.is_contiguous() for t in targets):
