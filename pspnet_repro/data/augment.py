@@ -30,7 +30,7 @@ class Augmentation:
         ValueError: another `padding`.
     """
 
-    scales: tuple = (0.5, 2.0)
+    scales: tuple[float, float] | None = (0.5, 2.0)
     rotation: float = 10.0
     blur: bool = True
     mirror: bool = True
@@ -44,15 +44,16 @@ class Augmentation:
 NO_AUGMENTATION = Augmentation(scales=None, rotation=0.0, blur=False, mirror=False)
 
 
-def augment(image, label, crop_size, augmentation, rng, image_input=image_inputs.CAFFE):
+def augment(image: np.ndarray, label: np.ndarray, crop_size: int, augmentation: Augmentation,
+            rng: np.random.Generator, image_input: image_inputs.ImageInput = image_inputs.CAFFE,
+            ) -> tuple[np.ndarray, np.ndarray]:
     """One training sample.
 
     Args:
         image: (H, W, 3) uint8 BGR.
         label: (H, W) uint8.
         crop_size: side of the crop in pixels.
-        augmentation: an Augmentation.
-        rng: numpy Generator; the same number of draws for every image and setting.
+        rng: the same number of draws for every image and setting.
         image_input: of the network.
     Returns:
         (3, crop, crop) float32, see PSPNet.prepare, and (crop, crop) uint8. Borders have the mean

@@ -1,6 +1,7 @@
 """pspnet convert: original files into a file of ours."""
 
-from collections.abc import Iterator
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
 
 from prototxt_import.commands.work.places import check_places
 from prototxt_import.conversion.convert import convert_network
@@ -9,14 +10,14 @@ from pspnet_repro.files import file_sha256
 from pspnet_repro.model.resnet import ResNet
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.weights import model_file
-from pspnet_repro.weights.adopt import Conversion
+from pspnet_repro.weights.adopt import Conversion, Row
 from pspnet_repro.weights.convert import convert_file
 from pspnet_repro.words import counted
 
 _SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
-def run(args):
+def run(args: Namespace) -> None:
     if args.output.suffix not in _SUFFIXES:
         raise UsageError(f"--output must end in {', '.join(_SUFFIXES)}, got {args.output}")
     if len(args.files) > 2:
@@ -57,7 +58,7 @@ def report(made: Conversion) -> Iterator[str]:
         yield from (f"  {sentence}" for sentence in made.assumptions)
 
 
-def table(rows):
+def table(rows: Sequence[Row]) -> str:
     """Rows as lines with aligned columns, and their sums."""
     widths = [max(len(row[k]) for row in rows) for k in (0, 1)]
     lines = [f"{row.layer:{widths[0]}}  {row.shape:{widths[1]}}  {row.place}" for row in rows]
