@@ -140,6 +140,8 @@ class CaffeNet(nn.Module):
         if self.steps is not None:
             for step, (layer, built) in zip(self.steps, steps):
                 self._guarded(_where(layer), check_fits, step.params, built)
+                if built.state is not None:
+                    built.state.update(step.built.state)
             params = [step.params for step in self.steps]
         else:
             total = 0
@@ -182,7 +184,7 @@ class CaffeNet(nn.Module):
         check(len(layer.param) <= len(built.params),
               f"has {counted(len(built.params), 'parameter')}, its param fields {len(layer.param)}")
         for param in built.params:
-            check_filler(param.filler)
+            check_filler(param.filler, param.shape)
         return built
 
     def _make(self, layer, built):

@@ -25,12 +25,15 @@ class Built(NamedTuple):
     """A layer for inputs of given shapes.
 
     `run(bottoms, params)` takes and returns lists of tensors; `tops` are the shapes it returns.
+    What `run` keeps from pass to pass is in the dictionary `state`, which outlives other sizes of
+    the inputs.
     """
 
     tops: list
     run: Callable
     params: tuple = ()
     multiply_adds: int = 0
+    state: dict | None = None
 
 
 def check(condition, message):
