@@ -1,12 +1,16 @@
 """Number formats for testing, and what they cost in agreement with float32."""
 
 import contextlib
+from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import nn
 
 from pspnet_repro import ops
+from pspnet_repro.evaluation.protocol import Protocol
 from pspnet_repro.evaluation.sliding import first_windows
+from pspnet_repro.model.pspnet import PSPNet
 
 
 def _switches():
@@ -16,7 +20,7 @@ def _switches():
 
 
 @contextlib.contextmanager
-def use_precision(precision):
+def use_precision(precision: str) -> Iterator[None]:
     """Let torch's float32 mean TF32 on GPUs, or float32 alone, for the length of a with block.
 
     Torch by default lets convolutions of cuDNN round to TF32: "float32" forbids it. Afterwards the
@@ -39,27 +43,27 @@ def use_precision(precision):
 class Autocast(nn.Module):
     """A network whose convolutions and products run in bfloat16, layer by layer; float32 logits."""
 
-    def __init__(self, net):
+    def __init__(self, net: PSPNet):
         super().__init__()
         self.net = net
         self.classes, self.stride = net.classes, net.stride
         super().train(net.training)
 
-    def logits(self, x):
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
         """As PSPNet.logits in eval mode."""
         with torch.autocast(x.device.type, torch.bfloat16):
             return self.net.logits(x).float()
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As PSPNet.forward in eval mode."""
         return ops.interp2d(self.logits(x), x.shape[2:])
 
 
-def network_in(net, precision, fused):
+def network_in(net: PSPNet, precision: str, fused: bool) -> nn.Module:
     """A network for testing in one of PRECISIONS, for use under `arithmetic`.
 
     Args:
-        net: PSPNet in eval mode, float32; without `fused` a part of the result.
+        net: in eval mode, float32; without `fused` a part of the result.
         fused: PSPNet.for_inference in place of the layers as they are trained.
     """
     if fused:
@@ -68,7 +72,8 @@ def network_in(net, precision, fused):
 
 
 @torch.no_grad()
-def agreement(net, exact, precision, image_rgb, protocol, count):
+def agreement(net: nn.Module, exact: nn.Module, precision: str, image_rgb: np.ndarray,
+              protocol: Protocol, count: int) -> dict[str, float]:
     """How far a network in less precision is from itself in float32, on an image's first windows.
 
     Args:

@@ -54,7 +54,7 @@ class TrainSettings:
     freeze_bn: str | None = None
     freeze_backbone: bool = False
 
-    def to_json(self):
+    def to_json(self) -> dict:
         """Plain data, the same after a round trip through JSON.
 
         What is not frozen is left out: digests and folders of trainings without it stay valid.

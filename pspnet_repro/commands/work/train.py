@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from argparse import Namespace
 
 from pspnet_repro import distributed
 from pspnet_repro.commands.work.data import check_apart, data_of
@@ -20,7 +21,8 @@ AUGMENTATIONS = {"all": Augmentation(), "mirror-resize": Augmentation(rotation=0
                  "none": NO_AUGMENTATION}
 
 
-def run(args):
+def run(args: Namespace) -> None:
+    """Train, or resume."""
     if args.output.exists() and not args.output.is_dir():
         raise UsageError(f"--output must be a folder, got the file {args.output}")
     if args.tensorboard:
