@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
@@ -164,10 +165,11 @@ class CaffeNet(nn.Module):
                 raise ValueError(f"bottom {name!r} is made by no layer" + (
                     f" before it, only by {later[0]!r}: a cycle, or layers out of order"
                     if later else ""))
-        for k, name in enumerate(layer.top):
-            in_place = k < len(layer.bottom) and layer.bottom[k] == name
-            check(in_place or name not in shapes and name not in layer.top[:k],
+        made = set()
+        for name, bottom in zip_longest(layer.top, layer.bottom[:len(layer.top)]):
+            check(name == bottom or name not in shapes and name not in made,
                   f"top {name!r} is there already")
+            made.add(name)
         check(len(layer.propagate_down) in (0, len(layer.bottom)),
               f"propagate_down must be given for each bottom or none, got "
               f"{counted(len(layer.propagate_down), 'time')}")
@@ -291,7 +293,7 @@ class CaffeNet(nn.Module):
 
     def _run(self, step, copies):
         layer, built, params, uses = step
-        bottoms = [copies[name].pop(0) if name in copies else self.blobs[name]
+        bottoms = [copies[name].pop() if name in copies else self.blobs[name]
                    for name in layer.bottom]
         if layer.propagate_down:
             bottoms = [x if down else x.detach() for x, down in zip(bottoms, layer.propagate_down)]
@@ -302,11 +304,12 @@ class CaffeNet(nn.Module):
         for name in layer.top:
             copies.pop(name, None)
         # The original adds the gradients of a blob in the order of the layers that read it.
-        readable = [list(linear.split(top, count)) if count > 1 and top.requires_grad else
+        # The last copy is the first to be read.
+        readable = [list(linear.split(top, count))[::-1] if count > 1 and top.requires_grad else
                     [top] * count for top, count in zip(tops, uses)]
         for weight, parts in zip(loss_weights(layer), readable):
             if weight:
-                term = weight * parts.pop(0).sum()
+                term = weight * parts.pop().sum()
                 self.loss = term if self.loss is None else self.loss + term
         copies |= zip(layer.top, readable)
 

@@ -23,9 +23,10 @@ def concat(layer, shapes, train):
     axis = _axis(layer.concat_param, "concat_dim", shapes[0])
     first = shapes[0]
     for shape in shapes:
-        check(len(shape) == len(first) and all(
-            a == b for k, (a, b) in enumerate(zip(shape, first)) if k != axis),
-            f"its bottoms must be alike but for axis {axis}, got {shapes}")
+        if (*shape[:axis], *shape[axis + 1:]) != (*first[:axis], *first[axis + 1:]) or (
+                len(shape) != len(first)):
+            raise ValueError(f"its bottoms must be alike but for axis {axis}, got {first} and "
+                             f"{shape}")
     top = (*first[:axis], sum(shape[axis] for shape in shapes), *first[axis + 1:])
     return Built([top], lambda bottoms, params: [torch.cat(bottoms, axis)])
 

@@ -7,6 +7,7 @@ from pspnet_repro.errors import UserError, check_printed
 from pspnet_repro.words import counted
 
 _HEAD = ("layer", "type", "shape", "parameters", "numbers", "multiply-adds", "reads", "writes")
+_MOST_NAMES = 8
 _RIGHT = ("numbers", "multiply-adds")
 
 
@@ -20,10 +21,10 @@ def table(net):
              for name, shape in net.input_shapes.items()]
     for step in net.steps:
         layer, built = step.layer, step.built
-        rows.append((layer.name, layer.type, " ".join(map(_shape, built.tops)),
+        rows.append((layer.name, layer.type, _names([_shape(shape) for shape in built.tops]),
                      " ".join(_shape(param.shape) for param in built.params),
                      _number(sum(p.numel() for p in step.params)), _number(built.multiply_adds),
-                     " ".join(layer.bottom), " ".join(layer.top)))
+                     _names(layer.bottom), _names(layer.top)))
     # A shared parameter counts once.
     rows.append(("total", counted(len(net.steps), "layer"), "", "",
                  _number(sum(p.numel() for p in net.parameters())),
@@ -31,6 +32,13 @@ def table(net):
     widths = [max(len(row[k]) for row in rows) for k in range(len(_HEAD))]
     return ["  ".join(cell.rjust(width) if name in _RIGHT else cell.ljust(width)
                       for name, cell, width in zip(_HEAD, row, widths)).rstrip() for row in rows]
+
+
+def _names(names):
+    """The names of a cell, the first of them where they are many."""
+    many = len(names) > _MOST_NAMES
+    return " ".join(names[:_MOST_NAMES]) + (f" and {len(names) - _MOST_NAMES:,} more" if many else
+                                            "")
 
 
 def _shape(shape):
