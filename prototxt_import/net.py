@@ -1,17 +1,17 @@
 """CaffeNet: a torch module built from a prototxt."""
 
-import math
 import warnings
-from itertools import zip_longest
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
+from prototxt_import import ends
 from prototxt_import.format import caffe_pb2
 from prototxt_import.format.caffemodel import iterate_caffemodel
 from prototxt_import.format.prototxt import read_net
-from prototxt_import.inputs import is_input, layer_inputs, old_inputs
+from prototxt_import.inputs import is_input, is_known, layer_inputs, old_inputs
 from prototxt_import.layers.base import Built, check, check_shape
 from prototxt_import.layers.fillers import check_filler, fill
 from prototxt_import.layers.norm import warn_of_frozen
@@ -22,6 +22,7 @@ from pspnet_repro.exact import linear
 from pspnet_repro.words import counted
 
 PHASES = {"TRAIN": caffe_pb2.TRAIN, "TEST": caffe_pb2.TEST}
+ARITHMETICS = ("original", "torch")
 
 
 class Step(NamedTuple):
@@ -34,7 +35,7 @@ class Step(NamedTuple):
     uses: tuple
 
 
-def load_net(prototxt, caffemodel=None, phase="TEST", shapes=None):
+def load_net(prototxt, caffemodel=None, phase="TEST", shapes=None, arithmetic="original"):
     """Build a network from a prototxt.
 
     Args:
@@ -42,6 +43,8 @@ def load_net(prototxt, caffemodel=None, phase="TEST", shapes=None):
         caffemodel: path of a binary caffemodel with its weights; None: the fillers'.
         phase: "TEST" or "TRAIN".
         shapes: {input: shape} instead of those in the file.
+        arithmetic: "original": Caffe's own order of sums, where the CPU computes in float32;
+            "torch": torch's functions, several times faster and equal within rounding.
     Returns:
         A CaffeNet.
     Raises:
@@ -49,8 +52,11 @@ def load_net(prototxt, caffemodel=None, phase="TEST", shapes=None):
     """
     if phase not in PHASES:
         raise UserError(f'phase must be "TEST" or "TRAIN", got {phase!r}')
-    param = read_net(prototxt, caffe_pb2.NetState(phase=PHASES[phase]))
-    return CaffeNet(param, prototxt, shapes, caffemodel)
+    if arithmetic not in ARITHMETICS:
+        raise UserError(f"arithmetic must be one of {', '.join(ARITHMETICS)}, got {arithmetic!r}")
+    left_out = {}
+    param = read_net(prototxt, caffe_pb2.NetState(phase=PHASES[phase]), LAYERS, left_out)
+    return CaffeNet(param, prototxt, shapes, caffemodel, left_out, arithmetic)
 
 
 class CaffeNet(nn.Module):
@@ -69,16 +75,22 @@ class CaffeNet(nn.Module):
         path: the file it came from, for messages.
         shapes: {input: shape} instead of those in `param`.
         caffemodel: path of weights, or None.
+        left_out: {top: layer} of layers in the file that are not in `param`, for messages.
+        arithmetic: see `load_net`.
     Raises:
         UserError: the layers do not make a network, or the weights do not fit; the layer is named.
     """
 
-    def __init__(self, param, path, shapes=None, caffemodel=None):
+    def __init__(self, param, path, shapes=None, caffemodel=None, left_out=None,
+                 arithmetic="original"):
         super().__init__()
         self.path = path
         self.name = param.name
         self.training_phase = param.state.phase == caffe_pb2.TRAIN
         self.layers = list(param.layer)
+        self.arithmetic = arithmetic
+        self._left_out = left_out or {}
+        ends.check_supported(path, self.layers)
         warn_of_frozen(path, self.layers)
         self.blobs = {}
         self.params = {}
@@ -95,6 +107,7 @@ class CaffeNet(nn.Module):
     def _start(self, input_shapes):
         """Build for the first time and give every parameter its value."""
         self._build(input_shapes)
+        ends.warn_of_assumptions(self.path, self.steps)
         done = set() if self._caffemodel is None else self.load_weights(self._caffemodel)
         for step in self.steps:
             for tensor, param in zip(step.params, step.built.params):
@@ -120,10 +133,13 @@ class CaffeNet(nn.Module):
         check(not unknown, f"shapes name {sorted(unknown)}, inputs are {list(found)}")
         found |= {name: tuple(shape) for name, shape in shapes.items()}
         for shape in found.values():
-            if shape is not None:
+            if is_known(shape):
                 check_shape(shape)
-        check(found, "the network has none")
-        self.input_shapes = found
+        check(found, ends.missing_input(self.training_phase, self._left_out))
+        # With None where the file leaves a size open.
+        self.partial_shapes = found
+        self.input_shapes = {name: shape if is_known(shape) else None
+                             for name, shape in found.items()}
 
     def _build(self, input_shapes):
         """(Re)build every layer for these inputs; the first time, make the parameters."""
@@ -158,26 +174,7 @@ class CaffeNet(nn.Module):
         self._built_for = input_shapes
 
     def _build_layer(self, layer, shapes):
-        check(layer.type in LAYERS, f"type {layer.type!r} is not supported")
-        for name in layer.bottom:
-            if name not in shapes:
-                later = [other.name for other in self.layers if name in other.top]
-                raise ValueError(f"bottom {name!r} is made by no layer" + (
-                    f" before it, only by {later[0]!r}: a cycle, or layers out of order"
-                    if later else ""))
-        made = set()
-        for name, bottom in zip_longest(layer.top, layer.bottom[:len(layer.top)]):
-            check(name == bottom or name not in shapes and name not in made,
-                  f"top {name!r} is there already")
-            made.add(name)
-        check(len(layer.propagate_down) in (0, len(layer.bottom)),
-              f"propagate_down must be given for each bottom or none, got "
-              f"{counted(len(layer.propagate_down), 'time')}")
-        check(len(layer.loss_weight) in (0, max(1, len(layer.top))),
-              f"loss_weight must be given for each top or none, got "
-              f"{counted(len(layer.loss_weight), 'time')}")
-        for weight in layer.loss_weight:
-            check(math.isfinite(weight), f"loss_weight must be finite as float32, got {weight}")
+        ends.check_ends(layer, shapes, self.layers, self.training_phase, self._left_out)
         train = layer.phase == caffe_pb2.TRAIN if layer.HasField("phase") else self.training_phase
         built = LAYERS[layer.type](layer, [shapes[name] for name in layer.bottom], train)
         for name, shape in zip(layer.top, built.tops):
@@ -258,8 +255,9 @@ class CaffeNet(nn.Module):
         self.loss = None
         # {blob: its copies for the layers that read it}, where several do.
         copies = {}
-        for step in self.steps:
-            self._guarded(_where(step.layer), self._run, step, copies)
+        with linear.in_torch() if self.arithmetic == "torch" else nullcontext():
+            for step in self.steps:
+                self._guarded(_where(step.layer), self._run, step, copies)
         return {name: self.blobs[name] for name in self.output_names if name in self.blobs}
 
     def prepare(self, **inputs):

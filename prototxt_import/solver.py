@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from prototxt_import.format.prototxt import net_file, read_net, read_solver, training_state
+from prototxt_import.layers.table import LAYERS
 from prototxt_import.net import CaffeNet
 from pspnet_repro.errors import UserError
 from pspnet_repro.exact.libm import expf, powf
@@ -188,4 +189,6 @@ def _training_net(param, path):
             return CaffeNet(getattr(param, field), path)
     name = param.train_net if param.HasField("train_net") else param.net
     file = net_file(path, name)
-    return CaffeNet(read_net(file, training_state(param)), file)
+    left_out = {}
+    return CaffeNet(read_net(file, training_state(param), LAYERS, left_out), file,
+                    left_out=left_out)

@@ -52,6 +52,11 @@ class Graph:
         self.path = prototxt
         with torch.device("meta"):
             net = load_net(prototxt, phase="TRAIN")
+            # A database leaves the channels of images open; PSPNet's have three.
+            colour = {name: tuple(3 if size is None else size for size in shape)
+                      for name, shape in net.partial_shapes.items() if shape is not None}
+            if net.steps is None and colour:
+                net = load_net(prototxt, phase="TRAIN", shapes=colour)
         for name, shape in net.input_shapes.items():
             if shape is None:
                 raise UserError(f"{prototxt}: the size of input {name!r} is not in the file: bins "

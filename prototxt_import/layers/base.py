@@ -26,7 +26,7 @@ class Built(NamedTuple):
 
     `run(bottoms, params)` takes and returns lists of tensors; `tops` are the shapes it returns.
     What `run` keeps from pass to pass is in the dictionary `state`, which outlives other sizes of
-    the inputs.
+    the inputs. `assumption` says what the file leaves open and how it was taken.
     """
 
     tops: list
@@ -34,6 +34,7 @@ class Built(NamedTuple):
     params: tuple = ()
     multiply_adds: int = 0
     state: dict | None = None
+    assumption: str = ""
 
 
 def check(condition, message):

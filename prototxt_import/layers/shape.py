@@ -104,6 +104,10 @@ def reshape(layer, shapes, train):
     return _reshaped(top)
 
 
+_NO_OFFSET = ("Crop has no offset: it cuts from the first row and column on, as BVLC's Caffe does; "
+              "some forks compute an offset from the network: write it as crop_param { offset: N }")
+
+
 def crop(layer, shapes, train):
     """The first bottom cut to the second's sizes from `axis` on, beginning at the offsets."""
     check_counts(layer, 2, 1)
@@ -121,7 +125,9 @@ def crop(layer, shapes, train):
         check(offset + size <= side, f"axis {k} of {shape} must hold {size} from offset {offset} on"
                                      f", as {wanted} asks")
     places = tuple(map(builtins.slice, offsets, map(operator.add, offsets, top)))
-    return Built([top], lambda bottoms, params: [bottoms[0][places].contiguous()])
+    assumption = "" if param.offset or top == shape else _NO_OFFSET
+    return Built([top], lambda bottoms, params: [bottoms[0][places].contiguous()],
+                 assumption=assumption)
 
 
 def tile(layer, shapes, train):

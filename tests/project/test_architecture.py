@@ -13,7 +13,7 @@ FLOORS = {
                      {"outputs", "distributed"}, {"ops"}, {"sync_bn"}, {"exact"}, {"model"},
                      {"weights"}, {"data"}, {"evaluation"}, {"training"}, {"commands"},
                      {"__main__"}],
-    "prototxt_import": [{"format"}, {"layers"}, {"inputs", "parameters", "net", "solver"},
+    "prototxt_import": [{"format"}, {"layers"}, {"ends", "inputs", "parameters", "net", "solver"},
                         {"conversion"}, {"commands"}, {"__main__"}],
     "experiments": [{"children", "peak_memory", "places", "profiles", "provenance", "rows"},
                     {"plan"}, {"experiment"}, {"run_row"}, {"bench", "cost"}, {"report"},

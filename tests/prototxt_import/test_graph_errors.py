@@ -187,7 +187,9 @@ def test_sizes_that_no_one_tells_are_refused(tmp_path, capsys):
     path = tmp_path / "net.prototxt"
     path.write_text('layer { name: "d" type: "Data" top: "x" top: "t" }' + _layer("ReLU", XY))
     assert main(["inspect", str(path)]) == 1
-    assert capsys.readouterr().err == f"error: {path}: the sizes of x, t are not in the file\n"
+    assert capsys.readouterr().err == (
+        f"error: {path}: the sizes of x, t are not in the file: give them with "
+        "--shape x=N,C,H,W --shape t=N,C,H,W\n")
     net = load_net(path)
     with pytest.raises(UserError, match="input: 'x' is missing"):
         net(t=torch.zeros(1))
@@ -244,7 +246,8 @@ def test_commands_print_one_line(tmp_path, capsys):
     path.write_text(INPUT + _layer("Embed", XY))
     assert main(["inspect", str(path)]) == 1
     said = capsys.readouterr().err
-    assert said == f"error: {path}: layer 'l' (Embed): type 'Embed' is not supported\n"
+    assert said == (f"error: {path}: layer 'l' (Embed): type 'Embed' is not supported; "
+                    "docs/caffe-files.md lists the types that are\n")
     path.write_text(INPUT)
     weights = tmp_path / "w.caffemodel"
     write_caffemodel(weights, "n", {"a": ("X", [W])})

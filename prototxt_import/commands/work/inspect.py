@@ -34,6 +34,12 @@ def table(net):
                       for name, cell, width in zip(_HEAD, row, widths)).rstrip() for row in rows]
 
 
+def _open(shape):
+    """A shape as --shape wants it, with the open sizes as letters."""
+    shape = [None] * 4 if shape is None else shape
+    return ",".join(letter if size is None else str(size) for letter, size in zip("NCHW", shape))
+
+
 def _names(names):
     """The names of a cell, the first of them where they are many."""
     many = len(names) > _MOST_NAMES
@@ -51,10 +57,12 @@ def _number(value):
 
 def run(args):
     check_places("inspect", args.prototxt, args.caffemodel)
-    net = load_net(args.prototxt, args.caffemodel, args.phase)
+    net = load_net(args.prototxt, args.caffemodel, args.phase, dict(args.shape))
     if net.steps is None:
         unknown = [name for name, shape in net.input_shapes.items() if shape is None]
-        raise UserError(f"{net.path}: the sizes of {', '.join(unknown)} are not in the file")
+        options = " ".join(f"--shape {name}={_open(net.partial_shapes[name])}" for name in unknown)
+        raise UserError(f"{net.path}: the sizes of {', '.join(unknown)} are not in the file: give "
+                        f"them with {options}")
     print(*table(net), sep="\n")
     if args.caffemodel is not None:
         unused = [name for name, (_, blobs) in read_caffemodel(args.caffemodel).items()
