@@ -2,10 +2,13 @@
 
 import math
 import warnings
+from collections.abc import Iterable, Mapping
 from itertools import zip_longest
+from pathlib import Path
 
+from prototxt_import.format.caffe_pb2 import LayerParameter
 from prototxt_import.inputs import is_input
-from prototxt_import.layers.base import check
+from prototxt_import.layers.base import Built, Shape, check
 from prototxt_import.layers.table import LAYERS
 from pspnet_repro.errors import UserError
 from pspnet_repro.words import counted
@@ -13,7 +16,7 @@ from pspnet_repro.words import counted
 _MOST = 8
 
 
-def check_supported(path, layers):
+def check_supported(path: Path | str, layers: Iterable[LayerParameter]) -> None:
     """UserError that names every type of layer that is not supported."""
     wrong = {}
     for layer in layers:
@@ -35,18 +38,19 @@ def _other_phase(training, left_out, top):
             f"{there} (--phase {there})")
 
 
-def missing_input(training, left_out):
+def missing_input(training: bool, left_out: Mapping[str, str]) -> str:
     """What is wrong where a network has no inputs; left_out: {top: layer} of other phases."""
     if not left_out:
         return "the network has none"
     return f"the network has none: {_other_phase(training, left_out, next(iter(left_out)))}"
 
 
-def check_ends(layer, shapes, layers, training, left_out):
+def check_ends(layer: LayerParameter, shapes: Mapping[str, Shape],
+               layers: Iterable[LayerParameter], training: bool,
+               left_out: Mapping[str, str]) -> None:
     """Check a layer's bottoms, tops, propagate_down and loss_weight.
 
     Args:
-        layer: a LayerParameter.
         shapes: {blob: shape} of the blobs before it.
         layers: all layers of the network.
         training: whether the phase is TRAIN.
@@ -76,12 +80,13 @@ def check_ends(layer, shapes, layers, training, left_out):
         check(math.isfinite(weight), f"loss_weight must be finite as float32, got {weight}")
 
 
-def warn_of_assumptions(path, steps):
+def warn_of_assumptions(path: Path | str,
+                        layers: Iterable[tuple[LayerParameter, Built]]) -> None:
     """Warn of what the fields of built layers leave open, once for each kind."""
     names = {}
-    for step in steps:
-        if step.built.assumption:
-            names.setdefault(step.built.assumption, []).append(step.layer.name)
+    for layer, built in layers:
+        if built.assumption:
+            names.setdefault(built.assumption, []).append(layer.name)
     for assumption, (first, *others) in names.items():
         more = f" and {len(others)} more" if others else ""
         warnings.warn(f"{path}: layer {first!r}{more}: {assumption}", stacklevel=2)

@@ -1,15 +1,18 @@
 """The inputs of a network: their names and the shapes that its file gives them."""
 
+from collections.abc import Sequence
+
+from prototxt_import.format.caffe_pb2 import LayerParameter, NetParameter
 from prototxt_import.format.prototxt import is_data_layer
-from prototxt_import.layers.base import check
+from prototxt_import.layers.base import Shape, check
 
 
-def is_input(layer):
+def is_input(layer: LayerParameter) -> bool:
     """Whether a layer's tops come from outside."""
     return layer.type == "Input" or is_data_layer(layer.type, layer.bottom)
 
 
-def old_inputs(net):
+def old_inputs(net: NetParameter) -> dict[str, Shape | None]:
     """{name: shape} of the fields input, input_shape and input_dim."""
     names = list(net.input)
     if not (net.input_shape or net.input_dim) and any(x.type == "Input" for x in net.layer):
@@ -28,12 +31,12 @@ def old_inputs(net):
     return dict(zip(names, shapes))
 
 
-def is_known(shape):
+def is_known(shape: Sequence[int | None] | None) -> bool:
     """Whether a shape is there with all its sizes."""
     return shape is not None and None not in shape
 
 
-def layer_inputs(layer):
+def layer_inputs(layer: LayerParameter) -> dict[str, tuple[int | None, ...] | None]:
     """{name: shape} of an Input layer or a data layer; a shape is None where the file lacks it, and
     so is a single size."""
     check(not layer.bottom, f"needs no bottoms, got {len(layer.bottom)}")
@@ -42,7 +45,9 @@ def layer_inputs(layer):
     if layer.type == "Input":
         shapes = [tuple(shape.dim) for shape in layer.input_param.shape]
     elif layer.type == "DummyData":
-        shapes = _dummy_shapes(layer.dummy_data_param)
+        param = layer.dummy_data_param
+        shapes = ([tuple(shape.dim) for shape in param.shape]
+                  or list(zip(param.num, param.channels, param.height, param.width)))
     else:
         shapes = _data_shapes(layer)[:len(tops)]
     if len(shapes) == 1:
@@ -50,12 +55,6 @@ def layer_inputs(layer):
     check(len(shapes) == len(tops), f"needs a shape for each of its {len(tops)} tops, got "
                                     f"{len(shapes)}")
     return dict(zip(tops, shapes))
-
-
-def _dummy_shapes(param):
-    if param.shape:
-        return [tuple(shape.dim) for shape in param.shape]
-    return list(zip(param.num, param.channels, param.height, param.width))
 
 
 def _data_shapes(layer):

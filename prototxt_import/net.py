@@ -1,9 +1,12 @@
 """CaffeNet: a torch module built from a prototxt."""
 
 import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -30,23 +33,22 @@ class Step(NamedTuple):
 
     layer: caffe_pb2.LayerParameter
     built: Built
-    params: list
+    params: list[torch.Tensor]
     # Uses of each top by layers, and by the loss.
-    uses: tuple
+    uses: list[int]
 
 
-def load_net(prototxt, caffemodel=None, phase="TEST", shapes=None, arithmetic="original"):
+def load_net(prototxt: Path | str, caffemodel: Path | str | None = None, phase: str = "TEST",
+             shapes: Mapping[str, Sequence[int]] | None = None,
+             arithmetic: str = "original") -> "CaffeNet":
     """Build a network from a prototxt.
 
     Args:
-        prototxt: path of the file.
-        caffemodel: path of a binary caffemodel with its weights; None: the fillers'.
+        caffemodel: a binary caffemodel with its weights; None: the fillers'.
         phase: "TEST" or "TRAIN".
         shapes: {input: shape} instead of those in the file.
         arithmetic: "original": Caffe's own order of sums, where the CPU computes in float32;
             "torch": torch's functions, several times faster and equal within rounding.
-    Returns:
-        A CaffeNet.
     Raises:
         UserError: a file that cannot be read or means nothing; file and line or layer are named.
     """
@@ -74,15 +76,17 @@ class CaffeNet(nn.Module):
         param: a NetParameter of layers that are all in the net's state.
         path: the file it came from, for messages.
         shapes: {input: shape} instead of those in `param`.
-        caffemodel: path of weights, or None.
+        caffemodel: file of weights.
         left_out: {top: layer} of layers in the file that are not in `param`, for messages.
         arithmetic: see `load_net`.
     Raises:
         UserError: the layers do not make a network, or the weights do not fit; the layer is named.
     """
 
-    def __init__(self, param, path, shapes=None, caffemodel=None, left_out=None,
-                 arithmetic="original"):
+    def __init__(self, param: caffe_pb2.NetParameter, path: Path | str,
+                 shapes: Mapping[str, Sequence[int]] | None = None,
+                 caffemodel: Path | str | None = None, left_out: Mapping[str, str] | None = None,
+                 arithmetic: str = "original") -> None:
         super().__init__()
         self.path = path
         self.name = param.name
@@ -107,7 +111,7 @@ class CaffeNet(nn.Module):
     def _start(self, input_shapes):
         """Build for the first time and give every parameter its value."""
         self._build(input_shapes)
-        ends.warn_of_assumptions(self.path, self.steps)
+        ends.warn_of_assumptions(self.path, [step[:2] for step in self.steps])
         done = set() if self._caffemodel is None else self.load_weights(self._caffemodel)
         for step in self.steps:
             for tensor, param in zip(step.params, step.built.params):
@@ -210,7 +214,7 @@ class CaffeNet(nn.Module):
         self.params[layer.name], self.specs[layer.name] = tensors, specs
         return tensors
 
-    def load_weights(self, caffemodel):
+    def load_weights(self, caffemodel: Path | str) -> set[int]:
         """Copy the blobs of a caffemodel into layers of the same names, on the CPU.
 
         Layers of the file that the network lacks are left alone, as in Caffe; layers of the
@@ -249,7 +253,7 @@ class CaffeNet(nn.Module):
             # Torch's own copies want a writable array, one more of the blob.
             tensor.detach().numpy()[...] = blob.reshape(tensor.shape)
 
-    def forward(self, **inputs):
+    def forward(self, **inputs: torch.Tensor | np.ndarray) -> dict[str, torch.Tensor]:
         """Run the network; see the class."""
         self.blobs = self.prepare(**inputs)
         self.loss = None
@@ -260,9 +264,8 @@ class CaffeNet(nn.Module):
                 self._guarded(_where(step.layer), self._run, step, copies)
         return {name: self.blobs[name] for name in self.output_names if name in self.blobs}
 
-    def prepare(self, **inputs):
-        """Build the layers for these inputs, if they are not already; returns the inputs' tensors.
-        """
+    def prepare(self, **inputs: torch.Tensor | np.ndarray) -> dict[str, torch.Tensor]:
+        """The inputs' tensors; the layers are built for them, if they are not already."""
         tensors = self._guarded("input: ", self._input_tensors, inputs)
         shapes = {name: tuple(tensors[name].shape) if name in tensors else shape
                   for name, shape in self.input_shapes.items()

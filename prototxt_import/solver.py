@@ -1,10 +1,12 @@
 """CaffeSolver: a solver.prototxt and its network, trained step by step."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from prototxt_import.format.caffe_pb2 import SolverParameter
 from prototxt_import.format.prototxt import net_file, read_net, read_solver, training_state
 from prototxt_import.layers.table import LAYERS
 from prototxt_import.net import CaffeNet
@@ -19,7 +21,7 @@ _POLICIES = {"fixed": (), "step": ("gamma", "stepsize"), "exp": ("gamma",),
              "poly": ("power", "max_iter"), "sigmoid": ("gamma", "stepsize")}
 
 
-def learning_rate(param, iteration):
+def learning_rate(param: SolverParameter, iteration: int) -> float:
     """The rate of an iteration, counted from 0, in float32 as the original computes it.
 
     fixed: base_lr; step: base_lr * gamma^floor(iteration / stepsize); exp: base_lr *
@@ -27,9 +29,6 @@ def learning_rate(param, iteration):
     gamma^(number of stepvalues passed); poly: base_lr * (1 - iteration / max_iter)^power; sigmoid:
     base_lr / (1 + exp(-gamma * (iteration - stepsize))). Powers of gamma are double, as C++ has
     them of a float and an int.
-
-    Args:
-        param: a SolverParameter.
     """
     base, gamma = np.float32(param.base_lr), np.float32(param.gamma)
     if param.lr_policy == "poly":
@@ -62,13 +61,12 @@ def _stepvalues_passed(stepvalues, iteration):
     return passed
 
 
-def load_solver(path):
+def load_solver(path: Path | str) -> "CaffeSolver":
     """Build a solver and its training network from a solver.prototxt.
 
-    Args:
-        path: the file; the network's file is looked for beside it, then in the working directory.
-    Returns:
-        A CaffeSolver. With random_seed in the file torch's generator is seeded first.
+    The network's file is looked for beside it, then in the working directory. With random_seed in
+    the file torch's generator is seeded first.
+
     Raises:
         UserError: a file that cannot be read or means nothing; file and line or layer are named.
     """
@@ -83,7 +81,7 @@ class CaffeSolver:
     the norm clip_gradients are scaled to it, then divided by iter_size, and CaffeSGD updates.
     """
 
-    def __init__(self, param, path):
+    def __init__(self, param: SolverParameter, path: Path | str) -> None:
         self.param = param
         self._check(path)
         if param.random_seed >= 0:
@@ -138,10 +136,10 @@ class CaffeSolver:
                 raise UserError(f"{path}: {message}")
 
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> float:
         return learning_rate(self.param, self.iteration)
 
-    def step(self, **inputs):
+    def step(self, **inputs: torch.Tensor | np.ndarray) -> dict[str, float]:
         """Take one step on these inputs.
 
         Returns:

@@ -3,8 +3,9 @@
 import math
 import os
 import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -24,18 +25,17 @@ class LayerWeights(NamedTuple):
     """Type of a layer, as the file spells it, and its blobs: float32 arrays, read-only."""
 
     type: str
-    blobs: list
+    blobs: list[np.ndarray]
 
 
-def read_caffemodel(path):
+def read_caffemodel(path: Path | str) -> dict[str, LayerWeights]:
     """Read the layers of a binary caffemodel.
 
-    Args:
-        path: the file; shapes in the new or the legacy form, numbers packed or not, float or
-            double.
+    Shapes may have the new or the legacy form, numbers be packed or not, float or double.
+
     Returns:
-        A dictionary from layer name to LayerWeights, in the file's order; layers without blobs
-        are in it too. Arrays are views of the file's bytes where these are packed floats.
+        {layer name: LayerWeights} in the file's order; layers without blobs are in it too. Arrays
+        are views of the file's bytes where these are packed floats.
     Raises:
         UserError: no such file, a damaged one, V1 or HDF5 format, a blob whose numbers do not fill
             its shape, or two layers of one name with blobs.
@@ -48,7 +48,7 @@ def read_caffemodel(path):
     return layers
 
 
-def iterate_caffemodel(path):
+def iterate_caffemodel(path: Path | str) -> Iterator[tuple[str, LayerWeights]]:
     """(name, LayerWeights) of every layer, as `read_caffemodel`; one at a time is in memory."""
     seen, with_nan = {}, []
     for data in _layer_bytes(path):
@@ -77,20 +77,19 @@ def iterate_caffemodel(path):
                       f"{with_nan[0]!r}", stacklevel=2)
 
 
-def write_caffemodel(path, name, layers):
-    """Write a binary caffemodel, atomically.
+def write_caffemodel(path: Path | str, name: str,
+                     layers: Mapping[str, tuple[str, Sequence[np.ndarray]]]) -> None:
+    """Write a binary caffemodel, atomically; `name` is the network's.
 
-    Args:
-        path: the file.
-        name: of the network.
-        layers: a mapping as `read_caffemodel` returns it: layer name -> (type, arrays).
     Raises:
         UserError: the file cannot be written.
     """
     write_bytes(path, caffemodel_writer(name, layers))
 
 
-def caffemodel_writer(name, layers):
+def caffemodel_writer(
+        name: str,
+        layers: Mapping[str, tuple[str, Sequence[np.ndarray]]]) -> Callable[[BinaryIO], None]:
     """A function that writes what `write_caffemodel` writes to a binary file."""
     def write(file):
         # Messages one after the other are one message, so only a layer at a time is in memory.

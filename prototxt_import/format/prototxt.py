@@ -1,12 +1,13 @@
 """Prototxt files: read with errors that name file and line, and written."""
 
 import os
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from google.protobuf import descriptor_pb2, text_format
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 
 from prototxt_import.format import caffe_pb2
 from prototxt_import.format.grammar import Token, error_at, parse
@@ -35,20 +36,19 @@ _INTEGERS = {FieldDescriptor.CPPTYPE_INT32: (-2 ** 31, 2 ** 31 - 1),
              FieldDescriptor.CPPTYPE_INT64: (-2 ** 63, 2 ** 63 - 1)}
 
 
-def read_net(path, state=None, types=None, left_out=None):
+def read_net(path: Path | str, state: caffe_pb2.NetState | None = None,
+             types: Container[str] | None = None,
+             left_out: dict[str, str] | None = None) -> caffe_pb2.NetParameter:
     """Read a network's prototxt.
 
     Layers that read data ("Data" in their type, or Python; no bottom) may hold any field; elsewhere
     an unknown field is an error.
 
     Args:
-        path: the file.
-        state: a NetState, merged into the file's own. With one, layers that their include and
-            exclude rules leave out are dropped before their fields are looked at.
+        state: merged into the file's own. With one, layers that their include and exclude rules
+            leave out are dropped before their fields are looked at.
         types: with it, layers of types that are not in it may hold any field.
-        left_out: a dictionary that gets {top: layer name} of the layers dropped.
-    Returns:
-        A NetParameter.
+        left_out: gets {top: layer name} of the layers dropped.
     Raises:
         UserError: no such file, not a text, wrong syntax, an unknown field or value; file and line
             are named.
@@ -75,14 +75,14 @@ def _refuse_solver(fields, path):
     raise UserError(f"{path}: is a solver, and must be a network: {way}")
 
 
-def net_file(solver, name):
+def net_file(solver: Path | str, name: str) -> Path:
     """Path of the network that a solver names: beside the solver's file, or as it is named."""
     beside = Path(solver).parent / name
     return beside if os.path.exists(beside) else Path(name)
 
 
-def read_solver(path):
-    """Read a solver's prototxt as a SolverParameter; errors as in `read_net`.
+def read_solver(path: Path | str) -> caffe_pb2.SolverParameter:
+    """Read a solver's prototxt; errors as in `read_net`.
 
     Of a network inside, layers that are not in it in training are dropped; test_net_param is
     ignored.
@@ -92,24 +92,24 @@ def read_solver(path):
     return solver
 
 
-def training_state(solver):
+def training_state(solver: caffe_pb2.SolverParameter) -> caffe_pb2.NetState:
     """The NetState of a solver's training network."""
     state = caffe_pb2.NetState(phase=caffe_pb2.TRAIN)
     state.MergeFrom(solver.train_state)
     return state
 
 
-def write_prototxt(path, message):
+def write_prototxt(path: Path | str, message: Message) -> None:
     """Write a NetParameter or SolverParameter as text, atomically."""
     write_bytes(path, prototxt_text(message))
 
 
-def prototxt_text(message):
+def prototxt_text(message: Message) -> str:
     """A NetParameter or SolverParameter as the text of a prototxt."""
     return text_format.MessageToString(message)
 
 
-def is_data_layer(kind, bottoms):
+def is_data_layer(kind: str, bottoms: Sequence) -> bool:
     """Whether a layer of this type with these bottoms reads data from outside the network."""
     return ("Data" in kind or kind == "Python") and not bottoms
 

@@ -4,11 +4,12 @@ import math
 
 import torch
 
-from prototxt_import.layers.base import Built, axis_index, check, check_counts
+from prototxt_import.format.caffe_pb2 import LayerParameter
+from prototxt_import.layers.base import Built, Shapes, axis_index, check, check_counts
 from prototxt_import.layers.labels import ignored_label, labelled, ranked, read_labels
 
 
-def argmax(layer, shapes, train):
+def argmax(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Indices, or values, of the top_k largest along an axis, or over everything of an item."""
     check_counts(layer, 1, 1)
     param, shape = layer.argmax_param, shapes[0]
@@ -34,7 +35,7 @@ def argmax(layer, shapes, train):
     return Built([top], run)
 
 
-def accuracy(layer, shapes, train):
+def accuracy(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Part of the labelled positions whose label is among the top_k; a second top: per class."""
     check_counts(layer, 2, (1, 2))
     param = layer.accuracy_param
@@ -57,7 +58,7 @@ def accuracy(layer, shapes, train):
     return Built([(), (classes,)][:len(layer.top)], run)
 
 
-def seg_accuracy(layer, shapes, train):
+def seg_accuracy(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Accuracy of pixels, mean recall and mean IoU, as (1, 1, 1, 3).
 
     The mean recall is over the classes that the labels hold. A class that neither labels nor

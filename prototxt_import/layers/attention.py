@@ -2,11 +2,11 @@
 
 import torch
 
-from prototxt_import.format.caffe_pb2 import PointwiseSpatialAttentionParameter
-from prototxt_import.layers.base import Built, check, check_counts, check_image
+from prototxt_import.format.caffe_pb2 import LayerParameter, PointwiseSpatialAttentionParameter
+from prototxt_import.layers.base import Built, Shapes, check, check_counts, check_image
 
 
-def axpy(layer, shapes, train):
+def axpy(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """scale * x + y of the bottoms scale (N, C[, 1, 1]), x and y (N, C, ...)."""
     check_counts(layer, 3, 1)
     scale, shape = shapes[:2]
@@ -19,7 +19,7 @@ def axpy(layer, shapes, train):
                  [bottoms[0].reshape(wide) * bottoms[1] + bottoms[2]])
 
 
-def pointwise_spatial_attention(layer, shapes, train):
+def pointwise_spatial_attention(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Each position gathers all (COLLECT) or gives to all (DISTRIBUTE), weighted by its mask.
 
     Bottoms: features (N, C, H, W), masks (N, rows * columns, H, W) centred at each position.

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 from prototxt_import.format.caffe_pb2 import FillerParameter
-from prototxt_import.layers.base import FLOAT_MAX, check_finite_fields
+from prototxt_import.layers.base import FLOAT_MAX, Shape, check_finite_fields
 
 FILLERS = ("constant", "uniform", "gaussian", "xavier", "msra", "bilinear", "positive_unitball")
 
 
-def fan(shape, variance_norm):
+def fan(shape: Shape, variance_norm: int) -> float:
     """Caffe's n of a blob: inputs of an output (FAN_IN), outputs of an input, or their mean."""
     count = math.prod(shape)
     fan_in = count / shape[0] if shape else 1
@@ -20,7 +20,7 @@ def fan(shape, variance_norm):
             FillerParameter.AVERAGE: (fan_in + fan_out) / 2}[variance_norm]
 
 
-def check_filler(filler, shape):
+def check_filler(filler: FillerParameter, shape: Shape) -> None:
     """ValueError for a filler of another type, or with values out of range, or that a blob of this
     shape cannot have."""
     if filler.type not in FILLERS:
@@ -46,7 +46,7 @@ def _bilinear(size):
 
 
 @torch.no_grad()
-def fill(tensor, filler):
+def fill(tensor: torch.Tensor, filler: FillerParameter) -> None:
     """Fill a tensor in place with torch's random numbers.
 
     constant: value; uniform: min to max; gaussian: mean and std, and if `sparse` is given all but

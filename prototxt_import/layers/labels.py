@@ -1,13 +1,15 @@
 """Labels of losses and accuracies, and which scores are best."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 
-from prototxt_import.layers.base import axis_index, check
+from prototxt_import.format.caffe_pb2 import AccuracyParameter, LossParameter
+from prototxt_import.layers.base import Shapes, axis_index, check
 
 
-def labelled(shapes, axis):
+def labelled(shapes: Shapes, axis: int) -> tuple[int, int, int]:
     """(items before the axis, classes, positions after it) of scores, checked against labels."""
     axis = axis_index(axis, shapes[0])
     outer, inner = math.prod(shapes[0][:axis]), math.prod(shapes[0][axis + 1:])
@@ -16,12 +18,13 @@ def labelled(shapes, axis):
     return outer, shapes[0][axis], inner
 
 
-def ignored_label(param):
+def ignored_label(param: LossParameter | AccuracyParameter) -> tuple[int, ...]:
     """The labels that a message with one optional ignore_label leaves out."""
     return (param.ignore_label,) if param.HasField("ignore_label") else ()
 
 
-def read_labels(bottom, classes, ignored):
+def read_labels(bottom: torch.Tensor, classes: int,
+                ignored: Iterable[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """A blob as int64 labels, and which of them count.
 
     Args:
@@ -41,7 +44,7 @@ def read_labels(bottom, classes, ignored):
     return labels, counted
 
 
-def ranked(x, axis, count):
+def ranked(x: torch.Tensor, axis: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(values, indices) of the `count` largest along an axis; of equal ones the last comes first,
     as the original's sort of pairs has it."""
     values, indices = torch.sort(x.flip(axis), dim=axis, descending=True, stable=True)

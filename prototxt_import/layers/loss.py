@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from prototxt_import.format.caffe_pb2 import HingeLossParameter, LossParameter
-from prototxt_import.layers.base import Built, axis_index, check, check_counts
+from prototxt_import.format.caffe_pb2 import HingeLossParameter, LayerParameter, LossParameter
+from prototxt_import.layers.base import Built, Shapes, axis_index, check, check_counts
 from prototxt_import.layers.labels import ignored_label, labelled, read_labels
 from pspnet_repro.exact import functions, norm
 from pspnet_repro.exact.linear import is_exact
@@ -16,7 +16,7 @@ _NORMALIZATIONS = {LossParameter.FULL: "full", LossParameter.VALID: "valid",
 _SMALLEST = torch.finfo(torch.float32).tiny
 
 
-def softmax(layer, shapes, train):
+def softmax(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     check_counts(layer, 1, 1)
     axis = axis_index(layer.softmax_param.axis, shapes[0])
     return Built([shapes[0]], lambda bottoms, params: [norm.softmax(bottoms[0], axis)])
@@ -29,7 +29,7 @@ def _normalization(param, default):
     return LossParameter.VALID if param.normalize else LossParameter.BATCH_SIZE
 
 
-def softmax_with_loss(layer, shapes, train):
+def softmax_with_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """pspnet_repro.training.loss.softmax_loss; a second top gets the probabilities.
 
     With `weight_by_label_freqs` (caffe-segnet) a pixel counts `class_weighting` of its label times.
@@ -91,7 +91,7 @@ def _check_pair(layer, shapes):
     return shapes[0][0], math.prod(shapes[0][1:])
 
 
-def sigmoid_cross_entropy_loss(layer, shapes, train):
+def sigmoid_cross_entropy_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """-sum of t * log(sigmoid(x)) + (1 - t) * log(1 - sigmoid(x)), over the batch size unless
     loss_param says otherwise."""
     items, size = _check_pair(layer, shapes)
@@ -113,7 +113,7 @@ def sigmoid_cross_entropy_loss(layer, shapes, train):
     return Built([()], run)
 
 
-def hinge_loss(layer, shapes, train):
+def hinge_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Sum of max(0, 1 - x) of each label's score and max(0, 1 + x) of the others, or of their
     squares (norm L2), over the batch size."""
     check_counts(layer, 2, (0, 1))
@@ -135,7 +135,7 @@ def hinge_loss(layer, shapes, train):
     return Built([()], run)
 
 
-def euclidean_loss(layer, shapes, train):
+def euclidean_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Half the sum of the squared differences, over the batch size; gradients reach both."""
     items, _ = _check_pair(layer, shapes)
 

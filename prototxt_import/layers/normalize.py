@@ -2,9 +2,10 @@
 
 import math
 
-from prototxt_import.format.caffe_pb2 import LRNParameter
+from prototxt_import.format.caffe_pb2 import LayerParameter, LRNParameter
 from prototxt_import.layers.base import (
     Built,
+    Shapes,
     check,
     check_counts,
     check_finite_fields,
@@ -14,7 +15,7 @@ from pspnet_repro import ops
 from pspnet_repro.exact import functions, linear, norm, response
 
 
-def lrn(layer, shapes, train):
+def lrn(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """x / (k + alpha / n * sum of x^2 over the n nearest channels)^beta; WITHIN_CHANNEL: x * (1 +
     alpha * mean of x^2 over n x n pixels)^-beta, the mean as Pooling's AVE, without k."""
     check_counts(layer, 1, 1)
@@ -42,7 +43,7 @@ def lrn(layer, shapes, train):
     return Built([shape], within if param.norm_region == LRNParameter.WITHIN_CHANNEL else across)
 
 
-def mvn(layer, shapes, train):
+def mvn(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Less the mean and, with normalize_variance, over the deviation + eps: of a channel of an
     item, or of an item (across_channels)."""
     check_counts(layer, 1, 1)

@@ -6,10 +6,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from prototxt_import.format.caffe_pb2 import EltwiseParameter
+from prototxt_import.format.caffe_pb2 import EltwiseParameter, LayerParameter
 from prototxt_import.layers.base import (
     Built,
     Param,
+    Shapes,
     check,
     check_counts,
     check_finite_fields,
@@ -28,23 +29,23 @@ def _custom(layer, shapes, function, gradient):
     return _pointwise(layer, shapes, lambda x: functions.apply(x, function, gradient))
 
 
-def relu(layer, shapes, train):
+def relu(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """x where x > 0, else negative_slope * x."""
     check_finite_fields(layer.relu_param, ("negative_slope",))
     slope = layer.relu_param.negative_slope
     return _pointwise(layer, shapes, lambda x: F.leaky_relu(x, slope) if slope else torch.relu(x))
 
 
-def sigmoid(layer, shapes, train):
+def sigmoid(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     return _custom(layer, shapes, functions.sigmoid,
                    lambda x, y, grad: (grad * y * (1 - y.double())).to(y.dtype))
 
 
-def tanh(layer, shapes, train):
+def tanh(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     return _pointwise(layer, shapes, torch.tanh)
 
 
-def power(layer, shapes, train):
+def power(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """(shift + scale * x)^power."""
     param = layer.power_param
     check_finite_fields(param, ("power", "scale", "shift"))
@@ -56,12 +57,12 @@ def power(layer, shapes, train):
     return _pointwise(layer, shapes, function)
 
 
-def absval(layer, shapes, train):
+def absval(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     check(list(layer.top) != list(layer.bottom), "must have a top of its own, not its bottom")
     return _pointwise(layer, shapes, torch.abs)
 
 
-def elu(layer, shapes, train):
+def elu(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """x where x > 0, else alpha * (e^x - 1)."""
     check_finite_fields(layer.elu_param, ("alpha",))
     alpha = layer.elu_param.alpha
@@ -75,7 +76,7 @@ def elu(layer, shapes, train):
     return _custom(layer, shapes, function, gradient)
 
 
-def bnll(layer, shapes, train):
+def bnll(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """log(1 + e^x)."""
     def function(x):
         # In float64 after the exponential, as in the original.
@@ -97,7 +98,7 @@ def _log_base(param):
     return np.float32(1 if param.base == -1 else math.log(param.base))
 
 
-def exp(layer, shapes, train):
+def exp(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """base^(shift + scale * x)."""
     param = layer.exp_param
     inner = float(_log_base(param) * np.float32(param.scale))
@@ -112,7 +113,7 @@ def exp(layer, shapes, train):
     return _custom(layer, shapes, function, lambda x, y, grad: y * grad * inner)
 
 
-def log(layer, shapes, train):
+def log(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """The logarithm of shift + scale * x to the base."""
     param = layer.log_param
     base = _log_base(param)
@@ -129,14 +130,14 @@ def log(layer, shapes, train):
     return _custom(layer, shapes, function, gradient)
 
 
-def threshold(layer, shapes, train):
+def threshold(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """1 where x is above the threshold, else 0; no gradient."""
     check_finite_fields(layer.threshold_param, ("threshold",))
     limit = layer.threshold_param.threshold
     return _pointwise(layer, shapes, lambda x: (x.detach() > limit).to(x.dtype))
 
 
-def swish(layer, shapes, train):
+def swish(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """x * sigmoid(beta * x)."""
     check_finite_fields(layer.swish_param, ("beta",))
     beta = layer.swish_param.beta
@@ -152,7 +153,7 @@ def swish(layer, shapes, train):
     return _custom(layer, shapes, lambda x: x * rate(x).to(x.dtype), gradient)
 
 
-def clip(layer, shapes, train):
+def clip(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """x, but at least min and at most max; at both the gradient passes."""
     param = layer.clip_param
     check(param.HasField("min") and param.HasField("max"), "needs min and max")
@@ -165,7 +166,7 @@ def clip(layer, shapes, train):
     return _custom(layer, shapes, lambda x: x.clamp(param.min, param.max), gradient)
 
 
-def dropout(layer, shapes, train):
+def dropout(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """In training each element is 0 with probability dropout_ratio, else divided by the rest; with
     `sample_weights_test` in testing too."""
     ratio = layer.dropout_param.dropout_ratio
@@ -174,7 +175,7 @@ def dropout(layer, shapes, train):
     return _pointwise(layer, shapes, lambda x: F.dropout(x, ratio, train))
 
 
-def prelu(layer, shapes, train):
+def prelu(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """x where x > 0, else slope * x; blob: slopes (C), or one slope () if channel_shared."""
     check_counts(layer, 1, 1)
     param = layer.prelu_param
@@ -187,7 +188,7 @@ def prelu(layer, shapes, train):
     return Built([shapes[0]], run, [Param(shape, filler_or(param, "filler", 0.25))])
 
 
-def eltwise(layer, shapes, train):
+def eltwise(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Product, sum with coefficients, or maximum of bottoms of one shape."""
     check_counts(layer, (2, None), 1)
     param = layer.eltwise_param

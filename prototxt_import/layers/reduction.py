@@ -2,8 +2,8 @@
 
 import math
 
-from prototxt_import.format.caffe_pb2 import ReductionParameter
-from prototxt_import.layers.base import Built, axis_index, check_counts, check_finite_fields
+from prototxt_import.format.caffe_pb2 import LayerParameter, ReductionParameter
+from prototxt_import.layers.base import Built, Shapes, axis_index, check_counts, check_finite_fields
 
 _SUMS = {
     ReductionParameter.SUM: lambda x: x.sum(-1), ReductionParameter.MEAN: lambda x: x.sum(-1),
@@ -12,7 +12,7 @@ _SUMS = {
 }
 
 
-def reduction(layer, shapes, train):
+def reduction(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """coeff times the sum, mean, sum of absolute values or of squares over the axes from `axis`."""
     check_counts(layer, 1, 1)
     param, shape = layer.reduction_param, shapes[0]

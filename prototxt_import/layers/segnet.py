@@ -3,8 +3,16 @@
 import torch
 from torch.autograd.function import once_differentiable
 
-from prototxt_import.format.caffe_pb2 import BNParameter
-from prototxt_import.layers.base import Built, Param, check, check_counts, check_image, filler_or
+from prototxt_import.format.caffe_pb2 import BNParameter, LayerParameter
+from prototxt_import.layers.base import (
+    Built,
+    Param,
+    Shapes,
+    check,
+    check_counts,
+    check_image,
+    filler_or,
+)
 from pspnet_repro.exact import norm
 
 _EPS = 1e-9
@@ -12,7 +20,7 @@ _OWN_FIELDS = ("scale_filler", "shift_filler", "bn_mode")
 _OTHER_FIELDS = ("slope_filler", "bias_filler", "momentum", "eps", "frozen", "engine")
 
 
-def is_segnet_bn(param):
+def is_segnet_bn(param: BNParameter) -> bool:
     """Whether a bn_param is caffe-segnet's; ValueError where it is of both kinds."""
     own, other = ([name for name in names if param.HasField(name)]
                   for names in (_OWN_FIELDS, _OTHER_FIELDS))
@@ -21,7 +29,7 @@ def is_segnet_bn(param):
     return bool(own)
 
 
-def bn(layer, shapes, train):
+def bn(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Blobs: scale, shift, each (1, C, 1, 1).
 
     LEARN normalizes with the batch's mean and biased variance, in testing too, then scales and
@@ -82,7 +90,7 @@ def _output_size(param, size):
     return tuple(side * scale - pad for side, scale, pad in zip(size, scales, pads))
 
 
-def upsample(layer, shapes, train):
+def upsample(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Each value goes to its mask's position in a plane of zeros; backward reads there.
 
     The mask is the second top of a MAX Pooling layer.

@@ -6,7 +6,8 @@ import operator
 
 import torch
 
-from prototxt_import.layers.base import Built, axis_index, check, check_counts
+from prototxt_import.format.caffe_pb2 import LayerParameter
+from prototxt_import.layers.base import Built, Shapes, axis_index, check, check_counts
 from pspnet_repro.exact import linear
 
 
@@ -18,7 +19,7 @@ def _axis(param, old, shape):
     return axis_index(param.axis, shape)
 
 
-def concat(layer, shapes, train):
+def concat(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     check_counts(layer, (1, None), 1)
     axis = _axis(layer.concat_param, "concat_dim", shapes[0])
     first = shapes[0]
@@ -31,7 +32,7 @@ def concat(layer, shapes, train):
     return Built([top], lambda bottoms, params: [torch.cat(bottoms, axis)])
 
 
-def slice(layer, shapes, train):
+def slice(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Cut at the slice points, or into equal parts where there are none."""
     check_counts(layer, 1, (1, None))
     param, shape, tops = layer.slice_param, shapes[0], len(layer.top)
@@ -51,13 +52,13 @@ def slice(layer, shapes, train):
                  lambda bottoms, params: list(torch.split(bottoms[0], sizes, axis)))
 
 
-def split(layer, shapes, train):
+def split(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     check_counts(layer, 1, (1, None))
     return Built([shapes[0]] * len(layer.top),
                  lambda bottoms, params: list(linear.split(bottoms[0], len(layer.top))))
 
 
-def silence(layer, shapes, train):
+def silence(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     check_counts(layer, (1, None), 0)
     return Built([], lambda bottoms, params: [])
 
@@ -66,7 +67,7 @@ def _reshaped(top):
     return Built([top], lambda bottoms, params: [bottoms[0].reshape(top)])
 
 
-def flatten(layer, shapes, train):
+def flatten(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Axes `axis` to `end_axis` become one."""
     check_counts(layer, 1, 1)
     param, shape = layer.flatten_param, shapes[0]
@@ -75,7 +76,7 @@ def flatten(layer, shapes, train):
     return _reshaped((*shape[:start], math.prod(shape[start:end + 1]), *shape[end + 1:]))
 
 
-def reshape(layer, shapes, train):
+def reshape(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Replace axes: 0 copies the bottom's size, one -1 takes what is left."""
     check_counts(layer, 1, 1)
     param, shape = layer.reshape_param, shapes[0]
@@ -108,7 +109,7 @@ _NO_OFFSET = ("Crop has no offset: it cuts from the first row and column on, as 
               "some forks compute an offset from the network: write it as crop_param { offset: N }")
 
 
-def crop(layer, shapes, train):
+def crop(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """The first bottom cut to the second's sizes from `axis` on, beginning at the offsets."""
     check_counts(layer, 2, 1)
     param, (shape, wanted) = layer.crop_param, shapes
@@ -130,7 +131,7 @@ def crop(layer, shapes, train):
                  assumption=assumption)
 
 
-def tile(layer, shapes, train):
+def tile(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Copies of the bottom, one after the other along an axis."""
     check_counts(layer, 1, 1)
     param, shape = layer.tile_param, shapes[0]

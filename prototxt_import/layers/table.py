@@ -1,5 +1,8 @@
 """The layers that a network can be made of."""
 
+from collections.abc import Iterable
+
+from prototxt_import.format.caffe_pb2 import LayerParameter
 from prototxt_import.layers import (
     accuracy,
     attention,
@@ -71,12 +74,12 @@ LAYERS = {
 _LOSSES = [kind for kind in LAYERS if kind.endswith("Loss")]
 
 
-def loss_weights(layer):
+def loss_weights(layer: LayerParameter) -> list[float]:
     """A number for each of the first tops; later ones have none."""
     return list(layer.loss_weight) or [1.0 if layer.type in _LOSSES else 0.0]
 
 
-def count_uses(layers):
+def count_uses(layers: Iterable[LayerParameter]) -> list[list[int]]:
     """For each layer, how often each of its tops is read before another layer overwrites it; a loss
     weight reads too."""
     uses, maker = [], {}

@@ -20,7 +20,8 @@ else:
 
 # What settings.json holds under the name of its option.
 _SETTINGS = ("zero_is_void", "crop_size", "batch_size", "iter_size", "max_iter", "base_lr",
-             "aux_weight", "guidance", "seed", "threads", "freeze_bn", "freeze_backbone")
+             "aux_weight", "guidance", "seed", "threads", "freeze_bn", "freeze_backbone",
+             "precision")
 
 
 def add_config(parser: Parser) -> None:

@@ -5,7 +5,7 @@ from pspnet_repro.commands.config_file import add_config
 from pspnet_repro.commands.data_options import add_data
 from pspnet_repro.commands.options import add_switch, path, pixels, positive, processes, whole
 from pspnet_repro.commands.parser import Commands
-from pspnet_repro.defaults import FREEZE_BN, PADDINGS, TIMEOUT_SECONDS
+from pspnet_repro.defaults import FREEZE_BN, PADDINGS, PRECISIONS, TIMEOUT_SECONDS
 from pspnet_repro.model.settings import BLOCKS, NetworkSettings
 
 AUGMENTATIONS = ("all", "mirror-resize", "none")
@@ -55,6 +55,9 @@ def add(commands: Commands) -> None:
                help="fix the backbone, running values of its batch normalization included: a step "
                     "takes less time and memory")
     _add_validation(parser)
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32",
+                        help="of convolutions and products; tf32: on GPUs alone; bfloat16: "
+                             "weights, batch normalization and loss stay float32")
     parser.add_argument("--threads", type=processes, default=2, help="threads of the computation")
     parser.add_argument("--workers", type=whole(0, 1024), default=0,
                         help="processes that read images")

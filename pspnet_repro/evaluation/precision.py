@@ -14,29 +14,31 @@ from pspnet_repro.model.pspnet import PSPNet
 
 
 def _switches():
-    """What tells torch whether float32 may mean TF32; recurrent layers only go along."""
-    cudnn = torch.backends.cudnn
-    return [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn]
+    """What tells torch whether float32 may mean less: of GPUs, and of the CPU. Recurrent layers
+    only go along: torch's older switch is true or false for all of a library."""
+    gpu, cpu = torch.backends.cudnn, torch.backends.mkldnn
+    return [torch.backends.cuda.matmul, gpu.conv, gpu.rnn], [cpu.matmul, cpu.conv, cpu.rnn]
 
 
 @contextlib.contextmanager
 def use_precision(precision: str) -> Iterator[None]:
     """Let torch's float32 mean TF32 on GPUs, or float32 alone, for the length of a with block.
 
-    Torch by default lets convolutions of cuDNN round to TF32: "float32" forbids it. Afterwards the
-    switches are as before.
+    Torch by default lets convolutions of cuDNN round to TF32: "float32" forbids it. On the CPU
+    float32 means float32, whatever torch.set_float32_matmul_precision says. Afterwards the switches
+    are as before.
 
     Args:
         precision: one of PRECISIONS; bfloat16 says that what stays in float32 means it.
     """
-    switches = _switches()
-    before = [switch.fp32_precision for switch in switches]
-    for switch in switches:
-        switch.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    gpu, cpu = _switches()
+    before = [(switch, switch.fp32_precision) for switch in (*gpu, *cpu)]
+    for switch in (*gpu, *cpu):
+        switch.fp32_precision = "tf32" if precision == "tf32" and switch in gpu else "ieee"
     try:
         yield
     finally:
-        for switch, value in zip(switches, before):
+        for switch, value in before:
             switch.fp32_precision = value
 
 

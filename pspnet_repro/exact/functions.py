@@ -3,6 +3,8 @@
 On exact tensors exp, log and pow are those of the C library; elsewhere they are torch's.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
@@ -12,22 +14,22 @@ from pspnet_repro.exact.linear import is_exact
 _ops = torch.ops.pspnet
 
 
-def exp(x):
+def exp(x: torch.Tensor) -> torch.Tensor:
     """e^x."""
     return _ops.original_exp(x) if is_exact(x) else x.exp()
 
 
-def log(x):
+def log(x: torch.Tensor) -> torch.Tensor:
     """The natural logarithm."""
     return _ops.original_log(x) if is_exact(x) else x.log()
 
 
-def power(x, exponent):
+def power(x: torch.Tensor, exponent: float) -> torch.Tensor:
     """x^exponent."""
     return _ops.original_pow(x, exponent) if is_exact(x) else x.pow(exponent)
 
 
-def sigmoid(x):
+def sigmoid(x: torch.Tensor) -> torch.Tensor:
     """1 / (1 + e^-x), in float64 after the exponential, as in the original."""
     if not is_exact(x):
         return x.sigmoid()
@@ -48,7 +50,9 @@ class _Function(torch.autograd.Function):
         return ctx.gradient(*ctx.saved_tensors, grad), None, None
 
 
-def apply(x, function, gradient):
+def apply(x: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor],
+          gradient: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+          ) -> torch.Tensor:
     """function(x), whose gradient is gradient(x, y, grad_output)."""
     return _Function.apply(x, function, gradient)
 
@@ -67,19 +71,19 @@ class _Loss(torch.autograd.Function):
         return difference * (grad / ctx.normalizer), None, None, None
 
 
-def loss(x, total, difference, normalizer):
+def loss(x: torch.Tensor, total: torch.Tensor, difference: torch.Tensor,
+         normalizer: float) -> torch.Tensor:
     """total / normalizer, whose gradient by x is difference / normalizer.
 
     Args:
         x: the tensor that the loss is of.
         total: a scalar.
         difference: of the shape of x.
-        normalizer: a number.
     """
     return _Loss.apply(x, total.detach(), difference.detach(), float(normalizer))
 
 
-def total(terms):
+def total(terms: torch.Tensor) -> torch.Tensor:
     """The sum of a tensor; of an exact one as a loop adds it, one number after the other."""
     if not is_exact(terms):
         return terms.sum()

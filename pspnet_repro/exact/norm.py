@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from pspnet_repro.exact import functions
 from pspnet_repro.exact.gradients import add_gradient
@@ -51,7 +51,9 @@ def _centred(scaled, xhat):
 
 class _BatchNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, slope, bias, mean, var, eps, training, momentum):
+    def forward(ctx: FunctionCtx, x: torch.Tensor, slope: torch.Tensor, bias: torch.Tensor,
+                mean: torch.Tensor, var: torch.Tensor, eps: float, training: bool,
+                momentum: float) -> torch.Tensor:
         flat = x.reshape(*x.shape[:2], -1)
         batch_mean, batch_var = mean, var
         if training:
@@ -74,7 +76,7 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple:
         xhat, slope, invstd = ctx.saved_tensors
         grad_output = grad.reshape(*grad.shape[:2], -1)
         grads = [None] * 8
@@ -91,18 +93,19 @@ class _BatchNorm(torch.autograd.Function):
         return tuple(grads)
 
 
-def batch_norm(x, slope, bias, mean, var, eps, training, momentum):
+def batch_norm(x: torch.Tensor, slope: torch.Tensor, bias: torch.Tensor, mean: torch.Tensor,
+               var: torch.Tensor, eps: float, training: bool, momentum: float) -> torch.Tensor:
     """Caffe's BN layer on exact tensors; in training mean and var change in place."""
     return _BatchNorm.apply(x, slope, bias, mean, var, eps, training, momentum)
 
 
-def standardize(x, mean, var, eps):
+def standardize(x: torch.Tensor, mean: torch.Tensor, var: torch.Tensor, eps: float) -> torch.Tensor:
     """Caffe's BatchNorm layer on an exact tensor with statistics that are given."""
     deviation = _ops.original_pow(var + np.float32(eps), 0.5)
     return (x - mean.view(-1, 1, 1)) / deviation.view(-1, 1, 1)
 
 
-def probabilities(scores):
+def probabilities(scores: torch.Tensor) -> torch.Tensor:
     """Softmax over axis 1 of exact (N, C, S) scores, without a gradient."""
     weights = _ops.original_exp(scores - scores.amax(1, keepdim=True))
     return weights / torch.stack([_ops.original_sum_columns(w) for w in weights])[:, None]
@@ -110,19 +113,19 @@ def probabilities(scores):
 
 class _Softmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, scores):
+    def forward(ctx: FunctionCtx, scores: torch.Tensor) -> torch.Tensor:
         y = probabilities(scores)
         ctx.save_for_backward(y)
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> torch.Tensor:
         y, = ctx.saved_tensors
         return (grad - (grad * y).sum(1, keepdim=True)) * y
 
 
-def softmax(x, axis):
+def softmax(x: torch.Tensor, axis: int) -> torch.Tensor:
     """Caffe's Softmax along an axis."""
     if not is_exact(x):
         return torch.softmax(x, axis)
@@ -133,7 +136,8 @@ def softmax(x, axis):
 
 class _SoftmaxLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, scores, labels, counted, normalizer):
+    def forward(ctx: FunctionCtx, scores: torch.Tensor, labels: torch.Tensor, counted: torch.Tensor,
+                normalizer: float) -> torch.Tensor:
         p = probabilities(scores)
         ctx.save_for_backward(p, labels, counted)
         ctx.normalizer = normalizer
@@ -145,7 +149,7 @@ class _SoftmaxLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple:
         p, labels, counted = ctx.saved_tensors
         one = torch.ones_like(labels, dtype=p.dtype)
         difference = p.scatter_add(1, labels[:, None], -one[:, None])
@@ -153,14 +157,14 @@ class _SoftmaxLoss(torch.autograd.Function):
         return difference.mul_(grad / ctx.normalizer), None, None, None
 
 
-def softmax_loss(scores, labels, ignored, normalizer):
+def softmax_loss(scores: torch.Tensor, labels: torch.Tensor, ignored: int | None,
+                 normalizer: float) -> torch.Tensor:
     """Sum of -log(max(p, FLT_MIN)) over the labelled positions, over the normalizer.
 
     Args:
         scores: (N, C, S), exact.
         labels: (N, S) int64, each a class or `ignored`.
-        ignored: label without loss, or None.
-        normalizer: a number.
+        ignored: label without loss.
     """
     counted = torch.ones_like(labels, dtype=torch.bool) if ignored is None else labels != ignored
     return _SoftmaxLoss.apply(scores, labels.where(counted, 0), counted, float(normalizer))
@@ -198,7 +202,8 @@ class _OwnStatistics(torch.autograd.Function):
         return tuple(grads)
 
 
-def own_statistics_norm(x, scale, shift, eps):
+def own_statistics_norm(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor,
+                        eps: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """caffe-segnet's BN, which always takes the batch's mean and variance.
 
     Args:
@@ -245,13 +250,13 @@ def _row_sums(x, weight):
     return _ops.original_sum_rows(x, weight) if is_exact(x) else x.sum(1) * weight
 
 
-def standardize_rows(x, eps):
+def standardize_rows(x: torch.Tensor, eps: float | None) -> torch.Tensor:
     """Caffe's MVN of (rows, numbers): less the row's mean, and over its deviation + eps unless eps
     is None. The gradient takes eps for a part of the deviation, as the original's does."""
     return _Standardize.apply(x, eps)
 
 
-def affine(x, scale, shift):
+def affine(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     """scale * x + shift for each channel of (N, C, H, W)."""
     if is_exact(x, scale, shift):
         zero, one = torch.zeros_like(scale), torch.ones_like(scale)

@@ -57,7 +57,8 @@ def _window_sums(planes, size, first, weight):
     return sums
 
 
-def across_channels(x, size, alpha, beta, k):
+def across_channels(x: torch.Tensor, size: int, alpha: float, beta: float,
+                    k: float) -> torch.Tensor:
     """x / (k + alpha / size * sum of x^2 over the `size` nearest channels)^beta of (N, C, H, W)."""
     if is_exact(x):
         return _AcrossChannels.apply(x, size, alpha, beta, k)

@@ -19,7 +19,7 @@ from pspnet_repro import distributed
 from pspnet_repro.data.labels import check_classes
 from pspnet_repro.data.pairs import Pair
 from pspnet_repro.data.training_sequence import TrainingSequence, batches
-from pspnet_repro.defaults import TIMEOUT_SECONDS
+from pspnet_repro.defaults import PRECISIONS, TIMEOUT_SECONDS
 from pspnet_repro.errors import Interrupted, UsageError, UserError, first_line
 from pspnet_repro.evaluation.precision import use_precision
 from pspnet_repro.files import lock_folder, sync, write_bytes
@@ -54,10 +54,13 @@ def weights_digest(model: torch.nn.Module) -> str:
 
 def _losses(model, images, labels, settings):
     """(total to differentiate, main loss, auxiliary loss or None) of one pass."""
+    with torch.autocast(images.device.type, torch.bfloat16,
+                        enabled=settings.precision == "bfloat16"):
+        outputs = model(images)
     loss, aux_loss = (
         None if logits is None else guided_loss(logits, labels, settings.guidance, model.stride,
                                                 arithmetic=model.arithmetic)
-        for logits in model(images))
+        for logits in outputs)
     return loss if aux_loss is None else loss + settings.aux_weight * aux_loss, loss, aux_loss
 
 
@@ -120,7 +123,7 @@ def train(settings: TrainSettings, pairs: Sequence[Pair], output: str | Path, *,
         settings = dataclasses.replace(settings, initial_weights=structure.sha256,
                                        model=initial.with_structure(settings.model, structure))
     try:
-        with (distributed.join(timeout_seconds) as processes, use_precision("float32"),
+        with (distributed.join(timeout_seconds) as processes, use_precision(settings.precision),
               contextlib.ExitStack() as held):
             def lock():
                 run_folder.check_ours(output)
@@ -144,6 +147,12 @@ def _build(settings, processes):
             if not 0 <= getattr(settings, name) < math.inf:
                 raise ValueError(f"{name} must be finite and at least 0, got "
                                  f"{getattr(settings, name)}")
+        if settings.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got "
+                             f"{settings.precision!r}")
+        if settings.precision != "float32" and settings.model.get("arithmetic") == "original":
+            raise ValueError("precision must be float32 for arithmetic original, got "
+                             f"{settings.precision}")
         torch.set_num_threads(settings.threads)
         torch.manual_seed(settings.seed)
         # The original's running variance starts at 0.

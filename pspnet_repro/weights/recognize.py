@@ -5,7 +5,7 @@ import os
 import re
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import torch
 
@@ -72,7 +72,7 @@ _RESNET = re.compile(r"(conv|bn)[123]\.\w+|fc\.\w+"
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "ema")
 
 
-def what_is(path, content=None):
+def what_is(path: Path | str, content: object = None) -> str:
     """A short noun phrase, such as "an HTML page".
 
     Args:
@@ -84,7 +84,7 @@ def what_is(path, content=None):
     return _kind(path, content).what
 
 
-def refusal(path, content=None):
+def refusal(path: Path | str, content: object = None) -> str:
     """The sentence with which a file is refused: what it is, and what can be done.
 
     Arguments and errors as in `what_is`.
@@ -92,7 +92,7 @@ def refusal(path, content=None):
     return sentence(path, _kind(path, content))
 
 
-def sentence(path, kind):
+def sentence(path: Path | str, kind: Kind) -> str:
     """The refusal of a file whose Kind is known."""
     return f"{path}: this is {kind.what}: {kind.way.replace('FILE', str(path))}"
 
@@ -107,7 +107,7 @@ def _kind(path, content):
     return form if content is None else kind_of_content(content, form)
 
 
-def kind_of(file):
+def kind_of(file: BinaryIO) -> Kind:
     """The Kind of an open file, or of bytes in io.BytesIO, by its form alone."""
     head = file.read(_HEAD)
     size = file.seek(0, os.SEEK_END)
@@ -216,7 +216,7 @@ def _varint(file):
     return 0
 
 
-def with_objects(error):
+def with_objects(error: Exception) -> Kind:
     """The Kind of a PyTorch file that torch's reader of plain tensors refuses with an error."""
     name = re.search(r"(?:GLOBAL|unsupported class) (\S+)", str(error))
     if name is None:
@@ -226,14 +226,12 @@ def with_objects(error):
     return Kind(f"a PyTorch file with objects of {words or name[1][:80]}", _TENSORS)
 
 
-def state_dict_of(content):
-    """The tensors by name in what a program saved.
+def state_dict_of(content: dict) -> tuple[dict[str, torch.Tensor], str]:
+    """The tensors by name in what a program saved, at the top or at a usual place.
 
-    Args:
-        content: a dictionary: of tensors, or of anything with such a one at a usual place.
     Returns:
-        (dictionary without the "module." that DataParallel puts before every name, words that say
-        where the tensors were or "").
+        (them without the "module." that DataParallel puts before every name, words that say where
+        they were or "").
     """
     places = []
     if not _has_tensors(content):
@@ -253,7 +251,7 @@ def _has_tensors(content):
                                              for value in content.values())
 
 
-def kind_of_content(content, form=PYTORCH):
+def kind_of_content(content: object, form: Kind = PYTORCH) -> Kind:
     """The Kind of what was loaded from a file of a form, PYTORCH or SAFETENSORS."""
     if not isinstance(content, dict):
         return Kind(f"{form.what} that holds a {type(content).__name__}", _TENSORS)

@@ -2,14 +2,17 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from pspnet_repro.errors import UsageError
 from pspnet_repro.files import file_sha256
 from pspnet_repro.weights.model_file import kind_of, read_model_file
 
+Weights = Path | str | Sequence[Path | str]
 
-def read_weights(weights, whole: bool | None = True) -> dict:
+
+def read_weights(weights: Weights, whole: bool | None = True) -> dict:
     """The content of weights, as model_file.read_model_file gives it.
 
     Args:
@@ -38,22 +41,22 @@ def read_weights(weights, whole: bool | None = True) -> dict:
     return read_model_file(weights)
 
 
-def weights_name(weights) -> str:
+def weights_name(weights: Weights) -> str:
     """The file, or of a pair the caffemodel, that messages name."""
     return str(weights_files(weights)[-1])
 
 
-def weights_files(weights) -> list:
+def weights_files(weights: Weights) -> list[Path]:
     """The Paths of the files."""
     return list(map(Path, weights if isinstance(weights, (tuple, list)) else [weights]))
 
 
-def weights_text(weights) -> str:
+def weights_text(weights: Weights) -> str:
     """Weights as an option names them: "FILE" or "NET.prototxt,W.caffemodel"."""
     return ",".join(map(str, weights_files(weights)))
 
 
-def weights_sha256(weights) -> str:
+def weights_sha256(weights: Weights) -> str:
     """SHA-256 of the file; of a pair that of both digests."""
     first, *others = [file_sha256(path) for path in weights_files(weights)]
     return hashlib.sha256((first + others[0]).encode()).hexdigest() if others else first

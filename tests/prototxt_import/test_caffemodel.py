@@ -34,7 +34,7 @@ def _file(tmp_path, *blobs, kind="Convolution", name="a"):
 
 
 def _read_one(path):
-    (kind, (blob,)), = read_caffemodel(path).values()
+    (_, (blob,)), = read_caffemodel(path).values()
     assert blob.dtype == np.float32
     return blob
 

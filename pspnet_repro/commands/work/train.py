@@ -51,7 +51,7 @@ def run(args: Namespace) -> None:
         max_iter=args.max_iter or recipe.max_iter, base_lr=args.base_lr,
         aux_weight=args.aux_weight, guidance=args.guidance,
         augmentation=augmentation, seed=args.seed, threads=args.threads,
-        freeze_bn=args.freeze_bn, freeze_backbone=args.freeze_backbone)
+        freeze_bn=args.freeze_bn, freeze_backbone=args.freeze_backbone, precision=args.precision)
     _check_recorded(args, settings)
     validation = validation_of(args, data, settings)
     facts = {"base_size": args.base_size or recipe.base_size}
