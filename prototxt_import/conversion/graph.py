@@ -77,6 +77,10 @@ class Graph:
                 continue
             node = Node(step.layer, inputs, *step.built.tops[:1] or [None],
                         [param.shape for param in step.built.params])
+            self.check(node.kind != "BN" or len(node.params) == 4, node,
+                       "is caffe-segnet's BN, which keeps no statistics: must have 4 blobs")
+            self.check(not step.layer.dropout_param.sample_weights_test, node,
+                       "sample_weights_test must be false: a PSPNet drops nothing in testing")
             self.nodes.append(node)
             makers |= dict.fromkeys(step.layer.top, node)
 

@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from prototxt_import import load_net
 from prototxt_import.__main__ import main
@@ -126,3 +127,19 @@ def test_crop_without_an_offset_says_what_is_assumed(write):
         warnings.simplefilter("error")
         load_net(write(text % (4, "", "")))
         load_net(write(text % (2, *["crop_param { offset: 0 }"] * 2)))
+
+
+def test_arithmetic_of_torch_and_of_caffe(write):
+    size = "input_dim: 1 input_dim: 30 input_dim: 9 input_dim: 9"
+    path = write(f'input: "data" {size}\n' + CONV.replace(
+        "num_output: 4", "num_output: 4 weight_filler { type: 'msra' }"))
+    net, same = load_net(path, arithmetic="torch"), load_net(path)
+    same.load_state_dict(net.state_dict())
+    x = torch.randn(1, 30, 9, 9)
+    wanted, other = F.conv2d(x, *net.params["c"]), same(data=x)["c"]
+    assert torch.equal(net(data=x)["c"], wanted) and not torch.equal(other, wanted)
+    torch.testing.assert_close(other, wanted, rtol=1e-5, atol=1e-5)
+    # The network before it changes nothing for the next.
+    assert torch.equal(same(data=x)["c"], other)
+    with pytest.raises(UserError, match="arithmetic must be one of original, torch, got 'fast'"):
+        load_net(path, arithmetic="fast")
