@@ -3,20 +3,20 @@
 import argparse
 import json
 import platform
-import statistics
 import sys
-import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
 from pspnet_repro import ops
 from pspnet_repro.errors import check_printed, command
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.sync_bn import SyncBatchNorm2d
+
+from .timing import figures, interleaved
 
 # At most ours / torch's; None: no goal was set.
 GOALS = {"pyramid pooling": 0.25, "interpolation": 0.5, "batch norm": 1.0, "scores": 0.4}
@@ -42,7 +42,7 @@ def _scores(classes, side, crop):
     return lambda: ops.scores(canvas, logits, mirrored, [0], [0], (crop, crop)), chain
 
 
-def cases():
+def cases() -> Iterator[tuple[str, str, Callable[[], object], Callable[[], object]]]:
     """(name, description, our closure, torch's closure), forward and backward but for scores."""
     bins = (1, 2, 3, 6)
     x = torch.randn(1, 2048, 60, 60, requires_grad=True)
@@ -70,26 +70,8 @@ def cases():
                          "interpolate, flip, add, softmax, add", *_scores(classes, side, crop))
 
 
-def measure(ours, theirs, runs):
-    """Medians in milliseconds of both, and the median of the ratios of neighbouring runs."""
-    ours(), theirs()
-    times = []
-    for _ in range(runs):
-        pair = []
-        for run in (ours, theirs):
-            began = time.perf_counter()
-            run()
-            pair.append(1e3 * (time.perf_counter() - began))
-        times.append(pair)
-    a, b = zip(*times)
-    ratios = sorted(x / y for x, y in times)
-    return {"ours_ms": statistics.median(a), "torch_ms": statistics.median(b),
-            "ratio": statistics.median(ratios),
-            "ratio_quartiles": [ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]]}
-
-
 @command
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=25, help="of each function, interleaved")
@@ -100,9 +82,12 @@ def main():
     if args.output is not None:
         outputs.claim([args.output])
     results = []
-    for name, what, ours, theirs in tqdm(list(cases()), leave=False):
+    for name, what, *functions in cases():
+        rows = figures(interleaved(dict(zip(("ours", "torch"), functions)), args.runs, name),
+                       "torch")
         results.append({"name": name, "what": what, "goal": GOALS[name],
-                        **measure(ours, theirs, args.runs)})
+                        **{f"{whose}_ms": 1e3 * row["seconds"] for whose, row in rows.items()},
+                        **{key: rows["ours"][key] for key in ("ratio", "ratio_quartiles")}})
     print(f"forward + backward (scores: forward), float32, {args.threads} threads, medians of "
           f"{args.runs} interleaved runs; torch {torch.__version__}, {platform.machine()}")
     print(f"{'ours ms':>9} {'torch ms':>9} {'ratio':>6} {'quartiles':>12} {'goal':>5}")
