@@ -1,7 +1,9 @@
 """Class probabilities of photographs: scales, sliding windows, mirror."""
 
 import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +17,8 @@ from pspnet_repro.evaluation.protocol import Protocol
 
 # What fills the border while the image is still 8-bit: the mean, rounded.
 PAD_BGR = np.array([104, 117, 124], np.float32)
+
+Network = torch.nn.Module | Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass
@@ -51,11 +55,6 @@ class _View:
         window[:, rows.start - top:rows.stop - top,
                cols.start - left:cols.stop - left] = part.transpose(2, 0, 1)
         return torch.from_numpy(window)
-
-    def start_canvas(self):
-        if self.canvas is None:
-            total = self.photograph.total
-            self.canvas = total.new_zeros(total.shape[0], *self.image.shape[:2])
 
     def divide_by_counts(self):
         """The canvas' sums over windows become means."""
@@ -96,8 +95,7 @@ def _views(image_rgb, protocol, classes, device, step):
     photograph = _Photograph(torch.zeros(classes, height, width, device=device),
                              len(protocol.scales))
     for scale in protocol.scales:
-        scaled = imresize(image_rgb, protocol.scaled_size(height, width, scale),
-                          protocol.antialias)
+        scaled = imresize(image_rgb, protocol.scaled_size(height, width, scale), protocol.antialias)
         rows, cols = scaled.shape[:2]
         window = protocol.window_size(rows, cols, step)
         border = np.zeros(3, np.float32) if protocol.fits(rows, cols) else PAD_BGR - MEAN_BGR
@@ -105,7 +103,8 @@ def _views(image_rgb, protocol, classes, device, step):
                     protocol.window_starts(cols, window[1]), border)
 
 
-def first_windows(image_rgb, protocol, count, step=8):
+def first_windows(image_rgb: np.ndarray, protocol: Protocol, count: int,
+                  step: int = 8) -> tuple[torch.Tensor, list[tuple[slice, slice]]]:
     """What the network sees first of a photograph, at the scale nearest 1.
 
     Returns:
@@ -149,14 +148,15 @@ def _add_window(view, top, left, probabilities):
 def _run(net, places, protocol, classes, device):
     """Put a batch of (view, top, left) through the network, onto the canvases.
 
-    Returns the photographs that are complete with it.
+    Returns the probabilities of the photographs that are complete with it.
     """
     count, window = len(places), places[0][0].window
     batch = torch.stack([view.pixels(top, left) for view, top, left in places]).to(device)
     if protocol.flip:
         batch = torch.cat([batch, batch.flip(3)])
     for view, _, _ in places:
-        view.start_canvas()
+        if view.canvas is None:
+            view.canvas = torch.zeros(classes, *view.image.shape[:2], device=device)
     logits = getattr(net, "logits", None)
     if logits is not None and protocol.align_corners and (
             protocol.merge == "logits" or not protocol.flip):
@@ -174,7 +174,7 @@ def _run(net, places, protocol, classes, device):
         _check_shape(scores, batch, classes, *window)
         for k, (view, top, left) in enumerate(places):
             _add_window(view, top, left, _merged(scores, k, count, protocol))
-    return [view.photograph for view, run in _runs(places)
+    return [view.photograph.total for view, run in _runs(places)
             if _finished(view, run.stop - run.start, protocol)]
 
 
@@ -205,20 +205,19 @@ def _finished(view, windows, protocol):
 
 
 def _device_of(net):
-    parameters = getattr(net, "parameters", None)
-    first = next(iter(parameters()), None) if parameters is not None else None
-    return first.device if first is not None else torch.device("cpu")
+    parameters = net.parameters() if hasattr(net, "parameters") else ()
+    return next((parameter.device for parameter in parameters), torch.device("cpu"))
 
 
-def predict_stream(net, images_rgb, *, classes, protocol, batch_size=BATCH_SIZE):
+def predict_stream(net: Network, images_rgb: Iterable[np.ndarray], *, classes: int,
+                   protocol: Protocol, batch_size: int = BATCH_SIZE) -> Iterator[torch.Tensor]:
     """Class probabilities of photographs, one after the other; windows of several share a batch.
 
     Args:
         net: a network in eval mode with `.logits` (then nothing of full size but the canvas is
             made, see ops.scores), or any callable; see predict_probabilities.
-        images_rgb: iterable of (H, W, 3) or (H, W) uint8; read one window ahead.
-        classes: number of classes.
-        protocol: a Protocol.
+        images_rgb: (H, W, 3) or (H, W) uint8; read one window ahead.
+        classes: how many.
         batch_size: windows a pass of the network; with `flip` as many mirror images go along.
     Yields:
         (classes, H, W) float32 on the network's device, in the order of the images.
@@ -230,25 +229,21 @@ def predict_stream(net, images_rgb, *, classes, protocol, batch_size=BATCH_SIZE)
     if not protocol.align_corners and not hasattr(net, "logits"):
         raise ValueError("align_corners must be True for a network without .logits: it returns "
                          "scores of full size")
-    step = 8
-    if hasattr(net, "logits"):
-        step = getattr(net, "stride", step)
-        if getattr(net, "training", False):
-            raise ValueError("net must be in eval mode: call .eval()")
+    if hasattr(net, "logits") and getattr(net, "training", False):
+        raise ValueError("net must be in eval mode: call .eval()")
+    step = getattr(net, "stride", 8) if hasattr(net, "logits") else 8
     device = _device_of(net)
+    windows = ((view, top, left) for image in images_rgb
+               for view in _views(_checked(image), protocol, classes, device, step)
+               for top in view.tops for left in view.lefts)
     places = []
-    for image in images_rgb:
-        for view in _views(_checked(image), protocol, classes, device, step):
-            for top in view.tops:
-                for left in view.lefts:
-                    if places and (len(places) == batch_size or places[0][0].window != view.window):
-                        for photograph in _run(net, places, protocol, classes, device):
-                            yield photograph.total
-                        places = []
-                    places.append((view, top, left))
+    for window in windows:
+        if places and (len(places) == batch_size or places[0][0].window != window[0].window):
+            yield from _run(net, places, protocol, classes, device)
+            places = []
+        places.append(window)
     if places:
-        for photograph in _run(net, places, protocol, classes, device):
-            yield photograph.total
+        yield from _run(net, places, protocol, classes, device)
 
 
 def _checked(image_rgb):
@@ -260,8 +255,9 @@ def _checked(image_rgb):
     return np.repeat(image[:, :, None], 3, 2) if image.ndim == 2 else image
 
 
-def predict_probabilities(net, image_rgb, *, classes, base_size, crop_size, scales=(1.0,),
-                          flip=True, batch_size=BATCH_SIZE, **deviations):
+def predict_probabilities(net: Network, image_rgb: np.ndarray, *, classes: int, base_size: int,
+                          crop_size: int, scales: Iterable[float] = (1.0,), flip: bool = True,
+                          batch_size: int = BATCH_SIZE, **deviations: Any) -> np.ndarray:
     """Class probabilities of a photograph by the authors' protocol.
 
     At each scale the image is resized to a long side of base_size * scale + 1, windows of
