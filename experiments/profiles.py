@@ -44,11 +44,11 @@ class Profile:
     classes: tuple[str, ...]
     palette_rgb: tuple[tuple[int, int, int], ...]
     contextual: tuple[bool, ...]
-    model: dict
-    train: dict
+    model: dict[str, object]
+    train: dict[str, object]
     base_size: int
     differs: str
-    depths: dict = field(default_factory=lambda: {d: {"depth": d} for d in BLOCKS})
+    depths: dict[int, dict] = field(default_factory=lambda: {d: {"depth": d} for d in BLOCKS})
     zero_is_void: bool = False
     fidelity_scales: tuple[float, ...] = MULTI_SCALE
     fidelity_note: str = ""

@@ -42,13 +42,6 @@ def _pass_back(function, x, grads):
     return lambda: torch.autograd.grad(outputs, x, grads, retain_graph=True)
 
 
-def _step(module, x, grad):
-    def run():
-        x.grad = None
-        module(x).backward(grad)
-    return run
-
-
 def cases(device: torch.device, batch: int, dtype: torch.dtype,
           memory_format: torch.memory_format) -> Iterator[Case]:
     """The goals' cases for one dtype and memory format."""
@@ -88,8 +81,9 @@ def cases(device: torch.device, batch: int, dtype: torch.dtype,
         # Eight passes over memory: one for statistics, two to normalize, two for the sums, three
         # for the gradient.
         yield Case(f"BN + ReLU, {shape[1]} x {shape[2]} x {shape[3]}, training step",
-                   [x] * 8, _step(lambda t, bn=ours: bn(t, relu=True), x, grad),
-                   _step(theirs, x, grad), 1.3, None)
+                   [x] * 8,
+                   timing.forward_backward(lambda t, bn=ours: bn(t, relu=True), x, [grad]),
+                   timing.forward_backward(theirs, x, [grad]), 1.3, None)
 
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:

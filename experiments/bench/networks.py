@@ -4,6 +4,7 @@ Medians of interleaved runs in one process, so that what else the machine does m
 """
 
 import argparse
+import copy
 import json
 import multiprocessing
 import sys
@@ -34,7 +35,7 @@ class PlainPort(nn.Module):
 
     def __init__(self, net: PSPNet):
         super().__init__()
-        self.net = net  # for its convolutions, and for BN as nn.BatchNorm2d
+        self.net = net  # for its convolutions, and for BN as torch's own layers
 
     @staticmethod
     def unit(part: nn.Module, x: torch.Tensor, relu: bool = True) -> torch.Tensor:
@@ -74,23 +75,14 @@ def drawn(net: PSPNet) -> PSPNet:
 
 def plain_port(net: PSPNet) -> PlainPort:
     """A plain port with the weights of `net`."""
-    copy = PSPNet(**net.settings).eval()
-    copy.load_state_dict(net.state_dict())
-    SyncBatchNorm2d.convert_to_torch(copy)
-    for part in copy.modules():
-        for name, layer in list(part.named_children()):
-            if isinstance(layer, nn.SyncBatchNorm):
-                plain = nn.BatchNorm2d(layer.num_features, layer.eps).eval()
-                plain.load_state_dict(layer.state_dict())
-                setattr(part, name, plain)
-    return PlainPort(copy)
+    return PlainPort(SyncBatchNorm2d.convert_to_torch(copy.deepcopy(net)))
 
 
 @torch.inference_mode()
 def testing(args: argparse.Namespace) -> dict:
     """One crop: the plain port in both memory formats, ours unfused and fused."""
     net = drawn(PSPNet(args.classes, args.depth))
-    x = torch.randn(1, 3, args.crop, args.crop) * 60
+    x = _crop(args.crop)
     x_last = x.to(memory_format=torch.channels_last)
     port, port_last = (plain_port(net) for _ in range(2))
     port_last.to(memory_format=torch.channels_last)
@@ -109,9 +101,12 @@ def testing(args: argparse.Namespace) -> dict:
             "same_argmax": agreement}
 
 
+def _crop(side):
+    return torch.randn(1, 3, side, side) * 60
+
+
 def _trainer(settings, crop):
-    net = PSPNet(**settings).train()
-    x = torch.randn(1, 3, crop, crop) * 60
+    net, x = PSPNet(**settings).train(), _crop(crop)
 
     def step():
         net.zero_grad()
@@ -121,13 +116,8 @@ def _trainer(settings, crop):
 
 
 def _tester(settings, crop):
-    net = drawn(PSPNet(**settings))
-    x = torch.randn(1, 3, crop, crop) * 60
-
-    def test():
-        with torch.inference_mode():
-            net.logits(x)
-    return test
+    net, x = drawn(PSPNet(**settings)), _crop(crop)
+    return torch.inference_mode()(lambda: net.logits(x))
 
 
 def _peak(make, settings, crop, threads):

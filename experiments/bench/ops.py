@@ -16,17 +16,14 @@ from pspnet_repro.errors import check_printed, command
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 
-from .timing import figures, interleaved
+from .timing import figures, forward_backward, interleaved
 
 # At most ours / torch's; None: no goal was set.
 GOALS = {"pyramid pooling": 0.25, "interpolation": 0.5, "batch norm": 1.0, "scores": 0.4}
 
 
-def _backward(function, x, grads):
-    def run():
-        x.grad = None
-        torch.autograd.backward(function(x), grads)
-    return run
+def _stretch(input, side):
+    return F.interpolate(input, (side, side), mode="bilinear", align_corners=True)
 
 
 def _scores(classes, side, crop):
@@ -35,9 +32,8 @@ def _scores(classes, side, crop):
     canvas, other = torch.zeros(2, classes, crop, crop)
 
     def chain():
-        a, b = (F.interpolate(t, (crop, crop), mode="bilinear", align_corners=True)
-                for t in (logits, mirrored))
-        other.add_(torch.softmax(a + b.flip(3), 1)[0])
+        total = _stretch(logits, crop) + _stretch(mirrored, crop).flip(3)
+        other.add_(torch.softmax(total, 1)[0])
 
     return lambda: ops.scores(canvas, logits, mirrored, [0], [0], (crop, crop)), chain
 
@@ -48,14 +44,13 @@ def cases() -> Iterator[tuple[str, str, Callable[[], object], Callable[[], objec
     x = torch.randn(1, 2048, 60, 60, requires_grad=True)
     grads = [torch.randn(1, 2048, b, b) for b in bins]
     yield ("pyramid pooling", "1x2048x60x60, bins 1, 2, 3, 6, against 4 adaptive_avg_pool2d",
-           _backward(ops.pyramid_pool2d, x, grads),
-           _backward(lambda t: [F.adaptive_avg_pool2d(t, b) for b in bins], x, grads))
+           forward_backward(ops.pyramid_pool2d, x, grads),
+           forward_backward(lambda t: [F.adaptive_avg_pool2d(t, b) for b in bins], x, grads))
     x = torch.randn(1, 150, 60, 60, requires_grad=True)
     grads = [torch.randn(1, 150, 473, 473)]
     yield ("interpolation", "150 channels, 60 -> 473, against F.interpolate(align_corners=True)",
-           _backward(lambda t: ops.interp2d(t, (473, 473)), x, grads),
-           _backward(lambda t: F.interpolate(t, (473, 473), mode="bilinear", align_corners=True),
-                     x, grads))
+           forward_backward(lambda t: ops.interp2d(t, (473, 473)), x, grads),
+           forward_backward(lambda t: _stretch(t, 473), x, grads))
     for shape in ((4, 256, 60, 60), (4, 64, 119, 119), (16, 512, 12, 12)):
         for name, memory_format in (("NCHW", torch.contiguous_format),
                                     ("channels_last", torch.channels_last)):
@@ -63,8 +58,8 @@ def cases() -> Iterator[tuple[str, str, Callable[[], object], Callable[[], objec
             grads = [torch.randn(shape).contiguous(memory_format=memory_format)]
             yield ("batch norm", f"{'x'.join(map(str, shape))} {name}, training, against "
                                  "nn.BatchNorm2d",
-                   _backward(SyncBatchNorm2d(shape[1]), x, grads),
-                   _backward(nn.BatchNorm2d(shape[1]), x, grads))
+                   forward_backward(SyncBatchNorm2d(shape[1]), x, grads),
+                   forward_backward(nn.BatchNorm2d(shape[1]), x, grads))
     for classes, side, crop in ((150, 60, 473), (19, 90, 713)):
         yield ("scores", f"{classes} classes, {side} -> {crop}, mirrored, forward, against "
                          "interpolate, flip, add, softmax, add", *_scores(classes, side, crop))

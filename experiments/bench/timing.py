@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 
+import torch
 from tqdm import tqdm
 
 
@@ -12,6 +13,15 @@ def seconds(function: Callable[[], object]) -> float:
     began = time.perf_counter()
     function()
     return time.perf_counter() - began
+
+
+def forward_backward(function: Callable, x: torch.Tensor,
+                     grads: Sequence[torch.Tensor]) -> Callable[[], None]:
+    """A function that passes `x` forward, and `grads`, one an output, back to it."""
+    def run():
+        x.grad = None
+        torch.autograd.backward(function(x), grads)
+    return run
 
 
 def interleaved(functions: dict[str, Callable[[], object]], runs: int, what: str,

@@ -173,11 +173,9 @@ class Results:
                        if metric in draws})
 
     def _percent(self, run, metric):
-        if metric in METRICS:
-            return 100 * run[metric]
-        if metric in run["iou"]:
-            return 100 * run["iou"][metric]
-        return class_means(run, self._contextual)[metric == "contextual"]
+        if metric in ("local", "contextual"):
+            return class_means(run, self._contextual)[metric == "contextual"]
+        return 100 * (run if metric in METRICS else run["iou"])[metric]
 
     @property
     def seeds(self) -> int:
