@@ -1,6 +1,5 @@
 """What a call of run_table.py has to do: trainings, each with the rows that it serves."""
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,7 +73,7 @@ class Training:
                 "initial_weights": list(map(str, weights_files(self.initial_weights)))
                 if self.initial_weights else None,
                 "tests": [{**vars(test), "folder": str(test.folder),
-                           "protocol": dataclasses.asdict(test.protocol)}
+                           "protocol": test.protocol.facts()}
                           for test in self.missing()]}
 
     @classmethod

@@ -1,7 +1,6 @@
 """Does one training and its tests; run_table.py starts a process of it for each training."""
 
 import contextlib
-import dataclasses
 import datetime
 import json
 import time
@@ -149,7 +148,7 @@ def _test(experiment, test, weights, processes, progress, device):
     processes.on_first(lambda: claim_results(
         outputs, folder, [*paths, result_path],
         [weights, *(path for pair in pairs for path in (pair.image, pair.label))]))
-    about = {**dataclasses.asdict(test.protocol), "fused": True, "list_sha256": test.list_sha256}
+    about = {**test.protocol.facts(), "fused": True, "list_sha256": test.list_sha256}
     with CountsFile(folder, {"weights_sha256": weights_digest(net), **about}, net.classes,
                     len(pairs), processes) as record:
         matrix = evaluate(
