@@ -131,7 +131,7 @@ class Experiment:
 
     def _test(self, training_folder, row):
         protocol, list_sha256 = self.protocol(row), self.list_sha256("val")
-        return Test(row.name, training_folder / f"test-{_digest([vars(protocol), list_sha256])}",
+        return Test(row.name, training_folder / f"test-{_digest([protocol.facts(), list_sha256])}",
                     protocol, list_sha256)
 
 
