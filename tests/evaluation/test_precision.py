@@ -57,7 +57,7 @@ def test_bfloat16_networks_give_float32_logits(onednn, monkeypatch):
 class Shifted(torch.nn.Module):
     """Logits (N, 2, 12, 12): a step at column `edge` of the map, plus 1 for every window before."""
 
-    stride, image_input = 8, CAFFE
+    stride, image_input, align_corners = 8, CAFFE, True
 
     def __init__(self, edge):
         super().__init__()
