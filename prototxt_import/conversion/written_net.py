@@ -35,7 +35,7 @@ def written_net(path: str | Path) -> tuple[caffe_pb2.NetParameter, str | Path, d
     """
     net = caffe_pb2.NetParameter(state=caffe_pb2.NetState(phase=caffe_pb2.TRAIN))
     for number, value in iterate_fields(path, "a caffemodel", (recognize.CAFFEMODEL,),
-                                        (_NAME, _INPUT, _LAYER)):
+                                        dict.fromkeys((_NAME, _INPUT, _LAYER), bytes)):
         try:
             # Blobs are unknown to a LayerParameter.
             layer = caffe_pb2.NetParameter.FromString(_field(number, value))
