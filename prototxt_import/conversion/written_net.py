@@ -45,7 +45,7 @@ def written_net(path: str | Path) -> tuple[caffe_pb2.NetParameter, str | Path, d
         net.MergeFrom(layer)
     if not any(layer.HasField("convolution_param") for layer in net.layer):
         raise UserError(f"{path}: holds weights without the settings of their layers: name the "
-                        f"network's prototxt too: NET.prototxt,{path}")
+                        f"network's prototxt too: --initial-weights NET.prototxt,{path}")
     sides = [layer.pooling_param.kernel_size for layer in net.layer if layer.type == "Pooling"
              and layer.pooling_param.kernel_size == layer.pooling_param.stride]
     size = (max(sides) - 1) * _STRIDE + 1 if sides else _CROP_SIZE
