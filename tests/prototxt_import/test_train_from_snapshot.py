@@ -1,7 +1,9 @@
 """`pspnet train --solverstate`: a training that changes sides in the middle."""
 
 import itertools
+import re
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from helpers.import_files import MINI, drawn
 from helpers.trainings import read_losses, run_training, run_until_saved
 
 from prototxt_import import (
+    convert,
     export,
     load_solver,
     read_caffemodel,
@@ -155,3 +158,25 @@ def test_a_caffemodel_without_settings_of_layers_needs_its_net(squares, half, tm
     _refused(squares, half, tmp_path, "w.caffemodel: holds weights without the settings of their "
              "layers: name the network's prototxt too: --initial-weights NET.prototxt,",
              solverstate=path)
+
+
+def test_a_snapshot_of_a_net_with_input_layers_describes_itself(half, tmp_path):
+    """Later Caffe writes them, and the number of their field."""
+    text = (half / "train_val.prototxt").read_text()
+    for name, channels in (("data", 3), ("label", 1)):
+        text = text.replace(f'input: "{name}"\n', "")
+        text += (f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ '
+                 f'dim: [2, {channels}, {CROP}, {CROP}] }} }} }}\n')
+    inputs, layers = re.split(r"(?m)^(?=layer)", text, maxsplit=1)
+    shapes = re.sub(r"(?s)input_shape \{.*?\}\n", "", inputs)
+    own = layers.rindex('layer { name: "data"')
+    (tmp_path / "train_val.prototxt").write_text(shapes + layers[own:] + layers[:own])
+    (tmp_path / "solver.prototxt").write_text((half / "solver.prototxt").read_text())
+    with pytest.warns(UserWarning, match="not followed"):
+        solver = load_solver(tmp_path / "solver.prototxt")
+    solver.net.load_weights(half / "w.caffemodel")
+    caffemodel, _ = solver.snapshot(tmp_path / "s")
+    assert b"\xfa\x08" in Path(caffemodel).read_bytes()  # field 143, of bytes
+    nets = [convert(prototxt, half / "w.caffemodel")
+            for prototxt in (caffemodel, half / "train_val.prototxt")]
+    assert nets[0].settings == nets[1].settings
