@@ -10,6 +10,7 @@ from prototxt_import import snapshot
 from prototxt_import.format import caffe_pb2
 from prototxt_import.format.prototxt import read_net, read_solver, training_state
 from prototxt_import.format.solverstate import SolverState, read_solverstate
+from prototxt_import.layers.table import LAYERS
 from prototxt_import.net import CaffeNet
 from prototxt_import.schedule import current_step, learning_rate
 from prototxt_import.solver_settings import check_settings, training_file
@@ -205,4 +206,6 @@ def _training_net(param, path):
         if param.HasField(field):
             return CaffeNet(getattr(param, field), path)
     file = training_file(param, path)
-    return CaffeNet(read_net(file, training_state(param)), file)
+    left_out = {}
+    return CaffeNet(read_net(file, training_state(param), LAYERS, left_out), file,
+                    left_out=left_out)

@@ -31,7 +31,7 @@ def run(args: Namespace) -> None:
         outputs.claim([args.output], [path for path in (args.prototxt, args.caffemodel, args.image,
                                                         args.compare) if path is not None])
     arrays = None if args.compare is None else read_recorded(args.compare)
-    net = load_net(args.prototxt, args.caffemodel)
+    net = load_net(args.prototxt, args.caffemodel, arithmetic=args.arithmetic)
     name, shape = _image_input(net)
     if net.steps is not None:
         # Before the image is resized.
