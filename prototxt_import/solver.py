@@ -1,6 +1,5 @@
 """CaffeSolver: a solver.prototxt and its network, trained step by step."""
 
-import math
 import os
 from pathlib import Path
 
@@ -137,9 +136,13 @@ class CaffeSolver:
         if limit < 0:
             return
         grads = [p.grad for p in self._learned()]
-        norm = math.sqrt(sum(grad.double().square().sum().item() for grad in grads))
+        # In float32, as in the original, but for the sum of each blob.
+        squares = np.float32(0)
+        for grad in grads:
+            squares += np.float32(grad.double().square().sum().item())
+        norm = np.sqrt(squares)
         if norm > limit:
-            torch._foreach_mul_(grads, limit / norm)
+            torch._foreach_mul_(grads, float(np.float32(limit) / norm))
 
     def snapshot(self, prefix: str | os.PathLike) -> tuple[str, str]:
         """Write the training's state: the files that Caffe would write.

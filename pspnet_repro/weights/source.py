@@ -74,10 +74,10 @@ def snapshot_weights(solverstate: str | os.PathLike) -> tuple[Path, Path]:
     wrote the network too, twice.
 
     Raises:
-        UserError: a file cannot be read, or the caffemodel is missing.
+        UserError: a file cannot be read, or the caffemodel is missing or HDF5.
     """
-    from prototxt_import.conversion.momentum import learned_net
-    caffemodel = learned_net(solverstate)
+    from prototxt_import.conversion.momentum import described_net
+    caffemodel = described_net(solverstate)
     return caffemodel, caffemodel
 
 
