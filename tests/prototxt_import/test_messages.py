@@ -106,6 +106,13 @@ def test_layers_of_data_are_inputs(write, kind):
     assert net(data=torch.ones(1, 3, 2, 2))["c"].shape == (1, 4, 2, 2)
 
 
+def test_size_of_dense_images_is_known(write):
+    net = load_net(write('layer { name: "d" type: "DenseImageData" top: "data" top: "label" '
+                         'dense_image_data_param { source: "list" batch_size: 3 new_height: 6 '
+                         'new_width: 8 label_divide_factor: 1 } }' + CONV))
+    assert net.input_shapes == {"data": (3, 3, 6, 8), "label": (3, 1, 6, 8)}
+
+
 def test_input_without_a_shape_gives_way_to_input_layers(write):
     layer = ('layer { name: "in" type: "Input" top: "data" '
              'input_param { shape { dim: 1 dim: 3 dim: 2 dim: 2 } } }')

@@ -105,6 +105,7 @@ TWO = {
         layer("SoftmaxWithLoss", "loss_param { weight_by_label_freqs: true class_weighting: 2 "
                                  "class_weighting: 3 ignore_label: 255 }", "xz"),
         [[0.0, 0]], [255], math.nan),
+    "accuracy beyond": (layer("Accuracy", "", "xz"), [[0.1, 0.9], [0.8, 0.2]], [1, 2], 0.5),
     "seg accuracy": (layer("SegAccuracy", "seg_accuracy_param { ignore_label: 255 }", "xz"),
                      [[[[3.0, 1, 1, 1]], [[2, 2, 2, 2]], [[1, 1, 1, 1]], [[0, 0, 0, 0]]]],
                      [[[[0, 0, 1, 255]]]],
