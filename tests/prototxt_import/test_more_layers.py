@@ -41,6 +41,8 @@ VALUES = {
                  [[[-1.5, 1.5]]]),
     "lrn": (layer("LRN", "lrn_param { local_size: 3 alpha: 3 beta: 1 k: 2 }"),
             [[[[1.0]], [[2.0]], [[3.0]]]], [[[[1 / 7]], [[2 / 16]], [[3 / 15]]]]),
+    "lrn wide": (layer("LRN", "lrn_param { local_size: 999999 alpha: 999999 beta: 1 }"),
+                 [[[[1.0]], [[2.0]]]], [[[[1 / 6]], [[2 / 6]]]]),
     "lrn within": (layer("LRN", "lrn_param { local_size: 3 alpha: 9 beta: 2 k: 5 norm_region: "
                                 "WITHIN_CHANNEL }"), [[[[1.0, 2.0]]]], [[[[1 / 36, 2 / 36]]]]),
     "segnet bn": (layer("BN", "bn_param { scale_filler { value: 2 } shift_filler { value: 1 } }"),
