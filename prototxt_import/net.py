@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,6 +93,8 @@ class CaffeNet(nn.Module):
         self.layers = list(param.layer)
         self.arithmetic = arithmetic
         self._left_out = left_out or {}
+        # The fields `input`, which a caffemodel repeats.
+        self.declared_inputs = list(param.input)
         ends.check_supported(path, self.layers)
         warn_of_frozen(path, self.layers)
         self.blobs = {}
@@ -259,7 +260,7 @@ class CaffeNet(nn.Module):
         self.loss = None
         # {blob: its copies for the layers that read it}, where several do.
         copies = {}
-        with linear.in_torch() if self.arithmetic == "torch" else nullcontext():
+        with linear.in_torch(self.arithmetic == "torch"):
             for step in self.steps:
                 self._guarded(_where(step.layer), self._run, step, copies)
         return {name: self.blobs[name] for name in self.output_names if name in self.blobs}

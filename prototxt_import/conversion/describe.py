@@ -211,27 +211,3 @@ def map_size(model: PSPNet, crop_size: int) -> int:
             raise UserError(f"crop_size {crop_size} gives a map of {size} pixels, which {bins} "
                             "bins do not divide: the original has no such net")
     return size
-
-
-def with_splits(net: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
-    """A copy of a net with the layers that the original puts where several layers read a blob."""
-    readers, last = {}, {name: ("input", k) for k, name in enumerate(net.input)}
-    for layer in net.layer:
-        for name in layer.bottom:
-            readers.setdefault((name, *last[name]), []).append(layer.name)
-        last |= {name: (layer.name, k) for k, name in enumerate(layer.top)}
-    split = caffe_pb2.NetParameter()
-    split.CopyFrom(net)
-    del split.layer[:]
-
-    def add(name, layer, index):
-        if len(readers.get((name, layer, index), ())) > 1:
-            split.layer.add(name=f"{name}_{layer}_{index}_split", type="Split")
-
-    for k, name in enumerate(net.input):
-        add(name, "input", k)
-    for layer in net.layer:
-        split.layer.append(layer)
-        for k, name in enumerate(layer.top):
-            add(name, layer.name, k)
-    return split

@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from prototxt_import.conversion.describe import describe, with_splits
+from prototxt_import.conversion.describe import describe
 from prototxt_import.conversion.head import shortest
 from prototxt_import.format.caffe_pb2 import SolverParameter
 from prototxt_import.format.caffemodel import caffemodel_writer
 from prototxt_import.format.prototxt import prototxt_text
+from prototxt_import.splits import with_splits
 from pspnet_repro.errors import UserError
 from pspnet_repro.files import write_together
 from pspnet_repro.model.caffe_names import caffe_names
@@ -75,7 +76,7 @@ def _layers(model, train_net):
     """Layer name -> (type, arrays), as the original writes its training net."""
     names = {layer: model.get_submodule(path) for path, layer in caffe_names(model).items()}
     layers = {}
-    for layer in with_splits(train_net).layer:
+    for layer in with_splits(train_net.input, train_net.layer):
         module = names.get(layer.name)
         arrays = [tensor.detach().cpu().numpy() for tensor in module.state_dict().values()
                   ] if module is not None else []

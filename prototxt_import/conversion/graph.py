@@ -6,9 +6,10 @@ from typing import NoReturn
 
 import torch
 
+from prototxt_import.conversion.written_net import is_caffemodel, written_net
 from prototxt_import.format import caffe_pb2
 from prototxt_import.layers.base import Shape
-from prototxt_import.net import load_net
+from prototxt_import.net import CaffeNet, load_net
 from pspnet_repro.errors import UserError
 
 
@@ -49,7 +50,8 @@ class Graph:
     """The nodes of a prototxt's network, in the file's order.
 
     Args:
-        prototxt: a deploy net or a training net (its phase TRAIN).
+        prototxt: a deploy net or a training net (its phase TRAIN), or a caffemodel that Caffe wrote
+            in a training, which holds its layers.
     Raises:
         UserError: a file that load_net refuses.
     """
@@ -57,7 +59,8 @@ class Graph:
     def __init__(self, prototxt: Path | str) -> None:
         self.path = prototxt
         with torch.device("meta"):
-            net = load_net(prototxt, phase="TRAIN")
+            net = (CaffeNet(*written_net(prototxt)) if is_caffemodel(prototxt) else
+                   load_net(prototxt, phase="TRAIN"))
             # A database leaves the channels of images open; PSPNet's have three.
             colour = {name: tuple(3 if size is None else size for size in shape)
                       for name, shape in net.partial_shapes.items() if shape is not None}

@@ -9,7 +9,7 @@ from google.protobuf import descriptor_pb2, text_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from prototxt_import.format import caffe_pb2
+from prototxt_import.format import caffe_pb2, v1
 from prototxt_import.format.grammar import Token, error_at, parse
 from prototxt_import.format.rules import included
 from pspnet_repro.errors import UserError
@@ -29,6 +29,9 @@ _REPEATED = _repeated_fields()
 # Fields of a solver that no network has.
 _SOLVERS = (set(caffe_pb2.SolverParameter.DESCRIPTOR.fields_by_name)
             - set(caffe_pb2.NetParameter.DESCRIPTOR.fields_by_name))
+# Fields of V1 in a layer of the present format.
+_SPELLINGS = {"blobs_lr": "param { lr_mult: ... }", "weight_decay": "param { decay_mult: ... }",
+              "blob_share_mode": "param { share_mode: ... }"}
 _BOOLS = {"true": True, "True": True, "t": True, "1": True,
           "false": False, "False": False, "f": False, "0": False}
 _INTEGERS = {FieldDescriptor.CPPTYPE_INT32: (-2 ** 31, 2 ** 31 - 1),
@@ -58,6 +61,7 @@ def read_net(path: Path | str, state: caffe_pb2.NetState | None = None,
         net.state.CopyFrom(state)
     fields = parse(path)
     _refuse_solver(fields, path)
+    fields = v1.upgrade(fields, path)
     _fill(net, fields, path, _Rule(state, types, left_out))
     return net
 
@@ -65,7 +69,7 @@ def read_net(path: Path | str, state: caffe_pb2.NetState | None = None,
 def _refuse_solver(fields, path):
     """Raise the UserError of a solver in a network's place, which names its network."""
     names = {field.name for field in fields}
-    if "layer" in names or not names & _SOLVERS:
+    if names & {"layer", "layers"} or not names & _SOLVERS:
         return
     nets = [name for name in ("train_net", "net", "test_net") if _text_of(fields, name)]
     way = (f"name its {nets[0]}, {net_file(path, _text_of(fields, nets[0]))}" if nets else
@@ -81,14 +85,15 @@ def net_file(solver: Path | str, name: str) -> Path:
     return beside if os.path.exists(beside) else Path(name)
 
 
-def read_solver(path: Path | str) -> caffe_pb2.SolverParameter:
-    """Read a solver's prototxt; errors as in `read_net`.
+def read_solver(path: Path | str,
+                types: Container[str] | None = None) -> caffe_pb2.SolverParameter:
+    """Read a solver's prototxt; `types` and errors as in `read_net`.
 
     Of a network inside, layers that are not in it in training are dropped; test_net_param is
     ignored.
     """
     solver = caffe_pb2.SolverParameter()
-    _fill(solver, parse(path), path, _Rule())
+    _fill(solver, parse(path), path, _Rule(types=types))
     return solver
 
 
@@ -147,10 +152,10 @@ def _fill(message, fields, path, rule, where="", lenient=False):
 
 def _unknown(message, name):
     kind = message.DESCRIPTOR.name
-    if kind == "NetParameter" and name == "layers":
-        return ("'layers' is the first format of Caffe, which is not supported: upgrade it with "
-                "Caffe's upgrade_net_proto_text")
-    return f"unknown field {name!r} of {kind}"
+    way = {"SolverParameter": ": it may change the training; remove it if it does not",
+           "LayerParameter": ": write it as " + _SPELLINGS.get(name, "")}
+    return f"unknown field {name!r} of {kind}" + (
+        way.get(kind, "") if kind == "SolverParameter" or name in _SPELLINGS else "")
 
 
 def _set(message, target, field, path, rule, where, lenient):
@@ -178,7 +183,7 @@ def _set(message, target, field, path, rule, where, lenient):
     elif target.name in ("net_param", "train_net_param"):
         net = getattr(message, target.name)
         net.state.CopyFrom(training_state(message))
-        _fill(net, field.value, path, rule._replace(state=net.state))
+        _fill(net, v1.upgrade(field.value, path), path, rule._replace(state=net.state))
     elif target.name != "test_net_param":
         inner = getattr(message, target.name)
         inner = inner.add() if repeated else inner

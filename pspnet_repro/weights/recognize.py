@@ -24,7 +24,7 @@ _AGAIN = "download or copy it again"
 _FAILED = "the download failed: download the file itself again"
 _UNPACK = "unpack it and name the file of weights in it"
 _NAME = "it holds no weights; name a file of train or of pspnet convert"
-_BINARY = "HDF5 is not supported: save it with snapshot_format: BINARYPROTO"
+_BINARY = "Caffe did not write it, or it is damaged: save it with snapshot_format: BINARYPROTO"
 _CONVERT = "pspnet convert NET.prototxt W.caffemodel -o OUT.safetensors"
 _BACKBONE = ("pspnet convert --backbone FILE -o OUT.safetensors makes a "
              "backbone of it, for train --initial-weights")
@@ -39,8 +39,10 @@ _SETTINGS = ("its settings are missing: save the network with "
 PYTORCH = Kind("a PyTorch file", f"if it is a ResNet's, {_BACKBONE}")
 SAFETENSORS = Kind("a safetensors file", PYTORCH.way)
 CAFFEMODEL = Kind("a caffemodel", "convert it first: " + _CONVERT.replace("W.caffemodel", "FILE"))
-OLD_CAFFEMODEL = Kind("a caffemodel of the first format (V1 'layers')", "it is not supported: "
-                      "upgrade it with Caffe's upgrade_net_proto_binary")
+OLD_CAFFEMODEL = Kind("a caffemodel of the first format (V1 'layers')", CAFFEMODEL.way)
+HDF5_CAFFEMODEL = Kind("an HDF5 caffemodel", CAFFEMODEL.way)
+SOLVERSTATE = Kind("a solverstate of Caffe", "it holds no weights; its caffemodel does")
+HDF5_SOLVERSTATE = Kind("an HDF5 solverstate", SOLVERSTATE.way)
 PROTOTXT = Kind("a prototxt", "it holds no weights; they are in its caffemodel: "
                 + _CONVERT.replace("NET.prototxt", "FILE"))
 SOLVER = Kind("a solver of Caffe", "it holds no weights; name its network and the weights of that: "
@@ -157,10 +159,10 @@ def _kind_of_zip(file, head):
 
 def _kind_of_hdf5(head):
     if b"learned_net\0" in head:
-        return Kind("an HDF5 solverstate", "it holds no weights; its caffemodel does")
+        return HDF5_SOLVERSTATE
     if b"layer_names\0" in head or b"keras" in head:
         return Kind("a Keras file", _OTHER)
-    return Kind("an HDF5 caffemodel" if b"data\0" in head else "an HDF5 file", _BINARY)
+    return HDF5_CAFFEMODEL if b"data\0" in head else Kind("an HDF5 file", _BINARY)
 
 
 def _kind_of_text(head):
@@ -183,7 +185,7 @@ def _kind_of_protobuf(file, size):
         return OLD_CAFFEMODEL
     if (1, 0) in fields and (b".caffemodel" in fields.get((2, 2), b"") or (3, 2) in fields
                              and (7, 2) not in fields):
-        return Kind("a solverstate of Caffe", "it holds no weights; its caffemodel does")
+        return SOLVERSTATE
     if (1, 0) in fields and (7, 2) in fields:
         return Kind("an ONNX model", "it cannot be loaded: name the file that it was exported from")
     return None

@@ -60,3 +60,32 @@ def weights_sha256(weights: Weights) -> str:
     """SHA-256 of the file; of a pair that of both digests."""
     first, *others = [file_sha256(path) for path in weights_files(weights)]
     return hashlib.sha256((first + others[0]).encode()).hexdigest() if others else first
+
+
+def snapshot_weights(solverstate: str | os.PathLike) -> tuple[Path, Path]:
+    """The weights that a solverstate of Caffe names, as a pair: the caffemodel, in which Caffe
+    wrote the network too, twice.
+
+    Raises:
+        UserError: a file cannot be read, or the caffemodel is missing.
+    """
+    from prototxt_import.conversion.momentum import learned_net
+    caffemodel = learned_net(solverstate)
+    return caffemodel, caffemodel
+
+
+def read_momentum(solverstate: str | os.PathLike, weights: tuple) -> tuple[int, dict]:
+    """(steps taken, {name of a PSPNet's parameter: float32 array}) of a solverstate of Caffe.
+
+    Args:
+        solverstate: path.
+        weights: the pair (prototxt, caffemodel) of the same snapshot.
+    Raises:
+        UserError: a file cannot be read, or is of another network or solver.
+        UsageError: weights are no pair.
+    """
+    if not isinstance(weights, (tuple, list)):
+        raise UsageError(f"initial_weights must be a pair (prototxt, caffemodel) beside a "
+                         f"solverstate, got {weights}: leave them to the solverstate")
+    from prototxt_import.conversion.momentum import convert_momentum
+    return convert_momentum(solverstate, *weights)
