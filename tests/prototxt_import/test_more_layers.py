@@ -239,6 +239,8 @@ def test_batch_norm_of_any_axes(tmp_path, shape):
 @pytest.mark.parametrize("pool", ["MAX", "AVE"])
 @pytest.mark.parametrize(("kernel", "stride", "pad"), [((3, 2), (2, 2), (1, 0)),
                                                        ((2, 3), (3, 1), (0, 0)),
+                                                       ((2, 3), (5, 4), (1, 0)),
+                                                       ((2, 2), (4, 4), (0, 0)),
                                                        ((3, 3), (2, 3), (1, 1))])
 def test_pooling_that_rounds_down(tmp_path, pool, kernel, stride, pad):
     fields = " ".join(f"{name}_h: {h} {name}_w: {w}" for name, (h, w) in
@@ -248,6 +250,14 @@ def test_pooling_that_rounds_down(tmp_path, pool, kernel, stride, pad):
     x = torch.randn(2, 3, 8, 11, dtype=torch.float64)
     torch_pool = F.max_pool2d if pool == "MAX" else F.avg_pool2d
     torch.testing.assert_close(net(x=x)["y"], torch_pool(x, kernel, stride, pad))
+
+
+def test_indices_of_pooling_that_rounds_down_are_of_the_whole_plane(tmp_path):
+    net = build(tmp_path, layer("Pooling", "pooling_param { kernel_size: 2 stride: 4 round_mode: "
+                                           "FLOOR }", tops="ym"), [(1, 2, 8, 11)])
+    x = torch.randn(1, 2, 8, 11, dtype=torch.float64)
+    _, index = F.max_pool2d(x, 2, 4, return_indices=True)
+    assert net(x=x)["m"].tolist() == index.tolist()
 
 
 def test_losses_count_unless_they_say_otherwise(tmp_path):
