@@ -72,7 +72,7 @@ class CaffeNet(nn.Module):
     are made by the first pass, or by `prepare`.
 
     Args:
-        param: a NetParameter of layers that are all in the net's state.
+        param: of layers that are all in the net's state.
         path: the file it came from, for messages.
         shapes: {input: shape} instead of those in `param`.
         caffemodel: file of weights.
@@ -97,13 +97,11 @@ class CaffeNet(nn.Module):
         self.declared_inputs = list(param.input)
         ends.check_supported(path, self.layers)
         warn_of_frozen(path, self.layers)
-        self.blobs = {}
-        self.params = {}
+        self.blobs, self.params = {}, {}
         # {layer: [ParamSpec]}, one for every blob; shared blobs have their owner's.
         self.specs = {}
         self.loss = None
-        self._shared = {}
-        self._caffemodel = caffemodel
+        self._shared, self._caffemodel = {}, caffemodel
         self._guarded("input: ", self._find_inputs, param, shapes or {})
         self.steps = None
         if None not in self.input_shapes.values():

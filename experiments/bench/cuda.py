@@ -1,10 +1,10 @@
 """Times the CUDA operators against torch's own and against the card's measured copy bandwidth."""
 
 import argparse
+import functools
 import statistics
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,8 @@ from torch import nn
 from pspnet_repro import ops
 from pspnet_repro.errors import check_printed, command
 from pspnet_repro.sync_bn import SyncBatchNorm2d
+
+from . import timing
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -28,9 +30,9 @@ class Case:
     """
 
     name: str
-    tensors: list
-    ours: Callable
-    theirs: Callable
+    tensors: Sequence[torch.Tensor]
+    ours: Callable[[], object]
+    theirs: Callable[[], object]
     faster: float | None = None
     bandwidth: float | None = None
 
@@ -40,14 +42,8 @@ def _pass_back(function, x, grads):
     return lambda: torch.autograd.grad(outputs, x, grads, retain_graph=True)
 
 
-def _step(module, x, grad):
-    def run():
-        x.grad = None
-        module(x).backward(grad)
-    return run
-
-
-def cases(device, batch, dtype, memory_format):
+def cases(device: torch.device, batch: int, dtype: torch.dtype,
+          memory_format: torch.memory_format) -> Iterator[Case]:
     """The goals' cases for one dtype and memory format."""
     def noise(*shape):
         return torch.randn(shape, device=device, dtype=dtype).contiguous(
@@ -85,33 +81,28 @@ def cases(device, batch, dtype, memory_format):
         # Eight passes over memory: one for statistics, two to normalize, two for the sums, three
         # for the gradient.
         yield Case(f"BN + ReLU, {shape[1]} x {shape[2]} x {shape[3]}, training step",
-                   [x] * 8, _step(lambda t, bn=ours: bn(t, relu=True), x, grad),
-                   _step(theirs, x, grad), 1.3, None)
+                   [x] * 8,
+                   timing.forward_backward(lambda t, bn=ours: bn(t, relu=True), x, [grad]),
+                   timing.forward_backward(theirs, x, [grad]), 1.3, None)
 
 
-def seconds(run, device):
+def seconds(run: Callable[[], object], device: torch.device) -> float:
     """Time of one pass."""
-    if device.type != "cuda":
-        began = time.perf_counter()
+    def passes():
         for _ in range(PASSES):
             run()
-        return (time.perf_counter() - began) / PASSES
+
+    if device.type != "cuda":
+        return timing.seconds(passes) / PASSES
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     begin.record()
-    for _ in range(PASSES):
-        run()
+    passes()
     end.record()
     end.synchronize()
     return 1e-3 * begin.elapsed_time(end) / PASSES
 
 
-def medians(ours, theirs, device, runs):
-    """Median seconds of both, interleaved."""
-    pairs = [(seconds(ours, device), seconds(theirs, device)) for _ in range(runs + 1)][1:]
-    return [statistics.median(times) for times in zip(*pairs)]
-
-
-def copy_bandwidth(device, runs, elements):
+def copy_bandwidth(device: torch.device, runs: int, elements: int) -> float:
     """Bytes read and written a second when a float32 tensor is copied."""
     source = torch.randn(elements, device=device)
     target = torch.empty_like(source)
@@ -120,7 +111,7 @@ def copy_bandwidth(device, runs, elements):
 
 
 @command
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda", help="as torch names it")
     parser.add_argument("--batch", type=int, default=16, help="images")
@@ -137,7 +128,9 @@ def main(argv=None):
     for dtype_name, dtype in DTYPES.items():
         for format_name, memory_format in FORMATS.items():
             for case in cases(device, args.batch, dtype, memory_format):
-                ours, theirs = medians(case.ours, case.theirs, device, args.runs)
+                times = timing.interleaved({"ours": case.ours, "torch": case.theirs}, args.runs,
+                                           case.name, functools.partial(seconds, device=device))
+                ours, theirs = map(statistics.median, times.values())
                 share = sum(t.nbytes for t in case.tensors) / ours / bandwidth
                 goals = [f"{goal:.1f}" if goal else "" for goal in (case.faster, case.bandwidth)]
                 print(f"{1e3 * ours:9.3f} {1e3 * theirs:9.3f} {theirs / ours:7.2f} {goals[0]:>5} "

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,23 +14,8 @@ from pspnet_repro.errors import UserError
 from pspnet_repro.model.caffe_names import caffe_names
 from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.model.resnet import ResNet
+from pspnet_repro.weights.adopt import Conversion, Row
 from pspnet_repro.weights.model_file import shape_differences
-
-
-class Row(NamedTuple):
-    """A line of the report: a layer of the file, the shape of its first blob, where it went."""
-
-    layer: str
-    shape: str
-    place: str
-
-
-class Conversion(NamedTuple):
-    """A network, rows that say what went where, and the side in pixels of the file's input."""
-
-    model: PSPNet | ResNet
-    rows: list[Row]
-    crop_size: int
 
 
 def convert(prototxt: Path | str, caffemodel: Path | str) -> PSPNet:

@@ -64,7 +64,7 @@ class Graph:
             # A database leaves the channels of images open; PSPNet's have three.
             colour = {name: tuple(3 if size is None else size for size in shape)
                       for name, shape in net.partial_shapes.items() if shape is not None}
-            if net.steps is None and colour:
+            if net.steps is None and colour and not is_caffemodel(prototxt):
                 net = load_net(prototxt, phase="TRAIN", shapes=colour)
         for name, shape in net.input_shapes.items():
             if shape is None:

@@ -5,18 +5,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from pspnet_repro import ops
-from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.defaults import BATCH_SIZE
 from pspnet_repro.evaluation.imresize import bands, imresize
-from pspnet_repro.evaluation.protocol import Protocol
-
-# What fills the border while the image is still 8-bit: the mean, rounded.
-PAD_BGR = np.array([104, 117, 124], np.float32)
+from pspnet_repro.evaluation.protocol import Protocol, preset
+from pspnet_repro.model import image_input as image_inputs
 
 Network = torch.nn.Module | Callable[[torch.Tensor], torch.Tensor]
 
@@ -34,11 +32,12 @@ class _View:
     """One scale of one image: its pixels, its windows, and the canvas they add up on."""
 
     photograph: _Photograph
-    image: np.ndarray  # (rows, columns, 3) uint8 RGB
+    image: np.ndarray  # (rows, columns, 3) RGB, 0..255
     window: tuple
     tops: list
     lefts: list
-    border: np.ndarray  # BGR minus mean outside the image
+    border: np.ndarray  # the network's input outside the image
+    image_input: image_inputs.ImageInput
     canvas: torch.Tensor | None = None  # made when the first window arrives
     windows_left: int = field(init=False)
 
@@ -46,12 +45,12 @@ class _View:
         self.windows_left = len(self.tops) * len(self.lefts)
 
     def pixels(self, top, left):
-        """(3, h, w) float32 BGR minus mean of the window at (top, left)."""
+        """(3, h, w) float32, the network's input of the window at (top, left)."""
         window = np.empty((3, *self.window), np.float32)
         window[:] = self.border[:, None, None]
         rows, cols = (slice(max(start, 0), min(start + size, in_size)) for start, size, in_size
                       in zip((top, left), self.window, self.image.shape))
-        part = self.image[rows, cols, ::-1].astype(np.float32) - MEAN_BGR
+        part = self.image_input(self.image[rows, cols])
         window[:, rows.start - top:rows.stop - top,
                cols.start - left:cols.stop - left] = part.transpose(2, 0, 1)
         return torch.from_numpy(window)
@@ -89,31 +88,44 @@ def _add_resized(total, canvas, antialias):
         total[:, out_rows] += part / part.sum(0, keepdim=True)
 
 
-def _views(image_rgb, protocol, classes, device, step):
+def _views(image_rgb, protocol, classes, device, step, image_input):
     """The _View of every scale of an image, each made when it is asked for."""
     height, width = image_rgb.shape[:2]
     photograph = _Photograph(torch.zeros(classes, height, width, device=device),
                              len(protocol.scales))
     for scale in protocol.scales:
-        scaled = imresize(image_rgb, protocol.scaled_size(height, width, scale), protocol.antialias)
+        scaled_size = protocol.scaled_size(height, width, scale)
+        scaled = (imresize(image_rgb, scaled_size, protocol.antialias)
+                  if protocol.resize == "matlab" else
+                  _opencv_resize(image_rgb.astype(np.float32), scaled_size))
         rows, cols = scaled.shape[:2]
         window = protocol.window_size(rows, cols, step)
-        border = np.zeros(3, np.float32) if protocol.fits(rows, cols) else PAD_BGR - MEAN_BGR
+        # The scripts pad a larger image while it is still 8-bit: with the mean, rounded.
+        exact = protocol.resize == "opencv" or protocol.fits(rows, cols)
+        border = (np.zeros(3, np.float32) if exact else
+                  image_input(image_input.mean_rgb.round()))
         yield _View(photograph, scaled, window, protocol.window_starts(rows, window[0]),
-                    protocol.window_starts(cols, window[1]), border)
+                    protocol.window_starts(cols, window[1]), border, image_input)
 
 
-def first_windows(image_rgb: np.ndarray, protocol: Protocol, count: int,
-                  step: int = 8) -> tuple[torch.Tensor, list[tuple[slice, slice]]]:
+def _opencv_resize(image, size):
+    """(H, W, C) float32 resized bilinearly to (rows, columns) by OpenCV."""
+    return cv2.resize(image, tuple(reversed(size)), interpolation=cv2.INTER_LINEAR).reshape(
+        *size, -1)
+
+
+def first_windows(image_rgb: np.ndarray, protocol: Protocol, count: int, step: int = 8,
+                  image_input: image_inputs.ImageInput = image_inputs.CAFFE,
+                  ) -> tuple[torch.Tensor, list[tuple[slice, slice]]]:
     """What the network sees first of a photograph, at the scale nearest 1.
 
     Returns:
-        ((N, 3, h, w) float32 BGR minus mean, N at most `count`; for each window the slices (rows,
-        columns) of it that lie on the image).
+        ((N, 3, h, w) float32, the network's input, N at most `count`; for each window the slices
+        (rows, columns) of it that lie on the image).
     """
     scale = min(protocol.scales, key=lambda scale: abs(scale - 1))
     (view,) = _views(_checked(image_rgb), dataclasses.replace(protocol, scales=(scale,)), 1, "cpu",
-                     step)
+                     step, image_input)
     places = [(top, left) for top in view.tops for left in view.lefts][:count]
     areas = [tuple(slice(max(-start, 0), size - start) for start, size
                    in zip(place, view.image.shape)) for place in places]
@@ -158,7 +170,8 @@ def _run(net, places, protocol, classes, device):
         if view.canvas is None:
             view.canvas = torch.zeros(classes, *view.image.shape[:2], device=device)
     logits = getattr(net, "logits", None)
-    if logits is not None and protocol.align_corners and (
+    aligned = protocol.align_corners and getattr(net, "align_corners", True)
+    if logits is not None and aligned and (
             protocol.merge == "logits" or not protocol.flip):
         maps = logits(batch)
         _check_shape(maps, batch, classes, *maps.shape[2:])
@@ -195,7 +208,12 @@ def _finished(view, windows, protocol):
         return False
     view.divide_by_counts()
     photograph = view.photograph
-    _add_resized(photograph.total, view.canvas, protocol.antialias)
+    if protocol.resize == "matlab":
+        _add_resized(photograph.total, view.canvas, protocol.antialias)
+    else:
+        resized = _opencv_resize(view.canvas.permute(1, 2, 0).contiguous().cpu().numpy(),
+                                 photograph.total.shape[1:])
+        photograph.total += torch.from_numpy(resized).permute(2, 0, 1).to(photograph.total)
     view.canvas = None
     photograph.views_left -= 1
     if photograph.views_left:
@@ -232,9 +250,10 @@ def predict_stream(net: Network, images_rgb: Iterable[np.ndarray], *, classes: i
     if hasattr(net, "logits") and getattr(net, "training", False):
         raise ValueError("net must be in eval mode: call .eval()")
     step = getattr(net, "stride", 8) if hasattr(net, "logits") else 8
+    image_input = getattr(net, "image_input", image_inputs.CAFFE)
     device = _device_of(net)
     windows = ((view, top, left) for image in images_rgb
-               for view in _views(_checked(image), protocol, classes, device, step)
+               for view in _views(_checked(image), protocol, classes, device, step, image_input)
                for top in view.tops for left in view.lefts)
     places = []
     for window in windows:
@@ -257,8 +276,9 @@ def _checked(image_rgb):
 
 def predict_probabilities(net: Network, image_rgb: np.ndarray, *, classes: int, base_size: int,
                           crop_size: int, scales: Iterable[float] = (1.0,), flip: bool = True,
-                          batch_size: int = BATCH_SIZE, **deviations: Any) -> np.ndarray:
-    """Class probabilities of a photograph by the authors' protocol.
+                          batch_size: int = BATCH_SIZE, protocol: str = "caffe",
+                          **deviations: Any) -> np.ndarray:
+    """Class probabilities of a photograph by the authors' protocol, or another program's.
 
     At each scale the image is resized to a long side of base_size * scale + 1, windows of
     `crop_size` slide over it by two thirds, logits of a window and of its mirror image are summed
@@ -274,7 +294,8 @@ def predict_probabilities(net: Network, image_rgb: np.ndarray, *, classes: int, 
         scales: factors of the base size.
         flip: also the mirror image.
         batch_size: windows a pass of the network.
-        deviations: further fields of Protocol.
+        protocol: "caffe" or "semseg", see evaluation.protocol.PRESETS.
+        deviations: further fields of Protocol, in place of the preset's.
     Returns:
         (H, W, classes) float32.
     Raises:
@@ -282,7 +303,7 @@ def predict_probabilities(net: Network, image_rgb: np.ndarray, *, classes: int, 
 
     Source: the evaluation scripts of the release.
     """
-    protocol = Protocol(base_size, crop_size, scales, flip, **deviations)
-    (probabilities,) = predict_stream(net, [image_rgb], classes=classes, protocol=protocol,
+    test = preset(protocol, base_size, crop_size, scales=scales, flip=flip, **deviations)
+    (probabilities,) = predict_stream(net, [image_rgb], classes=classes, protocol=test,
                                       batch_size=batch_size)
     return np.ascontiguousarray(probabilities.permute(1, 2, 0).cpu().numpy())

@@ -139,7 +139,8 @@ def _append(extra):
     (_append('layer { name: "more" type: "BN" bottom: "conv3_2" top: "more" bn_param { bn_mode: '
              'INFERENCE } }'), r"layer 'more' \(BN\): is caffe-segnet's BN, which keeps no"),
     (_append('layer { name: "more" type: "Dropout" bottom: "conv3_2" top: "more" dropout_param { '
-             'sample_weights_test: true } }'), r"layer 'more' \(Dropout\): sample_weights_test"),
+             'sample_weights_test: true } }'),
+     r"layer 'more' \(Dropout\): sample_weights_test must"),
     (_append('layer { name: "prob" type: "Softmax" bottom: "conv6_interp" top: "prob" }'),
      r"layer 'prob' \(Softmax\): has no place in a PSPNet"),
     (_append('layer { name: "more" type: "Convolution" bottom: "conv3_2" top: "more" '
