@@ -15,7 +15,7 @@ from prototxt_import.format.caffemodel import iterate_caffemodel
 from prototxt_import.format.prototxt import read_net
 from prototxt_import.inputs import is_input, is_known, layer_inputs, old_inputs
 from prototxt_import.layers.base import Built, check, check_shape
-from prototxt_import.layers.fillers import check_filler, fill
+from prototxt_import.layers.fillers import fill
 from prototxt_import.layers.norm import warn_of_frozen
 from prototxt_import.layers.table import LAYERS, count_uses, loss_weights
 from prototxt_import.parameters import check_fits, check_size, same_shape, share
@@ -114,8 +114,9 @@ class CaffeNet(nn.Module):
         done = set() if self._caffemodel is None else self.load_weights(self._caffemodel)
         for step in self.steps:
             for tensor, param in zip(step.params, step.built.params):
-                if id(tensor) not in done:
-                    fill(tensor, param.filler)
+                # Without memory there is nothing to fill.
+                if id(tensor) not in done and not tensor.is_meta:
+                    self._guarded(_where(step.layer), fill, tensor, param.filler)
                     done.add(id(tensor))
 
     def _guarded(self, where, function, *args):
@@ -185,8 +186,6 @@ class CaffeNet(nn.Module):
             shapes[name] = shape
         check(len(layer.param) <= len(built.params),
               f"has {counted(len(built.params), 'parameter')}, its param fields {len(layer.param)}")
-        for param in built.params:
-            check_filler(param.filler, param.shape)
         return built
 
     def _make(self, layer, built):
