@@ -95,28 +95,16 @@ def _train(experiment, training, processes, **how):
     def tell():
         write_bytes(training.folder / "trained.json", json.dumps({
             "train_seconds_of_last_sitting": round(time.monotonic() - began, 1),
-            "train_peak_memory_mib": _peak_mib(how["device"]),
+            "train_peak_memory_mib": peak_bytes(how["device"]) // 2 ** 20,
             "train_provenance": machine}, indent=1))
 
-    _reset_peak(how["device"])
+    reset_peak(how["device"])
     profile = experiment.profile
     facts = {"base_size": profile.base_size, "names": profile.classes,
              "palette_rgb": profile.palette_rgb}
     return train(training.settings, experiment.pairs("train"), training.folder, **how,
                  initial_weights=training.initial_weights, before_weights=tell, facts=facts,
                  watch=_watch(experiment, training.steps, processes))
-
-
-def _reset_peak(device):
-    if device == "cpu":
-        reset_peak()
-    elif torch.cuda.is_initialized():  # else nothing was taken yet
-        torch.cuda.reset_peak_memory_stats()
-
-
-def _peak_mib(device):
-    peak = torch.cuda.max_memory_allocated() if device == "cuda" else peak_bytes()
-    return peak // 2 ** 20
 
 
 def _training_facts(weights):
@@ -141,7 +129,7 @@ def _training_facts(weights):
 
 def _test(experiment, test, weights, processes, progress, device):
     began, machine = time.monotonic(), provenance(device)
-    _reset_peak(device)
+    reset_peak(device)
     trained, facts = _training_facts(weights)
     settings, folder, profile = trained["training"], test.folder, experiment.profile
     torch.set_num_threads(settings["threads"])
@@ -177,7 +165,7 @@ def _test(experiment, test, weights, processes, progress, device):
         **facts,
         "test_processes": processes.size,
         "test_seconds": round(time.monotonic() - began, 1),
-        "test_peak_memory_mib": _peak_mib(device),
+        "test_peak_memory_mib": peak_bytes(device) // 2 ** 20,
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "provenance": machine,
     }

@@ -29,17 +29,18 @@ def _backward(function, x, grads):
     return run
 
 
-def _scores(classes, side, crop):
-    """Closures that add a window and its mirror image to a canvas: ours, and torch's chain."""
-    logits, mirrored = torch.randn(2, 1, classes, side, side) * 4
-    canvas, other = torch.zeros(2, classes, crop, crop)
+def scores_pair(classes, side, crop, device="cpu"):
+    """Closures that add a window and its mirror image to a canvas, ours and torch's chain; and the
+    canvas."""
+    logits, mirrored = torch.randn(2, 1, classes, side, side, device=device) * 4
+    canvas, other = torch.zeros(2, classes, crop, crop, device=device)
 
     def chain():
         a, b = (F.interpolate(t, (crop, crop), mode="bilinear", align_corners=True)
                 for t in (logits, mirrored))
         other.add_(torch.softmax(a + b.flip(3), 1)[0])
 
-    return lambda: ops.scores(canvas, logits, mirrored, [0], [0], (crop, crop)), chain
+    return (lambda: ops.scores(canvas, logits, mirrored, [0], [0], (crop, crop)), chain, canvas)
 
 
 def cases():
@@ -66,8 +67,9 @@ def cases():
                    _backward(SyncBatchNorm2d(shape[1]), x, grads),
                    _backward(nn.BatchNorm2d(shape[1]), x, grads))
     for classes, side, crop in ((150, 60, 473), (19, 90, 713)):
+        ours, theirs, _ = scores_pair(classes, side, crop)
         yield ("scores", f"{classes} classes, {side} -> {crop}, mirrored, forward, against "
-                         "interpolate, flip, add, softmax, add", *_scores(classes, side, crop))
+                         "interpolate, flip, add, softmax, add", ours, theirs)
 
 
 def measure(ours, theirs, runs):
