@@ -1,17 +1,23 @@
 """The inputs of a network: their names and the shapes that its file gives them."""
 
+from collections.abc import Sequence
+
+from prototxt_import.format.caffe_pb2 import LayerParameter, NetParameter
 from prototxt_import.format.prototxt import is_data_layer
-from prototxt_import.layers.base import check
+from prototxt_import.layers.base import Shape, check
 
 
-def is_input(layer):
+def is_input(layer: LayerParameter) -> bool:
     """Whether a layer's tops come from outside."""
     return layer.type == "Input" or is_data_layer(layer.type, layer.bottom)
 
 
-def old_inputs(net):
+def old_inputs(net: NetParameter) -> dict[str, Shape | None]:
     """{name: shape} of the fields input, input_shape and input_dim."""
     names = list(net.input)
+    if not (net.input_shape or net.input_dim) and any(x.type == "Input" for x in net.layer):
+        # As in the original, which then takes the Input layers alone.
+        return {}
     check(not (net.input_shape and net.input_dim), "must have input_shape or input_dim, got both")
     if net.input_dim:
         check(len(net.input_dim) == 4 * len(names),
@@ -25,15 +31,23 @@ def old_inputs(net):
     return dict(zip(names, shapes))
 
 
-def layer_inputs(layer):
-    """{name: shape} of an Input layer or a data layer; a shape is None where the file lacks it."""
+def is_known(shape: Sequence[int | None] | None) -> bool:
+    """Whether a shape is there with all its sizes."""
+    return shape is not None and None not in shape
+
+
+def layer_inputs(layer: LayerParameter) -> dict[str, tuple[int | None, ...] | None]:
+    """{name: shape} of an Input layer or a data layer; a shape is None where the file lacks it, and
+    so is a single size."""
     check(not layer.bottom, f"needs no bottoms, got {len(layer.bottom)}")
     tops = list(layer.top)
     check(len(set(tops)) == len(tops), f"names a top twice: {tops}")
     if layer.type == "Input":
         shapes = [tuple(shape.dim) for shape in layer.input_param.shape]
     elif layer.type == "DummyData":
-        shapes = _dummy_shapes(layer.dummy_data_param)
+        param = layer.dummy_data_param
+        shapes = ([tuple(shape.dim) for shape in param.shape]
+                  or list(zip(param.num, param.channels, param.height, param.width)))
     else:
         shapes = _data_shapes(layer)[:len(tops)]
     if len(shapes) == 1:
@@ -41,12 +55,6 @@ def layer_inputs(layer):
     check(len(shapes) == len(tops), f"needs a shape for each of its {len(tops)} tops, got "
                                     f"{len(shapes)}")
     return dict(zip(tops, shapes))
-
-
-def _dummy_shapes(param):
-    if param.shape:
-        return [tuple(shape.dim) for shape in param.shape]
-    return list(zip(param.num, param.channels, param.height, param.width))
 
 
 def _data_shapes(layer):
@@ -63,7 +71,11 @@ def _data_shapes(layer):
         batch = layer.data_param.batch_size or image.batch_size
         channels = 3 if image.is_color and not transform.force_gray else 1
     batch = batch or 1
-    if not min(size):
+    if layer.type == "Data" and not transform.force_gray:
+        # The database has them; several means are one for each.
+        many = len(transform.mean_value) > 1
+        channels = 3 if transform.force_color else len(transform.mean_value) if many else None
+    if not min(size) or layer.type in ("HDF5Data", "Python"):
         return [None] * len(layer.top)
     per_pixel = "Seg" in layer.type or image.label_type == image.PIXEL
     label = (batch, 1, *size) if per_pixel else (batch,)

@@ -1,9 +1,10 @@
 """Times the CUDA operators against torch's own and against the card's measured copy bandwidth."""
 
 import argparse
+import functools
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from pspnet_repro.errors import check_printed, command
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 
 from .ops import scores_pair
-from .timing import medians, seconds
+from .timing import device_seconds, forward_backward, interleaved
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -41,9 +42,9 @@ class Case:
     """
 
     name: str
-    tensors: list
-    ours: Callable
-    theirs: Callable
+    tensors: Sequence[torch.Tensor]
+    ours: Callable[[], object]
+    theirs: Callable[[], object]
     faster: float | None = None
     bandwidth: float | None = None
 
@@ -53,14 +54,8 @@ def _pass_back(function, x, grads):
     return lambda: torch.autograd.grad(outputs, x, grads, retain_graph=True)
 
 
-def _step(module, x, grad):
-    def run():
-        x.grad = None
-        module(x).backward(grad)
-    return run
-
-
-def cases(device, sizes, dtype, memory_format):
+def cases(device: torch.device, sizes: Sizes, dtype: torch.dtype,
+          memory_format: torch.memory_format) -> Iterator[Case]:
     """The cases for one dtype and memory format."""
     def noise(*shape):
         return torch.randn(shape, device=device, dtype=dtype).contiguous(
@@ -111,8 +106,8 @@ def cases(device, sizes, dtype, memory_format):
         # Eight passes over memory: one for statistics, two to normalize, two for the sums, three
         # for the gradient.
         yield Case(f"BN + ReLU, {shape[1]} x {shape[2]} x {shape[3]}, training step",
-                   [x] * 8, _step(lambda t, bn=ours: bn(t, relu=True), x, grad),
-                   _step(theirs, x, grad), 1.3, None)
+                   [x] * 8, forward_backward(lambda t, bn=ours: bn(t, relu=True), x, [grad]),
+                   forward_backward(theirs, x, [grad]), 1.3, None)
     if (dtype, memory_format) == (torch.float32, torch.contiguous_format):
         ours, theirs, canvas = scores_pair(sizes.classes, side, crop, device)
         yield Case("scores, one window mirrored", [canvas] * 2, ours, theirs, 1.0, None)
@@ -125,23 +120,25 @@ def rows(device: torch.device, sizes: Sizes, runs: int, dtypes: dict = DTYPES) -
     for dtype_name, dtype in dtypes.items():
         for format_name, memory_format in FORMATS.items():
             for case in cases(device, sizes, dtype, memory_format):
-                ours, theirs = medians([case.ours, case.theirs], device, runs)
+                times = interleaved({"ours": case.ours, "torch": case.theirs}, runs, case.name,
+                                    functools.partial(device_seconds, device=device))
+                ours, theirs = map(statistics.median, times.values())
                 share = sum(t.nbytes for t in case.tensors) / ours / bandwidth
                 yield {"case": f"{case.name}, {dtype_name}, {format_name}", "ours ms": 1e3 * ours,
                        "torch ms": 1e3 * theirs, "faster": theirs / ours,
                        "goal": case.faster, "of copy": share, "copy goal": case.bandwidth}
 
 
-def copy_bandwidth(device, runs, elements):
+def copy_bandwidth(device: torch.device, runs: int, elements: int) -> float:
     """Bytes read and written a second when a float32 tensor is copied."""
     source = torch.randn(elements, device=device)
     target = torch.empty_like(source)
-    times = [seconds(lambda: target.copy_(source), device) for _ in range(runs)]
+    times = [device_seconds(lambda: target.copy_(source), device) for _ in range(runs)]
     return 2 * source.nbytes / statistics.median(times)
 
 
 @command
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda", help="as torch names it")
     parser.add_argument("--batch", type=int, default=16, help="images")

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 
-def add(commands):
+def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "run", help="run the network of any prototxt on an image and write its blobs",
         description="Runs the network of any prototxt on an image, and writes its blobs or "
@@ -27,6 +27,9 @@ def add(commands):
                         help=".npz file of recorded values: name the first blob that deviates")
     parser.add_argument("--tolerance", type=float, default=2e-4,
                         help="largest error over the blob's largest value")
+    parser.add_argument("--arithmetic", choices=("original", "torch"), default="original",
+                        help="torch: several times faster, equal within rounding; original: "
+                             "Caffe's own order of sums")
     parser.set_defaults(work="prototxt_import.commands.work.run")
 
 

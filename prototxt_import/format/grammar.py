@@ -32,11 +32,11 @@ class Field(NamedTuple):
     """A field of the text: its value is a token, or a list of fields."""
 
     name: str
-    value: object
+    value: "Token | list[Field]"
     line: int
 
 
-def error_at(path, line, message):
+def error_at(path: Path | str, line: int, message: str) -> UserError:
     return UserError(f"{path}:{line}: {message}")
 
 
@@ -74,6 +74,8 @@ def _tokens(text, path):
     position, line = 0, 1
     while position < len(text):
         match = _TOKEN.match(text, position)
+        if match is None and text.startswith("${", position):
+            raise error_at(path, line, _template(text))
         if match is None:
             raise error_at(path, line, f"unexpected {text[position:position + 10].split()[0]!r}")
         if match.lastgroup != "space":
@@ -83,10 +85,16 @@ def _tokens(text, path):
     yield Token("end", "the end of the file", line)
 
 
-def parse(path):
-    """The fields of a file as a list of Field."""
-    tokens = list(_tokens(_read_text(path), path))
-    tokens.reverse()
+def _template(text):
+    names = list(dict.fromkeys(re.findall(r"\$\{\w*\}", text)))
+    edits = " ".join(f"-e 's/{name}/VALUE/g'" for name in names[:8])
+    return (f"is a template: replace {', '.join(names[:8])} by values: sed {edits} TEMPLATE > "
+            "NET.prototxt" if names else "unexpected '${'")
+
+
+def parse(path: Path | str) -> list[Field]:
+    """The fields of a file."""
+    tokens = list(_tokens(_read_text(path), path))[::-1]
     fields = _parse_fields(tokens, path, 0)
     if tokens[-1].kind != "end":
         raise error_at(path, tokens[-1].line, f"unexpected {tokens[-1].text!r}")

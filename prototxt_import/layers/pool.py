@@ -2,8 +2,8 @@
 
 import torch
 
-from prototxt_import.format.caffe_pb2 import AVE, MAX
-from prototxt_import.layers.base import Built, check, check_counts, check_image
+from prototxt_import.format.caffe_pb2 import AVE, MAX, LayerParameter, PoolingParameter
+from prototxt_import.layers.base import Built, Shapes, check, check_counts, check_image
 from pspnet_repro import ops
 from pspnet_repro.exact import linear
 from pspnet_repro.ops import checks
@@ -32,7 +32,7 @@ def _pair(param, name, short, least):
     return values
 
 
-def pooling(layer, shapes, train):
+def pooling(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """MAX or AVE; a second top of MAX gets the index of the maximum in its plane."""
     param = layer.pooling_param
     mode = _mode(param.pool)
@@ -46,19 +46,38 @@ def pooling(layer, shapes, train):
         kernel = tuple(size)
     else:
         kernel = _pair(param, "kernel_size", "kernel", 1)
-    top = (n, c, *checks.window_output_sizes(size, kernel, stride, pad))
+    out = checks.window_output_sizes(size, kernel, stride, pad)
+    if _rounds_down(param):
+        # The last window is left out where it is not whole.
+        out = [min(count, (side + 2 * p - k) // s + 1)
+               for count, side, k, s, p in zip(out, size, kernel, stride, pad)]
+        check(min(out) >= 1, f"its kernel must be at most its padded input {shapes[0]}, got "
+                             f"{kernel}")
+    rows, columns = out
 
     def run(bottoms, params):
         if len(layer.top) == 2:
             check(not ops.USE_REFERENCE, "indices of maxima need the compiled operators")
             pooled, index = torch.ops.pspnet.window_max_pool2d(bottoms[0], kernel, stride, pad)
-            return [pooled, index.to(pooled.dtype)]
-        return [ops.window_pool2d(bottoms[0], kernel, stride, pad, mode)]
+            tops = [pooled, index.to(pooled.dtype)]
+        else:
+            tops = [ops.window_pool2d(bottoms[0], kernel, stride, pad, mode)]
+        return [x[:, :, :rows, :columns] for x in tops]
 
-    return Built([top] * len(layer.top), run)
+    return Built([(n, c, *out)] * len(layer.top), run)
 
 
-def spp(layer, shapes, train):
+def _rounds_down(param):
+    """Whether a layer leaves out windows that are not whole: `round_mode`, or others' `ceil_mode`.
+    """
+    floors = {param.round_mode == PoolingParameter.FLOOR} if param.HasField("round_mode") else set()
+    if param.HasField("ceil_mode"):
+        floors.add(not param.ceil_mode)
+    check(len(floors) < 2, "round_mode and ceil_mode must say the same")
+    return True in floors
+
+
+def spp(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Level l has 2^l bins a side; several levels are flattened and concatenated."""
     check_counts(layer, 1, 1)
     param = layer.spp_param
@@ -85,7 +104,7 @@ def spp(layer, shapes, train):
     return Built(tops, run)
 
 
-def interp(layer, shapes, train):
+def interp(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Bilinear, corner onto corner; which size counts depends on the fields that are there."""
     check_counts(layer, 1, 1)
     param = layer.interp_param

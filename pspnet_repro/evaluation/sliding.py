@@ -1,20 +1,22 @@
 """Class probabilities of photographs: scales, sliding windows, mirror."""
 
 import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from pspnet_repro import ops
-from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.defaults import BATCH_SIZE
 from pspnet_repro.evaluation.imresize import bands, imresize
-from pspnet_repro.evaluation.protocol import Protocol
+from pspnet_repro.evaluation.protocol import Protocol, preset
+from pspnet_repro.model import image_input as image_inputs
 
-# What fills the border while the image is still 8-bit: the mean, rounded.
-PAD_BGR = np.array([104, 117, 124], np.float32)
+Network = torch.nn.Module | Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass
@@ -30,11 +32,12 @@ class _View:
     """One scale of one image: its pixels, its windows, and the canvas they add up on."""
 
     photograph: _Photograph
-    image: np.ndarray  # (rows, columns, 3) uint8 RGB
+    image: np.ndarray  # (rows, columns, 3) RGB, 0..255
     window: tuple
     tops: list
     lefts: list
-    border: np.ndarray  # BGR minus mean outside the image
+    border: np.ndarray  # the network's input outside the image
+    image_input: image_inputs.ImageInput
     canvas: torch.Tensor | None = None  # made when the first window arrives
     windows_left: int = field(init=False)
 
@@ -42,20 +45,15 @@ class _View:
         self.windows_left = len(self.tops) * len(self.lefts)
 
     def pixels(self, top, left):
-        """(3, h, w) float32 BGR minus mean of the window at (top, left)."""
+        """(3, h, w) float32, the network's input of the window at (top, left)."""
         window = np.empty((3, *self.window), np.float32)
         window[:] = self.border[:, None, None]
         rows, cols = (slice(max(start, 0), min(start + size, in_size)) for start, size, in_size
                       in zip((top, left), self.window, self.image.shape))
-        part = self.image[rows, cols, ::-1].astype(np.float32) - MEAN_BGR
+        part = self.image_input(self.image[rows, cols])
         window[:, rows.start - top:rows.stop - top,
                cols.start - left:cols.stop - left] = part.transpose(2, 0, 1)
         return torch.from_numpy(window)
-
-    def start_canvas(self):
-        if self.canvas is None:
-            total = self.photograph.total
-            self.canvas = total.new_zeros(total.shape[0], *self.image.shape[:2])
 
     def divide_by_counts(self):
         """The canvas' sums over windows become means."""
@@ -90,31 +88,44 @@ def _add_resized(total, canvas, antialias):
         total[:, out_rows] += part / part.sum(0, keepdim=True)
 
 
-def _views(image_rgb, protocol, classes, device, step):
+def _views(image_rgb, protocol, classes, device, step, image_input):
     """The _View of every scale of an image, each made when it is asked for."""
     height, width = image_rgb.shape[:2]
     photograph = _Photograph(torch.zeros(classes, height, width, device=device),
                              len(protocol.scales))
     for scale in protocol.scales:
-        scaled = imresize(image_rgb, protocol.scaled_size(height, width, scale),
-                          protocol.antialias)
+        scaled_size = protocol.scaled_size(height, width, scale)
+        scaled = (imresize(image_rgb, scaled_size, protocol.antialias)
+                  if protocol.resize == "matlab" else
+                  _opencv_resize(image_rgb.astype(np.float32), scaled_size))
         rows, cols = scaled.shape[:2]
         window = protocol.window_size(rows, cols, step)
-        border = np.zeros(3, np.float32) if protocol.fits(rows, cols) else PAD_BGR - MEAN_BGR
+        # The scripts pad a larger image while it is still 8-bit: with the mean, rounded.
+        exact = protocol.resize == "opencv" or protocol.fits(rows, cols)
+        border = (np.zeros(3, np.float32) if exact else
+                  image_input(image_input.mean_rgb.round()))
         yield _View(photograph, scaled, window, protocol.window_starts(rows, window[0]),
-                    protocol.window_starts(cols, window[1]), border)
+                    protocol.window_starts(cols, window[1]), border, image_input)
 
 
-def first_windows(image_rgb, protocol, count, step=8):
+def _opencv_resize(image, size):
+    """(H, W, C) float32 resized bilinearly to (rows, columns) by OpenCV."""
+    return cv2.resize(image, tuple(reversed(size)), interpolation=cv2.INTER_LINEAR).reshape(
+        *size, -1)
+
+
+def first_windows(image_rgb: np.ndarray, protocol: Protocol, count: int, step: int = 8,
+                  image_input: image_inputs.ImageInput = image_inputs.CAFFE,
+                  ) -> tuple[torch.Tensor, list[tuple[slice, slice]]]:
     """What the network sees first of a photograph, at the scale nearest 1.
 
     Returns:
-        ((N, 3, h, w) float32 BGR minus mean, N at most `count`; for each window the slices (rows,
-        columns) of it that lie on the image).
+        ((N, 3, h, w) float32, the network's input, N at most `count`; for each window the slices
+        (rows, columns) of it that lie on the image).
     """
     scale = min(protocol.scales, key=lambda scale: abs(scale - 1))
     (view,) = _views(_checked(image_rgb), dataclasses.replace(protocol, scales=(scale,)), 1, "cpu",
-                     step)
+                     step, image_input)
     places = [(top, left) for top in view.tops for left in view.lefts][:count]
     areas = [tuple(slice(max(-start, 0), size - start) for start, size
                    in zip(place, view.image.shape)) for place in places]
@@ -149,16 +160,18 @@ def _add_window(view, top, left, probabilities):
 def _run(net, places, protocol, classes, device):
     """Put a batch of (view, top, left) through the network, onto the canvases.
 
-    Returns the photographs that are complete with it.
+    Returns the probabilities of the photographs that are complete with it.
     """
     count, window = len(places), places[0][0].window
     batch = torch.stack([view.pixels(top, left) for view, top, left in places]).to(device)
     if protocol.flip:
         batch = torch.cat([batch, batch.flip(3)])
     for view, _, _ in places:
-        view.start_canvas()
+        if view.canvas is None:
+            view.canvas = torch.zeros(classes, *view.image.shape[:2], device=device)
     logits = getattr(net, "logits", None)
-    if logits is not None and protocol.align_corners and (
+    aligned = protocol.align_corners and getattr(net, "align_corners", True)
+    if logits is not None and aligned and (
             protocol.merge == "logits" or not protocol.flip):
         maps = logits(batch)
         _check_shape(maps, batch, classes, *maps.shape[2:])
@@ -174,7 +187,7 @@ def _run(net, places, protocol, classes, device):
         _check_shape(scores, batch, classes, *window)
         for k, (view, top, left) in enumerate(places):
             _add_window(view, top, left, _merged(scores, k, count, protocol))
-    return [view.photograph for view, run in _runs(places)
+    return [view.photograph.total for view, run in _runs(places)
             if _finished(view, run.stop - run.start, protocol)]
 
 
@@ -195,7 +208,12 @@ def _finished(view, windows, protocol):
         return False
     view.divide_by_counts()
     photograph = view.photograph
-    _add_resized(photograph.total, view.canvas, protocol.antialias)
+    if protocol.resize == "matlab":
+        _add_resized(photograph.total, view.canvas, protocol.antialias)
+    else:
+        resized = _opencv_resize(view.canvas.permute(1, 2, 0).contiguous().cpu().numpy(),
+                                 photograph.total.shape[1:])
+        photograph.total += torch.from_numpy(resized).permute(2, 0, 1).to(photograph.total)
     view.canvas = None
     photograph.views_left -= 1
     if photograph.views_left:
@@ -205,20 +223,19 @@ def _finished(view, windows, protocol):
 
 
 def _device_of(net):
-    parameters = getattr(net, "parameters", None)
-    first = next(iter(parameters()), None) if parameters is not None else None
-    return first.device if first is not None else torch.device("cpu")
+    parameters = net.parameters() if hasattr(net, "parameters") else ()
+    return next((parameter.device for parameter in parameters), torch.device("cpu"))
 
 
-def predict_stream(net, images_rgb, *, classes, protocol, batch_size=BATCH_SIZE):
+def predict_stream(net: Network, images_rgb: Iterable[np.ndarray], *, classes: int,
+                   protocol: Protocol, batch_size: int = BATCH_SIZE) -> Iterator[torch.Tensor]:
     """Class probabilities of photographs, one after the other; windows of several share a batch.
 
     Args:
         net: a network in eval mode with `.logits` (then nothing of full size but the canvas is
             made, see ops.scores), or any callable; see predict_probabilities.
-        images_rgb: iterable of (H, W, 3) or (H, W) uint8; read one window ahead.
-        classes: number of classes.
-        protocol: a Protocol.
+        images_rgb: (H, W, 3) or (H, W) uint8; read one window ahead.
+        classes: how many.
         batch_size: windows a pass of the network; with `flip` as many mirror images go along.
     Yields:
         (classes, H, W) float32 on the network's device, in the order of the images.
@@ -230,25 +247,22 @@ def predict_stream(net, images_rgb, *, classes, protocol, batch_size=BATCH_SIZE)
     if not protocol.align_corners and not hasattr(net, "logits"):
         raise ValueError("align_corners must be True for a network without .logits: it returns "
                          "scores of full size")
-    step = 8
-    if hasattr(net, "logits"):
-        step = getattr(net, "stride", step)
-        if getattr(net, "training", False):
-            raise ValueError("net must be in eval mode: call .eval()")
+    if hasattr(net, "logits") and getattr(net, "training", False):
+        raise ValueError("net must be in eval mode: call .eval()")
+    step = getattr(net, "stride", 8) if hasattr(net, "logits") else 8
+    image_input = getattr(net, "image_input", image_inputs.CAFFE)
     device = _device_of(net)
+    windows = ((view, top, left) for image in images_rgb
+               for view in _views(_checked(image), protocol, classes, device, step, image_input)
+               for top in view.tops for left in view.lefts)
     places = []
-    for image in images_rgb:
-        for view in _views(_checked(image), protocol, classes, device, step):
-            for top in view.tops:
-                for left in view.lefts:
-                    if places and (len(places) == batch_size or places[0][0].window != view.window):
-                        for photograph in _run(net, places, protocol, classes, device):
-                            yield photograph.total
-                        places = []
-                    places.append((view, top, left))
+    for window in windows:
+        if places and (len(places) == batch_size or places[0][0].window != window[0].window):
+            yield from _run(net, places, protocol, classes, device)
+            places = []
+        places.append(window)
     if places:
-        for photograph in _run(net, places, protocol, classes, device):
-            yield photograph.total
+        yield from _run(net, places, protocol, classes, device)
 
 
 def _checked(image_rgb):
@@ -260,9 +274,11 @@ def _checked(image_rgb):
     return np.repeat(image[:, :, None], 3, 2) if image.ndim == 2 else image
 
 
-def predict_probabilities(net, image_rgb, *, classes, base_size, crop_size, scales=(1.0,),
-                          flip=True, batch_size=BATCH_SIZE, **deviations):
-    """Class probabilities of a photograph by the authors' protocol.
+def predict_probabilities(net: Network, image_rgb: np.ndarray, *, classes: int, base_size: int,
+                          crop_size: int, scales: Iterable[float] = (1.0,), flip: bool = True,
+                          batch_size: int = BATCH_SIZE, protocol: str = "caffe",
+                          **deviations: Any) -> np.ndarray:
+    """Class probabilities of a photograph by the authors' protocol, or another program's.
 
     At each scale the image is resized to a long side of base_size * scale + 1, windows of
     `crop_size` slide over it by two thirds, logits of a window and of its mirror image are summed
@@ -278,7 +294,8 @@ def predict_probabilities(net, image_rgb, *, classes, base_size, crop_size, scal
         scales: factors of the base size.
         flip: also the mirror image.
         batch_size: windows a pass of the network.
-        deviations: further fields of Protocol.
+        protocol: "caffe" or "semseg", see evaluation.protocol.PRESETS.
+        deviations: further fields of Protocol, in place of the preset's.
     Returns:
         (H, W, classes) float32.
     Raises:
@@ -286,7 +303,7 @@ def predict_probabilities(net, image_rgb, *, classes, base_size, crop_size, scal
 
     Source: the evaluation scripts of the release.
     """
-    protocol = Protocol(base_size, crop_size, scales, flip, **deviations)
-    (probabilities,) = predict_stream(net, [image_rgb], classes=classes, protocol=protocol,
+    test = preset(protocol, base_size, crop_size, scales=scales, flip=flip, **deviations)
+    (probabilities,) = predict_stream(net, [image_rgb], classes=classes, protocol=test,
                                       batch_size=batch_size)
     return np.ascontiguousarray(probabilities.permute(1, 2, 0).cpu().numpy())

@@ -4,8 +4,10 @@ import math
 
 import numpy as np
 import torch
-from torch.autograd.function import once_differentiable
+import torch.nn.functional as F
+from torch.autograd.function import FunctionCtx, once_differentiable
 
+from pspnet_repro.exact import functions
 from pspnet_repro.exact.gradients import add_gradient
 from pspnet_repro.exact.linear import is_exact
 
@@ -38,9 +40,20 @@ def _add_channel_sums(parameter, terms):
     return add_gradient(parameter, add)
 
 
+def _centred(scaled, xhat):
+    """What the normalization of a batch leaves of a gradient, but for the division by the
+    deviation."""
+    result = xhat * _wide(_channel_sums(scaled * xhat))
+    result += _wide(_channel_sums(scaled))
+    count = len(scaled) * scaled.shape[2]
+    return _add_weighted(result, float(-1 / np.float32(count)), scaled, 1.0)
+
+
 class _BatchNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, slope, bias, mean, var, eps, training, momentum):
+    def forward(ctx: FunctionCtx, x: torch.Tensor, slope: torch.Tensor, bias: torch.Tensor,
+                mean: torch.Tensor, var: torch.Tensor, eps: float, training: bool,
+                momentum: float) -> torch.Tensor:
         flat = x.reshape(*x.shape[:2], -1)
         batch_mean, batch_var = mean, var
         if training:
@@ -63,7 +76,7 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple:
         xhat, slope, invstd = ctx.saved_tensors
         grad_output = grad.reshape(*grad.shape[:2], -1)
         grads = [None] * 8
@@ -75,27 +88,24 @@ class _BatchNorm(torch.autograd.Function):
             factor = slope.view(-1) * invstd.view(-1)
             grads[0] = (grad_output * _wide(factor)).view(grad.shape)
         elif ctx.needs_input_grad[0]:
-            scaled = grad_output * _wide(slope)
-            result = xhat * _wide(_channel_sums(scaled * xhat))
-            result += _wide(_channel_sums(scaled))
-            count = len(scaled) * scaled.shape[2]
-            _add_weighted(result, float(-1 / np.float32(count)), scaled, 1.0)
+            result = _centred(grad_output * _wide(slope), xhat)
             grads[0] = result.mul_(_wide(invstd)).view(grad.shape)
         return tuple(grads)
 
 
-def batch_norm(x, slope, bias, mean, var, eps, training, momentum):
+def batch_norm(x: torch.Tensor, slope: torch.Tensor, bias: torch.Tensor, mean: torch.Tensor,
+               var: torch.Tensor, eps: float, training: bool, momentum: float) -> torch.Tensor:
     """Caffe's BN layer on exact tensors; in training mean and var change in place."""
     return _BatchNorm.apply(x, slope, bias, mean, var, eps, training, momentum)
 
 
-def standardize(x, mean, var, eps):
+def standardize(x: torch.Tensor, mean: torch.Tensor, var: torch.Tensor, eps: float) -> torch.Tensor:
     """Caffe's BatchNorm layer on an exact tensor with statistics that are given."""
     deviation = _ops.original_pow(var + np.float32(eps), 0.5)
     return (x - mean.view(-1, 1, 1)) / deviation.view(-1, 1, 1)
 
 
-def probabilities(scores):
+def probabilities(scores: torch.Tensor) -> torch.Tensor:
     """Softmax over axis 1 of exact (N, C, S) scores, without a gradient."""
     weights = _ops.original_exp(scores - scores.amax(1, keepdim=True))
     return weights / torch.stack([_ops.original_sum_columns(w) for w in weights])[:, None]
@@ -103,19 +113,19 @@ def probabilities(scores):
 
 class _Softmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, scores):
+    def forward(ctx: FunctionCtx, scores: torch.Tensor) -> torch.Tensor:
         y = probabilities(scores)
         ctx.save_for_backward(y)
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> torch.Tensor:
         y, = ctx.saved_tensors
         return (grad - (grad * y).sum(1, keepdim=True)) * y
 
 
-def softmax(x, axis):
+def softmax(x: torch.Tensor, axis: int) -> torch.Tensor:
     """Caffe's Softmax along an axis."""
     if not is_exact(x):
         return torch.softmax(x, axis)
@@ -126,7 +136,8 @@ def softmax(x, axis):
 
 class _SoftmaxLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, scores, labels, counted, normalizer):
+    def forward(ctx: FunctionCtx, scores: torch.Tensor, labels: torch.Tensor, counted: torch.Tensor,
+                normalizer: float) -> torch.Tensor:
         p = probabilities(scores)
         ctx.save_for_backward(p, labels, counted)
         ctx.normalizer = normalizer
@@ -138,7 +149,7 @@ class _SoftmaxLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple:
         p, labels, counted = ctx.saved_tensors
         one = torch.ones_like(labels, dtype=p.dtype)
         difference = p.scatter_add(1, labels[:, None], -one[:, None])
@@ -146,14 +157,108 @@ class _SoftmaxLoss(torch.autograd.Function):
         return difference.mul_(grad / ctx.normalizer), None, None, None
 
 
-def softmax_loss(scores, labels, ignored, normalizer):
+def softmax_loss(scores: torch.Tensor, labels: torch.Tensor, ignored: int | None,
+                 normalizer: float) -> torch.Tensor:
     """Sum of -log(max(p, FLT_MIN)) over the labelled positions, over the normalizer.
 
     Args:
         scores: (N, C, S), exact.
         labels: (N, S) int64, each a class or `ignored`.
-        ignored: label without loss, or None.
-        normalizer: a number.
+        ignored: label without loss.
     """
     counted = torch.ones_like(labels, dtype=torch.bool) if ignored is None else labels != ignored
     return _SoftmaxLoss.apply(scores, labels.where(counted, 0), counted, float(normalizer))
+
+
+class _OwnStatistics(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, scale, shift, eps):
+        flat = x.reshape(*x.shape[:2], -1)
+        weights = (1 / np.float32(flat.shape[2]), 1 / np.float32(len(flat)))
+        mean = _channel_sums(flat, *weights)
+        squares = _channel_sums(_ops.original_pow(flat, 2), *weights)
+        var = squares - _ops.original_pow(mean, 2)
+        deviation = _ops.original_pow(var + np.float32(eps), 0.5)
+        xhat = (flat - _wide(mean)) / _wide(deviation)
+        ctx.parameters = (scale, shift)
+        ctx.save_for_backward(xhat, scale, deviation)
+        ctx.mark_non_differentiable(mean, var)
+        y = xhat * _wide(scale)
+        y += _wide(shift)
+        return y.view(x.shape), mean, var
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad, *_):
+        xhat, scale, deviation = ctx.saved_tensors
+        grad_output = grad.reshape(*grad.shape[:2], -1)
+        grads = [None] * 4
+        for k, terms in ((1, xhat * grad_output), (2, grad_output)):
+            if ctx.needs_input_grad[k]:
+                grads[k] = _add_channel_sums(ctx.parameters[k - 1], terms)
+        if ctx.needs_input_grad[0]:
+            grads[0] = (_centred(grad_output * _wide(scale), xhat) / _wide(deviation)).view(
+                grad.shape)
+        return tuple(grads)
+
+
+def own_statistics_norm(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor,
+                        eps: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """caffe-segnet's BN, which always takes the batch's mean and variance.
+
+    Args:
+        x: (N, C, H, W).
+        scale, shift: C numbers.
+        eps: added to the variance E[x^2] - E[x]^2.
+    Returns:
+        The output, the mean (C) and the variance (C), the last two without gradients.
+    """
+    if is_exact(x, scale, shift):
+        return _OwnStatistics.apply(x, scale, shift, eps)
+    y = F.batch_norm(x, None, None, scale.reshape(-1), shift.reshape(-1), True, 0, eps)
+    var, mean = torch.var_mean(x.detach(), (0, 2, 3), correction=0)
+    return y, mean, var
+
+
+class _Standardize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, eps):
+        weight = float(np.float32(1 / x.shape[1]))
+        y = x - _wide(_row_sums(x, weight))
+        ctx.deviation = None
+        if eps is not None:
+            squares = functions.power(y, 2)
+            ctx.deviation = functions.power(_row_sums(squares, weight), 0.5) + eps
+            y /= _wide(ctx.deviation)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        y, = ctx.saved_tensors
+        if ctx.deviation is None:
+            return grad - _wide(_row_sums(grad, float(np.float32(1 / grad.shape[1])))), None
+        result = _wide(_row_sums(y * grad, 1.0)) * y + _wide(_row_sums(grad, 1.0))
+        weight = float(np.float32(-1 / y.shape[1]))
+        result = (_add_weighted(result, weight, grad.contiguous(), 1.0) if is_exact(y) else
+                  grad + result * weight)
+        return result / _wide(ctx.deviation), None
+
+
+def _row_sums(x, weight):
+    return _ops.original_sum_rows(x, weight) if is_exact(x) else x.sum(1) * weight
+
+
+def standardize_rows(x: torch.Tensor, eps: float | None) -> torch.Tensor:
+    """Caffe's MVN of (rows, numbers): less the row's mean, and over its deviation + eps unless eps
+    is None. The gradient takes eps for a part of the deviation, as the original's does."""
+    return _Standardize.apply(x, eps)
+
+
+def affine(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """scale * x + shift for each channel of (N, C, H, W)."""
+    if is_exact(x, scale, shift):
+        zero, one = torch.zeros_like(scale), torch.ones_like(scale)
+        return batch_norm(x, scale, shift, zero, one, 0.0, False, 0.0)
+    return x * _wide(scale)[:, :, None] + _wide(shift)[:, :, None]

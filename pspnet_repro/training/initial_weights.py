@@ -1,14 +1,17 @@
 """Weights that a training starts from, from a file."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from pspnet_repro.errors import UsageError, UserError, first_line
+from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.model.settings import BLOCKS, NetworkSettings
 from pspnet_repro.weights.model_file import shape_differences, without_memory
 from pspnet_repro.weights.source import read_weights, weights_name, weights_sha256
 
+Weights = str | Path | tuple[str | Path, str | Path]  # a file, or (prototxt, caffemodel)
 # Arguments that a shorter one stands for.
 _SHORT = {"widths": "width", "blocks": "depth"}
 _DEPTHS = {blocks: depth for depth, blocks in BLOCKS.items()}
@@ -31,8 +34,8 @@ class Structure:
     settings: dict
 
 
-def read_structure(weights) -> Structure:
-    """The Structure of a file of model_file.save_model, or of a pair (prototxt, caffemodel).
+def read_structure(weights: Weights) -> Structure:
+    """What a file of model_file.save_model, or of Caffe, was made for.
 
     Raises:
         UserError: no such file, another kind of file, or one whose settings make no network.
@@ -43,7 +46,8 @@ def read_structure(weights) -> Structure:
     if content["kind"] == "pspnet":
         names += settings.WHOLE + (settings.PYRAMID if settings.bins else ())
     return Structure(path, weights_sha256(weights),
-                     {name: settings[name] for name in names if name in settings})
+                     {name: getattr(settings, name) for name in names
+                      if name in settings or name in settings.OTHERS})
 
 
 def with_structure(model: dict, structure: Structure) -> dict:
@@ -67,9 +71,11 @@ def with_structure(model: dict, structure: Structure) -> dict:
     for name, theirs in structure.settings.items():
         if name in NetworkSettings.PYRAMID and not wanted.bins:
             continue  # a network without the pyramid can start from one with it
+        ours = getattr(wanted, name)
         if name not in asked:
-            completed[name] = theirs
-        elif wanted[name] != theirs:
+            if name not in NetworkSettings.OTHERS or ours != theirs:
+                completed[name] = theirs
+        elif ours != theirs:
             shown, rule = (name, theirs) if name in given else (
                 _SHORT[name], _DEPTHS.get(theirs, f"that of {name} {theirs}"))
             raise UsageError(
@@ -83,12 +89,14 @@ def _other_settings(model, settings, names):
     PSPNet."""
     for name in names:
         ours = getattr(model.settings, name)
-        if settings.get(name, ours) != ours:
-            yield name, settings[name], ours
+        theirs = (getattr(settings, name) if name in settings or name in settings.OTHERS
+                  or name == "pool_padding" else ours)
+        if theirs != ours:
+            yield name, theirs, ours
 
 
 @torch.no_grad()
-def load_initial_weights(model, weights):
+def load_initial_weights(model: PSPNet, weights: Weights) -> list[str]:
     """Fill a PSPNet, or its backbone, with the weights of a file.
 
     A backbone file fills the backbone. A PSPNet's file fills every part (backbone, pyramid, head,
@@ -96,9 +104,6 @@ def load_initial_weights(model, weights):
     convolutions start afresh. All other names and shapes of a part that both have must agree, and
     so must the structure, see `with_structure`.
 
-    Args:
-        model: the PSPNet, filled in place.
-        weights: a file of model_file.save_model, or a pair (prototxt, caffemodel).
     Returns:
         Sentences that say what was loaded, what starts afresh and what of the file was left out.
     Raises:
@@ -111,8 +116,7 @@ def load_initial_weights(model, weights):
         given = {f"backbone.{name}": tensor for name, tensor in given.items()}
     wanted = model.state_dict()
     here, there = ({name.partition(".")[0] for name in names} for names in (wanted, given))
-    fresh = sorted(here - there)
-    left_out = sorted(there - here)
+    fresh, left_out = sorted(here - there), sorted(there - here)
     if content["kind"] == "pspnet" and settings.classes != model.classes:
         fresh += [part for part in ("head.score", "auxiliary.score")
                   if part.partition(".")[0] in here & there]
@@ -123,6 +127,8 @@ def load_initial_weights(model, weights):
     wanted = {name: tensor for name, tensor in wanted.items() if not of(fresh, name)}
     given = {name: tensor for name, tensor in given.items() if not of(fresh + left_out, name)}
     names = settings.STRUCTURE
+    if content["kind"] == "pspnet":
+        names += ("contract_dilation", "align_corners")
     if any(name.startswith("pyramid.") for name in given):
         names += settings.PYRAMID
     differences = [f"{name} is {theirs} there, {ours} here" for name, theirs, ours in

@@ -5,16 +5,17 @@ import math
 import torch
 import torch.nn.functional as F
 
-from pspnet_repro import ops
 from pspnet_repro.data.conventions import IGNORE_INDEX
 from pspnet_repro.exact import linear, norm
+from pspnet_repro.model.upsampling import upsample2d
 
 NORMALIZATIONS = ("valid", "full", "batch_size", "none")
 _LARGEST = -math.log(torch.finfo(torch.float32).tiny)
 
 
-def softmax_loss(logits, labels, ignore_index=IGNORE_INDEX, normalization="valid",
-                 arithmetic="torch"):
+def softmax_loss(logits: torch.Tensor, labels: torch.Tensor,
+                 ignore_index: int | None = IGNORE_INDEX, normalization: str = "valid",
+                 arithmetic: str = "torch") -> torch.Tensor:
     """Sum of -log(max(p, FLT_MIN)) over labelled pixels, divided by a normalizer.
 
     The normalizer is the number of labelled pixels ("valid"), of all pixels ("full"), of images
@@ -44,13 +45,10 @@ def softmax_loss(logits, labels, ignore_index=IGNORE_INDEX, normalization="valid
     labels = labels.long()
     normalizer = _normalizer(labels, ignore_index, normalization)
     if arithmetic == "original" and linear.is_exact(logits):
-        return norm.softmax_loss(logits.flatten(2), labels.flatten(1), ignore_index,
-                                          normalizer)
-    if ignore_index is None:
-        ignore_index = -1
+        return norm.softmax_loss(logits.flatten(2), labels.flatten(1), ignore_index, normalizer)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    losses = F.nll_loss(F.log_softmax(logits, 1), labels, ignore_index=ignore_index,
-                        reduction="none")
+    losses = F.nll_loss(F.log_softmax(logits, 1), labels, reduction="none",
+                        ignore_index=-1 if ignore_index is None else ignore_index)
     value = losses.detach().clamp(max=_LARGEST).sum() / normalizer
     return _WithGradientOf.apply(value, losses.sum() / normalizer)
 
@@ -77,7 +75,7 @@ def _normalizer(labels, ignore_index, normalization):
             "none": 1}[normalization]
 
 
-def shrink_labels(labels, stride):
+def shrink_labels(labels: torch.Tensor, stride: int) -> torch.Tensor:
     """Every stride-th pixel of (N, H, W) labels, as the label's Interp layer picks them.
 
     Raises:
@@ -89,7 +87,9 @@ def shrink_labels(labels, stride):
     return labels[:, ::stride, ::stride]
 
 
-def guided_loss(logits, labels, guidance, stride, ignore_index=IGNORE_INDEX, arithmetic="torch"):
+def guided_loss(logits: torch.Tensor, labels: torch.Tensor, guidance: str, stride: int,
+                ignore_index: int | None = IGNORE_INDEX, arithmetic: str = "torch",
+                align_corners: bool = True) -> torch.Tensor:
     """The loss of one branch against full-size labels.
 
     Args:
@@ -98,11 +98,12 @@ def guided_loss(logits, labels, guidance, stride, ignore_index=IGNORE_INDEX, ari
         guidance: "eighth" shrinks the labels to the logits (the authors' Caffe program), "full"
             interpolates the logits to the labels.
         arithmetic: see softmax_loss.
+        align_corners: of the network, for "full".
     """
     if guidance == "eighth":
         labels = shrink_labels(labels, stride)
     elif guidance == "full":
-        logits = ops.interp2d(logits.float(), labels.shape[1:])
+        logits = upsample2d(logits.float(), labels.shape[1:], align_corners)
     else:
         raise ValueError(f'guidance must be "eighth" or "full", got {guidance!r}')
     return softmax_loss(logits, labels, ignore_index, arithmetic=arithmetic)

@@ -76,6 +76,7 @@ FORMS = {
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n",
             "a git-LFS pointer", "git lfs pull"),
     "empty": (b"", "an empty file", "download or copy it again"),
+    "zeros": (bytes(5000), "a file of zeros", "download or copy it again"),
     "gzip": (gzip.compress(b"x"), "a gzip archive", "unpack it"),
     "bzip2": (bz2.compress(b"x"), "a bzip2 archive", "unpack it"),
     "xz": (lzma.compress(b"x"), "an xz archive", "unpack it"),

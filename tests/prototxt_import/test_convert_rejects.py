@@ -89,11 +89,11 @@ def test_convert_says_that_weights_are_of_another_network(files, tmp_path):
     weights = {name: layer for name, layer in weights.items() if layer.blobs}
     # The auxiliary branch is in the weights alone.
     share = f"of {len(weights) - 3} layers of .*net.prototxt"
-    for keep, share in (([], f"0 {share} match"), (["conv6"], f"1 {share} matches")):
+    for keep, match in (([], f"0 {share} match"), (["conv6"], f"1 {share} matches")):
         others = {name if name in keep else f"other{k}": layer
                   for k, (name, layer) in enumerate(weights.items())}
         paths = write_files(tmp_path, text, others)
-        with pytest.raises(UserError, match=f"w.caffemodel: fits another network: {share}; it lacks"
+        with pytest.raises(UserError, match=f"w.caffemodel: fits another network: {match}; it lacks"
                            r" \S+, \S+, \S+ and \d+ more, and has other0, other1, other2 and \d+ "
                            "more$"):
             convert(*paths)
@@ -132,6 +132,13 @@ def _append(extra):
     (change_layer("conv5_1_pool6_interp", "height: 12", "height: 11"), "conv5_1_concat"),
     (change_layer("conv6_interp", "zoom_factor: 8", "zoom_factor: 4"),
      r"layer 'conv6_interp' \(Interp\): must give the input's 89x89 pixels, gives 45x45"),
+    (change_layer("conv3_2_3x3/bn", "bn_param {", "bn_param {\n    bn_mode: INFERENCE"),
+     r"layer 'conv3_2_3x3/bn' \(BN\): must have fields of one program"),
+    (_append('layer { name: "more" type: "BN" bottom: "conv3_2" top: "more" bn_param { bn_mode: '
+             'INFERENCE } }'), r"layer 'more' \(BN\): is caffe-segnet's BN, which keeps no"),
+    (_append('layer { name: "more" type: "Dropout" bottom: "conv3_2" top: "more" dropout_param { '
+             'sample_weights_test: true } }'),
+     r"layer 'more' \(Dropout\): sample_weights_test must"),
     (_append('layer { name: "prob" type: "Softmax" bottom: "conv6_interp" top: "prob" }'),
      r"layer 'prob' \(Softmax\): has no place in a PSPNet"),
     (_append('layer { name: "more" type: "Convolution" bottom: "conv3_2" top: "more" '

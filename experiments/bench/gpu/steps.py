@@ -11,7 +11,7 @@ import torch
 
 from ...peak_memory import peak_bytes, reset_peak
 from ..networks import plain_port
-from ..timing import seconds
+from ..timing import device_seconds
 from . import networks
 from .part import Row, Setting, main_of
 
@@ -24,8 +24,8 @@ def _measure(setting, make, precision):
         with networks.precise(setting, precision):
             run, device = make(), torch.device(setting.device)
             for _ in range(2):
-                seconds(run, device, 1)  # cuDNN chooses
-            times = sorted(seconds(run, device, 1) for _ in range(1 if setting.small else 5))
+                device_seconds(run, device, 1)  # cuDNN chooses
+            times = sorted(device_seconds(run, device, 1) for _ in range(1 if setting.small else 5))
     except torch.OutOfMemoryError as error:
         return {"failed": str(error).partition(". ")[0]}
     return {"ms": 1e3 * times[len(times) // 2], "peak MiB": peak_bytes(setting.device) // 2 ** 20}

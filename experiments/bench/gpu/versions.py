@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-from ..timing import seconds
+from ..timing import device_seconds
 from .part import Row, Setting, main_of
 
 
@@ -40,7 +40,7 @@ def work(setting: Setting) -> Iterator[Row]:
         torch.backends.cudnn.conv.fp32_precision = allowed
         x = torch.randn(batch, channels, side, side, device=setting.device, dtype=dtype)
         weight = torch.randn(channels, channels, 3, 3, device=setting.device, dtype=dtype)
-        times = [seconds(lambda: F.conv2d(x, weight, padding=2, dilation=2), x.device, passes=3)
+        times = [device_seconds(lambda: F.conv2d(x, weight, padding=2, dilation=2), x.device, 3)
                  for _ in range(4)][1:]
         products = batch * channels ** 2 * 9 * side ** 2
         yield {"what": f"3 x 3 convolution, {batch} x {channels} x {side} x {side}, {name}",

@@ -1,23 +1,35 @@
 """What predict and evaluate share: the networks of --weights, and how they test."""
 
-import dataclasses
 import sys
+from argparse import Namespace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from pspnet_repro.data.classes import KNOWN, known_classes, read_classes
+from pspnet_repro.commands.options import Weights
+from pspnet_repro.data.benchmarks import Recipe
+from pspnet_repro.data.classes import KNOWN, Classes, known_classes, read_classes
+from pspnet_repro.data.data_set import DataSet
 from pspnet_repro.defaults import MULTI_SCALE
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import precision as precisions
-from pspnet_repro.evaluation.network_file import read_network
+from pspnet_repro.evaluation.network_file import NetworkFile, read_network
 from pspnet_repro.evaluation.predictor import Predictor
+from pspnet_repro.evaluation.protocol import Protocol, preset
 from pspnet_repro.words import counted
 
+# (option, field of Protocol, its value where the option is given)
+_SWITCHES = (("half_pixel_logits", "align_corners", False), ("no_antialias", "antialias", False),
+             ("average_probabilities", "merge", "probabilities"),
+             ("no_plus_one", "plus_one", False), ("centre_padding", "padding", "centre"),
+             ("whole_image", "whole_image", True), ("opencv_resize", "resize", "opencv"),
+             ("python_rounding", "rounding", "python"))
 _WEIGHTS = (".pt", ".pth", ".safetensors")
 
 
-def split_weights(values):
+def split_weights(values: Iterable[Weights]) -> tuple[list[Weights], list[Path]]:
     """(weights, images) of what follows --weights.
 
     The first names weights, and so does each after it up to the first that is no pair and has no
@@ -43,17 +55,14 @@ def split_weights(values):
     return weights, rest
 
 
-def files_of(weights):
+def files_of(weights: Iterable[Weights]) -> list[Path]:
     """The paths that values of --weights name."""
     return [path for each in weights for path in (each if isinstance(each, tuple) else (each,))]
 
 
-def read_networks(args, weights) -> list:
-    """The NetworkFile of each of `weights`.
+def read_networks(args: Namespace, weights: Iterable[Weights]) -> list[NetworkFile]:
+    """The networks of values of --weights, for a command with options.add_testing.
 
-    Args:
-        args: of a command with options.add_testing.
-        weights: of --weights.
     Raises:
         UserError: the weights cannot be used, or arguments exclude each other.
     """
@@ -65,7 +74,7 @@ def read_networks(args, weights) -> list:
     return [read_network(each) for each in weights]
 
 
-def tested(args, files, recipe=None) -> Predictor:
+def tested(args: Namespace, files: list[NetworkFile], recipe: Recipe | None = None) -> Predictor:
     """The Predictor that arguments ask for.
 
     Args:
@@ -87,15 +96,13 @@ def tested(args, files, recipe=None) -> Predictor:
 
 def _protocol(args, file, recipe):
     try:
-        protocol = dataclasses.replace(
-            file.protocol,
+        switches = {name: value for option, name, value in _SWITCHES if getattr(args, option)}
+        protocol = preset(
+            args.protocol or file.preset,
             base_size=args.base_size or (recipe or file).base_size,
             crop_size=args.crop_size or file.crop_size,
             scales=MULTI_SCALE if args.multi_scale else (1.0,), flip=not args.no_flip,
-            align_corners=not args.half_pixel_logits, antialias=not args.no_antialias,
-            merge="probabilities" if args.average_probabilities else "logits",
-            plus_one=not args.no_plus_one, padding="centre" if args.centre_padding else "end",
-            whole_image=args.whole_image, stride=args.window_stride)
+            stride=args.window_stride, **switches)
     except ValueError as error:
         raise UsageError(str(error)) from error
     # At a stride of 1 an image of 2049 pixels has millions of windows.
@@ -105,7 +112,7 @@ def _protocol(args, file, recipe):
     return protocol
 
 
-def say_protocol(protocol):
+def say_protocol(protocol: Protocol) -> None:
     """Print how images are tested."""
     one = len(protocol.scales) == 1
     sides = ", ".join(str(protocol.scaled_size(1, 1, scale)[0]) for scale in protocol.scales)
@@ -114,12 +121,13 @@ def say_protocol(protocol):
                f"windows of {protocol.crop_size} pixels "
                + ("overlap by a third" if protocol.stride is None else
                   f"every {counted(protocol.stride, 'pixel')}"))
-    print(f"resized to {'a long side' if one else 'long sides'} of {sides} ({protocol.base_size} x "
-          f"{scales}{' + 1' * protocol.plus_one}); {windows}; "
+    print(f"protocol {protocol.name}: resized to {'a long side' if one else 'long sides'} of "
+          f"{sides} ({protocol.base_size} x {scales}{' + 1' * protocol.plus_one}); {windows}; "
           f"{'averaged with' if protocol.flip else 'without'} the mirror image", file=sys.stderr)
 
 
-def agreement(args, weights, predictor, images_rgb):
+def agreement(args: Namespace, weights: Iterable[Weights], predictor: Predictor,
+              images_rgb: Iterable[np.ndarray]) -> dict | None:
     """How far the networks are from themselves in float32 on the first image, printed.
 
     Returns:
@@ -142,15 +150,15 @@ def agreement(args, weights, predictor, images_rgb):
     return worst
 
 
-def given_classes(args, data=None):
-    """The Classes that --names or the data set names; None where neither does."""
+def given_classes(args: Namespace, data: DataSet | None = None) -> Classes | None:
+    """Classes that --names or the data set names; None where neither does."""
     if args.names is None:
         return data.classes() if data is not None else None
     return known_classes(str(args.names)) if str(args.names) in KNOWN else read_classes(args.names)
 
 
-def classes_of(args, predictor, data=None):
-    """The Classes of --names, of the data, or of the weights.
+def classes_of(args: Namespace, predictor: Predictor, data: DataSet | None = None) -> Classes:
+    """Classes of --names, of the data, or of the weights.
 
     Raises:
         UserError: the names are of another number of classes.
@@ -162,6 +170,6 @@ def classes_of(args, predictor, data=None):
     return classes
 
 
-def output_beside(weights, name) -> Path:
+def output_beside(weights: Sequence[Weights], name: str) -> Path:
     """A folder beside the first weights."""
     return files_of(weights[:1])[-1].parent / name

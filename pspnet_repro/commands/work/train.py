@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from argparse import Namespace
 
 from pspnet_repro import distributed
 from pspnet_repro.commands.work.data import check_apart, data_of
@@ -9,6 +10,7 @@ from pspnet_repro.commands.work.train_tests import commands_that_test, validatio
 from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation
 from pspnet_repro.differences import flat_settings
 from pspnet_repro.errors import UsageError, UserError, say
+from pspnet_repro.files import file_sha256
 from pspnet_repro.model.settings import NetworkSettings
 from pspnet_repro.training.loop import train
 from pspnet_repro.training.run_folder import WEIGHTS
@@ -20,7 +22,8 @@ AUGMENTATIONS = {"all": Augmentation(), "mirror-resize": Augmentation(rotation=0
                  "none": NO_AUGMENTATION}
 
 
-def run(args):
+def run(args: Namespace) -> None:
+    """Train, or resume."""
     if args.output.exists() and not args.output.is_dir():
         raise UsageError(f"--output must be a folder, got the file {args.output}")
     if args.tensorboard:
@@ -49,7 +52,7 @@ def run(args):
         max_iter=args.max_iter or recipe.max_iter, base_lr=args.base_lr,
         aux_weight=args.aux_weight, guidance=args.guidance,
         augmentation=augmentation, seed=args.seed, threads=args.threads,
-        freeze_bn=args.freeze_bn, freeze_backbone=args.freeze_backbone)
+        freeze_bn=args.freeze_bn, freeze_backbone=args.freeze_backbone, precision=args.precision)
     _check_recorded(args, settings)
     validation = validation_of(args, data, settings)
     facts = {"base_size": args.base_size or recipe.base_size}
@@ -60,7 +63,8 @@ def run(args):
         try:
             weights = train(
                 settings, pairs, args.output, workers=args.workers, device=args.device,
-                initial_weights=args.initial_weights, facts=facts, validation=validation,
+                initial_weights=args.initial_weights, solverstate=args.solverstate, facts=facts,
+                validation=validation,
                 log_seconds=args.log_interval, tensorboard=args.tensorboard,
                 last_words=lambda: commands_that_test(args, data))
         except UsageError as error:
@@ -105,12 +109,14 @@ def _check_recorded(args, settings):
     for key, (value, option, default) in args.recorded.items():
         if key == "initial_weights":
             _check_start(args, value)
+        elif key == "solverstate":
+            _check_solverstate(args, value)
         elif key == "list_sha256" and value != ours[key]:
             say(f"note: {args.config} is of a training on other images, or with another "
                 "--label-map or --ignore")
         elif key in ("data", "list_sha256") or option and getattr(args, option) != default:
             continue  # the command line asks for others
-        elif key.startswith("model.") and args.initial_weights is not None:
+        elif key.startswith("model.") and (args.initial_weights or args.solverstate) is not None:
             continue  # their file brings the structure
         elif ours.get(key) != value:
             raise UsageError(f"{args.config}: {key} = {value!r}, for which train has no option: "
@@ -119,7 +125,7 @@ def _check_recorded(args, settings):
 
 
 def _check_start(args, sha256):
-    if sha256 is None:
+    if sha256 is None or args.solverstate is not None and args.initial_weights is None:
         return
     if args.initial_weights is None:
         raise UsageError(f"{args.config}: its training started from weights with SHA-256 {sha256}: "
@@ -127,3 +133,12 @@ def _check_start(args, sha256):
     if weights_sha256(args.initial_weights) != sha256:
         say(f"note: {args.config} is of a training from other weights than "
             f"{weights_text(args.initial_weights)}")
+
+
+def _check_solverstate(args, sha256):
+    if args.solverstate is None:
+        raise UsageError(f"{args.config}: its training resumed a solverstate of Caffe with SHA-256 "
+                         f"{sha256}: name its file with --solverstate")
+    if file_sha256(args.solverstate) != sha256:
+        say(f"note: {args.config} is of a training from another solverstate than "
+            f"{args.solverstate}")
