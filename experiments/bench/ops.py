@@ -26,7 +26,8 @@ def _stretch(input, side):
     return F.interpolate(input, (side, side), mode="bilinear", align_corners=True)
 
 
-def scores_pair(classes, side, crop, device="cpu"):
+def scores_pair(classes: int, side: int, crop: int, device: torch.device | str = "cpu"
+                ) -> tuple[Callable[[], object], Callable[[], object], torch.Tensor]:
     """Closures that add a window and its mirror image to a canvas, ours and torch's chain; and the
     canvas."""
     logits, mirrored = torch.randn(2, 1, classes, side, side, device=device) * 4

@@ -127,7 +127,7 @@ def report(device: str, entries: list[dict]) -> str:
 
 
 @command
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     parser.add_argument("--minutes", type=float, default=9.0, help="of all parts together")

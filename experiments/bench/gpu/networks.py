@@ -2,7 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -38,7 +38,7 @@ def batch(setting: Setting, images: int) -> torch.Tensor:
 class TrainingPort(PlainPort):
     """The plain port as DistributedDataParallel calls it."""
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.logits(x)
 
 
@@ -70,7 +70,7 @@ def precise(setting: Setting, precision: str) -> Iterator[None]:
         yield
 
 
-def our_step(net: PSPNet, x: torch.Tensor):
+def our_step(net: PSPNet, x: torch.Tensor) -> Callable[[], None]:
     """A training step of ours with the trainer's solver, as a closure."""
     solver = CaffeSGD(parameter_groups(net.train()), 1e-3, 0.9, 1e-4)
 
@@ -81,7 +81,7 @@ def our_step(net: PSPNet, x: torch.Tensor):
     return step
 
 
-def port_step(port: nn.Module, x: torch.Tensor):
+def port_step(port: nn.Module, x: torch.Tensor) -> Callable[[], None]:
     """A training step of the plain port, as a closure."""
     solver = torch.optim.SGD(port.parameters(), 1e-3, 0.9, weight_decay=1e-4)
 

@@ -18,12 +18,13 @@ ALLOWED = {torch.float32: 1e-5, torch.bfloat16: 2.0 ** -7, torch.float16: 2.0 **
 BINS = (1, 2, 3, 6)
 
 
-def pool1(x):
+def pool1(x: torch.Tensor) -> list[torch.Tensor]:
     """The first pooling of the network."""
     return [ops.window_pool2d(x, 3, 2, 1, "max")]
 
 
-def pyramid(x):
+def pyramid(x: torch.Tensor) -> list[torch.Tensor]:
+    """The pyramid's levels."""
     return list(ops.pyramid_pool2d(x, BINS))
 
 
@@ -32,7 +33,7 @@ def stretch(side: int) -> Callable:
     return lambda x: [ops.interp2d(x, (side, side))]
 
 
-def normalize(x):
+def normalize(x: torch.Tensor) -> list[torch.Tensor]:
     """Batch normalization with ReLU; the statistics of a channel are over all images."""
     bn = SyncBatchNorm2d(x.shape[1]).to(x.device)
     return [(bn.double() if x.dtype == torch.double else bn)(x, relu=True)]
