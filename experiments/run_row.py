@@ -92,28 +92,16 @@ def _train(experiment, training, processes, *, device, **how):
     machine, began, profile = provenance(device), time.monotonic(), experiment.profile
 
     def tell():
-        contents = round(time.monotonic() - began, 1), _peak_mib(device), machine
+        contents = round(time.monotonic() - began, 1), peak_bytes(device) // 2 ** 20, machine
         write_bytes(training.folder / "trained.json",
                     json.dumps(dict(zip(FACTS, contents, strict=True)), indent=1))
 
-    _reset_peak(device)
+    reset_peak(device)
     return train(training.settings, experiment.pairs("train"), training.folder, device=device,
                  **how, initial_weights=training.initial_weights, before_weights=tell,
                  facts={"base_size": profile.base_size, "names": profile.classes,
                         "palette_rgb": profile.palette_rgb},
                  watch=_watch(experiment, training.steps, processes))
-
-
-def _reset_peak(device):
-    if device == "cpu":
-        reset_peak()
-    elif torch.cuda.is_initialized():  # else nothing was taken yet
-        torch.cuda.reset_peak_memory_stats()
-
-
-def _peak_mib(device):
-    peak = torch.cuda.max_memory_allocated() if device == "cuda" else peak_bytes()
-    return peak // 2 ** 20
 
 
 def _training_facts(weights):
@@ -137,7 +125,7 @@ def _training_facts(weights):
 
 def _test(experiment, test, weights, processes, progress, device):
     began, machine = time.monotonic(), provenance(device)
-    _reset_peak(device)
+    reset_peak(device)
     trained, facts = _training_facts(weights)
     settings, folder, profile = trained["training"], test.folder, experiment.profile
     torch.set_num_threads(settings["threads"])
@@ -169,7 +157,7 @@ def _test(experiment, test, weights, processes, progress, device):
         "receptive_field": net.receptive_field(), "train_processes": trained["processes"],
         **facts, "test_processes": processes.size,
         "test_seconds": round(time.monotonic() - began, 1),
-        "test_peak_memory_mib": _peak_mib(device),
+        "test_peak_memory_mib": peak_bytes(device) // 2 ** 20,
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "provenance": machine,
     }

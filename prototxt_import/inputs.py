@@ -61,6 +61,9 @@ def _data_shapes(layer):
     """Shapes of image, label and image size."""
     memory, image, transform = (layer.memory_data_param, layer.image_data_param,
                                 layer.transform_param)
+    dense = layer.HasField("dense_image_data_param")
+    if dense:
+        image = layer.dense_image_data_param
     if layer.HasField("memory_data_param"):
         size = (memory.height, memory.width)
         batch, channels = memory.batch_size, memory.channels
@@ -77,6 +80,6 @@ def _data_shapes(layer):
         channels = 3 if transform.force_color else len(transform.mean_value) if many else None
     if not min(size) or layer.type in ("HDF5Data", "Python"):
         return [None] * len(layer.top)
-    per_pixel = "Seg" in layer.type or image.label_type == image.PIXEL
+    per_pixel = dense or "Seg" in layer.type or image.label_type == image.PIXEL
     label = (batch, 1, *size) if per_pixel else (batch,)
     return [(batch, channels, *size), label, *[(batch, 1, 1, 2)] * (len(layer.top) - 2)]

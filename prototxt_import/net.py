@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from prototxt_import.format.caffemodel import iterate_caffemodel
 from prototxt_import.format.prototxt import read_net
 from prototxt_import.inputs import is_input, is_known, layer_inputs, old_inputs
 from prototxt_import.layers.base import Built, check, check_shape
-from prototxt_import.layers.fillers import check_filler, fill
+from prototxt_import.layers.fillers import fill
 from prototxt_import.layers.norm import warn_of_frozen
 from prototxt_import.layers.table import LAYERS, count_uses, loss_weights
 from prototxt_import.parameters import check_fits, check_size, same_shape, share
@@ -92,10 +91,10 @@ class CaffeNet(nn.Module):
         self.name = param.name
         self.training_phase = param.state.phase == caffe_pb2.TRAIN
         self.layers = list(param.layer)
-        # The fields `input`, which a caffemodel repeats.
-        self.declared_inputs = list(param.input)
         self.arithmetic = arithmetic
         self._left_out = left_out or {}
+        # The fields `input`, which a caffemodel repeats.
+        self.declared_inputs = list(param.input)
         ends.check_supported(path, self.layers)
         warn_of_frozen(path, self.layers)
         self.blobs, self.params = {}, {}
@@ -115,8 +114,9 @@ class CaffeNet(nn.Module):
         done = set() if self._caffemodel is None else self.load_weights(self._caffemodel)
         for step in self.steps:
             for tensor, param in zip(step.params, step.built.params):
-                if id(tensor) not in done:
-                    fill(tensor, param.filler)
+                # Without memory there is nothing to fill.
+                if id(tensor) not in done and not tensor.is_meta:
+                    self._guarded(_where(step.layer), fill, tensor, param.filler)
                     done.add(id(tensor))
 
     def _guarded(self, where, function, *args):
@@ -186,8 +186,6 @@ class CaffeNet(nn.Module):
             shapes[name] = shape
         check(len(layer.param) <= len(built.params),
               f"has {counted(len(built.params), 'parameter')}, its param fields {len(layer.param)}")
-        for param in built.params:
-            check_filler(param.filler, param.shape)
         return built
 
     def _make(self, layer, built):
@@ -259,7 +257,7 @@ class CaffeNet(nn.Module):
         self.loss = None
         # {blob: its copies for the layers that read it}, where several do.
         copies = {}
-        with linear.in_torch() if self.arithmetic == "torch" else nullcontext():
+        with linear.in_torch(self.arithmetic == "torch"):
             for step in self.steps:
                 self._guarded(_where(step.layer), self._run, step, copies)
         return {name: self.blobs[name] for name in self.output_names if name in self.blobs}

@@ -27,7 +27,7 @@ def load_solver(path: Path | str) -> "CaffeSolver":
     Raises:
         UserError: a file that cannot be read or means nothing; file and line or layer are named.
     """
-    return CaffeSolver(read_solver(path), path)
+    return CaffeSolver(read_solver(path, LAYERS), path)
 
 
 class CaffeSolver:
@@ -205,7 +205,6 @@ def _training_net(param, path):
     for field in ("net_param", "train_net_param"):
         if param.HasField(field):
             return CaffeNet(getattr(param, field), path)
-    file = training_file(param, path)
-    left_out = {}
+    file, left_out = training_file(param, path), {}
     return CaffeNet(read_net(file, training_state(param), LAYERS, left_out), file,
                     left_out=left_out)

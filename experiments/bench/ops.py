@@ -26,16 +26,18 @@ def _stretch(input, side):
     return F.interpolate(input, (side, side), mode="bilinear", align_corners=True)
 
 
-def _scores(classes, side, crop):
-    """Closures that add a window and its mirror image to a canvas: ours, and torch's chain."""
-    logits, mirrored = torch.randn(2, 1, classes, side, side) * 4
-    canvas, other = torch.zeros(2, classes, crop, crop)
+def scores_pair(classes: int, side: int, crop: int, device: torch.device | str = "cpu"
+                ) -> tuple[Callable[[], object], Callable[[], object], torch.Tensor]:
+    """Closures that add a window and its mirror image to a canvas, ours and torch's chain; and the
+    canvas."""
+    logits, mirrored = torch.randn(2, 1, classes, side, side, device=device) * 4
+    canvas, other = torch.zeros(2, classes, crop, crop, device=device)
 
     def chain():
         total = _stretch(logits, crop) + _stretch(mirrored, crop).flip(3)
         other.add_(torch.softmax(total, 1)[0])
 
-    return lambda: ops.scores(canvas, logits, mirrored, [0], [0], (crop, crop)), chain
+    return (lambda: ops.scores(canvas, logits, mirrored, [0], [0], (crop, crop)), chain, canvas)
 
 
 def cases() -> Iterator[tuple[str, str, Callable[[], object], Callable[[], object]]]:
@@ -61,8 +63,9 @@ def cases() -> Iterator[tuple[str, str, Callable[[], object], Callable[[], objec
                    forward_backward(SyncBatchNorm2d(shape[1]), x, grads),
                    forward_backward(nn.BatchNorm2d(shape[1]), x, grads))
     for classes, side, crop in ((150, 60, 473), (19, 90, 713)):
+        ours, theirs, _ = scores_pair(classes, side, crop)
         yield ("scores", f"{classes} classes, {side} -> {crop}, mirrored, forward, against "
-                         "interpolate, flip, add, softmax, add", *_scores(classes, side, crop))
+                         "interpolate, flip, add, softmax, add", ours, theirs)
 
 
 @command

@@ -15,6 +15,23 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
+def device_seconds(function: Callable[[], object], device: torch.device,
+                   passes: int = 10) -> float:
+    """Of one call of several in a row, which do not wait for each other on a GPU."""
+    def run():
+        for _ in range(passes):
+            function()
+
+    if device.type != "cuda":
+        return seconds(run) / passes
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    run()
+    end.record()
+    end.synchronize()
+    return 1e-3 * begin.elapsed_time(end) / passes
+
+
 def forward_backward(function: Callable, x: torch.Tensor,
                      grads: Sequence[torch.Tensor]) -> Callable[[], None]:
     """A function that passes `x` forward, and `grads`, one an output, back to it."""

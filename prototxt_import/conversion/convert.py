@@ -8,6 +8,7 @@ import torch
 
 from prototxt_import.conversion.blobs import Blobs, listed, merged_bn
 from prototxt_import.conversion.graph import Graph
+from prototxt_import.conversion.image_input import layer_settings
 from prototxt_import.conversion.miniature import network_class
 from prototxt_import.conversion.structure import Structure
 from pspnet_repro.errors import UserError
@@ -73,6 +74,8 @@ def convert_network(prototxt: Path | str, caffemodel: Path | str,
             rows.append(rows[-1]._replace(layer=unit.scale.name))
     for path, node in structure.scores.items():
         put(path, node.name, dict(zip(("weight", "bias"), blobs.take(node.name, node.params))))
+    if structure.normalization is not None:
+        settings |= _input_settings(structure.normalization, blobs, prototxt)
     if whole and not settings["aux"]:
         _take_auxiliary(settings, blobs, put, prototxt)
     for node in structure.left_out:
@@ -87,6 +90,15 @@ def convert_network(prototxt: Path | str, caffemodel: Path | str,
     model.load_state_dict({name: torch.from_numpy(np.array(array, np.float32))
                            for name, array in arrays.items()}, assign=True)
     return Conversion(model.eval(), rows, structure.image.shape[2])
+
+
+def _input_settings(node, blobs, prototxt):
+    weight, bias = blobs.take(node.name, node.params)
+    settings = layer_settings(weight, bias)
+    if settings is None:
+        blobs.problems.append(f"layer {node.name!r} of {prototxt} must give each channel of the "
+                              "input once, times a number above 0")
+    return settings or {}
 
 
 def _bn(unit, conv_bias, blobs):

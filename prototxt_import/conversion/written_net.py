@@ -33,14 +33,15 @@ def written_net(path: str | Path) -> tuple[caffe_pb2.NetParameter, str | Path, d
     largest bin, which is the whole feature map.
 
     Raises:
-        UserError: a damaged file, or one without layers' settings, as the released caffemodels.
+        UserError: a damaged file, one without layers' settings, as the released caffemodels, or one
+            whose settings programs read differently.
     """
     net = caffe_pb2.NetParameter(state=caffe_pb2.NetState(phase=caffe_pb2.TRAIN))
     for number, value in iterate_fields(path, "a caffemodel", (recognize.CAFFEMODEL,),
                                         dict.fromkeys((_NAME, _INPUT, _LAYER), bytes)):
         try:
             if number == _LAYER:
-                net.layer.append(_layer(value))
+                net.layer.append(_layer(value, path))
             elif number == _INPUT:
                 net.input.append(value.decode())
             else:
@@ -56,9 +57,13 @@ def written_net(path: str | Path) -> tuple[caffe_pb2.NetParameter, str | Path, d
     return net, path, {name: (1, 1 if name == "label" else 3, size, size) for name in net.input}
 
 
-def _layer(data):
+def _layer(data, path):
     layer = caffe_pb2.LayerParameter.FromString(data)
     layer.DiscardUnknownFields()  # blobs
+    if layer.pooling_param.HasField("round_mode"):
+        raise UserError(f"{path}: layer {layer.name!r} (Pooling): its field 13 is round_mode in "
+                        "BVLC's Caffe and ceil_mode in others: name the network's prototxt too: "
+                        f"NET.prototxt,{path}")
     if layer.type == "Input":
         layer.input_param.CopyFrom(caffe_pb2.InputLayer.FromString(data).input_param)
     return layer

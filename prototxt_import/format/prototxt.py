@@ -85,14 +85,15 @@ def net_file(solver: Path | str, name: str) -> Path:
     return beside if os.path.exists(beside) else Path(name)
 
 
-def read_solver(path: Path | str) -> caffe_pb2.SolverParameter:
-    """Read a solver's prototxt; errors as in `read_net`.
+def read_solver(path: Path | str,
+                types: Container[str] | None = None) -> caffe_pb2.SolverParameter:
+    """Read a solver's prototxt; `types` and errors as in `read_net`.
 
     Of a network inside, layers that are not in it in training are dropped; test_net_param is
     ignored.
     """
     solver = caffe_pb2.SolverParameter()
-    _fill(solver, parse(path), path, _Rule())
+    _fill(solver, parse(path), path, _Rule(types=types))
     return solver
 
 

@@ -36,7 +36,10 @@ def argmax(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
 
 
 def accuracy(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
-    """Part of the labelled positions whose label is among the top_k; a second top: per class."""
+    """Part of the labelled positions whose label is among the top_k; a second top: per class.
+
+    As in the original, a label beyond the classes is no error: it is never right.
+    """
     check_counts(layer, 2, (1, 2))
     param = layer.accuracy_param
     outer, classes, inner = labelled(shapes, param.axis)
@@ -45,14 +48,16 @@ def accuracy(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     def run(bottoms, params):
         scores = bottoms[0].detach().reshape(outer, classes, inner)
         labels, counted = (t.reshape(outer, 1, inner) for t in
-                           read_labels(bottoms[1], classes, ignored_label(param)))
+                           read_labels(bottoms[1], classes, ignored_label(param), refuse=False))
         _, best = ranked(scores, 1, param.top_k)
         right = (best == labels).any(1)[:, None][counted].to(scores.dtype)
         tops = [right.mean()]
         if len(layer.top) == 2:
             kinds = labels[counted]
+            known = (kinds >= 0) & (kinds < classes)
+            kinds = kinds[known]
             total = torch.bincount(kinds, minlength=classes).clamp(min=1)
-            tops.append(torch.bincount(kinds, right, classes).to(scores.dtype) / total)
+            tops.append(torch.bincount(kinds, right[known], classes).to(scores.dtype) / total)
         return tops
 
     return Built([(), (classes,)][:len(layer.top)], run)

@@ -20,7 +20,7 @@ def fan(shape: Shape, variance_norm: int) -> float:
             FillerParameter.AVERAGE: (fan_in + fan_out) / 2}[variance_norm]
 
 
-def check_filler(filler: FillerParameter, shape: Shape) -> None:
+def _check_filler(filler, shape):
     """ValueError for a filler of another type, or with values out of range, or that a blob of this
     shape cannot have."""
     if filler.type not in FILLERS:
@@ -54,7 +54,7 @@ def fill(tensor: torch.Tensor, filler: FillerParameter) -> None:
     with std sqrt(2 / n); bilinear: the kernel that upsamples; positive_unitball: each output's
     numbers are positive and sum to 1.
     """
-    check_filler(filler, tuple(tensor.shape))
+    _check_filler(filler, tuple(tensor.shape))
     if tensor.numel() == 0:
         return
     if filler.type == "constant":

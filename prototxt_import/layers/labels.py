@@ -23,14 +23,15 @@ def ignored_label(param: LossParameter | AccuracyParameter) -> tuple[int, ...]:
     return (param.ignore_label,) if param.HasField("ignore_label") else ()
 
 
-def read_labels(bottom: torch.Tensor, classes: int,
-                ignored: Iterable[int]) -> tuple[torch.Tensor, torch.Tensor]:
+def read_labels(bottom: torch.Tensor, classes: int, ignored: Iterable[int],
+                refuse: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
     """A blob as int64 labels, and which of them count.
 
     Args:
         bottom: the blob.
         classes: labels are below this number.
         ignored: labels that may be there and do not count.
+        refuse: whether other labels are an error.
     Raises:
         ValueError: a label is neither a class nor ignored.
     """
@@ -39,7 +40,7 @@ def read_labels(bottom: torch.Tensor, classes: int,
     for value in ignored:
         counted &= labels != value
     wrong = counted & ((labels < 0) | (labels >= classes))
-    if wrong.any():
+    if refuse and wrong.any():
         raise ValueError(f"labels must be 0 to {classes - 1}, got {labels[wrong][0].item()}")
     return labels, counted
 

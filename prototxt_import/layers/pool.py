@@ -46,23 +46,27 @@ def pooling(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
         kernel = tuple(size)
     else:
         kernel = _pair(param, "kernel_size", "kernel", 1)
-    out = checks.window_output_sizes(size, kernel, stride, pad)
+    read, out = list(size), None
     if _rounds_down(param):
-        # The last window is left out where it is not whole.
-        out = [min(count, (side + 2 * p - k) // s + 1)
-               for count, side, k, s, p in zip(out, size, kernel, stride, pad)]
+        # Windows that are not whole are left out, with the pixels that they alone cover.
+        out = [(side + 2 * p - k) // s + 1 for side, k, s, p in zip(size, kernel, stride, pad)]
         check(min(out) >= 1, f"its kernel must be at most its padded input {shapes[0]}, got "
                              f"{kernel}")
-    rows, columns = out
+        read = [min(side, (count - 1) * s + k - p)
+                for side, count, k, s, p in zip(size, out, kernel, stride, pad)]
+    rounded_up = checks.window_output_sizes(read, kernel, stride, pad)
+    rows, columns = out = out or rounded_up
 
     def run(bottoms, params):
+        x = bottoms[0][:, :, :read[0], :read[1]]
         if len(layer.top) == 2:
             check(not ops.USE_REFERENCE, "indices of maxima need the compiled operators")
-            pooled, index = torch.ops.pspnet.window_max_pool2d(bottoms[0], kernel, stride, pad)
+            pooled, index = torch.ops.pspnet.window_max_pool2d(x, kernel, stride, pad)
+            index = index // read[1] * size[1] + index % read[1] if read != size else index
             tops = [pooled, index.to(pooled.dtype)]
         else:
-            tops = [ops.window_pool2d(bottoms[0], kernel, stride, pad, mode)]
-        return [x[:, :, :rows, :columns] for x in tops]
+            tops = [ops.window_pool2d(x, kernel, stride, pad, mode)]
+        return [top[:, :, :rows, :columns] for top in tops]
 
     return Built([(n, c, *out)] * len(layer.top), run)
 

@@ -18,9 +18,9 @@ _IN_TORCH = ContextVar("in_torch", default=False)
 
 
 @contextlib.contextmanager
-def in_torch() -> Iterator[None]:
-    """A block in which no tensor is exact: everything is computed in torch, which is faster."""
-    token = _IN_TORCH.set(True)
+def in_torch(active: bool) -> Iterator[None]:
+    """A block in which, if `active`, no tensor is exact: torch computes everything, and faster."""
+    token = _IN_TORCH.set(active)
     try:
         yield
     finally:

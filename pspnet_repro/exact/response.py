@@ -13,9 +13,10 @@ _ops = torch.ops.pspnet
 class _AcrossChannels(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, size, alpha, beta, k):
-        ctx.size, half = size, (size - 1) // 2
         ctx.ratio = float(np.float32(2 * np.float32(alpha) * np.float32(beta) / np.float32(size)))
         weight = float(np.float32(alpha) / np.float32(size))
+        ctx.size = size = _reach(x, size)
+        half = size // 2
         squares = F.pad(x * x, (0, 0, 0, 0, half, half))
         scale = torch.stack([torch.stack(_window_sums(image, size, k, weight))
                              for image in squares])
@@ -28,7 +29,7 @@ class _AcrossChannels(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         (x, y, scale, factor), size = ctx.saved_tensors, ctx.size
-        result, half = (grad * factor).contiguous(), (size - 1) // 2
+        result, half = (grad * factor).contiguous(), size // 2
         ratios = F.pad(grad * y / scale, (0, 0, 0, 0, half, half))
         for image, planes, gradients in zip(ratios, x, result):
             total = torch.zeros_like(image[0])
@@ -40,6 +41,11 @@ class _AcrossChannels(torch.autograd.Function):
                 _ops.original_axpy(gradient, total * plane, -ctx.ratio)
                 _ops.original_axpy(total, tail, -1.0)
         return result, None, None, None, None
+
+
+def _reach(x, size):
+    """An odd number of nearest channels that holds as many of those there are as `size` does."""
+    return min(size, 2 * x.shape[1] - 1)
 
 
 def _window_sums(planes, size, first, weight):
@@ -62,4 +68,5 @@ def across_channels(x: torch.Tensor, size: int, alpha: float, beta: float,
     """x / (k + alpha / size * sum of x^2 over the `size` nearest channels)^beta of (N, C, H, W)."""
     if is_exact(x):
         return _AcrossChannels.apply(x, size, alpha, beta, k)
-    return F.local_response_norm(x, size, alpha, beta, k)
+    reach = _reach(x, size)
+    return F.local_response_norm(x, reach, alpha * reach / size, beta, k)

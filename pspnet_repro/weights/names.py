@@ -50,7 +50,7 @@ def state_dict_of(content: dict) -> tuple[dict, str]:
         that say where the tensors were or "").
     """
     places = []
-    while inner := next((key for key in _WRAPPERS if _holds_tensors(content.get(key))), None):
+    while inner := _wrapper(content):
         content = content[inner]
         places.append(f"under {inner!r}")
     while prefix := next((prefix for prefix in _PREFIXES if content and all(
@@ -64,6 +64,13 @@ def has_tensors(content: object) -> bool:
     """Whether this is a dictionary with tensors among its values."""
     return isinstance(content, dict) and any(isinstance(value, torch.Tensor)
                                              for value in content.values())
+
+
+def _wrapper(content):
+    """The key of the dictionary that has the tensors: a usual one, or the only one."""
+    usual = [key for key in _WRAPPERS if _holds_tensors(content.get(key))]
+    others = [] if has_tensors(content) else [key for key in content if has_tensors(content[key])]
+    return usual[0] if usual else others[0] if len(others) == 1 else None
 
 
 def _holds_tensors(content):

@@ -219,6 +219,8 @@ def kind_of_content(content: object, form: Kind = PYTORCH) -> Kind:
     state, places = state_dict_of(content)
     if not has_tensors(state):
         held = ", ".join(repr(str(key)[:40]) for key in list(content)[:5])
+        if sum(map(has_tensors, content.values())) > 1:
+            return Kind(f"{form.what} with tensors of several networks ({held})", _TENSORS)
         return Kind(f"{form.what} without tensors (it holds {held or 'nothing'})", _TENSORS)
     whose, way = network_of(state)
     place = f" ({places})" if places else ""

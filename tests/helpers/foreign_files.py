@@ -121,5 +121,7 @@ FORMS = {
     "tensor": (saved(torch.ones(2)), "a PyTorch file that holds a Tensor", "only tensors are"),
     "no tensors": (saved({"epoch": 3, "lr": 0.1}),
                    "a PyTorch file without tensors (it holds 'epoch', 'lr')", "only tensors are"),
+    "gan": (saved({"g": STATE, "d": STATE}),
+            "a PyTorch file with tensors of several networks ('g', 'd')", "only tensors are read"),
     "nothing": (saved({}), "a PyTorch file without tensors (it holds nothing)", "only tensors"),
     "unknown": (bytes(range(7, 200)), "a file of no known kind", "name a file of train")}

@@ -9,6 +9,8 @@ from helpers.import_files import change_layer, small_network, write_files
 
 from prototxt_import import convert
 from prototxt_import.__main__ import main
+from prototxt_import.conversion.written_net import written_net
+from prototxt_import.format import caffe_pb2
 from pspnet_repro.errors import UserError
 
 
@@ -154,6 +156,16 @@ def test_convert_rejects_structures(files, tmp_path, change, words):
     with pytest.raises(UserError, match=words) as caught:
         convert(*paths)
     assert "net.prototxt" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_settings_that_programs_read_differently_are_refused(tmp_path):
+    net = caffe_pb2.NetParameter(input=["data"])
+    net.layer.add(name="p", type="Pooling", pooling_param={"kernel_size": 2, "round_mode": 1})
+    path = tmp_path / "w.caffemodel"
+    path.write_bytes(net.SerializeToString())
+    with pytest.raises(UserError, match="layer 'p' .Pooling.: its field 13 is round_mode in BVLC's "
+                                        "Caffe and ceil_mode in others: name the network's"):
+        written_net(path)
 
 
 @pytest.mark.parametrize("words, code, said", [

@@ -2,11 +2,12 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from prototxt_import import load_net
+from prototxt_import import load_net, write_caffemodel
 from prototxt_import.__main__ import main
 from pspnet_repro.errors import UserError
 
@@ -106,6 +107,13 @@ def test_layers_of_data_are_inputs(write, kind):
     assert net(data=torch.ones(1, 3, 2, 2))["c"].shape == (1, 4, 2, 2)
 
 
+def test_size_of_dense_images_is_known(write):
+    net = load_net(write('layer { name: "d" type: "DenseImageData" top: "data" top: "label" '
+                         'dense_image_data_param { source: "list" batch_size: 3 new_height: 6 '
+                         'new_width: 8 label_divide_factor: 1 } }' + CONV))
+    assert net.input_shapes == {"data": (3, 3, 6, 8), "label": (3, 1, 6, 8)}
+
+
 def test_input_without_a_shape_gives_way_to_input_layers(write):
     layer = ('layer { name: "in" type: "Input" top: "data" '
              'input_param { shape { dim: 1 dim: 3 dim: 2 dim: 2 } } }')
@@ -127,6 +135,17 @@ def test_crop_without_an_offset_says_what_is_assumed(write):
         warnings.simplefilter("error")
         load_net(write(text % (4, "", "")))
         load_net(write(text % (2, *["crop_param { offset: 0 }"] * 2)))
+
+
+def test_fillers_are_not_asked_for_where_weights_are_given(write, tmp_path):
+    size = 'input: "data" input_dim: 1 input_dim: 1 input_dim: 2 input_dim: 2\n'
+    path = write(size + CONV.replace("num_output: 4",
+                                     "num_output: 4 weight_filler { type: 'orthogonal' }"))
+    assert "layer 'c' (Convolution): filler must be one of constant" in _refusal(path)
+    weights = tmp_path / "w.caffemodel"
+    arrays = [np.ones((4, 1, 1, 1), np.float32), np.zeros(4, np.float32)]
+    write_caffemodel(weights, "n", {"c": ("Convolution", arrays)})
+    assert load_net(path, weights).params["c"][0].eq(1).all()
 
 
 def test_arithmetic_of_torch_and_of_caffe(write):

@@ -56,6 +56,8 @@ REFUSED = [
     ("BN", "bn_param { momentum: 0.9 }", "x", "ab", "needs 1 tops, got 2"),
     ("Pooling", "pooling_param { kernel_size: 2 round_mode: FLOOR ceil_mode: true }", "x", "y",
      "round_mode and ceil_mode must say the same"),
+    ("Pooling", "pooling_param { kernel_size: 2 pad: 2 round_mode: FLOOR }", "x", "y",
+     "padding must be less than kernel_size 2, got 2"),
     ("Pooling", "pooling_param { kernel_size: 7 stride: 2 round_mode: FLOOR }", "x", "y",
      "must be at most its padded input"),
     ("SoftmaxWithLoss", "loss_param { weight_by_label_freqs: true class_weighting: 1 }", "zw", "y",

@@ -41,6 +41,8 @@ VALUES = {
                  [[[-1.5, 1.5]]]),
     "lrn": (layer("LRN", "lrn_param { local_size: 3 alpha: 3 beta: 1 k: 2 }"),
             [[[[1.0]], [[2.0]], [[3.0]]]], [[[[1 / 7]], [[2 / 16]], [[3 / 15]]]]),
+    "lrn wide": (layer("LRN", "lrn_param { local_size: 999999 alpha: 999999 beta: 1 }"),
+                 [[[[1.0]], [[2.0]]]], [[[[1 / 6]], [[2 / 6]]]]),
     "lrn within": (layer("LRN", "lrn_param { local_size: 3 alpha: 9 beta: 2 k: 5 norm_region: "
                                 "WITHIN_CHANNEL }"), [[[[1.0, 2.0]]]], [[[[1 / 36, 2 / 36]]]]),
     "segnet bn": (layer("BN", "bn_param { scale_filler { value: 2 } shift_filler { value: 1 } }"),
@@ -105,6 +107,7 @@ TWO = {
         layer("SoftmaxWithLoss", "loss_param { weight_by_label_freqs: true class_weighting: 2 "
                                  "class_weighting: 3 ignore_label: 255 }", "xz"),
         [[0.0, 0]], [255], math.nan),
+    "accuracy beyond": (layer("Accuracy", "", "xz"), [[0.1, 0.9], [0.8, 0.2]], [1, 2], 0.5),
     "seg accuracy": (layer("SegAccuracy", "seg_accuracy_param { ignore_label: 255 }", "xz"),
                      [[[[3.0, 1, 1, 1]], [[2, 2, 2, 2]], [[1, 1, 1, 1]], [[0, 0, 0, 0]]]],
                      [[[[0, 0, 1, 255]]]],
@@ -236,6 +239,8 @@ def test_batch_norm_of_any_axes(tmp_path, shape):
 @pytest.mark.parametrize("pool", ["MAX", "AVE"])
 @pytest.mark.parametrize(("kernel", "stride", "pad"), [((3, 2), (2, 2), (1, 0)),
                                                        ((2, 3), (3, 1), (0, 0)),
+                                                       ((2, 3), (5, 4), (1, 0)),
+                                                       ((2, 2), (4, 4), (0, 0)),
                                                        ((3, 3), (2, 3), (1, 1))])
 def test_pooling_that_rounds_down(tmp_path, pool, kernel, stride, pad):
     fields = " ".join(f"{name}_h: {h} {name}_w: {w}" for name, (h, w) in
@@ -245,6 +250,14 @@ def test_pooling_that_rounds_down(tmp_path, pool, kernel, stride, pad):
     x = torch.randn(2, 3, 8, 11, dtype=torch.float64)
     torch_pool = F.max_pool2d if pool == "MAX" else F.avg_pool2d
     torch.testing.assert_close(net(x=x)["y"], torch_pool(x, kernel, stride, pad))
+
+
+def test_indices_of_pooling_that_rounds_down_are_of_the_whole_plane(tmp_path):
+    net = build(tmp_path, layer("Pooling", "pooling_param { kernel_size: 2 stride: 4 round_mode: "
+                                           "FLOOR }", tops="ym"), [(1, 2, 8, 11)])
+    x = torch.randn(1, 2, 8, 11, dtype=torch.float64)
+    _, index = F.max_pool2d(x, 2, 4, return_indices=True)
+    assert net(x=x)["m"].tolist() == index.tolist()
 
 
 def test_losses_count_unless_they_say_otherwise(tmp_path):

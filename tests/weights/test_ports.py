@@ -94,13 +94,14 @@ def wrapped(state, form):
             "twice": {f"module.{name}": tensor for name, tensor in whole.items()},
             "lightning": {"state_dict": {f"model.{name}": t for name, t in state.items()}},
             "beside a tensor": {"state_dict": state, "rng": torch.zeros(3)},
+            "other key": {"params_ema": state, "step": 3},
             "half": {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
             }[form]
 
 
 @pytest.mark.parametrize("port", PORTS)
 @pytest.mark.parametrize("form", ["plain", "state_dict", "module", "both", "model", "nested",
-                                  "twice", "lightning", "beside a tensor", "safetensors", "half"])
+                                  "twice", "lightning", "beside a tensor", "other key", "safetensors", "half"])
 def test_ports_are_unwrapped(tmp_path, states, port, form):
     path = tmp_path / "w.bin"
     if form == "safetensors":

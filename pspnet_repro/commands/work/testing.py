@@ -121,7 +121,8 @@ def say_protocol(protocol: Protocol) -> None:
                f"windows of {protocol.crop_size} pixels "
                + ("overlap by a third" if protocol.stride is None else
                   f"every {counted(protocol.stride, 'pixel')}"))
-    print(f"protocol {protocol.name}: resized to {'a long side' if one else 'long sides'} of "
+    other = "" if protocol.name.startswith("caffe") else f"protocol {protocol.name}: "
+    print(f"{other}resized to {'a long side' if one else 'long sides'} of "
           f"{sides} ({protocol.base_size} x {scales}{' + 1' * protocol.plus_one}); {windows}; "
           f"{'averaged with' if protocol.flip else 'without'} the mirror image", file=sys.stderr)
 
