@@ -6,7 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from prototxt_import.conversion.convert import convert_network
+from prototxt_import.conversion.graph import Graph
 from prototxt_import.format.caffemodel import read_caffemodel
+from prototxt_import.format.hdf5 import is_hdf5
 from prototxt_import.format.solverstate import read_solverstate
 from prototxt_import.snapshot import find_learned_net
 from pspnet_repro.errors import UserError
@@ -16,15 +18,26 @@ _FRESH = "start from the weights alone, with --initial-weights"
 
 
 class Momentum(NamedTuple):
-    """Steps that were taken, and {name of a PSPNet's parameter: float32 array} of the buffers."""
+    """Steps that were taken, {name of a PSPNet's parameter: float32 array} of the buffers, and how
+    the network's BN counts variances, as PSPNet's settings have it."""
 
     iteration: int
     buffers: dict
+    variance: str
 
 
-def learned_net(solverstate: str | Path) -> Path:
-    """The path of the caffemodel with the weights of a solverstate, see find_learned_net."""
-    return find_learned_net(solverstate, read_solverstate(solverstate).learned_net)
+def described_net(solverstate: str | Path) -> Path:
+    """The path of the caffemodel that a solverstate names, which describes its network too.
+
+    Raises:
+        UserError: a file cannot be read, the caffemodel is missing, or it is HDF5, which has no
+            settings of layers.
+    """
+    caffemodel = find_learned_net(solverstate, read_solverstate(solverstate).learned_net)
+    if is_hdf5(caffemodel):
+        raise UserError(f"{caffemodel}: HDF5 holds weights without the settings of their layers: "
+                        f"name the training net too: --initial-weights NET.prototxt,{caffemodel}")
+    return caffemodel
 
 
 def convert_momentum(solverstate: str | Path, prototxt: str | Path, caffemodel: str | Path
@@ -40,8 +53,9 @@ def convert_momentum(solverstate: str | Path, prototxt: str | Path, caffemodel: 
             layer that becomes part of another here (a BatchNorm, a bias before BN).
     """
     state = read_solverstate(solverstate)
-    places = {row.layer: row.place for row in convert_network(prototxt, caffemodel).rows}
-    blobs = [(layer, k, blob) for layer, (_, arrays) in read_caffemodel(caffemodel).items()
+    network = convert_network(prototxt, caffemodel)
+    places = {row.layer: row.place for row in network.rows}
+    blobs = [(layer, k, blob) for layer, arrays in _layers(prototxt, caffemodel).items()
              for k, blob in enumerate(arrays)]
     if len(state.history) != len(blobs):
         kind = (": it is of AdaDelta or Adam, and PSPNet trains with SGD" if len(state.history)
@@ -70,7 +84,18 @@ def convert_momentum(solverstate: str | Path, prototxt: str | Path, caffemodel: 
             if name in buffers:
                 raise UserError(f"{where}: a second layer for {name}; {_FRESH}")
             buffers[name] = array
-    return Momentum(state.iteration, buffers)
+    return Momentum(state.iteration, buffers, network.model.settings.variance)
+
+
+def _layers(prototxt, caffemodel):
+    """{layer: arrays} in the order of the network."""
+    layers = {name: layer.blobs for name, layer in read_caffemodel(caffemodel).items()
+              if layer.blobs}
+    if not is_hdf5(caffemodel):
+        return layers
+    # HDF5 has them in alphabetical order.
+    order = [node.name for node in Graph(prototxt).nodes if node.params]
+    return {name: layers[name] for name in order if name in layers}
 
 
 def _plain(shape):

@@ -81,7 +81,7 @@ def weights(text: str) -> Weights:
     net, comma, caffemodel = text.rpartition(".prototxt,")
     if comma and caffemodel:
         return Path(f"{net}.prototxt"), Path(caffemodel)
-    if comma or re.search(r"^,.*\.caffemodel$|\.caffemodel,(.*\.prototxt)?$", text):
+    if comma or re.search(r"^,.*\.caffemodel(\.h5)?$|\.caffemodel(\.h5)?,(.*\.prototxt)?$", text):
         raise argparse.ArgumentTypeError(f"must be a file, or NET.prototxt,W.caffemodel in this "
                                          f"order, got {text!r}")
     return path(text)

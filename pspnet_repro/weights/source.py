@@ -74,15 +74,16 @@ def snapshot_weights(solverstate: str | os.PathLike) -> tuple[Path, Path]:
     wrote the network too, twice.
 
     Raises:
-        UserError: a file cannot be read, or the caffemodel is missing.
+        UserError: a file cannot be read, or the caffemodel is missing or HDF5.
     """
-    from prototxt_import.conversion.momentum import learned_net
-    caffemodel = learned_net(solverstate)
+    from prototxt_import.conversion.momentum import described_net
+    caffemodel = described_net(solverstate)
     return caffemodel, caffemodel
 
 
-def read_momentum(solverstate: str | os.PathLike, weights: tuple) -> tuple[int, dict]:
-    """(steps taken, {name of a PSPNet's parameter: float32 array}) of a solverstate of Caffe.
+def read_momentum(solverstate: str | os.PathLike, weights: tuple) -> tuple[int, dict, str]:
+    """(steps taken, {name of a PSPNet's parameter: float32 array}, variance of its BN) of a
+    solverstate of Caffe.
 
     Args:
         solverstate: path.
