@@ -8,14 +8,17 @@ from pspnet_repro.commands.options import WEIGHTS, weights
 
 def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
-        "export", help="write weights as Caffe's prototxt and caffemodel",
-        description="Writes a PSPNet as Caffe's files: a deploy net and its weights; with --train "
-                    "also a training net and its solver.",
+        "export", help="write weights for Caffe or ONNX",
+        description="Writes a PSPNet as Caffe's files, a deploy net and its weights, with --train "
+                    "also a training net and its solver; or as an ONNX file.",
         examples=("pspnet export RUN/weights.pt -o NET.prototxt W.caffemodel",
-                  "pspnet export RUN/weights.pt -o NET.prototxt W.caffemodel --train"))
+                  "pspnet export RUN/weights.pt -o NET.prototxt W.caffemodel --train",
+                  "pspnet export RUN/weights.pt --onnx NET.onnx --crop-size 473"))
     parser.add_argument("weights", type=weights, metavar="WEIGHTS", help=WEIGHTS)
-    parser.add_argument("-o", "--output", type=Path, nargs=2, required=True,
-                        metavar=("NET.prototxt", "W.caffemodel"), help="files to write")
+    parser.add_argument("-o", "--output", type=Path, nargs=2,
+                        metavar=("NET.prototxt", "W.caffemodel"), help="Caffe's files to write")
+    parser.add_argument("--onnx", type=Path, metavar="NET.onnx",
+                        help="ONNX file to write, checked in onnxruntime")
     parser.add_argument("--crop-size", type=int, metavar="PIXELS",
                         help="side of the network's input; default: that of the weights")
     parser.add_argument("--train", action="store_true",

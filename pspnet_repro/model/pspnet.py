@@ -11,6 +11,7 @@ from pspnet_repro import ops
 from pspnet_repro.model.factorized_head import pyramid_conv2d
 from pspnet_repro.model.fused import FusedPSPNet
 from pspnet_repro.model.image_input import ImageInput
+from pspnet_repro.model.plain import PlainPSPNet
 from pspnet_repro.model.resnet import ConvBN, MaxPool, ResNet, convolution
 from pspnet_repro.model.settings import NetworkSettings
 from pspnet_repro.model.upsampling import upsample2d
@@ -155,7 +156,8 @@ class PSPNet(nn.Module):
         self.check_crop(*x.shape[2:])
         return upsample2d(self.logits(x), x.shape[2:], self.align_corners)
 
-    def for_inference(self, dtype: torch.dtype | None = None) -> FusedPSPNet:
+    def for_inference(self, dtype: torch.dtype | None = None,
+                      plain: bool = False) -> FusedPSPNet | PlainPSPNet:
         """A copy for testing: BN folded, ReLU and additions fused, on the same device.
 
         Same `logits`, `forward`, `prepare`, `check_crop`, `classes` and
@@ -166,13 +168,15 @@ class PSPNet(nn.Module):
         Args:
             dtype: of weights and maps, such as torch.bfloat16; None: this network's, which the last
                 convolution and the logits have in any case.
+            plain: BN is folded, and all else is literal, in torch's own operators: for
+                torch.jit.trace, torch.export and torch.onnx. Slower.
         Raises:
             ValueError: in training mode.
         """
         if self.training:
             raise ValueError("for_inference needs the network in eval mode, whose batch "
                              "normalization is fixed: call .eval()")
-        return FusedPSPNet(self, dtype)
+        return (PlainPSPNet if plain else FusedPSPNet)(self, dtype)
 
     def receptive_field(self) -> int:
         """Pixels a side that a score sees without the pyramid, along the longest path."""

@@ -1,0 +1,111 @@
+"""A copy of a PSPNet for testing in torch's own operators alone, which exporters understand."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pspnet_repro.model.fused import folded
+from pspnet_repro.ops import checks
+
+
+def _plain_unit(unit, dtype):
+    """The modules of a ConvBN: a convolution that has its BN in it, and ReLU where it has one."""
+    return [_plain_conv(unit.conv, *folded(unit, dtype)), *[nn.ReLU()] * unit.relu]
+
+
+def _plain_conv(conv, weight, bias):
+    with torch.device("meta"):
+        plain = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride,
+                          conv.padding, conv.dilation)
+    plain.weight, plain.bias = (nn.Parameter(tensor.clone(), requires_grad=False)
+                                for tensor in (weight, bias))
+    return plain
+
+
+def bin_edges(size: int, bins: int) -> list[tuple[int, int]]:
+    """(begin, end) of every pyramid bin along one axis."""
+    return [(i * size // bins, ((i + 1) * size + bins - 1) // bins) for i in range(bins)]
+
+
+def pooled(x: torch.Tensor, bins: int, pool: str) -> torch.Tensor:
+    """One level of ops.pyramid_pool2d, (N, C, H, W) -> (N, C, bins, bins), by slices.
+
+    Slices also fit maps that the bins do not divide, for which ONNX has no adaptive pooling.
+    """
+    reduce = torch.mean if pool == "ave" else torch.amax
+    for axis in (2, 3):
+        parts = [x.narrow(axis, begin, end - begin)
+                 for begin, end in bin_edges(x.shape[axis], bins)]
+        x = torch.cat([reduce(part, axis, keepdim=True) for part in parts], axis)
+    return x
+
+
+class PlainResidual(nn.Module):
+    """ReLU of a branch plus the input or its projection."""
+
+    def __init__(self, branch: Sequence[nn.Module], project: nn.Module | None,
+                 dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(*(part for unit in branch
+                                      for part in _plain_unit(unit, dtype)))
+        self.project = None if project is None else _plain_unit(project, dtype)[0]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = x if self.project is None else self.project(x)
+        return F.relu(shortcut + self.branch(x))
+
+
+class PlainPSPNet(nn.Module):
+    """What PSPNet.for_inference(plain=True) returns; see there."""
+
+    def __init__(self, net: nn.Module, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.classes, self.stride, self.any_size = net.classes, net.stride, net.any_size
+        self.align_corners, self.image_input = net.align_corners, net.image_input
+        self.bins, self.pool = net.pyramid.bins, net.pyramid.pool
+        self.dtype = dtype
+        stem = []
+        for part in net.backbone.before_residuals():
+            stem += (_plain_unit(part, dtype) if hasattr(part, "conv") else
+                     [nn.MaxPool2d(3, 2, part.padding, ceil_mode=part.ceil_mode)])
+        self.stem = nn.Sequential(*stem)
+        self.blocks = nn.Sequential(*(PlainResidual(branch, project, dtype)
+                                      for branch, project in net.backbone.residuals()))
+        self.levels = nn.ModuleList(
+            nn.Sequential(*([] if net.pyramid.reduce is None else
+                            _plain_unit(net.pyramid.reduce[k], dtype)))
+            for k in range(len(self.bins)))
+        self.head = nn.Sequential(*_plain_unit(net.head.conv, dtype))
+        score = net.head.score
+        self.score = _plain_conv(score, score.weight.detach(), score.bias.detach())
+        self.eval()
+
+    def check_crop(self, *sizes: int) -> None:
+        """As PSPNet.check_crop."""
+        checks.crop(sizes, self.stride, self.bins, self.any_size)
+
+    def prepare(self, image_rgb: np.ndarray) -> torch.Tensor:
+        """As PSPNet.prepare."""
+        return self.image_input.tensor(image_rgb)
+
+    def _upsampled(self, x, size):
+        # With aligned corners torch, too, computes positions in float32.
+        return F.interpolate(x, size, mode="bilinear", align_corners=self.align_corners)
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """As PSPNet.logits in eval mode."""
+        x = self.blocks(self.stem(x if self.dtype is None else x.to(self.dtype)))
+        upsampled = [self._upsampled(level(pooled(x, bins, self.pool)), x.shape[2:])
+                     for level, bins in zip(self.levels, self.bins)]
+        x = self.head(torch.cat([x, *reversed(upsampled)], 1) if upsampled else x)
+        # Scores are made in the network's dtype: rounded to a half type they would often tie.
+        return self.score(x if self.dtype is None else x.to(self.score.bias.dtype))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """As PSPNet.forward in eval mode; while it is traced, sizes are not checked."""
+        if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+            self.check_crop(*x.shape[2:])
+        return self._upsampled(self.logits(x), x.shape[2:])

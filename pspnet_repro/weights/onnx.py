@@ -1,0 +1,210 @@
+"""A PSPNet as an ONNX file, checked in onnxruntime."""
+
+import copy
+import json
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+import pspnet_repro
+from pspnet_repro.errors import UserError
+from pspnet_repro.model.plain import bin_edges
+from pspnet_repro.model.pspnet import PSPNet
+from pspnet_repro.model.upsampling import upsample2d
+
+OPSET, _IR_VERSION = 17, 8
+TOLERANCE = 1e-5  # of the largest score
+INPUT, OUTPUT = "input", "scores"
+_IMAGES = 2
+
+
+class Check(NamedTuple):
+    """How far onnxruntime's scores are from this program's in float64.
+
+    Attributes:
+        largest_error: of any score, divided by the largest score.
+        images: drawn images that were compared, in one batch.
+        pixels: of all of them.
+        other_argmax: pixels with another argmax; their two best scores are equal but for rounding.
+        onnxruntime: its version.
+    """
+
+    largest_error: float
+    images: int
+    pixels: int
+    other_argmax: int
+    onnxruntime: str
+
+
+def require_onnx() -> None:
+    """Raise UserError where a package that `onnx_bytes` needs is missing."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"ONNX needs {error.name}: pip install -r requirements-onnx.txt") from error
+
+
+def onnx_bytes(net: PSPNet, crop_size: int) -> tuple[bytes, Check]:
+    """The content of an ONNX file of a network, and how it was checked.
+
+    BN is folded. Operators are ONNX's own, of opset OPSET; upsampling is a product with constant
+    matrices, so its positions are exactly this program's. The input `input` is
+    (N, 3, crop_size, crop_size) float32, see PSPNet.prepare, for any N; the output `scores`
+    (N, classes, crop_size, crop_size). Metadata hold the settings and the Check.
+
+    Args:
+        net: in eval mode, on the CPU, with float32 parameters.
+        crop_size: pixels a side.
+    Raises:
+        UserError: onnx or onnxruntime is missing, a size that the network does not allow, or
+            scores of onnxruntime that are further than TOLERANCE from the network's.
+    """
+    require_onnx()
+    import onnx
+    try:
+        net.check_crop(crop_size)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    model = _Graph(net, crop_size).model()
+    onnx.checker.check_model(model, full_check=True)
+    check = check_scores(model.SerializeToString(), net, crop_size)
+    settings = net.settings
+    onnx.helper.set_model_props(model, {
+        "settings": json.dumps(dict(settings)), "check": json.dumps(check._asdict()),
+        **{name: json.dumps(getattr(settings, name)) for name in settings.INPUT}})
+    return model.SerializeToString(), check
+
+
+def check_scores(content: bytes, net: PSPNet, crop_size: int) -> Check:
+    """Compare an ONNX file in onnxruntime with the network that it was made of, in float64, on
+    drawn images.
+
+    Raises:
+        UserError: a score is further off than TOLERANCE, or a pixel has another argmax though its
+            best score is clearly the best.
+    """
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+    x = torch.cat([net.prepare(image) for image in _drawn_images(crop_size)])
+    scores = torch.from_numpy(session.run([OUTPUT], {INPUT: x.numpy()})[0])
+    # In float64: in float32 a deep network's own rounding may exceed the tolerance.
+    exact = copy.deepcopy(net).double()
+    with torch.inference_mode():
+        wanted = torch.cat([exact(image[None].double()) for image in x])
+    largest = wanted.abs().max().item()
+    error = ((scores - wanted).abs().max() / largest).item() if largest else 0.0
+    others = scores.argmax(1) != wanted.argmax(1)
+    best = wanted.topk(min(2, net.classes), 1).values
+    tied = best[:, 0] - best[:, -1] <= 2 * TOLERANCE * largest
+    check = Check(error, len(x), others.numel(), int(others.sum()), onnxruntime.__version__)
+    # A NaN is no error that is small enough.
+    if not error <= TOLERANCE or (others & ~tied).any():
+        raise UserError(
+            f"the ONNX file's scores in onnxruntime {onnxruntime.__version__} differ from the "
+            f"network's by {error:.1e} of the largest, {check.other_argmax} of {check.pixels} "
+            f"pixels have another argmax; at most {TOLERANCE:g} is allowed, so nothing is written: "
+            "try another --crop-size or another version of onnxruntime")
+    return check
+
+
+def _drawn_images(size):
+    """RGB images of coarse colours and fine noise, always the same."""
+    random = np.random.RandomState(0)
+    for _ in range(_IMAGES):
+        side = -(-size // 8)
+        coarse = random.randint(0, 200, (side, side, 3)).repeat(8, 0).repeat(8, 1)
+        yield (coarse[:size, :size] + random.randint(0, 56, (size, size, 3))).astype(np.uint8)
+
+
+class _Graph:
+    """The nodes and constants of a network, from its plain copy."""
+
+    def __init__(self, net, crop_size):
+        self.plain, self.size = net.for_inference(plain=True), crop_size
+        self.nodes, self.constants, self.names = [], [], {}
+        with torch.inference_mode():
+            self._network()
+
+    def model(self):
+        from onnx import TensorProto, helper
+        values = [helper.make_tensor_value_info(
+            name, TensorProto.FLOAT, ["N", channels, self.size, self.size])
+            for name, channels in ((INPUT, 3), (OUTPUT, self.plain.classes))]
+        graph = helper.make_graph(self.nodes, "pspnet", values[:1], values[1:], self.constants)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)],
+                                 ir_version=_IR_VERSION, producer_name="pspnet-repro",
+                                 producer_version=pspnet_repro.__version__)
+
+    def _add(self, kind, inputs, name=None, **attributes):
+        from onnx import helper
+        output = name or f"{kind}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+        return output
+
+    def _constant(self, name, tensor):
+        """The name of a constant, which is made once."""
+        from onnx import numpy_helper
+        if name not in self.names:
+            self.names[name] = name
+            self.constants.append(numpy_helper.from_array(
+                np.ascontiguousarray(tensor.numpy()), name))
+        return name
+
+    def _module(self, x, path, module, output=None):
+        if isinstance(module, nn.Sequential):
+            for name, part in module.named_children():
+                x = self._module(x, f"{path}.{name}", part)
+            return x
+        if isinstance(module, nn.ReLU):
+            return self._add("Relu", [x])
+        if isinstance(module, nn.MaxPool2d):
+            # At sizes that check_crop allows, ceil_mode changes nothing: they leave an odd map.
+            return self._add("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2],
+                             pads=[module.padding] * 4)
+        constants = [self._constant(f"{path}.{kind}", getattr(module, kind))
+                     for kind in ("weight", "bias")]
+        return self._add("Conv", [x, *constants], output, kernel_shape=list(module.kernel_size),
+                         strides=list(module.stride), pads=list(module.padding) * 2,
+                         dilations=list(module.dilation))
+
+    def _network(self):
+        plain, size = self.plain, (self.size - 1) // self.plain.stride + 1
+        x = self._module(INPUT, "stem", plain.stem)
+        for k, block in enumerate(plain.blocks):
+            shortcut = x if block.project is None else self._module(
+                x, f"blocks.{k}.project", block.project)
+            x = self._add("Relu", [self._add("Add", [
+                shortcut, self._module(x, f"blocks.{k}.branch", block.branch)])])
+        levels = [self._upsampled(self._module(self._pooled(x, bins, size), f"levels.{k}", level),
+                                  bins, size)
+                  for k, (bins, level) in enumerate(zip(plain.bins, plain.levels))]
+        if levels:
+            x = self._add("Concat", [x, *reversed(levels)], axis=1)
+        x = self._module(self._module(x, "head", plain.head), "score", plain.score)
+        self._upsampled(x, size, self.size, OUTPUT)
+
+    def _pooled(self, x, bins, size):
+        """As model.plain.pooled, for a square map."""
+        kind = "ReduceMean" if self.plain.pool == "ave" else "ReduceMax"
+        for axis in (2, 3):
+            parts = [self._add(kind, [self._slice(x, axis, *edges)], axes=[axis], keepdims=1)
+                     for edges in bin_edges(size, bins)]
+            x = self._add("Concat", parts, axis=axis) if bins > 1 else parts[0]
+        return x
+
+    def _slice(self, x, axis, begin, end):
+        return self._add("Slice", [x, *(self._constant(f"index_{index}", torch.tensor([index]))
+                                        for index in (begin, end, axis))])
+
+    def _upsampled(self, x, size, out_size, output=None):
+        """Rows, then columns, of upsample2d, each by a matrix."""
+        unit = torch.eye(size).view(1, size, size, 1)
+        rows = upsample2d(unit, (out_size, 1), self.plain.align_corners)[0, :, :, 0].T
+        name = f"interpolation_{size}_{out_size}"
+        x = self._add("MatMul", [self._constant(f"{name}_rows", rows), x])
+        return self._add("MatMul", [x, self._constant(f"{name}_columns", rows.T)], output)
