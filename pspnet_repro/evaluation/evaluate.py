@@ -12,7 +12,7 @@ from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation.metrics import ConfusionMatrix
 from pspnet_repro.evaluation.predictor import Predictor
-from pspnet_repro.evaluation.sliding import predict_stream
+from pspnet_repro.evaluation.sliding import predict_tiles
 
 
 def evaluate(net, pairs, *, classes, protocol, zero_is_void=False, batch_size=BATCH_SIZE,
@@ -21,7 +21,7 @@ def evaluate(net, pairs, *, classes, protocol, zero_is_void=False, batch_size=BA
     """Confusion matrix of a network over image and label files.
 
     Args:
-        net, classes, protocol, batch_size: see predict_stream; or a Predictor of that protocol.
+        net, classes, protocol, batch_size: see predict_tiles; or a Predictor of that protocol.
         pairs: list of data.pairs.Pair; one without a label is predicted only.
         zero_is_void: see data.labels.read_label.
         record: a CountsFile: images in it are not tested again, others are added to it; or None.
@@ -56,15 +56,17 @@ def evaluate(net, pairs, *, classes, protocol, zero_is_void=False, batch_size=BA
                     on_error(error)
                     bar.update()
                     continue
-                reading.append((number, pair, label))
+                reading.append((number, pair, label, image.shape[:2]))
                 yield image[:, :, ::-1]
 
         stream = (net.stream(images(), batch_size) if isinstance(net, Predictor) else
-                  predict_stream(net, images(), classes=classes, protocol=protocol,
-                                 batch_size=batch_size))
-        for probabilities in stream:
-            number, pair, label = reading.popleft()
-            predicted = probabilities.argmax(0).cpu().numpy().astype(np.uint8)
+                  predict_tiles(net, images(), classes=classes, protocol=protocol,
+                                batch_size=batch_size))
+        for tiles in stream:
+            number, pair, label, size = reading.popleft()
+            predicted = np.empty(size, np.uint8)
+            for place, probabilities in tiles:
+                predicted[place] = probabilities.argmax(0).cpu().numpy()
             single = ConfusionMatrix(classes)
             if label is not None:
                 single.update(predicted, label)

@@ -7,6 +7,7 @@ from pspnet_repro.data.benchmarks import LAYOUTS, Recipe
 from pspnet_repro.data.classes import KNOWN, MAX_NAME, Classes, known_classes, numbered_classes
 from pspnet_repro.defaults import MAX_SIDE
 from pspnet_repro.errors import UserError
+from pspnet_repro.evaluation.memory import wrong_sizes
 from pspnet_repro.evaluation.protocol import Protocol
 from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.weights.model_file import crop_size_of, model_of
@@ -40,6 +41,12 @@ class NetworkFile:
     def protocol(self) -> Protocol:
         """The authors' test with the sizes of this network."""
         return Protocol(self.base_size, self.crop_size)
+
+    def check_memory(self):
+        """Raise UserError where the file's sizes would need more memory than a test may."""
+        for name, why in wrong_sizes(self.net.settings, self.protocol).items():
+            raise UserError(f"{self.path}: {name} {getattr(self, name)}: {why}; give a smaller "
+                            f"--{name.replace('_', '-')}")
 
     def check_classes(self, count):
         """Raise UserError for a network of another number of classes."""

@@ -16,10 +16,11 @@ from pspnet_repro.defaults import BATCH_SIZE, PRECISIONS
 from pspnet_repro.distributed import choose_device
 from pspnet_repro.errors import UsageError
 from pspnet_repro.evaluation import precision as precisions
+from pspnet_repro.evaluation.memory import wrong_sizes
 from pspnet_repro.evaluation.network_file import NetworkFile, read_network
 from pspnet_repro.evaluation.pictures import overlay
 from pspnet_repro.evaluation.protocol import Protocol
-from pspnet_repro.evaluation.sliding import predict_stream
+from pspnet_repro.evaluation.sliding import predict_tiles
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,13 @@ class Predictor:
         if not files:
             raise UsageError("weights must name a file, got an empty list")
         self.classes = files[0].classes
+        if protocol is None:
+            files[0].check_memory()
         self.protocol = protocol or files[0].protocol
+        for file in files:
+            for name, why in wrong_sizes(file.net.settings, self.protocol).items():
+                raise UsageError(f"{name} {getattr(self.protocol, name)}: {why}; choose a smaller "
+                                 "one")
         self.precision = precision
         self.networks = []
         for file in files:
@@ -143,32 +150,49 @@ class Predictor:
                 waiting.append(as_rgb(image))
                 yield waiting[-1]
 
-        for scores in self.stream(read(), batch_size):
-            labels = scores.argmax(0).to(torch.uint8).cpu().numpy()
-            kept = (np.ascontiguousarray(scores.permute(1, 2, 0).cpu().numpy())
-                    if probabilities else None)
-            yield Prediction(labels, scores.amax(0).cpu().numpy(), kept, self.names,
-                             list(self.classes.palette_rgb), waiting.popleft())
+        for tiles in self.stream(read(), batch_size):
+            image = waiting.popleft()
+            labels = np.empty(image.shape[:2], np.uint8)
+            confidence = np.empty(image.shape[:2], np.float32)
+            kept = np.empty((*image.shape[:2], len(self.names)), np.float32) if (
+                probabilities) else None
+            for place, tile in tiles:
+                labels[place] = tile.argmax(0).to(torch.uint8).cpu().numpy()
+                confidence[place] = tile.amax(0).cpu().numpy()
+                if kept is not None:
+                    kept[place] = tile.permute(1, 2, 0).cpu().numpy()
+            yield Prediction(labels, confidence, kept, self.names,
+                             list(self.classes.palette_rgb), image)
 
-    def stream(self, images_rgb: Iterable, batch_size: int = BATCH_SIZE) -> Iterator[torch.Tensor]:
-        """Mean probabilities of the networks, (classes, H, W) float32 on their device, for each of
-        (H, W, 3) uint8 RGB images; see predict_stream."""
+    def stream(self, images_rgb: Iterable, batch_size: int = BATCH_SIZE) -> Iterator[Iterable]:
+        """For each of (H, W, 3) uint8 RGB images the tiles of the networks' mean probabilities, as
+        iterating Tiles gives them; read them before the next image's."""
         copies = itertools.tee(images_rgb, len(self.networks))
-        streams = [predict_stream(net, copy, classes=len(self.names), protocol=self.protocol,
-                                  batch_size=batch_size)
+        streams = [predict_tiles(net, copy, classes=len(self.names), protocol=self.protocol,
+                                 batch_size=batch_size)
                    for net, copy in zip(self.networks, copies)]
         while True:
             # Not around the whole: the caller's code runs between two images.
             with precisions.use_precision(self.precision):
-                maps = [next(stream, None) for stream in streams]
-                if maps[0] is None:
+                each = [next(stream, None) for stream in streams]
+            if each[0] is None:
+                return
+            yield self._mean(each)
+
+    def _mean(self, each):
+        """The tiles of the mean of several networks' Tiles of one photograph."""
+        tiles = zip(*each)
+        while True:
+            with precisions.use_precision(self.precision):
+                parts = next(tiles, None)
+                if parts is None:
                     return
-                mean = maps[0]
-                for other in maps[1:]:
+                place, mean = parts[0]
+                for _, other in parts[1:]:
                     mean += other
-                if len(maps) > 1:
-                    mean /= len(maps)
-            yield mean
+                if len(parts) > 1:
+                    mean /= len(parts)
+            yield place, mean
 
 
 def as_rgb(image) -> np.ndarray:

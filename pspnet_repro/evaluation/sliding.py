@@ -10,26 +10,19 @@ import torch.nn.functional as F
 from pspnet_repro import ops
 from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.defaults import BATCH_SIZE
-from pspnet_repro.evaluation.imresize import bands, imresize
+from pspnet_repro.evaluation.imresize import imresize
 from pspnet_repro.evaluation.protocol import Protocol
+from pspnet_repro.evaluation.tiles import Tiles
 
 # What fills the border while the image is still 8-bit: the mean, rounded.
 PAD_BGR = np.array([104, 117, 124], np.float32)
 
 
 @dataclass
-class _Photograph:
-    """An image on its way: the sum of its scales' probabilities, and how many are missing."""
-
-    total: torch.Tensor  # (classes, H, W) float32
-    views_left: int
-
-
-@dataclass
 class _View:
     """One scale of one image: its pixels, its windows, and the canvas they add up on."""
 
-    photograph: _Photograph
+    tiles: Tiles  # of the photograph
     image: np.ndarray  # (rows, columns, 3) uint8 RGB
     window: tuple
     tops: list
@@ -52,10 +45,9 @@ class _View:
                cols.start - left:cols.stop - left] = part.transpose(2, 0, 1)
         return torch.from_numpy(window)
 
-    def start_canvas(self):
+    def start_canvas(self, device):
         if self.canvas is None:
-            total = self.photograph.total
-            self.canvas = total.new_zeros(total.shape[0], *self.image.shape[:2])
+            self.canvas = torch.zeros(self.tiles.shape[0], *self.image.shape[:2], device=device)
 
     def divide_by_counts(self):
         """The canvas' sums over windows become means."""
@@ -71,37 +63,17 @@ class _View:
         self.canvas /= counts[0][:, None] * counts[1]
 
 
-def _add_resized(total, canvas, antialias):
-    """total += canvas resized to the total's size and renormalized, both (classes, H, W).
-
-    As products of small weight matrices with bands of the canvas, so that nothing else of the
-    canvas' size exists.
-    """
-    def matrices(axis):
-        return [(out, source, torch.from_numpy(matrix).to(canvas)) for out, source, matrix
-                in bands(canvas.shape[axis], total.shape[axis], antialias)]
-
-    columns = matrices(2)
-    for out_rows, in_rows, row_matrix in matrices(1):
-        stretched = row_matrix @ canvas[:, in_rows]
-        part = total.new_empty(total.shape[0], stretched.shape[1], total.shape[2])
-        for out_cols, in_cols, matrix in columns:
-            part[:, :, out_cols] = stretched[:, :, in_cols] @ matrix.T
-        total[:, out_rows] += part / part.sum(0, keepdim=True)
-
-
-def _views(image_rgb, protocol, classes, device, step):
+def _views(image_rgb, protocol, classes, step):
     """The _View of every scale of an image, each made when it is asked for."""
     height, width = image_rgb.shape[:2]
-    photograph = _Photograph(torch.zeros(classes, height, width, device=device),
-                             len(protocol.scales))
-    for scale in protocol.scales:
-        scaled = imresize(image_rgb, protocol.scaled_size(height, width, scale),
-                          protocol.antialias)
+    sizes = [protocol.scaled_size(height, width, scale) for scale in protocol.scales]
+    tiles = Tiles((classes, height, width), sizes, protocol.antialias)
+    for size in sizes:
+        scaled = imresize(image_rgb, size, protocol.antialias)
         rows, cols = scaled.shape[:2]
         window = protocol.window_size(rows, cols, step)
         border = np.zeros(3, np.float32) if protocol.fits(rows, cols) else PAD_BGR - MEAN_BGR
-        yield _View(photograph, scaled, window, protocol.window_starts(rows, window[0]),
+        yield _View(tiles, scaled, window, protocol.window_starts(rows, window[0]),
                     protocol.window_starts(cols, window[1]), border)
 
 
@@ -113,8 +85,7 @@ def first_windows(image_rgb, protocol, count, step=8):
         columns) of it that lie on the image).
     """
     scale = min(protocol.scales, key=lambda scale: abs(scale - 1))
-    (view,) = _views(_checked(image_rgb), dataclasses.replace(protocol, scales=(scale,)), 1, "cpu",
-                     step)
+    (view,) = _views(_checked(image_rgb), dataclasses.replace(protocol, scales=(scale,)), 1, step)
     places = [(top, left) for top in view.tops for left in view.lefts][:count]
     areas = [tuple(slice(max(-start, 0), size - start) for start, size
                    in zip(place, view.image.shape)) for place in places]
@@ -149,14 +120,14 @@ def _add_window(view, top, left, probabilities):
 def _run(net, places, protocol, classes, device):
     """Put a batch of (view, top, left) through the network, onto the canvases.
 
-    Returns the photographs that are complete with it.
+    Returns the Tiles of the photographs that are complete with it.
     """
     count, window = len(places), places[0][0].window
     batch = torch.stack([view.pixels(top, left) for view, top, left in places]).to(device)
     if protocol.flip:
         batch = torch.cat([batch, batch.flip(3)])
     for view, _, _ in places:
-        view.start_canvas()
+        view.start_canvas(device)
     logits = getattr(net, "logits", None)
     if logits is not None and protocol.align_corners and (
             protocol.merge == "logits" or not protocol.flip):
@@ -174,8 +145,8 @@ def _run(net, places, protocol, classes, device):
         _check_shape(scores, batch, classes, *window)
         for k, (view, top, left) in enumerate(places):
             _add_window(view, top, left, _merged(scores, k, count, protocol))
-    return [view.photograph for view, run in _runs(places)
-            if _finished(view, run.stop - run.start, protocol)]
+    return [view.tiles for view, run in _runs(places)
+            if _finished(view, run.stop - run.start)]
 
 
 def _merged(scores, k, count, protocol):
@@ -188,20 +159,14 @@ def _merged(scores, k, count, protocol):
     return (torch.softmax(once, 0) + torch.softmax(mirrored, 0)) / 2
 
 
-def _finished(view, windows, protocol):
+def _finished(view, windows):
     """Whether `windows` more windows complete the view's photograph."""
     view.windows_left -= windows
     if view.windows_left:
         return False
     view.divide_by_counts()
-    photograph = view.photograph
-    _add_resized(photograph.total, view.canvas, protocol.antialias)
-    view.canvas = None
-    photograph.views_left -= 1
-    if photograph.views_left:
-        return False
-    photograph.total /= len(protocol.scales)
-    return True
+    canvas, view.canvas = view.canvas, None
+    return view.tiles.add(canvas)
 
 
 def _device_of(net):
@@ -211,6 +176,17 @@ def _device_of(net):
 
 
 def predict_stream(net, images_rgb, *, classes, protocol, batch_size=BATCH_SIZE):
+    """`predict_tiles` with the tiles of a photograph in one tensor.
+
+    Yields:
+        (classes, H, W) float32 on the network's device, in the order of the images.
+    """
+    for tiles in predict_tiles(net, images_rgb, classes=classes, protocol=protocol,
+                               batch_size=batch_size):
+        yield tiles.whole()
+
+
+def predict_tiles(net, images_rgb, *, classes, protocol, batch_size=BATCH_SIZE):
     """Class probabilities of photographs, one after the other; windows of several share a batch.
 
     Args:
@@ -221,7 +197,7 @@ def predict_stream(net, images_rgb, *, classes, protocol, batch_size=BATCH_SIZE)
         protocol: a Protocol.
         batch_size: windows a pass of the network; with `flip` as many mirror images go along.
     Yields:
-        (classes, H, W) float32 on the network's device, in the order of the images.
+        The Tiles of each image, on the network's device, in the order of the images.
     Raises:
         ValueError: an image, the batch size or what `net` returns is not as above.
     """
@@ -238,17 +214,15 @@ def predict_stream(net, images_rgb, *, classes, protocol, batch_size=BATCH_SIZE)
     device = _device_of(net)
     places = []
     for image in images_rgb:
-        for view in _views(_checked(image), protocol, classes, device, step):
+        for view in _views(_checked(image), protocol, classes, step):
             for top in view.tops:
                 for left in view.lefts:
                     if places and (len(places) == batch_size or places[0][0].window != view.window):
-                        for photograph in _run(net, places, protocol, classes, device):
-                            yield photograph.total
+                        yield from _run(net, places, protocol, classes, device)
                         places = []
                     places.append((view, top, left))
     if places:
-        for photograph in _run(net, places, protocol, classes, device):
-            yield photograph.total
+        yield from _run(net, places, protocol, classes, device)
 
 
 def _checked(image_rgb):
@@ -287,6 +261,15 @@ def predict_probabilities(net, image_rgb, *, classes, base_size, crop_size, scal
     Source: the evaluation scripts of the release.
     """
     protocol = Protocol(base_size, crop_size, scales, flip, **deviations)
-    (probabilities,) = predict_stream(net, [image_rgb], classes=classes, protocol=protocol,
-                                      batch_size=batch_size)
-    return np.ascontiguousarray(probabilities.permute(1, 2, 0).cpu().numpy())
+    (tiles,) = predict_tiles(net, [image_rgb], classes=classes, protocol=protocol,
+                             batch_size=batch_size)
+    return channels_last(tiles)
+
+
+def channels_last(tiles) -> np.ndarray:
+    """(H, W, classes) float32 of Tiles."""
+    classes, height, width = tiles.shape
+    probabilities = np.empty((height, width, classes), np.float32)
+    for place, tile in tiles:
+        probabilities[place] = tile.permute(1, 2, 0).cpu().numpy()
+    return probabilities

@@ -10,6 +10,7 @@ from pspnet_repro.data.classes import KNOWN, known_classes, read_classes
 from pspnet_repro.defaults import MULTI_SCALE
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import precision as precisions
+from pspnet_repro.evaluation.memory import wrong_sizes
 from pspnet_repro.evaluation.network_file import read_network
 from pspnet_repro.evaluation.predictor import Predictor
 from pspnet_repro.words import counted
@@ -77,6 +78,10 @@ def tested(args, files, recipe=None) -> Predictor:
     """
     protocol = _protocol(args, files[0], recipe)
     for file in files:
+        for name, why in wrong_sizes(file.net.settings, protocol).items():
+            if getattr(args, name) is None and file is files[0] and not (recipe and name[0] == "b"):
+                file.check_memory()
+            raise UsageError(f"--{name.replace('_', '-')}: {getattr(protocol, name)} pixels: {why}")
         try:
             file.net.check_crop(protocol.crop_size)
         except ValueError as error:
