@@ -2,17 +2,20 @@
 source="local"). `make build` in that folder must have compiled the operators.
 """
 
+from pathlib import Path
+from typing import Any
+
 from pspnet_repro import Predictor, PSPNet, load_model
 from pspnet_repro.errors import UsageError
 
 dependencies = ["torch", "numpy", "cv2", "PIL", "safetensors", "tqdm"]
 
 
-def pspnet(weights=None, **arguments):
+def pspnet(weights: str | Path | None = None, **arguments: Any) -> PSPNet:
     """A PSPNet: the network of a file of weights, in eval mode, or a new one with random weights.
 
     Args:
-        weights: path, see pspnet_repro.load_model; none are downloaded.
+        weights: see pspnet_repro.load_model; none are downloaded.
         arguments: of a new PSPNet, `classes` at least.
     Raises:
         UserError: the file cannot be used.
@@ -26,7 +29,7 @@ def pspnet(weights=None, **arguments):
     return load_model(weights)
 
 
-def predictor(weights, **options):
+def predictor(weights: str | Path | tuple | list, **options: Any) -> Predictor:
     """A pspnet_repro.Predictor: label maps of photographs.
 
     Args:

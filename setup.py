@@ -13,8 +13,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent
 DEFAULT_HOME = Path("/usr/local/cuda")
@@ -37,11 +39,11 @@ class Toolkit(NamedTuple):
     version: str  # "13.0"
     home: Path  # holds bin/nvcc
     headers: Path  # holds cuda_runtime.h
-    libraries: tuple  # folders that may hold libcudart
-    architectures: tuple  # all that nvcc compiles for: "7.5", "10.3"
+    libraries: tuple[Path, ...]  # folders that may hold libcudart
+    architectures: tuple[str, ...]  # all that nvcc compiles for: "7.5", "10.3"
 
 
-def ask(nvcc, *arguments):
+def ask(nvcc: Path, *arguments: str) -> str:
     """What nvcc prints on both channels, whatever its exit code."""
     try:
         run = subprocess.run([str(nvcc), *arguments], capture_output=True, text=True,
@@ -51,7 +53,7 @@ def ask(nvcc, *arguments):
     return run.stdout + run.stderr
 
 
-def read_toolkit(nvcc):
+def read_toolkit(nvcc: Path) -> Toolkit:
     """The Toolkit of an nvcc, which may be a link, or a script that calls another nvcc.
 
     Raises:
@@ -90,7 +92,7 @@ def _values(flag, words):
     return [quoted or bare for quoted, bare in re.findall(rf'"{flag}([^"]+)"|{flag}(\S+)', words)]
 
 
-def find_toolkit(torch_cuda=None):
+def find_toolkit(torch_cuda: str | None = None) -> Toolkit:
     """The Toolkit to compile with.
 
     Args:
@@ -118,11 +120,10 @@ def find_toolkit(torch_cuda=None):
     raise obstacles[0] if obstacles else Obstacle(f"{missing}: {WAYS_ON}")
 
 
-def find_cudart(toolkit, packages):
+def find_cudart(toolkit: Toolkit, packages: Path) -> Path:
     """The file of CUDA's runtime library to link with: the toolkit's, else the one beside torch.
 
     Args:
-        toolkit: a Toolkit.
         packages: the folder that torch's package lies in, and those packages of pip's that hold
             the library without the name that a linker looks for.
     Raises:
@@ -131,13 +132,13 @@ def find_cudart(toolkit, packages):
     major = toolkit.version.split(".")[0]
     for folder in (*toolkit.libraries, *sorted(Path(packages).glob("nvidia/*/lib"))):
         for name in ("libcudart.so", f"libcudart.so.{major}*"):
-            for path in sorted(folder.glob(name)):
-                return path
+            if paths := sorted(folder.glob(name)):
+                return paths[0]
     raise Obstacle(f"libcudart.so is neither in {', '.join(map(str, toolkit.libraries))} nor "
                    f"beside torch: {WAYS_ON}")
 
 
-def choose_architectures(toolkit):
+def choose_architectures(toolkit: Toolkit) -> str:
     """TORCH_CUDA_ARCH_LIST where set, else what nvcc knows of ARCHITECTURES, with the last's PTX.
 
     Raises:
@@ -164,7 +165,8 @@ def choose_architectures(toolkit):
     return listed
 
 
-def decide_cuda(torch_cuda, sources, packages):
+def decide_cuda(torch_cuda: str | None, sources: Sequence[str],
+                packages: Path) -> tuple[tuple[Toolkit, Path, str] | None, str]:
     """(toolkit, libcudart, architectures) or None, and why; SystemExit with FORCE_CUDA=1.
 
     Args:
@@ -196,7 +198,7 @@ def decide_cuda(torch_cuda, sources, packages):
         f"architectures {architectures} ({source})")
 
 
-def import_torch():
+def import_torch() -> ModuleType:
     """The torch of the environment that this is built for; SystemExit where there is none.
 
     pip hides the environment's packages from a build, but compiled for another torch than the
@@ -222,7 +224,7 @@ def import_torch():
     return torch
 
 
-def shared_cxx_library(compiler):
+def shared_cxx_library(compiler: str) -> list[str]:
     """Link arguments that make the extension use the C++ library that torch uses.
 
     Some toolchains link a copy of their own (-static-libstdc++): it formats no number, or crashes,
@@ -233,7 +235,8 @@ def shared_cxx_library(compiler):
     return [path] if os.path.isabs(path) else []
 
 
-def extension():
+def extension() -> Any:
+    """The setuptools.Extension to compile, with CUDA where `decide_cuda` says so."""
     torch = import_torch()
     from torch.utils import cpp_extension
 

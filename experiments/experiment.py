@@ -7,12 +7,19 @@ import json
 import math
 from pathlib import Path
 
+import torch
+
+from pspnet_repro import PSPNet
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.benchmarks import LAYOUTS
 from pspnet_repro.data.data_set import DataSet
 from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation import Protocol
-from pspnet_repro.training.initial_weights import read_structure, with_structure
+from pspnet_repro.training.initial_weights import (
+    load_initial_weights,
+    read_structure,
+    with_structure,
+)
 from pspnet_repro.training.settings import TrainSettings
 
 from .plan import Test, Training
@@ -45,9 +52,21 @@ class Experiment:
                      else DataSet(profile.data, data, layout))
         self.pairs = functools.cache(self._pairs)
         self.list_sha256 = functools.cache(self.data.digest)
-        self._structure = functools.cache(
-            lambda depth: read_structure(self.backbones[depth]) if depth in self.backbones
-            else None)
+        self._structure = functools.cache(self._read_structure)
+
+    def _read_structure(self, depth):
+        """What the initial weights of a depth decide, or None; they must fit its networks."""
+        if depth not in self.backbones:
+            return None
+        structure = read_structure(self.backbones[depth])
+        with torch.device("meta"):
+            net = PSPNet(**with_structure(self._model(depth), structure))
+        load_initial_weights(net, self.backbones[depth])
+        return structure
+
+    def _model(self, depth):
+        profile = self.profile
+        return {"classes": len(profile.classes), **profile.model, **profile.depths[depth]}
 
     def _pairs(self, split):
         """The Pairs of "train" or "val", called as `pairs`.
@@ -65,11 +84,11 @@ class Experiment:
         """How a row is trained; the network takes the structure of its initial weights.
 
         Raises:
-            UserError: the initial weights cannot be read, or were made for another network.
+            UserError: the initial weights cannot be read, or do not fit this network.
         """
         profile = self.profile
-        model = {"classes": len(profile.classes), **profile.model, **profile.depths[row.depth],
-                 **{name: value for name, value in row.model.items() if name != "depth"}}
+        model = self._model(row.depth) | {name: value for name, value in row.model.items()
+                                          if name != "depth"}
         train = {"augmentation": Augmentation(), **profile.train, **row.train}
         if "padding" in train:
             train["augmentation"] = dataclasses.replace(train["augmentation"],
@@ -110,6 +129,11 @@ class Experiment:
                     row.name, folder, settings, self.backbones.get(row.depth)))
                 folders[row.name].append(training.add(row.name, self._test(folder, row)))
         return list(trainings.values()), folders
+
+    def job(self, training: Training, device: str, workers: int) -> str:
+        """The line of JSON from which a process of run_row does a training."""
+        return json.dumps({"profile": self.profile.name, "data": str(self.data.root),
+                           "training": training.to_json(), "device": device, "workers": workers})
 
     def _test(self, training_folder, row):
         protocol, list_sha256 = self.protocol(row), self.list_sha256("val")

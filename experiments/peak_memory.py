@@ -8,34 +8,27 @@ from pathlib import Path
 _RESET = Path("/proc/self/clear_refs")
 
 
-def reset_peak():
-    """Let `peak_bytes` count from now on. Linux alone can; elsewhere it goes on from the start."""
+def reset_peak() -> None:
+    """Let `peak_bytes` count from now on. Linux alone can; elsewhere it counts from the start."""
     if os.access(_RESET, os.W_OK):
         _RESET.write_text("5", encoding="ascii")
 
 
-def peak_bytes():
+def peak_bytes() -> int:
     """Most bytes that this program held at once since its start or `reset_peak`.
 
     On Linux from the process's own high-water mark: getrusage's starts at what the parent held.
     """
-    peak = _status("self", "VmHWM")
+    peak = _status("VmHWM")
     if peak is not None:
         return peak
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def inherited_bytes():
-    """What the parent holds of files, libraries above all, and this process, forked from it, does
-    not count as long as it does not touch them; 0 where the system does not tell."""
-    theirs, ours = (_status(process, "RssFile") or 0 for process in (os.getppid(), "self"))
-    return max(theirs - ours, 0)
-
-
-def _status(process, name):
-    """Bytes that a line of a process's status tells; None where there is none."""
-    status = Path(f"/proc/{process}/status")
+def _status(name):
+    """Bytes that a line of this process's status tells; None where there is none."""
+    status = Path("/proc/self/status")
     if status.exists():
         for line in status.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith(f"{name}:"):

@@ -4,19 +4,15 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
-from pspnet_repro import PSPNet
 from pspnet_repro.errors import UsageError
 from pspnet_repro.evaluation import Protocol
 from pspnet_repro.evaluation.record import RESULT
-from pspnet_repro.training.initial_weights import load_initial_weights
 from pspnet_repro.training.run_folder import WEIGHTS
 from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.weights.source import weights_files
 from pspnet_repro.words import counted
 
-from .rows import ROWS, TABLES
+from .rows import TABLES, Row
 
 REPORTED = "5"  # a table of reported figures alone
 
@@ -47,7 +43,7 @@ class Test:
     list_sha256: str
 
     @property
-    def is_done(self):
+    def is_done(self) -> bool:
         return (self.folder / RESULT).exists()
 
 
@@ -97,33 +93,33 @@ class Training:
         return training
 
     @property
-    def seed(self):
+    def seed(self) -> int:
         return self.settings.seed
 
     @property
-    def steps(self):
+    def steps(self) -> int:
         return self.settings.max_iter
 
     @property
-    def name(self):
+    def name(self) -> str:
         return f"row {self.row}, seed {self.seed}"
 
-    def steps_done(self):
+    def steps_done(self) -> int:
         """Steps that losses.jsonl knows of."""
         if (self.folder / WEIGHTS).exists():
             return self.steps
         return min(_lines(self.folder / "losses.jsonl"), self.steps)
 
-    def images_done(self, images):
+    def images_done(self, images: int) -> int:
         """How many images its tests are done with, of `images` each."""
         return sum(images if test.is_done else max(_lines(test.folder / "counts.jsonl") - 1, 0)
                    for test in self.tests.values())
 
-    def missing(self):
+    def missing(self) -> list[Test]:
         """The Tests that have no result yet."""
         return [test for test in self.tests.values() if not test.is_done]
 
-    def state(self):
+    def state(self) -> str:
         """In words: "done", "to do", or what is there of it."""
         left, steps = len(self.missing()), self.steps_done()
         if not left:
@@ -133,7 +129,7 @@ class Training:
         return f"interrupted at step {steps} of {self.steps}" if steps else "to do"
 
 
-def select_tables(table, names):
+def select_tables(table: str, names: str) -> dict[str, tuple[Row, ...]]:
     """{table: Rows} that `--table` and `--rows` name, in order.
 
     Raises:
@@ -155,22 +151,3 @@ def select_tables(table, names):
     if table == "all":
         tables[REPORTED] = ()
     return tables
-
-
-def check_backbones(trainings):
-    """Say which trainings start from random weights, and that the files of the others fit.
-
-    Raises:
-        UserError: a file cannot be read or does not fit the networks of its depth.
-    """
-    random = set()
-    for depth, training in {ROWS[training.row].depth: training for training in trainings}.items():
-        if training.initial_weights is None:
-            random.add(depth)
-            continue
-        with torch.device("meta"):
-            net = PSPNet(**training.settings.model)
-        load_initial_weights(net, training.initial_weights)
-    if random:
-        print(f"No --backbone for depth {', '.join(map(str, sorted(random)))}: random initial "
-              "weights.", flush=True)

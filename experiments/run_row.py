@@ -1,14 +1,9 @@
-"""Does one training and its tests; run_table.py starts one such process a training, writes the
-training to its input, and holds that open."""
+"""Does one training and its tests; run_table.py starts a process of it for each training."""
 
 import contextlib
 import dataclasses
 import datetime
 import json
-import os
-import signal
-import sys
-import threading
 import time
 from pathlib import Path
 
@@ -17,6 +12,7 @@ import torch
 
 from pspnet_repro import distributed
 from pspnet_repro.data.images import png_bytes
+from pspnet_repro.data.pairs import Pair
 from pspnet_repro.errors import UserError, command, first_line
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.precision import use_precision
@@ -26,6 +22,7 @@ from pspnet_repro.outputs import Outputs
 from pspnet_repro.training.loop import train, weights_digest
 from pspnet_repro.weights import model_file
 
+from .children import read_job
 from .experiment import Experiment
 from .peak_memory import peak_bytes, reset_peak
 from .plan import Training
@@ -35,13 +32,13 @@ from .provenance import provenance
 CURVE_POINTS, CURVE_IMAGES = 8, 8
 
 
-def prediction_name(number, pair):
+def prediction_name(number: int, pair: Pair) -> str:
     """File name of the label map of pair `number` of a list: unique, and ends as the image's."""
     return f"{number:05d}-{pair.image.stem}.png"
 
 
-def run_row(experiment, training, *, checkpoint_seconds=120.0, progress=True, device="cpu",
-            workers=0):
+def run_row(experiment: Experiment, training: Training, *, checkpoint_seconds: float = 120.0,
+            progress: bool = True, device: str = "cpu", workers: int = 0) -> None:
     """Do a training and its tests unless that was done before; processes of torchrun call this
     alike.
 
@@ -49,8 +46,6 @@ def run_row(experiment, training, *, checkpoint_seconds=120.0, progress=True, de
     Processes on several machines must all see the training's folder.
 
     Args:
-        experiment: an Experiment.
-        training: a plan.Training.
         checkpoint_seconds, progress, device, workers: see train.
     Raises:
         UserError, Interrupted: as `train` and `evaluate`.
@@ -189,29 +184,16 @@ def _test(experiment, test, weights, processes, progress, device):
     outputs.write({result_path: json.dumps(result, indent=1)})
 
 
-def _stop_with_parent():
-    """Interrupt this process when the one that holds the other end of its input is gone."""
-    def watch():
-        while os.read(sys.stdin.fileno(), 1):
-            continue
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def job(experiment, training, device, workers) -> str:
-    """The line of JSON that `main` reads."""
-    return json.dumps({"profile": experiment.profile.name, "data": str(experiment.data.root),
-                       "training": training.to_json(), "device": device, "workers": workers})
+def run_job(job: str, progress: bool) -> None:
+    """Do the training that Experiment.job wrote; all processes of torchrun call this alike."""
+    asked = json.loads(job)
+    training = Training.from_json(asked["training"])
+    experiment = Experiment(PROFILES[asked["profile"]], Path(asked["data"]), training.folder.parent)
+    run_row(experiment, training, progress=progress, device=asked["device"],
+            workers=asked["workers"])
 
 
 @command
-def main():
-    asked = json.loads(sys.stdin.readline())
-    _stop_with_parent()
-    training = Training.from_json(asked["training"])
-    experiment = Experiment(PROFILES[asked["profile"]], Path(asked["data"]),
-                            training.folder.parent)
-    run_row(experiment, training, progress=False, device=asked["device"],
-            workers=asked["workers"])
+def main() -> int:
+    run_job(read_job(), progress=False)
     return 0

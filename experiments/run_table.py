@@ -1,16 +1,16 @@
 """Trains and tests what tables need and prints our figures beside the paper's.
 
-Rows that share a training share it. Alone it starts a process a training, some at a time; under
-torchrun all processes work at one.
+Rows that share a training share it. Alone it starts a process for each training; under torchrun
+all processes work at one.
 """
 
-import contextlib
+import argparse
 import os
 import runpy
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
 if not __package__:  # started as a file of a checkout: start again as a module
@@ -26,33 +26,30 @@ from pspnet_repro.files import lock_folder
 from pspnet_repro.weights.source import weights_files
 from pspnet_repro.words import counted
 
-from .cost.forecast import Tests, cost, how_lines, longest_first, measure_networks, plan_lines
+from .children import last_words, run_together, start
+from .cost.forecast import Forecast
 from .experiment import Experiment
-from .places import CACHE_FOLDER, RUNS_FOLDER, program
-from .plan import check_backbones, select_tables
+from .places import CACHE_FOLDER, RUNS_FOLDER
+from .plan import Training, select_tables
 from .profiles import PROFILES
 from .report import claim_report, write_report
-from .run_row import job, run_row
+from .rows import ROWS
+from .run_row import run_job
 
 CONSOLE = "console.txt"
 
 
-def parse_arguments(argv=None):
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments of the command `table`."""
     return parser().parse_args(argv)
 
 
-def _start(experiment, training, args):
+def _start(job, training):
     """The process that does a training, and how long its file of last words was before."""
     training.folder.mkdir(parents=True, exist_ok=True)
     # At its end: another call may be at work in this folder.
     with open(training.folder / CONSOLE, "ab") as console:
-        start = console.tell()
-        process = subprocess.Popen(program("run_row"), stdin=subprocess.PIPE, stdout=console,
-                                   stderr=subprocess.STDOUT)
-    with contextlib.suppress(BrokenPipeError):  # its exit code says why it ended
-        process.stdin.write(f"{job(experiment, training, args.device, args.workers)}\n".encode())
-        process.stdin.flush()
-    return process, start
+        return start("run_row", job, stdout=console, stderr=subprocess.STDOUT), console.tell()
 
 
 def _failure(training, start, code):
@@ -64,83 +61,58 @@ def _failure(training, start, code):
     if code < 0:
         return UserError(f"{training.name}: killed by {signal.Signals(-code).name}; the same "
                          "command resumes at its last checkpoint")
-    data = (training.folder / CONSOLE).read_bytes()[start:]
-    said = data.decode(errors="replace").strip().rpartition("\n")[2].removeprefix("error: ")
-    kind = UsageError if code == 2 else UserError
-    return kind(f"{training.name}: {said or f'exit {code}'}")
+    words = last_words((training.folder / CONSOLE).read_bytes()[start:], code)
+    return (UsageError if code == 2 else UserError)(f"{training.name}: {words}")
 
 
-def run_all(experiment, trainings, args, jobs):
-    """Run trainings and their tests, `jobs` at a time, with one progress bar over all steps.
+def run_all(experiment: Experiment, trainings: Sequence[Training], jobs: Sequence[str],
+            at_once: int) -> None:
+    """Run trainings and their tests in processes, with one progress bar over all steps.
 
     Args:
-        experiment: an Experiment.
-        trainings: list of plan.Training.
-        args: of the command.
+        jobs: of each training, see Experiment.job.
+        at_once: how many run in parallel.
     Raises:
         UserError: one failed; the others are stopped with their state saved.
         KeyboardInterrupt: passed on after the others have saved their state.
     """
-    waiting, running = list(trainings), {}
-    before = sum(training.steps_done() for training in trainings)
-    images = len(experiment.pairs("val"))
+    images, starts = len(experiment.pairs("val")), {}
     to_test = images * sum(len(training.tests) for training in trainings)
     with tqdm(total=sum(training.steps for training in trainings), desc=experiment.profile.name,
-              unit="step", initial=before, smoothing=0.05) as bar:
-        try:
-            while waiting or running:
-                while waiting and len(running) < jobs:
-                    training = waiting.pop(0)
-                    if not training.missing():
-                        bar.write(f"{training.name}: done by another process")
-                        continue
-                    process, start = _start(experiment, training, args)
-                    running[process] = training, start
-                    bar.write(f"{training.name}: started")
-                time.sleep(0.5)
-                for process in [p for p in running if p.poll() is not None]:
-                    training, start = running.pop(process)
-                    if process.returncode == 130:  # the terminal's Ctrl-C reached the row first
-                        raise KeyboardInterrupt
-                    if process.returncode:
-                        raise _failure(training, start, process.returncode)
-                    bar.write(f"{training.name}: done")
-                tested = sum(training.images_done(images) for training in trainings)
-                bar.set_postfix_str(f"{tested} of {counted(to_test, 'image')} tested",
-                                    refresh=False)
-                bar.update(sum(training.steps_done() for training in trainings) - bar.n)
-        finally:
-            # A second Ctrl-C must not leave trainings behind that still save.
-            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-            for process in running:
-                process.send_signal(signal.SIGINT)
-            for process in running:
-                process.wait()
-            signal.signal(signal.SIGINT, handler)
+              unit="step", initial=sum(training.steps_done() for training in trainings),
+              smoothing=0.05) as bar:
+        def begin(item):
+            training, job = item
+            if not training.missing():
+                bar.write(f"{training.name}: done by another process")
+                return None
+            process, starts[training.folder] = _start(job, training)
+            bar.write(f"{training.name}: started")
+            return process
+
+        def finish(item, process):
+            training, _ = item
+            if process.returncode:
+                raise _failure(training, starts[training.folder], process.returncode)
+            bar.write(f"{training.name}: done")
+
+        def look():
+            tested = sum(training.images_done(images) for training in trainings)
+            bar.set_postfix_str(f"{tested} of {counted(to_test, 'image')} tested", refresh=False)
+            bar.update(sum(training.steps_done() for training in trainings) - bar.n)
+
+        run_together(zip(trainings, jobs, strict=True), begin, finish, at_once, look)
 
 
-def _print_plan(experiment, trainings, to_do, tests, args, processes, jobs):
-    rates = measure_networks(to_do, experiment, args.device, processes, jobs)
-    costs = {training.folder: cost(training, tests, rates, processes, args.workers)
-             for training in to_do}
-    memory = "memory" if args.device == "cpu" else "the GPU's memory"
-    lines = plan_lines([*to_do, *(training for training in trainings if training not in to_do)],
-                       costs, jobs, memory + " in each process" * (processes.size > 1))
-    if costs:
-        lines += how_lines(to_do[0].settings, rates, processes)
-    print("\n".join(lines), flush=True)
-
-
-def run_tables(args, processes):
-    """Run what is missing and print the tables; all of `processes` call this alike."""
-    profile = PROFILES[args.profile]
+def _check(args, processes):
+    """Raise UsageError, or UserError for a missing file, where arguments do not go together."""
     for name in ("runs", "output"):
         place = getattr(args, name)
         if place is not None and place.exists() and not place.is_dir():
             raise UsageError(f"--{name} must be a folder, got the file {place}")
-    given = [depth for depth, _ in args.backbone]
-    if len(set(given)) < len(given):
-        raise UsageError(f"--backbone: each depth once, got {', '.join(map(str, given))}")
+    depths = [depth for depth, _ in args.backbone]
+    if len(set(depths)) < len(depths):
+        raise UsageError(f"--backbone: each depth once, got {', '.join(map(str, depths))}")
     if processes.size > 1 and args.jobs is not None:
         raise UsageError("--jobs must be left out under torchrun: all processes work at one "
                          "training")
@@ -148,49 +120,60 @@ def run_tables(args, processes):
         if not file.is_file():
             raise UserError(f"--backbone: {file}: no such file; `pspnet convert --backbone` makes "
                             "one")
-    tables = select_tables(args.table, args.rows)
-    runs, backbones = args.runs / profile.name, dict(args.backbone)
-    data = Path(processes.on_first(lambda: str(profile.folder(args.data, args.cache))))
-    experiment = Experiment(profile, data, runs, backbones)
-    trainings, folders = experiment.plan(tables, args.seeds)
-    tests = Tests.of(experiment)
-    # In an order that all processes share: the first one's files decide.
-    numbers = {training.folder: number for number, training in enumerate(trainings)}
-    order = processes.on_first(lambda: [numbers[training.folder] for training in longest_first(
-        [training for training in trainings if training.missing()], tests)])
-    to_do = [trainings[number] for number in order]
-    if to_do:
-        experiment.pairs("train")
-        distributed.find_device(args.device)
-    if processes.first:
-        numbers = ", ".join(number for number, rows in tables.items() if rows)
-        print(f"Table {numbers}, profile {profile.name}: {len(to_do)} of {len(trainings)} "
-              "trainings to do. Without the pyramid a score sees "
-              f"{profile.receptive_field(50)} pixels a side; crops have {profile.crop_size}.",
-              flush=True)
-    processes.on_first(lambda: check_backbones(to_do))
-    jobs = 1 if processes.size > 1 else args.jobs or min(profile.rows_at_once, os.cpu_count() or 1)
-    if args.dry_run or to_do and profile.estimate:
-        processes.on_first(lambda: _print_plan(experiment, trainings, to_do, tests, args,
-                                               processes, jobs))
-    if args.dry_run:
-        processes.on_first(check_printed)
-        return
+
+
+def run_tables(args: argparse.Namespace, processes: distributed.Processes) -> None:
+    """Run what is missing and print the tables; all of `processes` call this alike."""
+    _check(args, processes)
+    tables, profile = select_tables(args.table, args.rows), PROFILES[args.profile]
+    runs = args.runs / profile.name
     output = args.output or runs
-    processes.on_first(lambda: claim_report(output))
+    data = Path(processes.on_first(lambda: str(profile.folder(args.data, args.cache))))
+    experiment = Experiment(profile, data, runs, dict(args.backbone))
+    trainings, folders = experiment.plan(tables, args.seeds)
+    at_once = 1 if processes.size > 1 else (
+        args.jobs or min(profile.rows_at_once, os.cpu_count() or 1))
+
+    def prepare():
+        """The trainings to do, as their numbers: the first process's files decide for all."""
+        forecast = Forecast(experiment, processes)
+        to_do = forecast.longest_first(each for each in trainings if each.missing())
+        print(f"Table {', '.join(number for number, rows in tables.items() if rows)}, profile "
+              f"{profile.name}: {len(to_do)} of {len(trainings)} trainings to do. Without the "
+              f"pyramid a score sees {profile.receptive_field(50)} pixels a side; crops have "
+              f"{profile.crop_size}.", flush=True)
+        if to_do:
+            experiment.pairs("train")
+            distributed.find_device(args.device)
+        random = {ROWS[training.row].depth for training in to_do} - experiment.backbones.keys()
+        if random:
+            print(f"No --backbone for depth {', '.join(map(str, sorted(random)))}: random initial "
+                  "weights.", flush=True)
+        if args.dry_run or to_do and profile.estimate:
+            print(*forecast.lines(trainings, to_do, device=args.device, workers=args.workers,
+                                  at_once=at_once), sep="\n", flush=True)
+        if args.dry_run:
+            check_printed()
+        else:
+            claim_report(output)
+        return [trainings.index(training) for training in to_do]
+
+    to_do = [trainings[number] for number in processes.on_first(prepare)]
+    if args.dry_run:
+        return
+    jobs = [experiment.job(training, args.device, args.workers) for training in to_do]
     if processes.size > 1:
-        for training in to_do:
-            run_row(experiment, training, workers=args.workers, progress=processes.first,
-                    device=args.device)
+        for job in jobs:
+            run_job(job, progress=processes.first)
     elif to_do:
-        run_all(experiment, to_do, args, jobs)
+        run_all(experiment, to_do, jobs, at_once)
     if processes.first:
         with lock_folder(output, ".report.lock"):
-            print("\n".join(write_report(experiment, tables, folders, output)))
+            print(*write_report(experiment, tables, folders, output), sep="\n")
         print(f"Report: {output}")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     """Do the work of the command `table`."""
     args.runs, args.cache = args.runs or RUNS_FOLDER, args.cache or CACHE_FOLDER
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -202,7 +185,7 @@ def run(args):
 
 
 @command
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     return run(parse_arguments(argv)) or 0
 
 

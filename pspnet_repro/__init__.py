@@ -13,9 +13,8 @@ def __getattr__(name):
     """Import a public name when it is first asked for: the commands' --help needs no torch."""
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
-    globals()[name] = value
-    return value
+    globals()[name] = getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+    return globals()[name]
 
 
 def __dir__():

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from pspnet_repro import __version__
@@ -29,7 +30,7 @@ def build_parser() -> Parser:
 
 
 @command
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     args = build_parser().parse_args(argv)
     warnings.showwarning = _print_warning

@@ -3,7 +3,7 @@
 _CAUSES = {"list_sha256": ", as images, --label-map or --ignore were others"}
 
 
-def difference(ours, saved):
+def difference(ours: dict, saved: dict) -> str:
     """The first setting in which two dictionaries of plain data differ, in words, or ""."""
     ours, saved = flat_settings(ours), flat_settings(saved)
     for key in sorted({*ours, *saved}):
@@ -12,7 +12,7 @@ def difference(ours, saved):
     return ""
 
 
-def flat_settings(settings, prefix=""):
+def flat_settings(settings: dict, prefix: str = "") -> dict:
     """{"model": {"width": 1}} -> {"model.width": 1}."""
     flat = {}
     for key, value in settings.items():

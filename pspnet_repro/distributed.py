@@ -5,7 +5,12 @@ import datetime
 import json
 import os
 import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -23,7 +28,7 @@ class ProcessLost(UserError, RuntimeError):
 
 
 @contextlib.contextmanager
-def collective():
+def collective() -> Iterator[None]:
     """Around a call of torch.distributed: what breaks there is raised as ProcessLost."""
     try:
         yield
@@ -33,7 +38,7 @@ def collective():
         raise ProcessLost(f"another process ended or did not answer in time: {cause}") from error
 
 
-def group_size(group=None):
+def group_size(group: "dist.ProcessGroup | str | None" = None) -> int:
     """Number of processes in a group: None is all of them, or this one where it is alone; LOCAL
     is this one.
 
@@ -47,13 +52,12 @@ def group_size(group=None):
             raise ValueError("process_group must be None while torch.distributed is not "
                              "initialized")
         return 1
-    size = dist.get_world_size(group)
-    if size < 1:
+    if (size := dist.get_world_size(group)) < 1:
         raise ValueError("process_group must hold this process")
     return size
 
 
-def all_gather(tensor, group=None):
+def all_gather(tensor: torch.Tensor, group: "dist.ProcessGroup | None" = None) -> torch.Tensor:
     """(processes, *shape): the tensors of all processes in the order of their ranks."""
     gathered = tensor.new_empty((group_size(group), *tensor.shape))
     with collective():
@@ -61,13 +65,14 @@ def all_gather(tensor, group=None):
     return gathered
 
 
-def all_sum(tensor, group=None):
+def all_sum(tensor: torch.Tensor, group: "dist.ProcessGroup | None" = None) -> torch.Tensor:
     """Sum a tensor over all processes in place, and return it."""
     with collective():
         dist.all_reduce(tensor, group=group)
     return tensor
 
 
+@dataclass(frozen=True)
 class Processes:
     """The processes that work together, as one of them sees them.
 
@@ -80,22 +85,21 @@ class Processes:
         patient: a Gloo group for what may take long; None is the default group.
     """
 
-    def __init__(self, rank=0, size=1, patient=None):
-        self.rank = rank
-        self.size = size
-        self.patient = patient
+    rank: int = 0
+    size: int = 1
+    patient: "dist.ProcessGroup | None" = None
 
     @property
-    def first(self):
+    def first(self) -> bool:
         """Whether this process writes files and speaks for all."""
         return self.rank == 0
 
-    def shard(self, items):
+    def shard(self, items: Sequence) -> Sequence:
         """This process's share of a list: every item is in exactly one process's share."""
         return items[self.rank::self.size]
 
-    def split(self, batch_size):
-        """The slots of a batch that are this process's, a range.
+    def split(self, batch_size: int) -> range:
+        """The slots of a batch that are this process's.
 
         Raises:
             UsageError: the batch cannot be split evenly.
@@ -106,20 +110,20 @@ class Processes:
         count = batch_size // self.size
         return range(self.rank * count, (self.rank + 1) * count)
 
-    def gather(self, tensor):
+    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """(size, *shape): everybody's CPU tensor, in the order of ranks."""
         return tensor[None] if self.size == 1 else all_gather(tensor)
 
-    def gather_numbers(self, numbers):
-        """Everybody's numbers as lists of floats, in the order of ranks."""
+    def gather_numbers(self, numbers: Sequence[float]) -> list[list[float]]:
+        """Everybody's numbers, in the order of ranks."""
         return self.gather(torch.tensor(numbers, dtype=torch.float64)).tolist()
 
-    def sum_array(self, array):
-        """Sum a numpy array over all processes in place, however long the slowest takes."""
+    def sum_array(self, array: np.ndarray) -> None:
+        """Sum an array over all processes in place, however long the slowest takes."""
         if self.size > 1:
             all_sum(torch.from_numpy(array), self.patient)
 
-    def average_gradients(self, parameters):
+    def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Replace every gradient by its mean over the processes, in one collective a dtype."""
         if self.size == 1:
             return
@@ -132,7 +136,7 @@ class Processes:
             parts = flat.split([grad.numel() for grad in grads])
             torch._foreach_copy_(grads, [p.view(g.shape) for p, g in zip(parts, grads)])
 
-    def share_bytes(self, data):
+    def share_bytes(self, data: bytes | None) -> bytes:
         """The bytes that the first process gives; the others give anything."""
         if self.size == 1:
             return data
@@ -146,7 +150,7 @@ class Processes:
                 dist.broadcast(content, 0)
         return content.numpy().tobytes()
 
-    def share_file(self, path):
+    def share_file(self, path: Path) -> bytes | None:
         """The bytes of a file that the first process reads, or None where it has none."""
         data = None
 
@@ -157,16 +161,16 @@ class Processes:
 
         return self.share_bytes(data) if self.on_first(read) else None
 
-    def check_alike(self, text, what):
+    def check_alike(self, text: str, what: str) -> None:
         """Raise UserError in a process whose text is not the first's; `what` says what it is."""
         if self.share_bytes(text.encode()) != text.encode():
             raise UserError(f"process {self.rank} must have the first one's {what}")
 
-    def wait(self):
+    def wait(self) -> None:
         """Return when every process has called this."""
         self.gather(torch.zeros(1))
 
-    def on_first(self, work):
+    def on_first(self, work: Callable[[], Any]) -> Any:
         """What work() returns in the first process, plain data; the others only wait for it.
 
         Raises:
@@ -188,7 +192,10 @@ class Processes:
         return outcome["result"]
 
 
-def find_device(kind):
+ALONE = Processes()
+
+
+def find_device(kind: str) -> torch.device:
     """Where this process can compute: "cpu", or for "cuda" the GPU of its number on this machine.
 
     Raises:
@@ -211,7 +218,7 @@ def find_device(kind):
     return torch.device("cuda", number)
 
 
-def choose_device(kind):
+def choose_device(kind: str) -> torch.device:
     """`find_device`, which is this process's from now on and takes up memory."""
     device = find_device(kind)
     if device.type == "cuda":
@@ -220,7 +227,7 @@ def choose_device(kind):
 
 
 @contextlib.contextmanager
-def join(timeout_seconds=TIMEOUT_SECONDS):
+def join(timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Processes]:
     """The Processes that torchrun started, for the length of a with block.
 
     Tensors on the CPU go through Gloo, those on GPUs through NCCL. A block within another gets the
@@ -237,11 +244,10 @@ def join(timeout_seconds=TIMEOUT_SECONDS):
         yield _joined or Processes(dist.get_rank(), dist.get_world_size())
         return
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Processes()
+        yield ALONE
         return
-    backend = "gloo"
-    if torch.cuda.is_available() and dist.is_nccl_available():
-        backend = "cpu:gloo,cuda:nccl"
+    has_nccl = torch.cuda.is_available() and dist.is_nccl_available()
+    backend = "cpu:gloo,cuda:nccl" if has_nccl else "gloo"
     timeout = datetime.timedelta(seconds=timeout_seconds)
     try:
         store, rank, size = next(dist.rendezvous("env://", timeout=timeout))

@@ -6,6 +6,7 @@ import functools
 import os
 import sys
 import time
+from collections.abc import Callable
 
 
 class UserError(Exception):
@@ -29,20 +30,20 @@ SPIN_COUNT = "10000"  # turns of a loop, some 10 microseconds
 REPORTED = (UserError, MemoryError, OSError, RuntimeError)
 
 
-def first_line(error):
+def first_line(error: Exception) -> str:
     """What an exception says, without the lines that torch and numpy add; of the system's errors
     the words alone, without number and path, as messages name the path themselves."""
     text = getattr(error, "strerror", None) or str(error)
     return (text.strip().splitlines() or [type(error).__name__])[0]
 
 
-def printable(text, limit=2000):
+def printable(text: str, limit: int = 2000) -> str:
     """Text from files and names for a terminal: control characters escaped, cut to `limit`."""
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return text if len(text) <= limit else f"{text[:limit // 2]} ... {text[-limit // 2:]}"
 
 
-def command(main):
+def command(main: Callable[..., int]) -> Callable[..., int]:
     """Decorate the main function of a program: its errors become a line and an exit code, and its
     work goes on when its screen cannot.
 
@@ -73,7 +74,7 @@ def command(main):
     return run
 
 
-def say(text):
+def say(text: str) -> None:
     """Print to stderr what all processes end with: once, by the first that torchrun started."""
     if os.environ.get("RANK", "0") == "0":
         print(text, file=sys.stderr)
@@ -82,7 +83,7 @@ def say(text):
         time.sleep(1)
 
 
-def check_printed():
+def check_printed() -> None:
     """Raise UserError where what was printed to stdout is lost, but for a reader that had enough
     of it (head)."""
     sys.stdout.flush()
@@ -91,7 +92,7 @@ def check_printed():
         raise UserError(f"standard output cannot be written: {first_line(lost)}; send it elsewhere")
 
 
-def report(error):
+def report(error: Exception) -> int:
     """Say in one line why a command ends.
 
     Args:
@@ -111,12 +112,11 @@ def report(error):
 
 
 def _lines(error):
+    text = str(error) or (
+        "not enough memory" if isinstance(error, MemoryError) else type(error).__name__)
     if isinstance(error, OSError):
         path = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         text = path + first_line(error)
-    else:
-        text = str(error) or ("not enough memory" if isinstance(error, MemoryError) else
-                              type(error).__name__)
     return "\n".join(map(printable, f"error: {text}".split("\n")))
 
 

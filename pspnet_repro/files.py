@@ -8,14 +8,17 @@ import json
 import os
 import re
 import stat
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import IO, BinaryIO, TextIO
 
 from pspnet_repro.errors import UserError, first_line
 
+Content = bytes | str | Callable[[BinaryIO], object]  # of a file; a function fills it
 _PART = re.compile(r"\.pspnet-[0-9a-f]{16}\.part")
 
 
-def refuse_pipe(path, purpose="read"):
+def refuse_pipe(path: str | Path, purpose: str = "read") -> None:
     """Raise UserError for a pipe or a device, which may never end and must not be replaced by a
     file; other paths are left to those who open them."""
     try:
@@ -26,7 +29,8 @@ def refuse_pipe(path, purpose="read"):
         raise UserError(f"{path}: cannot be {purpose}: not a regular file")
 
 
-def write_together(contents, ready=lambda parts: None):
+def write_together(contents: Mapping[Path, Content],
+                   ready: Callable[[dict[Path, BinaryIO]], None] = lambda parts: None) -> None:
     """Write files that take their names when all of them are complete: all do, or none.
 
     Until then each has a temporary name of its own, .pspnet-*.part in its folder, so that two
@@ -34,8 +38,7 @@ def write_together(contents, ready=lambda parts: None):
     files of killed processes are removed at the next write in their folder.
 
     Args:
-        contents: {path: bytes, text (written as UTF-8), or a function that fills a new binary
-            file}. Folders are made.
+        contents: by path; text is written as UTF-8. Folders are made.
         ready: called with {path: open, complete temporary file} before the first takes its name.
     Raises:
         UserError: a file cannot be written (no space, no permission), or its name is that of a
@@ -65,14 +68,9 @@ def write_together(contents, ready=lambda parts: None):
                 os.unlink(part.name)
 
 
-def write_atomically(path, write):
-    """`write_together` of one file, which write(file) fills."""
-    write_together({Path(path): write})
-
-
-def write_bytes(path, data):
-    """`write_together` of one file of bytes or text."""
-    write_together({Path(path): data})
+def write_bytes(path: str | Path, content: Content) -> None:
+    """`write_together` of one file."""
+    write_together({Path(path): content})
 
 
 def _refuse_other_kinds(path):
@@ -86,6 +84,11 @@ def _fill(file, content):
         content(file)
     else:
         file.write(content.encode() if isinstance(content, str) else content)
+    sync(file)
+
+
+def sync(file: IO) -> None:
+    """Return when what was written to an open file is on the disk."""
     file.flush()
     os.fsync(file.fileno())
 
@@ -101,7 +104,7 @@ def _temporary(folder):
         file.close()
 
 
-def wait_for_lock(file):
+def wait_for_lock(file: IO) -> None:
     """Lock an open file until it is closed; where the file system has no locks, do without."""
     with contextlib.suppress(OSError):
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -137,7 +140,7 @@ def _dictionary(line):
     return content if isinstance(content, dict) else None
 
 
-def lock_folder(output, name=".lock"):
+def lock_folder(output: Path, name: str = ".lock") -> TextIO:
     """An open file that keeps other processes from working in the folder.
 
     Raises:
@@ -156,7 +159,7 @@ def lock_folder(output, name=".lock"):
     return lock
 
 
-def file_sha256(path):
+def file_sha256(path: str | Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal. Raises UserError where it cannot be read."""
     digest = hashlib.sha256()
     refuse_pipe(path)

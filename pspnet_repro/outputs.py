@@ -4,10 +4,11 @@ import contextlib
 import json
 import os
 import re
-from pathlib import PurePosixPath
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
 
 from pspnet_repro.errors import UsageError, UserError, first_line
-from pspnet_repro.files import file_sha256, wait_for_lock, write_together
+from pspnet_repro.files import Content, file_sha256, sync, wait_for_lock, write_together
 
 LIST = ".pspnet-files.json"
 _BEGIN, _END = b'{"name": "', "\n]\n"
@@ -28,28 +29,28 @@ class FileList:
         UserError: the list is damaged, hostile, or cannot be read or written.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path):
         self._folder = folder
         self._path = folder / LIST
         self._digests = None  # {name: {SHA-256}}, as last read or added
 
-    def exists(self):
+    def exists(self) -> bool:
         return os.path.lexists(self._path)
 
-    def name(self, path):
+    def name(self, path: Path) -> str:
         """A path in the folder as the list names it."""
         return path.relative_to(self._folder).as_posix()
 
-    def names(self, path):
+    def names(self, path: Path) -> bool:
         """Whether the list has a file of that path, whatever is there now."""
         return self.name(path) in self._known()
 
-    def holds(self, path):
+    def holds(self, path: Path) -> bool:
         """Whether a path is a file that this program made, as it made it."""
         return (self.names(path) and not path.is_symlink() and path.is_file()
                 and file_sha256(path) in self._known()[self.name(path)])
 
-    def add(self, digests):
+    def add(self, digests: Mapping[str, str]) -> None:
         """Add files, {name: SHA-256}; makes the list where there is none."""
         known = self._known()
         entries = [_text(name, digest) for name, digest in digests.items()
@@ -66,10 +67,8 @@ class FileList:
                 file.seek(end)
                 file.truncate()
                 start = ",\n" if end else "[\n"
-                file.write((start * bool(entries or not end) + ",\n".join(entries)
-                            + _END).encode())
-                file.flush()
-                os.fsync(file.fileno())
+                file.write((start * bool(entries or not end) + ",\n".join(entries) + _END).encode())
+                sync(file)
         except OSError as error:
             raise UserError(f"{self._path}: cannot be written: {first_line(error)}") from error
         for name, digest in digests.items():
@@ -142,7 +141,7 @@ class Outputs:
             in the list of its own folder.
     """
 
-    def __init__(self, folder=None):
+    def __init__(self, folder: Path | None = None):
         self._folder = folder
         self._lists = {}
 
@@ -150,11 +149,11 @@ class Outputs:
         folder = path.parent if self._folder is None else self._folder
         return self._lists.setdefault(folder, FileList(folder))
 
-    def made(self, path):
+    def made(self, path: Path) -> bool:
         """Whether this program made the file."""
         return self._list(path).holds(path)
 
-    def adopt(self, paths):
+    def adopt(self, paths: Iterable[Path]) -> None:
         """Make the folder's list, with those of `paths` that are there; nothing where it has one.
 
         For results of an earlier version, which kept no list: call it where they are known to be.
@@ -163,7 +162,7 @@ class Outputs:
         if not files.exists():
             files.add({files.name(path): file_sha256(path) for path in paths if path.is_file()})
 
-    def claim(self, paths, inputs=()):
+    def claim(self, paths: Iterable[Path], inputs: Iterable[Path] = ()) -> None:
         """Refuse, before any work, what must not be written.
 
         Args:
@@ -196,15 +195,14 @@ class Outputs:
         return [path for path in paths if os.path.lexists(path) and not self.made(path)]
 
     def _refuse_foreign(self, paths):
-        foreign = self._foreign(paths)
-        if foreign:
+        if foreign := self._foreign(paths):
             path = foreign[0]
             why = ("was changed after this program wrote it" if self._list(path).names(path)
                    else "is there already, and this command did not make it")
             more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
             raise UserError(f"{path}: {why}{more}; it is not overwritten: {WAY_ON}")
 
-    def write(self, contents):
+    def write(self, contents: Mapping[Path, Content]) -> None:
         """`write_together`; raises UserError as `claim`, for what came after that."""
         if self._foreign(contents):
             self._lists.clear()  # another process may have added to them

@@ -7,7 +7,7 @@ from pspnet_repro import distributed, ops
 from pspnet_repro.defaults import VARIANCES
 
 
-def torch_momentum(caffe_momentum):
+def torch_momentum(caffe_momentum: float) -> float:
     """torch's weight of the new value from Caffe's weight of the old: 0.95 -> 0.05."""
     return 1.0 - caffe_momentum
 
@@ -68,19 +68,17 @@ class _BatchNormFrozen(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_output):
-        input, *norm = ctx.saved_tensors
-        zero = torch.zeros_like(norm[0])
-        grad_input = ops.batch_norm_backward_elementwise(grad_output, input, *norm, zero, zero,
-                                                         ctx.relu)
+        zero = torch.zeros_like(ctx.saved_tensors[1])
+        grad_input = ops.batch_norm_backward_elementwise(grad_output, *ctx.saved_tensors, zero,
+                                                         zero, ctx.relu)
         return grad_input, *[None] * 6
 
 
 def _local_statistics(input):
     if input.numel():
         return ops.batch_norm_statistics(input)
-    zeros = input.new_zeros((2, input.shape[1]),
-                            dtype=torch.promote_types(input.dtype, torch.float32))
-    return zeros.unbind()
+    dtype = torch.promote_types(input.dtype, torch.float32)
+    return input.new_zeros((2, input.shape[1]), dtype=dtype).unbind()
 
 
 def _gathered_statistics(count, mean, sqdev, group):
@@ -146,8 +144,10 @@ class SyncBatchNorm2d(nn.Module):
 
     frozen = False  # see `freeze`
 
-    def __init__(self, channels, eps=1e-5, momentum=0.05, variance="unbiased",
-                 process_group=None, initial_running_var=1.0):
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.05,
+                 variance: str = "unbiased",
+                 process_group: "torch.distributed.ProcessGroup | str | None" = None,
+                 initial_running_var: float = 1.0):
         super().__init__()
         if variance not in VARIANCES:
             raise ValueError(f"variance must be one of {', '.join(VARIANCES)}, got {variance!r}")
@@ -161,11 +161,11 @@ class SyncBatchNorm2d(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.full((channels,), float(initial_running_var)))
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return (f"{self.channels}, eps={self.eps}, momentum={self.momentum}, "
                 f"variance={self.variance!r}" + ", frozen" * self.frozen)
 
-    def freeze(self):
+    def freeze(self) -> None:
         """Fix running values, weight and bias for good: `train()` does not free them.
 
         Source: `frozen: true` of layer BN.
@@ -173,10 +173,10 @@ class SyncBatchNorm2d(nn.Module):
         self.frozen = True
         self.requires_grad_(False).eval()
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> "SyncBatchNorm2d":
         return super().train(mode and not self.frozen)
 
-    def forward(self, input, relu=False):
+    def forward(self, input: torch.Tensor, relu: bool = False) -> torch.Tensor:
         """Normalize; with `relu` also the ReLU of it, in the same pass."""
         if not self.training:
             return _BatchNormFrozen.apply(input, self.weight, self.bias, self.running_mean,
@@ -197,7 +197,9 @@ class SyncBatchNorm2d(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @classmethod
-    def convert_from(cls, module, variance="torch", process_group=None):
+    def convert_from(
+            cls, module: nn.Module, variance: str = "torch",
+            process_group: "torch.distributed.ProcessGroup | str | None" = None) -> nn.Module:
         """Replace every nn.BatchNorm2d and nn.SyncBatchNorm in a module by a SyncBatchNorm2d.
 
         Parameters and buffers are taken over, not copied; so is the process group of an
@@ -215,15 +217,14 @@ class SyncBatchNorm2d(nn.Module):
             if not (layer.affine and layer.track_running_stats and layer.momentum is not None):
                 raise ValueError(f"{name or 'module'} must have affine, track_running_stats and a "
                                  f"fixed momentum to become a SyncBatchNorm2d, got {layer}")
-            group = process_group
-            if group is None:
-                group = getattr(layer, "process_group", None)
+            group = (getattr(layer, "process_group", None) if process_group is None
+                     else process_group)
             return cls(layer.num_features, layer.eps, layer.momentum, variance, group)
 
         return _replaced(module, (nn.BatchNorm2d, nn.SyncBatchNorm), make)
 
     @classmethod
-    def convert_to_torch(cls, module):
+    def convert_to_torch(cls, module: nn.Module) -> nn.Module:
         """Replace every SyncBatchNorm2d in a module by an nn.SyncBatchNorm (local ones by an
         nn.BatchNorm2d).
 

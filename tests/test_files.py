@@ -10,14 +10,14 @@ import pytest
 from helpers.paths import ROOT
 
 from pspnet_repro.errors import UserError
-from pspnet_repro.files import lock_folder, write_atomically, write_bytes, write_together
+from pspnet_repro.files import lock_folder, write_bytes, write_together
 from pspnet_repro.weights import plain_file
 
 # Writes half of the file F, says so, and waits for its input to end.
 HALF = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from pspnet_repro.files import write_atomically
+from pspnet_repro.files import write_bytes
 
 def write(file):
     file.write(b"half")
@@ -26,7 +26,7 @@ def write(file):
     sys.stdin.read()
     file.write(b", whole")
 
-write_atomically(sys.argv[2], write)
+write_bytes(sys.argv[2], write)
 """
 
 
@@ -52,7 +52,7 @@ def test_a_writer_amid_another_leaves_whole_files(tmp_path):
         assert path.read_bytes() == b"inner"
         file.write(b", whole")
 
-    write_atomically(path, outer)
+    write_bytes(path, outer)
     assert path.read_bytes() == b"outer, half, whole" and names(tmp_path) == ["F"]
 
 
@@ -82,7 +82,7 @@ def test_a_writer_stopped_at_its_fsync_does_not_take_anothers_half(tmp_path, mon
     monkeypatch.setattr(os, "fsync", slow_fsync)
     first.start()
     assert at_fsync.wait(60)
-    second = threading.Thread(target=write_atomically, args=(path, write_second))
+    second = threading.Thread(target=write_bytes, args=(path, write_second))
     second.start()
     first.join()
     assert path.read_bytes() == b"first, whole"
@@ -156,12 +156,12 @@ def test_checkpoint_keeps_the_old_file_when_writing_fails(tmp_path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(UserError, match="state.pt: cannot be written: .*No space left"):
-        write_atomically(path, fail)
+        write_bytes(path, fail)
     assert plain_file.load(path) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
 
 
-def test_write_atomically_below_a_file(tmp_path):
+def test_write_below_a_file(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
         plain_file.save(tmp_path / "file" / "x.pt", {})

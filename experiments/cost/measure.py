@@ -1,17 +1,12 @@
 """Time and memory of trainings and tests on this machine, from a few measured steps.
 
-`main` reads jobs as JSON from its input and writes what it measured to its output: measure_all
-starts a process for it, so that what is measured starts as small as a row's process does.
+Each network is measured in a process of its own, which starts as small as a row's does.
 """
 
 import json
-import math
-import multiprocessing
-import signal
 import subprocess
-import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +17,13 @@ from pspnet_repro import PSPNet
 from pspnet_repro.data.pairs import Pair
 from pspnet_repro.data.training_sequence import TrainingSequence
 from pspnet_repro.distributed import choose_device
-from pspnet_repro.errors import UserError, command, first_line
+from pspnet_repro.errors import UserError, command
 from pspnet_repro.evaluation import Protocol, predict_probabilities
 from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.training.solver import CaffeSGD, parameter_groups
 
-from ..peak_memory import inherited_bytes, peak_bytes
-from ..places import ROOT, program
+from ..children import last_words, read_job, run_together, start
+from ..peak_memory import peak_bytes
 from .shapes import network_key, step_work, window_work, windows_an_image
 
 BUDGET = 1.5e11  # multiply-adds of a measured step: about a second on two cores
@@ -63,33 +58,34 @@ class Rates:
     batch_size: int
     measured: bool = True
 
-    def step_seconds(self, settings, workers):
-        """Of a training step, TrainSettings with the batch of one process."""
-        work = step_work(network_key(settings.model), settings.crop_size, settings.batch_size)
-        seconds, reading = (self.step_rate * work.multiply_adds,
-                            self.reading_seconds * settings.batch_size)
+    def step_seconds(self, settings: TrainSettings, workers: int) -> float:
+        """Of a training step; the batch is that of one process."""
+        seconds = self.step_rate * _step(settings).multiply_adds
+        reading = self.reading_seconds * settings.batch_size
         return settings.iter_size * (max(seconds, reading / workers) if workers
                                      else seconds + reading)
 
-    def window_seconds(self, settings):
+    def window_seconds(self, settings: TrainSettings) -> float:
         """Of a window in a test, with its share of what else a test does."""
         return self.window_rate * window_work(network_key(settings.model), settings.crop_size)
 
-    def peak_bytes(self, settings):
+    def peak_bytes(self, settings: TrainSettings) -> float:
         """Most that the training holds in a process; on a GPU, of the GPU's memory."""
-        work = step_work(network_key(settings.model), settings.crop_size, settings.batch_size)
+        work = _step(settings)
         # Weights, gradients and momentum.
         return self.base_bytes + 3 * work.weight_bytes + self.kept_factor * work.kept_bytes
 
 
-def measured_size(key, crop_size, batch_size):
+def _step(settings):
+    return step_work(network_key(settings.model), settings.crop_size, settings.batch_size)
+
+
+def measured_size(key: str, crop_size: int, batch_size: int) -> tuple[int, int]:
     """(crop, batch) of the steps to measure: the training's own, or what BUDGET allows."""
     sizes = [(crop_size, batch_size), *((crop or crop_size, min(batch, batch_size))
                                         for crop, batch in SMALLER if (crop or 0) <= crop_size)]
-    for size in sizes:
-        if step_work(key, *size).multiply_adds <= BUDGET:
-            return size
-    return sizes[-1]
+    return next((size for size in sizes if step_work(key, *size).multiply_adds <= BUDGET),
+                sizes[-1])
 
 
 def _seconds(function, device):
@@ -114,13 +110,12 @@ def _peak(device):
     return torch.cuda.max_memory_allocated() if device == "cuda" else peak_bytes()
 
 
-def _reading_seconds(job):
+def _reading_seconds(settings, pairs):
     """Of one sample: read and augmented."""
-    settings = TrainSettings.from_json(job["settings"])
-    pairs = [Pair(Path(image), Path(label), table and bytes(table))
-             for image, label, table in job["pairs"]]
-    sequence = TrainingSequence(pairs, settings.model["classes"], settings.crop_size,
-                                settings.augmentation, 0, settings.zero_is_void)
+    sequence = TrainingSequence(
+        [Pair(Path(image), Path(label), table and bytes(table)) for image, label, table in pairs],
+        settings.model["classes"], settings.crop_size, settings.augmentation, 0,
+        settings.zero_is_void)
     began = time.perf_counter()
     for number in range(len(pairs)):
         sample = sequence[number]
@@ -129,25 +124,23 @@ def _reading_seconds(job):
     return (time.perf_counter() - began) / len(pairs)
 
 
-def measure(job):
-    """Fields of Rates, measured of one network in a fresh process.
+def measure(job: dict) -> Rates:
+    """What a network takes, measured in a fresh process.
 
     Args:
         job: "settings": TrainSettings as JSON with the batch of one process; "base_size" of the
-            tests; "pairs": [[image, label, table or None]] of some training images; "device".
+            tests; "pairs": [[image, label, table or None]] of a few training images; "device".
     """
-    settings, device = job["settings"], job["device"]
-    torch.set_num_threads(settings["threads"])
-    reading = _reading_seconds(job)
-    key = network_key(settings["model"])
-    crop, batch = measured_size(key, settings["crop_size"], settings["batch_size"])
+    settings, device = TrainSettings.from_json(job["settings"]), job["device"]
+    torch.set_num_threads(settings.threads)
+    reading = _reading_seconds(settings, job["pairs"])
+    key = network_key(settings.model)
+    crop, batch = measured_size(key, settings.crop_size, settings.batch_size)
     work = step_work(key, crop, batch)
-    net = PSPNet(**settings["model"]).train().to(choose_device(device))
+    net = PSPNet(**settings.model).train().to(choose_device(device))
     solver = CaffeSGD(parameter_groups(net), 1e-3, 0.9, 1e-4)
     images = torch.randn(batch, 3, crop, crop, device=device) * 50
     before = _peak(device)
-    # A training loads its libraries itself; this process has them from the one that forked it.
-    libraries = inherited_bytes() if device == "cpu" else 0
 
     def step():
         solver.zero_grad(set_to_none=True)
@@ -157,73 +150,55 @@ def measure(job):
 
     seconds, busy = _seconds(step, device)
     activations = max(_peak(device) - before - 2 * work.weight_bytes, 0)
-    return {"step_rate": seconds / work.multiply_adds,
-            "window_rate": _window_rate(net, key, job, crop), "reading_seconds": reading,
-            "processor_share": (1.0 if device == "cuda"
-                                else min(1.0, busy / seconds / settings["threads"])),
-            "base_bytes": before + libraries - work.weight_bytes,
-            "kept_factor": activations / work.kept_bytes, "crop_size": crop, "batch_size": batch}
-
-
-def _window_rate(net, key, job, crop):
-    base_size = round(job["base_size"] * crop / job["settings"]["crop_size"])
+    base_size = round(job["base_size"] * crop / settings.crop_size)
     fused = net.eval().for_inference()
     image = np.random.default_rng(0).integers(0, 256, (crop, crop, 3), np.uint8)
-    seconds, _ = _seconds(lambda: predict_probabilities(
-        fused, image, classes=net.classes, base_size=base_size, crop_size=crop), job["device"])
+    test_seconds, _ = _seconds(lambda: predict_probabilities(
+        fused, image, classes=net.classes, base_size=base_size, crop_size=crop), device)
     windows = windows_an_image(Protocol(base_size, crop), crop, crop)
-    return seconds / windows / window_work(key, crop)
+    return Rates(
+        step_rate=seconds / work.multiply_adds,
+        window_rate=test_seconds / windows / window_work(key, crop), reading_seconds=reading,
+        processor_share=1.0 if device == "cuda" else min(1.0, busy / seconds / settings.threads),
+        base_bytes=before - work.weight_bytes, kept_factor=activations / work.kept_bytes,
+        crop_size=crop, batch_size=batch)
 
 
-def measure_all(jobs, at_once):
-    """{name: Rates} of {name: job}, by a process of its own a job, some at a time.
+def measure_all(jobs: dict, at_once: int) -> dict:
+    """{name: Rates} of {name: job of `measure`}; where time is up, the medians of the others.
 
     Raises:
-        UserError: one failed.
+        UserError: a network cannot be measured.
         KeyboardInterrupt: a signal came.
     """
-    run = subprocess.run(program("cost.measure", str(at_once)), cwd=ROOT,
-                         input=json.dumps(jobs), stdout=subprocess.PIPE, text=True, check=False)
-    if run.returncode == 130:
-        raise KeyboardInterrupt
-    if run.returncode:
-        raise UserError(f"the estimate failed: {run.stdout.strip() or run.returncode}")
-    return {name: Rates(**found) for name, found in json.loads(run.stdout).items()}
+    rates, end = {}, time.monotonic() + LIMIT
+    with tqdm(total=len(jobs), desc="measuring", unit="network") as bar:
+        def begin(name):
+            # The first one is measured however late it is.
+            return None if rates and time.monotonic() > end else start(
+                "cost.measure", json.dumps(jobs[name]), stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE)
+
+        def finish(name, process):
+            output, errors = process.communicate()
+            if process.returncode:
+                raise UserError(f"the estimate failed: {last_words(errors, process.returncode)}")
+            rates[name] = Rates(**json.loads(output))
+            bar.update()
+
+        run_together(jobs, begin, finish, at_once)
+    return with_medians(rates, jobs)
 
 
-def _measure_before(item):
-    """(name, what `measure` gives); (name, None) when it is too late for it."""
-    name, job, end = item
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
-    return name, (measure(job) if time.time() < end else None)
-
-
-def with_medians(found):
-    """{name: fields of Rates}, where those of None are the medians of the others."""
-    measured = [rates for rates in found.values() if rates is not None]
-    medians = {field: float(np.median([rates[field] for rates in measured]))
-               for field in measured[0]}
-    medians |= {"crop_size": measured[0]["crop_size"], "batch_size": measured[0]["batch_size"]}
-    return {name: rates or {**medians, "measured": False} for name, rates in found.items()}
+def with_medians(rates: dict, names: list) -> dict:
+    """{name: Rates} of all names, where those that are missing are the medians of the others."""
+    fields = [asdict(each) for each in rates.values()]
+    medians = Rates(**{name: type(value)(np.median([each[name] for each in fields]))
+                       for name, value in fields[0].items()} | {"measured": False})
+    return {name: rates.get(name, medians) for name in names}
 
 
 @command
-def main():
-    jobs = json.load(sys.stdin)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # found where measure_all starts this process
-    try:
-        end = time.time() + LIMIT
-        # The first one is measured however late it is.
-        items = [(name, job, end if k else math.inf) for k, (name, job) in enumerate(jobs.items())]
-        with context.Pool(min(int(sys.argv[1]), len(items)), maxtasksperchild=1) as pool:
-            found = dict(tqdm(pool.imap_unordered(_measure_before, items), total=len(items),
-                              desc="measuring", unit="network"))
-    except KeyboardInterrupt:
-        return 130
-    except (UserError, RuntimeError) as error:
-        print(first_line(error))
-        return 1
-    print(json.dumps(with_medians(found)))
+def main() -> int:
+    print(json.dumps(asdict(measure(json.loads(read_job())))))
     return 0
-

@@ -9,35 +9,30 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from pspnet_repro import PSPNet
+from pspnet_repro.evaluation import Protocol
 from pspnet_repro.model.multiply_adds import logits_multiply_adds, multiply_adds
 
 
 @dataclass(frozen=True)
 class StepWork:
-    """One forward and backward pass.
-
-    Attributes:
-        multiply_adds: of both.
-        kept_bytes: tensors that the backward pass needs.
-        weight_bytes: parameters.
-    """
+    """One forward and backward pass: its multiply-adds, and the bytes of the tensors that the
+    backward pass needs and of the parameters."""
 
     multiply_adds: int
     kept_bytes: int
     weight_bytes: int
 
 
-def network_key(model):
+def network_key(model: dict) -> str:
     """Text that is the same for networks that cost the same: all but what dropout drops and BN's
     kind of variance."""
-    costly = {name: value for name, value in model.items()
-              if name not in ("dropout", "spatial_dropout", "variance")}
-    return json.dumps(costly, sort_keys=True)
+    return json.dumps({name: value for name, value in model.items()
+                       if name not in ("dropout", "spatial_dropout", "variance")}, sort_keys=True)
 
 
 @functools.lru_cache(maxsize=256)
-def step_work(key, crop_size, batch_size):
-    """StepWork of a network, see network_key; nothing is computed."""
+def step_work(key: str, crop_size: int, batch_size: int) -> StepWork:
+    """The work of a network, see network_key; nothing is computed."""
     kept, alive = {}, []
 
     def keep(tensor):
@@ -56,18 +51,17 @@ def step_work(key, crop_size, batch_size):
             sum(output.sum() for output in outputs if output is not None).backward()
 
         counts = multiply_adds(step)
-        weights = [parameter.untyped_storage() for parameter in net.parameters()]
-    weight_bytes = sum(storage.nbytes() for storage in weights)
+        weight_bytes = sum(p.untyped_storage().nbytes() for p in net.parameters())
     return StepWork(sum(counts.values()), sum(kept.values()) - weight_bytes, weight_bytes)
 
 
 @functools.lru_cache(maxsize=256)
-def window_work(key, crop_size):
+def window_work(key: str, crop_size: int) -> int:
     """Multiply-adds of the logits of one window in a test."""
     return logits_multiply_adds(json.loads(key), crop_size)
 
 
-def windows_an_image(protocol, height, width):
+def windows_an_image(protocol: Protocol, height: int, width: int) -> float:
     """Windows that testing an image of that size passes through the network, mirrored ones too.
 
     Windows of another size than the crop's count by their area.

@@ -12,7 +12,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from prototxt_import.format import caffe_pb2
 from pspnet_repro.errors import UserError, first_line
-from pspnet_repro.files import refuse_pipe, write_atomically
+from pspnet_repro.files import refuse_pipe, write_bytes
 from pspnet_repro.weights import recognize
 from pspnet_repro.words import counted
 
@@ -87,7 +87,7 @@ def write_caffemodel(path, name, layers):
     Raises:
         UserError: the file cannot be written.
     """
-    write_atomically(path, caffemodel_writer(name, layers))
+    write_bytes(path, caffemodel_writer(name, layers))
 
 
 def caffemodel_writer(name, layers):

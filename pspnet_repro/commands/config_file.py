@@ -8,7 +8,7 @@ import json
 import sys
 
 from pspnet_repro.commands.options import path
-from pspnet_repro.commands.parser import nearest
+from pspnet_repro.commands.parser import Parser, nearest
 from pspnet_repro.errors import UsageError, UserError, first_line, printable
 from pspnet_repro.files import refuse_pipe
 from pspnet_repro.model.settings import NetworkSettings
@@ -20,10 +20,11 @@ else:
 
 # What settings.json holds under the name of its option.
 _SETTINGS = ("zero_is_void", "crop_size", "batch_size", "iter_size", "max_iter", "base_lr",
-             "aux_weight", "guidance", "seed", "threads", "freeze_bn", "freeze_backbone")
+             "aux_weight", "guidance", "seed", "threads", "freeze_bn", "freeze_backbone",
+             "precision")
 
 
-def add_config(parser):
+def add_config(parser: Parser) -> None:
     """Give a command the option --config, whose file sets the defaults of the others."""
     parser.add_argument("--config", type=path, metavar="FILE",
                         help="settings file: TOML with lines OPTION = VALUE, such as max_iter = "
@@ -133,25 +134,23 @@ def _of_settings(settings, file, options):
     named, switches = ([name for name in NetworkSettings.arguments() if prefix + name in options]
                        for prefix in ("", "no_"))
     values |= {name: model[name] for name in named if model.get(name) is not None}
-    for name in switches:
-        value = model.get(name)
-        if value is not None:
-            # What is no bool is refused as any option's value is.
-            values[f"no_{name}"] = not value if isinstance(value, bool) else value
+    # What is no bool is refused as any option's value is.
+    values |= {f"no_{name}": not model[name] if isinstance(model[name], bool) else model[name]
+               for name in switches if model.get(name) is not None}
     recorded = {name: (value, None) for name, value in settings.items()
                 if name not in (*_SETTINGS, "model", "augmentation")}
     recorded |= {f"model.{name}": (value, "arithmetic" if name == "head" else None)
                  for name, value in model.items() if name not in (*named, *switches)}
     augmentation = settings.get("augmentation")
-    if augmentation is not None and not isinstance(augmentation, dict):
+    if augmentation is None:
+        return values, recorded
+    if not isinstance(augmentation, dict):
         raise UserError(f"{file}: not settings.json of a training: augmentation must be a "
                         f"dictionary, got {json.dumps(augmentation)}; write other settings as "
                         "TOML, max_iter = 2000")
-    if augmentation is not None:
-        values["augmentation"] = ("none" if not augmentation.get("scales") else
-                                  "all" if augmentation.get("blur") else "mirror-resize")
-        recorded |= {f"augmentation.{name}": (value, "augmentation")
-                     for name, value in augmentation.items() if name != "padding"}
-        if "padding" in augmentation:
-            values["padding"] = augmentation["padding"]
+    values["augmentation"] = ("none" if not augmentation.get("scales") else
+                              "all" if augmentation.get("blur") else "mirror-resize")
+    values |= {name: augmentation[name] for name in ("padding",) if name in augmentation}
+    recorded |= {f"augmentation.{name}": (value, "augmentation")
+                 for name, value in augmentation.items() if name != "padding"}
     return values, recorded

@@ -16,7 +16,7 @@ def _label_values(text):
     return tuple(map(int, words))
 
 
-def add_data(parser):
+def add_data(parser: argparse.ArgumentParser) -> None:
     """Which data set, and what its labels mean."""
     data = parser.add_argument_group(
         "data", "Give --data, or --images and --labels. In lists, separate image and label by a "
@@ -25,12 +25,11 @@ def add_data(parser):
                       help=f"NAME=DIR with NAME of {', '.join(KNOWN)}; or a folder with train.txt, "
                            "val.txt and perhaps classes.txt; or a list file with a line IMAGE "
                            "LABEL for each pair. pspnet make-lists writes such folders")
-    data.add_argument("--images", type=path, metavar="DIR",
-                      help="folder of images")
-    data.add_argument("--labels", type=path, metavar="DIR",
+    data.add_argument("--images", type=path, help="folder of images")
+    data.add_argument("--labels", type=path,
                       help="folder of their labels, with the same names and subfolders: a/x.png "
                            "for a/x.jpg; or with one ending added to all: x_L.png for x.jpg")
-    data.add_argument("--data-root", type=path, metavar="DIR",
+    data.add_argument("--data-root", type=path,
                       help="folder that the paths in lists start from; default: the lists' own")
     add_switch(data, "--zero-is-void",
                help="labels are 0 = void, k + 1 = class k (ADE20K); for lists and folders")

@@ -1,7 +1,7 @@
 """pspnet demo"""
 
 from pspnet_repro.commands.options import path
-from pspnet_repro.commands.parser import Parser
+from pspnet_repro.commands.parser import Commands, Parser
 from pspnet_repro.commands.table import add_folders
 
 _PARSER = {
@@ -11,7 +11,7 @@ _PARSER = {
     "examples": ("pspnet demo", "pspnet demo -o OUT")}
 
 
-def add(commands):
+def add(commands: Commands) -> None:
     _fill(commands.add_parser("demo", help="train two small networks on drawn scenes and show "
                                            "what they see", **_PARSER))
 
@@ -22,7 +22,7 @@ def parser() -> Parser:
 
 
 def _fill(parser):
-    parser.add_argument("-o", "--output", type=path, metavar="DIR",
+    parser.add_argument("-o", "--output", type=path,
                         help="folder of the page; default: demo in --runs")
     add_folders(parser)
     parser.set_defaults(work="experiments.demo")

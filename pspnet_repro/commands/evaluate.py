@@ -2,9 +2,10 @@
 
 from pspnet_repro.commands.data_options import add_data
 from pspnet_repro.commands.options import add_testing, path
+from pspnet_repro.commands.parser import Commands
 
 
-def add(commands):
+def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "evaluate", help="mean IoU and pixel accuracy of trained weights on a data set",
         description="Tests weights as the authors' scripts do. The same command resumes an "
@@ -15,7 +16,7 @@ def add(commands):
     add_data(parser)
     parser.add_argument("--split", default="val", metavar="NAME",
                         help="train, val, test or another list of the data")
-    parser.add_argument("-o", "--output", type=path, metavar="DIR",
+    parser.add_argument("-o", "--output", type=path,
                         help="folder of the results; default: beside the weights, named after data "
                              "and split")
     parser.add_argument("--save-predictions", action="store_true",

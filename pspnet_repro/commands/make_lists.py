@@ -3,6 +3,7 @@
 import argparse
 
 from pspnet_repro.commands.options import path
+from pspnet_repro.commands.parser import Commands
 
 
 def _share(text):
@@ -15,7 +16,7 @@ def _share(text):
     return value
 
 
-def add(commands):
+def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "make-lists", help="write the lists of a data set from its folders",
         description="Pairs images and labels by their names and writes OUT/train.txt and "
@@ -33,15 +34,14 @@ def add(commands):
                         help="folder of the lists; only files of an earlier call are replaced")
     parser.add_argument("--val", type=_share, default=0.1, metavar="SHARE",
                         help="share of the images that go to val.txt; 0: no val.txt")
-    parser.add_argument("--seed", type=int, default=0,
-                        help="another seed chooses other images")
+    parser.add_argument("--seed", type=int, default=0, help="another seed chooses other images")
     made = parser.add_argument_group("labels in .mat files")
-    made.add_argument("--sbd", type=path, metavar="DIR",
+    made.add_argument("--sbd", type=path,
                       help="benchmark_RELEASE of SBD: makes OUT for --data voc2012=OUT --split "
                            "train_aug")
-    made.add_argument("--pascal-context", type=path, metavar="DIR",
+    made.add_argument("--pascal-context", type=path,
                       help="folder of PASCAL Context's trainval/*.mat: makes OUT for --data "
                            "pascal-context=OUT")
-    made.add_argument("--voc", type=path, metavar="DIR",
+    made.add_argument("--voc", type=path,
                       help="VOC2012 for --sbd, VOC2010 for --pascal-context, or VOCdevkit")
     parser.set_defaults(work="pspnet_repro.commands.work.make_lists")

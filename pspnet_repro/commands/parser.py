@@ -5,9 +5,12 @@ import difflib
 import itertools
 import re
 import sys
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
 
 from pspnet_repro.errors import printable, say
 
+Commands = argparse._SubParsersAction  # what add_subparsers gives
 _METAVARS = {int: "N", float: "NUMBER"}
 
 
@@ -25,9 +28,8 @@ class _Help(argparse.HelpFormatter):
         if not wants or "default" in shown or action.default in (None, argparse.SUPPRESS):
             return shown
         value = action.default
-        value = str(value).lower() if isinstance(value, bool) else value
         text = (",".join(map(str, value)) or "none" if isinstance(value, (tuple, list)) else
-                str(value))
+                str(value).lower() if isinstance(value, bool) else str(value))
         return f"{shown}; default: {text.replace('%', '%%')}"
 
     def _get_default_metavar_for_optional(self, action):
@@ -53,12 +55,14 @@ class Parser(argparse.ArgumentParser):
 
     prepare = staticmethod(lambda parser, words: None)
 
-    def __init__(self, *, examples=(), **others):
+    def __init__(self, *, examples: Sequence[str] = (), **others):
         if examples:
             others["epilog"] = "examples:\n" + "\n".join(f"  {line}" for line in examples)
         super().__init__(allow_abbrev=False, formatter_class=_Help, **others)
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(
+            self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
         """As argparse's; what a command's parser does not know it refuses itself."""
         words = list(sys.argv[1:] if args is None else args)
         # Before argparse finds that a required option is missing, which may be the misspelt one.
@@ -72,7 +76,7 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unrecognized arguments: {' '.join(left)}{self._commas(words, left)}")
         return namespace, left
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         """Exit with code 2, one line, and one that names the help."""
         say(f"error: {printable(message + self._choice(message))}\nsee {self.prog} --help")
         sys.exit(2)
@@ -119,7 +123,7 @@ def _hint(before, word, known):
     return f"{before}did you mean {near}?" if near else ""
 
 
-def nearest(word, known):
+def nearest(word: str, known: Iterable[str]) -> str | None:
     """The nearest of known words, whatever dashes they begin with: one that the word begins, else
     one that is spelt alike, else None."""
     names = {name.lstrip("-"): name for name in known}

@@ -1,9 +1,10 @@
 """pspnet predict"""
 
 from pspnet_repro.commands.options import WEIGHTS, add_testing, path, weights
+from pspnet_repro.commands.parser import Commands
 
 
-def add(commands):
+def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "predict", help="label maps and pictures of photographs",
         description="Writes three files for each image NAME.jpg: NAME.label.png (the class index "
@@ -19,8 +20,7 @@ def add(commands):
                   "--compare-with B.pt"))
     parser.add_argument("images", nargs="*", type=path, metavar="IMAGE|DIR",
                         help="image files, and folders of them")
-    parser.add_argument("-o", "--output", required=True, type=path, metavar="DIR",
-                        help="folder of the results")
+    parser.add_argument("-o", "--output", required=True, type=path, help="folder of the results")
     parser.add_argument("--html", action="store_true",
                         help="also write one page, DIR/index.html, that shows all photographs "
                              "under their classes; it needs no network and no server")

@@ -2,8 +2,8 @@
 
 import argparse
 
-from pspnet_repro.commands.options import path, processes, weights, whole
-from pspnet_repro.commands.parser import Parser
+from pspnet_repro.commands.options import Weights, path, processes, weights, whole
+from pspnet_repro.commands.parser import Commands, Parser
 from pspnet_repro.defaults import PROFILES, TABLES
 from pspnet_repro.model.settings import BLOCKS
 
@@ -16,7 +16,7 @@ _PARSER = {
                  "pspnet table --table 1 --profile camvid --data CAMVID_DIR --backbone 50=R50.pt")}
 
 
-def add(commands):
+def add(commands: Commands) -> None:
     _fill(commands.add_parser("table", help="train and test the rows of the paper's tables",
                               **_PARSER))
 
@@ -26,7 +26,7 @@ def parser() -> Parser:
     return _fill(Parser(prog="pspnet table", **_PARSER))
 
 
-def backbone(text):
+def backbone(text: str) -> tuple[int, Weights]:
     """"50=FILE" -> (50, Path); "50=NET.prototxt,W.caffemodel" -> (50, (Path, Path))."""
     depth, _, file = text.partition("=")
     if depth not in map(str, BLOCKS) or not file:
@@ -36,42 +36,40 @@ def backbone(text):
 
 
 def _fill(parser):
-    parser.add_argument("--table", default="1", choices=(*TABLES, "all"),
-                        help="all: the paper's tables; fidelity: what each deviation from the "
-                             "authors' program costs")
-    parser.add_argument("--profile", default="mini", choices=PROFILES,
-                        help="data, sizes and length of the trainings")
-    parser.add_argument("--rows", default="all", metavar="ROW,ROW", help="rows to run")
-    parser.add_argument("--data", type=path, metavar="DIR",
-                        help="folder of the data set, with train.txt and val.txt or as "
-                             "downloaded; mini draws its own")
-    parser.add_argument("--seeds", type=whole(1, 1000), default=1,
-                        help="run each row N times, with the seeds 0 to N - 1")
-    parser.add_argument("--backbone", type=backbone, action="append", default=[],
-                        metavar="DEPTH=WEIGHTS",
-                        help="initial weights of the networks of a depth, made by pspnet convert "
-                             "--backbone, or as NET.prototxt,W.caffemodel; once for each depth; "
-                             "default: random weights")
-    parser.add_argument("--jobs", type=processes,
-                        help="trainings in parallel; default: the profile's, at most the cores")
-    parser.add_argument("--workers", type=whole(0, 1024), default=0,
-                        help="processes that read images, for each training")
-    parser.add_argument("--dry-run", action="store_true",
-                        help="only print the plan, with estimated time and memory")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
-                        help="cuda: one GPU per process")
+    add = parser.add_argument
+    add("--table", default="1", choices=(*TABLES, "all"),
+        help="all: the paper's tables; fidelity: what each deviation from the "
+             "authors' program costs")
+    add("--profile", default="mini", choices=PROFILES,
+        help="data, sizes and length of the trainings")
+    add("--rows", default="all", metavar="ROW,ROW", help="rows to run")
+    add("--data", type=path,
+        help="folder of the data set, with train.txt and val.txt or as "
+             "downloaded; mini draws its own")
+    add("--seeds", type=whole(1, 1000), default=1,
+        help="run each row N times, with the seeds 0 to N - 1")
+    add("--backbone", type=backbone, action="append", default=[],
+        metavar="DEPTH=WEIGHTS",
+        help="initial weights of the networks of a depth, made by pspnet convert --backbone, or as "
+             "NET.prototxt,W.caffemodel; once for each depth; default: random weights")
+    add("--jobs", type=processes,
+        help="trainings in parallel; default: the profile's, at most the cores")
+    add("--workers", type=whole(0, 1024), default=0,
+        help="processes that read images, for each training")
+    add("--dry-run", action="store_true",
+        help="only print the plan, with estimated time and memory")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: one GPU per process")
     add_folders(parser)
-    parser.add_argument("-o", "--output", type=path, metavar="DIR",
-                        help="folder of the report; default: the profile's in --runs")
+    add("-o", "--output", type=path, help="folder of the report; default: the profile's in --runs")
     parser.set_defaults(work="experiments.run_table")
     return parser
 
 
-def add_folders(parser):
+def add_folders(parser: Parser) -> None:
     """Where the harness keeps its work: None is its own choice."""
-    parser.add_argument("--runs", type=path, metavar="DIR",
+    parser.add_argument("--runs", type=path,
                         help="folder of the runs; default: runs in a checkout's experiments, or "
                              "where there is none in this folder")
-    parser.add_argument("--cache", type=path, metavar="DIR",
+    parser.add_argument("--cache", type=path,
                         help="folder of the drawn scenes; default: cache in a checkout, or where "
                              "there is none in runs")

@@ -1,43 +1,48 @@
 """Testing a network on a data set."""
 
 from collections import deque
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
 from pspnet_repro.data.labels import check_classes
-from pspnet_repro.data.pairs import read_pair
+from pspnet_repro.data.pairs import Pair, read_pair
 from pspnet_repro.defaults import BATCH_SIZE
-from pspnet_repro.distributed import Processes
+from pspnet_repro.distributed import ALONE, Processes
 from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation.metrics import ConfusionMatrix
 from pspnet_repro.evaluation.predictor import Predictor
-from pspnet_repro.evaluation.sliding import predict_tiles
+from pspnet_repro.evaluation.protocol import Protocol
+from pspnet_repro.evaluation.record import CountsFile
+from pspnet_repro.evaluation.sliding import Network, predict_tiles
 
 
-def evaluate(net, pairs, *, classes, protocol, zero_is_void=False, batch_size=BATCH_SIZE,
-             record=None, on_prediction=None, on_error=None, progress=True,
-             processes=Processes()):
+def evaluate(net: Network | Predictor, pairs: Sequence[Pair], *, classes: int, protocol: Protocol,
+             zero_is_void: bool = False, batch_size: int = BATCH_SIZE,
+             record: CountsFile | None = None,
+             on_prediction: Callable[[int, Pair, np.ndarray], object] | None = None,
+             on_error: Callable[[UserError], object] | None = None, progress: bool = True,
+             processes: Processes = ALONE) -> ConfusionMatrix:
     """Confusion matrix of a network over image and label files.
 
     Args:
         net, classes, protocol, batch_size: see predict_tiles; or a Predictor of that protocol.
-        pairs: list of data.pairs.Pair; one without a label is predicted only.
+        pairs: one without a label is predicted only.
         zero_is_void: see data.labels.read_label.
-        record: a CountsFile: images in it are not tested again, others are added to it; or None.
-        on_prediction: called with (number in the list, Pair, (H, W) uint8 classes); or None.
-        on_error: called with the UserError of an image that cannot be used, which is left out;
-            None: the error ends the test.
-        progress: show a progress bar.
+        record: images in it are not tested again, others are added to it.
+        on_prediction: called with (number in the list, Pair, (H, W) uint8 classes).
+        on_error: called for an image that cannot be used, which is left out; None: the error ends
+            the test.
         processes: each tests its share; see distributed.join.
     Returns:
-        ConfusionMatrix over all images, the same in every process.
+        Counts of all images, the same in every process.
     Raises:
         UserError: an image or label could not be used.
     """
     check_classes(classes)
     matrix = ConfusionMatrix(classes)
-    done = record.done if record is not None else {}
+    done = {} if record is None else record.done
     if processes.first:
         for counts in done.values():
             matrix.counts += counts

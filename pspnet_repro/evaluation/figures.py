@@ -1,15 +1,18 @@
 """Charts."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from pspnet_repro.evaluation.metrics import ConfusionMatrix
+
 MAX_NAME = 40  # characters
 
 
-def confusion_png(matrix, names):
-    """A PNG file's bytes: a ConfusionMatrix, each row a share of its class's labelled pixels."""
+def confusion_png(matrix: ConfusionMatrix, names: Sequence[str]) -> bytes:
+    """A PNG file's bytes: the matrix, each row a share of its class's labelled pixels."""
     shares = matrix.counts / np.maximum(matrix.counts.sum(1, keepdims=True), 1)
     few = len(names) <= 30
     side = 3.5 + (0.26 if few else 0.12) * max(len(names), 6)

@@ -1,5 +1,7 @@
 """MATLAB's imresize, bilinear: the resize of the authors' evaluation scripts."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 _BAND = 64  # output lines a product
@@ -28,7 +30,8 @@ def _axis_weights(in_size, out_size, antialias):
     return np.minimum(index, 2 * in_size - 1 - index), weights
 
 
-def bands(in_size, out_size, antialias=True):
+def bands(in_size: int, out_size: int,
+          antialias: bool = True) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """The resize of one axis as products of small matrices.
 
     Yields:
@@ -57,7 +60,7 @@ def _resize_axis(image, out_size, axis, antialias):
     return np.moveaxis(result, 0, axis)
 
 
-def imresize(image, size, antialias=True):
+def imresize(image: np.ndarray, size: tuple[int, int], antialias: bool = True) -> np.ndarray:
     """Resize as MATLAB's imresize(image, size, 'bilinear').
 
     Weights and sums are in double; the axis with the smaller scale goes first (rows when equal);
@@ -83,8 +86,7 @@ def imresize(image, size, antialias=True):
     if rows < 1 or cols < 1:
         raise ValueError(f"size must be at least 1, got {rows}, {cols}")
     result = image.reshape(*image.shape[:2], -1)
-    axes = (0, 1) if rows / image.shape[0] <= cols / image.shape[1] else (1, 0)
-    for axis in axes:
+    for axis in (0, 1) if rows / image.shape[0] <= cols / image.shape[1] else (1, 0):
         if result.shape[axis] != size[axis]:
             result = _resize_axis(result, size[axis], axis, antialias)
     return result.reshape(rows, cols, *image.shape[2:]).copy()

@@ -22,7 +22,7 @@ def window_bytes(settings: BackboneSettings, side: int) -> int:
     return round(2 * side ** 2 * (4 * 3 + pixel_bytes(settings)))
 
 
-def wrong_sizes(settings: BackboneSettings, protocol: Protocol) -> dict:
+def wrong_sizes(settings: BackboneSettings, protocol: Protocol) -> dict[str, str]:
     """{"crop_size" or "base_size": what is wrong with it} of a test that needs too much memory.
 
     Args:
@@ -34,7 +34,8 @@ def wrong_sizes(settings: BackboneSettings, protocol: Protocol) -> dict:
     needs = window_bytes(settings, longest if protocol.whole_image else protocol.crop_size)
     if needs > MAX_BYTES:
         name = "base_size" if protocol.whole_image else "crop_size"
-        wrong[name] = f"one window needs {_gib(needs)} of maps, and at most {_gib(MAX_BYTES)} may be"
+        wrong[name] = (f"one window needs {_gib(needs)} of maps, and at most {_gib(MAX_BYTES)} "
+                       "may be")
     canvas, image = 4 * settings.classes * longest ** 2, 3 * longest ** 2
     if canvas > MAX_BYTES or image > MAX_IMAGE_BYTES:
         needs, limit = ((canvas, MAX_BYTES) if canvas > MAX_BYTES else (image, MAX_IMAGE_BYTES))

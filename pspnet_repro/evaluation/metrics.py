@@ -7,12 +7,12 @@ import numpy as np
 _EPS = np.finfo(np.float64).eps
 
 
-def class_iou(intersection, union):
+def class_iou(intersection: np.ndarray, union: np.ndarray) -> np.ndarray:
     """IoU of each class from (..., classes) pixels; 0 for a class that never occurs."""
     return intersection / (_EPS + union)
 
 
-def accuracy(intersection, labelled):
+def accuracy(intersection: np.ndarray, labelled: np.ndarray) -> np.ndarray:
     """Pixel accuracy from (..., classes) pixels predicted rightly and (...) labelled pixels; NaN
     where no pixel is labelled."""
     labelled = np.asarray(labelled)
@@ -33,11 +33,11 @@ class ConfusionMatrix:
     Source: intersectionAndUnion and the evaluation script.
     """
 
-    def __init__(self, classes):
+    def __init__(self, classes: int):
         self.classes = classes
         self.counts = np.zeros((classes, classes), np.int64)
 
-    def update(self, pred, label):
+    def update(self, pred: np.ndarray, label: np.ndarray) -> None:
         """Count one image.
 
         Args:
@@ -58,32 +58,32 @@ class ConfusionMatrix:
         self.counts += np.bincount(index, minlength=self.classes ** 2).reshape(self.counts.shape)
 
     @property
-    def intersection(self):
+    def intersection(self) -> np.ndarray:
         """(classes,) pixels predicted rightly."""
         return np.diag(self.counts)
 
     @property
-    def union(self):
+    def union(self) -> np.ndarray:
         """(classes,) labelled pixels that have or got the class."""
         return self.counts.sum(0) + self.counts.sum(1) - self.intersection
 
     @property
-    def iou(self):
+    def iou(self) -> np.ndarray:
         """(classes,) in 0..1."""
         return class_iou(self.intersection, self.union)
 
     @property
-    def mean_iou(self):
+    def mean_iou(self) -> float:
         """Mean of `iou` over all classes."""
         return float(self.iou.mean())
 
     @property
-    def pixel_accuracy(self):
+    def pixel_accuracy(self) -> float:
         """Share of labelled pixels that are right; NaN without labels."""
         return float(accuracy(self.intersection, self.counts.sum()))
 
     @property
-    def mean_accuracy(self):
+    def mean_accuracy(self) -> float:
         """Mean over the classes that occur in the labels of the share of a class's pixels that are
         right; NaN without labels.
 
@@ -96,7 +96,7 @@ class ConfusionMatrix:
         return float((self.intersection[occurs] / labelled[occurs]).mean())
 
     @property
-    def frequency_weighted_iou(self):
+    def frequency_weighted_iou(self) -> float:
         """Mean of the classes' IoU, weighted by their share of the labelled pixels; NaN without
         labels.
 
@@ -112,12 +112,12 @@ class ConfusionMatrix:
         return float((labelled[occurs] * iou).sum() / labelled.sum())
 
     @property
-    def score(self):
+    def score(self) -> float:
         """(mean IoU + pixel accuracy) / 2, the challenge's final score (paper, Table 5)."""
         return (self.mean_iou + self.pixel_accuracy) / 2
 
     @property
-    def figures(self):
+    def figures(self) -> dict[str, float | None]:
         """All figures but those of single classes, by name, for a JSON file: None for NaN."""
         figures = {name: getattr(self, name) for name in (
             "mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou", "score")}

@@ -25,7 +25,7 @@ class NetworkFile:
     Attributes:
         path: of its weights.
         net: the PSPNet in eval mode; None once a Predictor has taken it over.
-        classes: data.classes.Classes.
+        classes: their names and colours.
         crop_size, base_size: pixels, see evaluation.Protocol.
         data: name of the data set that it was trained on, or None.
     """
@@ -42,20 +42,20 @@ class NetworkFile:
         """The authors' test with the sizes of this network."""
         return Protocol(self.base_size, self.crop_size)
 
-    def check_memory(self):
+    def check_memory(self) -> None:
         """Raise UserError where the file's sizes would need more memory than a test may."""
         for name, why in wrong_sizes(self.net.settings, self.protocol).items():
             raise UserError(f"{self.path}: {name} {getattr(self, name)}: {why}; give a smaller "
                             f"--{name.replace('_', '-')}")
 
-    def check_classes(self, count):
+    def check_classes(self, count: int) -> None:
         """Raise UserError for a network of another number of classes."""
         if self.net.classes != count:
             raise UserError(f"{self.path}: has {counted(self.net.classes, 'class')}, "
                             f"must have {count} as the other weights")
 
 
-def read_network(weights) -> NetworkFile:
+def read_network(weights: str | Path | tuple) -> NetworkFile:
     """The network of a file of weights, and what the file says of its test.
 
     The crop is that of the training or of the prototxt. Names, colours and base size are those that

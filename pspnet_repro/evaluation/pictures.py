@@ -1,24 +1,29 @@
 """Label maps in colour, and pictures side by side."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
+from pspnet_repro.data.classes import Classes
+
 UNLABELLED_RGB = (0, 0, 0)
+Palette = Sequence[Sequence[int]]  # (red, green, blue) a class
 
 
-def colourize(label, palette_rgb):
+def colourize(label: np.ndarray, palette_rgb: Palette) -> np.ndarray:
     """(H, W) integer labels -> (H, W, 3) uint8 RGB; labels without a colour are black."""
-    table = np.zeros((256, 3), np.uint8)
-    table[:] = UNLABELLED_RGB
+    table = np.full((256, 3), UNLABELLED_RGB, np.uint8)
     table[:len(palette_rgb)] = palette_rgb
     return table[np.asarray(label).astype(np.uint8)]
 
 
-def side_by_side(pictures, titles, margin=4, caption=22):
+def side_by_side(pictures: Sequence[np.ndarray], titles: Sequence[str], margin: int = 4,
+                 caption: int = 22) -> np.ndarray:
     """Pictures of one height in a row, each under its title.
 
     Args:
-        pictures: list of (H, W, 3) uint8 RGB.
+        pictures: (H, W, 3) uint8 RGB each.
         titles: a line of text each.
         margin, caption: pixels between pictures and above them.
     Returns:
@@ -34,12 +39,11 @@ def side_by_side(pictures, titles, margin=4, caption=22):
     return np.concatenate(columns[:-1], 1)
 
 
-def legend(names, palette_rgb, width, scale=1.0):
+def legend(names: Sequence[str], palette_rgb: Palette, width: int,
+           scale: float = 1.0) -> np.ndarray:
     """Colours with their classes' names, as many columns as fit.
 
     Args:
-        names: class names.
-        palette_rgb: a colour a class.
         width: pixels of the picture.
         scale: 1: lines of 20 pixels.
     Returns:
@@ -63,13 +67,12 @@ def legend(names, palette_rgb, width, scale=1.0):
     return picture
 
 
-def overlay(image_rgb, label, classes):
+def overlay(image_rgb: np.ndarray, label: np.ndarray, classes: Classes) -> np.ndarray:
     """A photograph under the half-transparent colours of its classes, and a legend of them.
 
     Args:
         image_rgb: (H, W, 3) uint8.
         label: (H, W) integer, 0..len(classes.names)-1.
-        classes: data.classes.Classes.
     Returns:
         uint8 RGB, at least 260 pixels wide: the picture at the left, and below it the classes
         that occur, the largest first, with their share of the pixels.

@@ -1,65 +1,71 @@
 """Number formats for testing, and what they cost in agreement with float32."""
 
 import contextlib
+from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import nn
 
 from pspnet_repro import ops
+from pspnet_repro.evaluation.protocol import Protocol
 from pspnet_repro.evaluation.sliding import first_windows
+from pspnet_repro.model.pspnet import PSPNet
 
 
 def _switches():
-    """What tells torch whether float32 may mean TF32; recurrent layers only go along."""
-    cudnn = torch.backends.cudnn
-    return [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn]
+    """What tells torch whether float32 may mean less: of GPUs, and of the CPU. Recurrent layers
+    only go along: torch's older switch is true or false for all of a library."""
+    gpu, cpu = torch.backends.cudnn, torch.backends.mkldnn
+    return [torch.backends.cuda.matmul, gpu.conv, gpu.rnn], [cpu.matmul, cpu.conv, cpu.rnn]
 
 
 @contextlib.contextmanager
-def use_precision(precision):
+def use_precision(precision: str) -> Iterator[None]:
     """Let torch's float32 mean TF32 on GPUs, or float32 alone, for the length of a with block.
 
-    Torch by default lets convolutions of cuDNN round to TF32: "float32" forbids it. Afterwards the
-    switches are as before.
+    Torch by default lets convolutions of cuDNN round to TF32: "float32" forbids it. On the CPU
+    float32 means float32, whatever torch.set_float32_matmul_precision says. Afterwards the switches
+    are as before.
 
     Args:
         precision: one of PRECISIONS; bfloat16 says that what stays in float32 means it.
     """
-    switches = _switches()
-    before = [switch.fp32_precision for switch in switches]
-    for switch in switches:
-        switch.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    gpu, cpu = _switches()
+    before = [(switch, switch.fp32_precision) for switch in (*gpu, *cpu)]
+    for switch in (*gpu, *cpu):
+        switch.fp32_precision = "tf32" if precision == "tf32" and switch in gpu else "ieee"
     try:
         yield
     finally:
-        for switch, value in zip(switches, before):
+        for switch, value in before:
             switch.fp32_precision = value
 
 
 class Autocast(nn.Module):
     """A network whose convolutions and products run in bfloat16, layer by layer; float32 logits."""
 
-    def __init__(self, net):
+    def __init__(self, net: PSPNet):
         super().__init__()
         self.net = net
         self.classes, self.stride = net.classes, net.stride
         super().train(net.training)
 
-    def logits(self, x):
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
         """As PSPNet.logits in eval mode."""
         with torch.autocast(x.device.type, torch.bfloat16):
             return self.net.logits(x).float()
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As PSPNet.forward in eval mode."""
         return ops.interp2d(self.logits(x), x.shape[2:])
 
 
-def network_in(net, precision, fused):
+def network_in(net: PSPNet, precision: str, fused: bool) -> nn.Module:
     """A network for testing in one of PRECISIONS, for use under `arithmetic`.
 
     Args:
-        net: PSPNet in eval mode, float32; without `fused` a part of the result.
+        net: in eval mode, float32; without `fused` a part of the result.
         fused: PSPNet.for_inference in place of the layers as they are trained.
     """
     if fused:
@@ -68,7 +74,8 @@ def network_in(net, precision, fused):
 
 
 @torch.no_grad()
-def agreement(net, exact, precision, image_rgb, protocol, count):
+def agreement(net: nn.Module, exact: nn.Module, precision: str, image_rgb: np.ndarray,
+              protocol: Protocol, count: int) -> dict[str, float]:
     """How far a network in less precision is from itself in float32, on an image's first windows.
 
     Args:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,11 @@ from pspnet_repro.evaluation.network_file import NetworkFile, read_network
 from pspnet_repro.evaluation.pictures import overlay
 from pspnet_repro.evaluation.protocol import Protocol
 from pspnet_repro.evaluation.sliding import predict_tiles
+from pspnet_repro.evaluation.tiles import Tile
+
+Photo = str | Path | Image.Image | np.ndarray
+# A file, a pair (prototxt, caffemodel), or what one of these was read into.
+Source = str | Path | tuple[str | Path, str | Path] | NetworkFile
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,8 @@ class Prediction:
     labels: np.ndarray
     confidence: np.ndarray
     probabilities: np.ndarray | None
-    names: list
-    colours: list
+    names: Sequence[str]
+    colours: Sequence[tuple[int, int, int]]
     image: np.ndarray
 
     def __repr__(self):
@@ -74,11 +79,10 @@ class Predictor:
     data.classes.Classes; `protocol`.
     """
 
-    def __init__(self, weights, *, device: str = "cpu", precision: str = "float32",
-                 protocol: Protocol | None = None, fused: bool = True):
+    def __init__(self, weights: Source | list[Source], *, device: str = "cpu",
+                 precision: str = "float32", protocol: Protocol | None = None, fused: bool = True):
         if precision not in PRECISIONS:
-            raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got "
-                             f"{precision!r}")
+            raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
         if precision == "tf32" and device == "cpu":
             raise UsageError('precision "tf32" needs device "cuda": only GPUs have TF32')
         if protocol is not None and not isinstance(protocol, Protocol):
@@ -111,11 +115,11 @@ class Predictor:
             self.networks.append(precisions.network_in(net, precision, fused))
 
     @property
-    def names(self) -> list:
+    def names(self) -> list[str]:
         """A word a class."""
         return list(self.classes.names)
 
-    def __call__(self, image, probabilities: bool = False) -> Prediction:
+    def __call__(self, image: Photo, probabilities: bool = False) -> Prediction:
         """Parse one photograph.
 
         Args:
@@ -129,7 +133,7 @@ class Predictor:
         (prediction,) = self.many([image], probabilities=probabilities)
         return prediction
 
-    def many(self, images: Iterable, batch_size: int = BATCH_SIZE,
+    def many(self, images: Iterable[Photo], batch_size: int = BATCH_SIZE,
              probabilities: bool = False) -> Iterator[Prediction]:
         """Parse photographs, one after the other; each is read when its turn comes.
 
@@ -164,7 +168,8 @@ class Predictor:
             yield Prediction(labels, confidence, kept, self.names,
                              list(self.classes.palette_rgb), image)
 
-    def stream(self, images_rgb: Iterable, batch_size: int = BATCH_SIZE) -> Iterator[Iterable]:
+    def stream(self, images_rgb: Iterable[np.ndarray],
+               batch_size: int = BATCH_SIZE) -> Iterator[Iterable[Tile]]:
         """For each of (H, W, 3) uint8 RGB images the tiles of the networks' mean probabilities, as
         iterating Tiles gives them; read them before the next image's."""
         copies = itertools.tee(images_rgb, len(self.networks))
@@ -195,7 +200,7 @@ class Predictor:
             yield place, mean
 
 
-def as_rgb(image) -> np.ndarray:
+def as_rgb(image: Photo) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a path, a PIL image or an array; raises as Predictor's call."""
     if isinstance(image, (str, Path)):
         return np.ascontiguousarray(read_image(image, upright=True)[:, :, ::-1])
@@ -208,15 +213,13 @@ def as_rgb(image) -> np.ndarray:
         raise UsageError("image must be a path, a PIL image or a numpy array, got a "
                          f"{type(image).__name__}")
     kind = f"an array of shape {image.shape} and type {image.dtype}"
-    if image.ndim == 3 and image.shape[2] == 4:
-        raise UsageError(f"image must be (H, W, 3) RGB, got {kind}: drop its transparency, "
-                         "image[:, :, :3]")
-    if image.ndim == 2:
-        raise UsageError(f"image must be (H, W, 3) RGB, got {kind}: repeat its one channel, "
-                         "numpy.stack([image] * 3, 2)")
-    if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
-        raise UsageError(f"image must be (H, W, 3) RGB, got {kind}: move its channels last, "
-                         "image.transpose(1, 2, 0)")
+    ways = ((image.shape[2:] == (4,), "drop its transparency, image[:, :, :3]"),
+            (image.ndim == 2, "repeat its one channel, numpy.stack([image] * 3, 2)"),
+            (image.ndim == 3 and image.shape[0] == 3 != image.shape[2],
+             "move its channels last, image.transpose(1, 2, 0)"))
+    for applies, way in ways:
+        if applies:
+            raise UsageError(f"image must be (H, W, 3) RGB, got {kind}: {way}")
     if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise UsageError(f"image must be (H, W, 3) RGB with at least one pixel, got {kind}")
     if image.dtype != np.uint8:

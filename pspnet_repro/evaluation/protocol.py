@@ -10,7 +10,6 @@ from pspnet_repro.defaults import MULTI_SCALE
 __all__ = ["MULTI_SCALE", "Protocol"]
 
 
-
 @dataclass(frozen=True)
 class Protocol:
     """How photographs are tested; the defaults are the authors' scripts.
@@ -42,7 +41,7 @@ class Protocol:
 
     base_size: int
     crop_size: int
-    scales: tuple = (1.0,)
+    scales: tuple[float, ...] = (1.0,)
     flip: bool = True
     align_corners: bool = True
     antialias: bool = True
@@ -64,7 +63,7 @@ class Protocol:
         if self.stride is not None and not 1 <= self.stride <= self.crop_size:
             raise ValueError(f"stride must be 1 to crop_size {self.crop_size}, got {self.stride}")
 
-    def scaled_size(self, height, width, scale):
+    def scaled_size(self, height: int, width: int, scale: float) -> tuple[int, int]:
         """(rows, columns) of an image at one scale.
 
         The short side is computed in float32 and rounded half away from zero, as in the script.
@@ -77,18 +76,18 @@ class Protocol:
             return long_side, long_side
         return (long_side, short_side) if height > width else (short_side, long_side)
 
-    def fits(self, rows, cols):
+    def fits(self, rows: int, cols: int) -> bool:
         """Whether a scaled image goes through the network in one pass."""
         return self.whole_image or max(rows, cols) <= self.crop_size
 
-    def window_size(self, rows, cols, step=8):
+    def window_size(self, rows: int, cols: int, step: int = 8) -> tuple[int, int]:
         """(rows, columns) of the windows over a scaled image; `step`: the network's stride."""
         if not self.whole_image:
             return self.crop_size, self.crop_size
         # On fewer features than 6 the pyramid's bins would be empty.
         return tuple(step * max(math.ceil((size - 1) / step), 5) + 1 for size in (rows, cols))
 
-    def window_starts(self, size, window):
+    def window_starts(self, size: int, window: int) -> list[int]:
         """First pixels of the windows over one axis of the image, negative in its border.
 
         The last window is pulled back to the border.

@@ -1,29 +1,32 @@
 """Files of every image's counts, so that an interrupted test goes on where it stopped."""
 
 import json
-import os
 import re
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
 from pspnet_repro.differences import difference
-from pspnet_repro.distributed import Processes
+from pspnet_repro.distributed import ALONE, Processes
 from pspnet_repro.errors import UserError, first_line
-from pspnet_repro.files import json_lines, lock_folder, write_bytes
+from pspnet_repro.files import json_lines, lock_folder, sync, write_bytes
+from pspnet_repro.outputs import Outputs
 
 RESULT = "result.json"  # what a finished test writes beside its counts
 _MERGED = "counts.jsonl"
 _OTHERS = re.compile(r"counts-\d+\.jsonl")
 
 
-def claim_results(outputs, folder, paths, inputs):
+def claim_results(outputs: Outputs, folder: Path, paths: Iterable[Path],
+                  inputs: Iterable[Path]) -> None:
     """Claim what a test will write beside its counts, see Outputs.claim.
 
     The list of the folder's files is made before counts.jsonl is: a test that has none is of an
     earlier version, and so are its results.
 
     Args:
-        outputs: Outputs of the folder.
+        outputs: of the folder.
         folder: of the test.
         paths, inputs: see Outputs.claim.
     """
@@ -53,10 +56,9 @@ class CountsFile:
         folder: of the files, made where it is missing; processes on several machines must all
             see it.
         about: plain data: weights, data and settings.
-        classes: number of classes.
-        images: number of images in the list.
+        classes, images: how many, the latter in the list.
         processes: that test together; all of them call this.
-        agreement: what precision.agreement measured, or None.
+        agreement: what precision.agreement measured.
     Attributes:
         done: {number in the list: (classes, classes) int64} when this was made.
     Raises:
@@ -64,8 +66,8 @@ class CountsFile:
             processes are at work in the folder.
     """
 
-    def __init__(self, folder, about, classes, images, processes=Processes(),
-                 agreement=None):
+    def __init__(self, folder: Path, about: dict, classes: int, images: int,
+                 processes: Processes = ALONE, agreement: dict | None = None):
         self.classes = classes
         self._images = images
         self._about = json.loads(json.dumps(about))
@@ -109,12 +111,11 @@ class CountsFile:
                             + ("it is finished: choose another --output" if finished else
                                "give the old value to resume it, or choose another --output"))
 
-    def append(self, number, counts):
+    def append(self, number: int, counts: np.ndarray) -> None:
         """Note the counts, (classes, classes) int64, of image `number` of the list."""
         try:
             self._file.write(_line(number, counts).encode() + b"\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            sync(self._file)
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written: {first_line(error)}") from error
 
@@ -179,14 +180,11 @@ def _dense(content, classes):
     return counts.reshape(classes, classes)
 
 
-def read_counts(folder, classes):
+def read_counts(folder: Path, classes: int) -> list[np.ndarray]:
     """The counts of a finished test, of the files of all processes that tested together.
 
-    Args:
-        folder: of the test.
-        classes: number of classes.
     Returns:
-        A list of (classes, classes) int64, one an image in the list's order.
+        (classes, classes) int64 for each image, in the list's order.
     Raises:
         UserError: a file cannot be read or is damaged, or they lack an image.
     """

@@ -1,7 +1,9 @@
 """Class probabilities of photographs: scales, sliding windows, mirror."""
 
 import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +18,8 @@ from pspnet_repro.evaluation.tiles import Tiles
 
 # What fills the border while the image is still 8-bit: the mean, rounded.
 PAD_BGR = np.array([104, 117, 124], np.float32)
+
+Network = torch.nn.Module | Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass
@@ -45,10 +49,6 @@ class _View:
                cols.start - left:cols.stop - left] = part.transpose(2, 0, 1)
         return torch.from_numpy(window)
 
-    def start_canvas(self, device):
-        if self.canvas is None:
-            self.canvas = torch.zeros(self.tiles.shape[0], *self.image.shape[:2], device=device)
-
     def divide_by_counts(self):
         """The canvas' sums over windows become means."""
         if self.windows_left or len(self.tops) * len(self.lefts) == 1:
@@ -77,7 +77,8 @@ def _views(image_rgb, protocol, classes, step):
                     protocol.window_starts(cols, window[1]), border)
 
 
-def first_windows(image_rgb, protocol, count, step=8):
+def first_windows(image_rgb: np.ndarray, protocol: Protocol, count: int,
+                  step: int = 8) -> tuple[torch.Tensor, list[tuple[slice, slice]]]:
     """What the network sees first of a photograph, at the scale nearest 1.
 
     Returns:
@@ -127,7 +128,8 @@ def _run(net, places, protocol, classes, device):
     if protocol.flip:
         batch = torch.cat([batch, batch.flip(3)])
     for view, _, _ in places:
-        view.start_canvas(device)
+        if view.canvas is None:
+            view.canvas = torch.zeros(classes, *view.image.shape[:2], device=device)
     logits = getattr(net, "logits", None)
     if logits is not None and protocol.align_corners and (
             protocol.merge == "logits" or not protocol.flip):
@@ -170,12 +172,12 @@ def _finished(view, windows):
 
 
 def _device_of(net):
-    parameters = getattr(net, "parameters", None)
-    first = next(iter(parameters()), None) if parameters is not None else None
-    return first.device if first is not None else torch.device("cpu")
+    parameters = net.parameters() if hasattr(net, "parameters") else ()
+    return next((parameter.device for parameter in parameters), torch.device("cpu"))
 
 
-def predict_stream(net, images_rgb, *, classes, protocol, batch_size=BATCH_SIZE):
+def predict_stream(net: Network, images_rgb: Iterable[np.ndarray], *, classes: int,
+                   protocol: Protocol, batch_size: int = BATCH_SIZE) -> Iterator[torch.Tensor]:
     """`predict_tiles` with the tiles of a photograph in one tensor.
 
     Yields:
@@ -186,15 +188,15 @@ def predict_stream(net, images_rgb, *, classes, protocol, batch_size=BATCH_SIZE)
         yield tiles.whole()
 
 
-def predict_tiles(net, images_rgb, *, classes, protocol, batch_size=BATCH_SIZE):
+def predict_tiles(net: Network, images_rgb: Iterable[np.ndarray], *, classes: int,
+                  protocol: Protocol, batch_size: int = BATCH_SIZE) -> Iterator[Tiles]:
     """Class probabilities of photographs, one after the other; windows of several share a batch.
 
     Args:
         net: a network in eval mode with `.logits` (then nothing of full size but the canvas is
             made, see ops.scores), or any callable; see predict_probabilities.
-        images_rgb: iterable of (H, W, 3) or (H, W) uint8; read one window ahead.
-        classes: number of classes.
-        protocol: a Protocol.
+        images_rgb: (H, W, 3) or (H, W) uint8; read one window ahead.
+        classes: how many.
         batch_size: windows a pass of the network; with `flip` as many mirror images go along.
     Yields:
         The Tiles of each image, on the network's device, in the order of the images.
@@ -206,21 +208,19 @@ def predict_tiles(net, images_rgb, *, classes, protocol, batch_size=BATCH_SIZE):
     if not protocol.align_corners and not hasattr(net, "logits"):
         raise ValueError("align_corners must be True for a network without .logits: it returns "
                          "scores of full size")
-    step = 8
-    if hasattr(net, "logits"):
-        step = getattr(net, "stride", step)
-        if getattr(net, "training", False):
-            raise ValueError("net must be in eval mode: call .eval()")
+    if hasattr(net, "logits") and getattr(net, "training", False):
+        raise ValueError("net must be in eval mode: call .eval()")
+    step = getattr(net, "stride", 8) if hasattr(net, "logits") else 8
     device = _device_of(net)
+    windows = ((view, top, left) for image in images_rgb
+               for view in _views(_checked(image), protocol, classes, step)
+               for top in view.tops for left in view.lefts)
     places = []
-    for image in images_rgb:
-        for view in _views(_checked(image), protocol, classes, step):
-            for top in view.tops:
-                for left in view.lefts:
-                    if places and (len(places) == batch_size or places[0][0].window != view.window):
-                        yield from _run(net, places, protocol, classes, device)
-                        places = []
-                    places.append((view, top, left))
+    for window in windows:
+        if places and (len(places) == batch_size or places[0][0].window != window[0].window):
+            yield from _run(net, places, protocol, classes, device)
+            places = []
+        places.append(window)
     if places:
         yield from _run(net, places, protocol, classes, device)
 
@@ -234,8 +234,9 @@ def _checked(image_rgb):
     return np.repeat(image[:, :, None], 3, 2) if image.ndim == 2 else image
 
 
-def predict_probabilities(net, image_rgb, *, classes, base_size, crop_size, scales=(1.0,),
-                          flip=True, batch_size=BATCH_SIZE, **deviations):
+def predict_probabilities(net: Network, image_rgb: np.ndarray, *, classes: int, base_size: int,
+                          crop_size: int, scales: Iterable[float] = (1.0,), flip: bool = True,
+                          batch_size: int = BATCH_SIZE, **deviations: Any) -> np.ndarray:
     """Class probabilities of a photograph by the authors' protocol.
 
     At each scale the image is resized to a long side of base_size * scale + 1, windows of
@@ -266,7 +267,7 @@ def predict_probabilities(net, image_rgb, *, classes, base_size, crop_size, scal
     return channels_last(tiles)
 
 
-def channels_last(tiles) -> np.ndarray:
+def channels_last(tiles: Tiles) -> np.ndarray:
     """(H, W, classes) float32 of Tiles."""
     classes, height, width = tiles.shape
     probabilities = np.empty((height, width, classes), np.float32)

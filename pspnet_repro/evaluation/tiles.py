@@ -7,6 +7,7 @@ import torch
 from pspnet_repro.evaluation.imresize import bands
 
 _COLUMNS = 64  # bands of columns a tile
+Tile = tuple[tuple[slice, slice], torch.Tensor]
 
 
 class Tiles:
@@ -24,7 +25,8 @@ class Tiles:
     less memory.
     """
 
-    def __init__(self, shape: tuple, canvas_sizes: list, antialias: bool):
+    def __init__(self, shape: tuple[int, int, int], canvas_sizes: list[tuple[int, int]],
+                 antialias: bool):
         self.shape = shape
         self._antialias = antialias
         self._missing = self._count = len(canvas_sizes)
@@ -45,7 +47,7 @@ class Tiles:
             self._canvases.append(canvas)
         return not self._missing
 
-    def __iter__(self) -> Iterator[tuple]:
+    def __iter__(self) -> Iterator[Tile]:
         if self._total is not None:
             for rows in _slices(self.shape[1], 64):
                 yield (rows, slice(0, self.shape[2])), self._total[:, rows] / self._count

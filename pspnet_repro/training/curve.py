@@ -2,16 +2,21 @@
 
 import contextlib
 import json
-import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 
+from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UserError
+from pspnet_repro.files import sync
 from pspnet_repro.training.run_folder import read_lines, write_lines
+
+Watch = tuple[int, Callable[[torch.nn.Module], dict]]  # steps between two looks, and the look
 
 
 @contextlib.contextmanager
-def eval_mode(model, device):
+def eval_mode(model: torch.nn.Module, device: torch.device) -> Iterator[torch.nn.Module]:
     """The network in eval mode, for a with block that draws from a random generator of its own:
     the training continues as if the block had not been."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -21,7 +26,7 @@ def eval_mode(model, device):
             model.train()
 
 
-def keep_points(path, start, keys=("iteration",)):
+def keep_points(path: Path, start: int, keys: Sequence[str] = ("iteration",)) -> list[dict]:
     """Drop the lines of looks after step `start` from a file; the others as dictionaries.
 
     Raises:
@@ -38,12 +43,11 @@ def keep_points(path, start, keys=("iteration",)):
     return kept
 
 
-def add_point(path, point):
+def add_point(path: Path, point: dict) -> None:
     """Add a dictionary as a line to a file of looks, on the disk when this returns."""
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(point) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+        sync(file)
 
 
 class Curve:
@@ -53,20 +57,21 @@ class Curve:
 
     Args:
         path: of curve.jsonl; what is in it after step `start` is dropped.
-        watch: (interval, function) or None. After every `interval` steps and after the last one
+        watch: (interval, function). After every `interval` steps and after the last one
             function(network in eval mode) gives a dictionary; all processes call it.
         start, max_iter: steps done and steps in all.
         processes: the first one writes.
         device: where the network is.
     """
 
-    def __init__(self, path, watch, start, max_iter, processes, device):
+    def __init__(self, path: Path, watch: Watch | None, start: int, max_iter: int,
+                 processes: Processes, device: torch.device):
         self._path, self._watch, self._max_iter = path, watch, max_iter
         self._processes, self._device = processes, device
         if watch is not None:
             processes.on_first(lambda: keep_points(path, start))
 
-    def look(self, model, steps):
+    def look(self, model: torch.nn.Module, steps: int) -> None:
         """Note what is to be seen after so many steps, where it is time for that."""
         if self._watch is None or steps % self._watch[0] and steps != self._max_iter:
             return

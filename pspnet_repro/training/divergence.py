@@ -1,20 +1,22 @@
 """A training whose numbers are no longer finite ends with a sentence."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 
+from pspnet_repro.data.training_sequence import TrainingSequence
 from pspnet_repro.errors import UserError
+from pspnet_repro.training.settings import TrainSettings
 
 
-def check_losses(gathered, iteration, rate, sequence, settings):
+def check_losses(gathered: Sequence[Sequence[float]], iteration: int, rate: float,
+                 sequence: TrainingSequence, settings: TrainSettings) -> None:
     """Raise UserError for the first loss that is not finite.
 
     Args:
         gathered: total losses [process][pass].
         iteration, rate: number of the step, and its learning rate.
-        sequence: the TrainingSequence.
-        settings: the TrainSettings.
     """
     count = settings.batch_size // len(gathered)
     for k in range(settings.iter_size):
@@ -25,7 +27,8 @@ def check_losses(gathered, iteration, rate, sequence, settings):
                                 [sequence.pair(p).image for p in range(first, first + count)])
 
 
-def check_weights(model, iteration, rate, sequence, settings):
+def check_weights(model: torch.nn.Module, iteration: int, rate: float, sequence: TrainingSequence,
+                  settings: TrainSettings) -> None:
     """Raise UserError where a step left a weight or a running statistic that is not finite; the
     other arguments as in `check_losses`."""
     tensors = {name: tensor for name, tensor in model.state_dict().items()

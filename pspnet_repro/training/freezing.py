@@ -2,15 +2,15 @@
 
 from pspnet_repro.defaults import FREEZE_BN
 from pspnet_repro.errors import UsageError
+from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 from pspnet_repro.words import counted
 
 
-def freeze(model, bn=None, backbone=False):
+def freeze(model: PSPNet, bn: str | None = None, backbone: bool = False) -> None:
     """Fix parts of a PSPNet in place; `train()` does not free them.
 
     Args:
-        model: a PSPNet.
         bn: whose batch normalization is fixed, see SyncBatchNorm2d.freeze: "backbone", "all" or
             None.
         backbone: the backbone's parameters do not learn and its batch normalization is fixed: the
@@ -28,7 +28,7 @@ def freeze(model, bn=None, backbone=False):
                 module.freeze()
 
 
-def learning(groups):
+def learning(groups: list[dict]) -> list[dict]:
     """Parameter groups (see solver.parameter_groups) without the parameters that are frozen."""
     groups = [{**group, "params": [p for p in group["params"] if p.requires_grad]}
               for group in groups]
@@ -41,11 +41,11 @@ def _option(model):
     return "--freeze-bn" if learns else "--freeze-backbone"
 
 
-def check_frozen(model):
+def check_frozen(model: PSPNet) -> list[str]:
     """Refuse frozen batch normalization that has no statistics to normalize by.
 
     Args:
-        model: a PSPNet after `freeze`, with its initial weights.
+        model: after `freeze`, with its initial weights.
     Returns:
         Sentences that say what is frozen, none where nothing is.
     Raises:

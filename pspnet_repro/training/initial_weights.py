@@ -1,14 +1,17 @@
 """Weights that a training starts from, from a file."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from pspnet_repro.errors import UsageError, UserError, first_line
+from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.model.settings import BLOCKS, NetworkSettings
 from pspnet_repro.weights.model_file import shape_differences, without_memory
 from pspnet_repro.weights.source import read_weights, weights_name, weights_sha256
 
+Weights = str | Path | tuple[str | Path, str | Path]  # a file, or (prototxt, caffemodel)
 # Arguments that a shorter one stands for.
 _SHORT = {"widths": "width", "blocks": "depth"}
 _DEPTHS = {blocks: depth for depth, blocks in BLOCKS.items()}
@@ -31,8 +34,8 @@ class Structure:
     settings: dict
 
 
-def read_structure(weights) -> Structure:
-    """The Structure of a file of model_file.save_model, or of a pair (prototxt, caffemodel).
+def read_structure(weights: Weights) -> Structure:
+    """What a file of model_file.save_model, or of Caffe, was made for.
 
     Raises:
         UserError: no such file, another kind of file, or one whose settings make no network.
@@ -88,7 +91,7 @@ def _other_settings(model, settings, names):
 
 
 @torch.no_grad()
-def load_initial_weights(model, weights):
+def load_initial_weights(model: PSPNet, weights: Weights) -> list[str]:
     """Fill a PSPNet, or its backbone, with the weights of a file.
 
     A backbone file fills the backbone. A PSPNet's file fills every part (backbone, pyramid, head,
@@ -96,9 +99,6 @@ def load_initial_weights(model, weights):
     convolutions start afresh. All other names and shapes of a part that both have must agree, and
     so must the structure, see `with_structure`.
 
-    Args:
-        model: the PSPNet, filled in place.
-        weights: a file of model_file.save_model, or a pair (prototxt, caffemodel).
     Returns:
         Sentences that say what was loaded, what starts afresh and what of the file was left out.
     Raises:
@@ -111,8 +111,7 @@ def load_initial_weights(model, weights):
         given = {f"backbone.{name}": tensor for name, tensor in given.items()}
     wanted = model.state_dict()
     here, there = ({name.partition(".")[0] for name in names} for names in (wanted, given))
-    fresh = sorted(here - there)
-    left_out = sorted(there - here)
+    fresh, left_out = sorted(here - there), sorted(there - here)
     if content["kind"] == "pspnet" and settings.classes != model.classes:
         fresh += [part for part in ("head.score", "auxiliary.score")
                   if part.partition(".")[0] in here & there]

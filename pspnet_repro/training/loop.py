@@ -8,39 +8,32 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from pspnet_repro import distributed
 from pspnet_repro.data.labels import check_classes
+from pspnet_repro.data.pairs import Pair
 from pspnet_repro.data.training_sequence import TrainingSequence, batches
-from pspnet_repro.defaults import TIMEOUT_SECONDS
+from pspnet_repro.defaults import PRECISIONS, TIMEOUT_SECONDS
 from pspnet_repro.errors import Interrupted, UsageError, UserError, first_line
 from pspnet_repro.evaluation.precision import use_precision
-from pspnet_repro.files import lock_folder, write_bytes
+from pspnet_repro.files import lock_folder, sync, write_bytes
 from pspnet_repro.model.pspnet import PSPNet
+from pspnet_repro.training import initial_weights as initial
+from pspnet_repro.training import run_folder
 from pspnet_repro.training.curve import Curve
 from pspnet_repro.training.divergence import check_losses, check_weights
 from pspnet_repro.training.freezing import check_frozen, freeze, learning
-from pspnet_repro.training.initial_weights import (
-    load_initial_weights,
-    read_structure,
-    with_structure,
-)
+from pspnet_repro.training.initial_weights import Weights
 from pspnet_repro.training.loss import guided_loss
 from pspnet_repro.training.progress_log import ProgressLog
-from pspnet_repro.training.run_folder import (
-    WEIGHTS,
-    StopRequest,
-    check_ours,
-    check_same_settings,
-    cut_losses,
-    restore,
-    save_state,
-)
 from pspnet_repro.training.run_options import RunOptions
+from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.training.solver import CaffeSGD, parameter_groups, poly_rate
 from pspnet_repro.training.tensorboard import writer_class
 from pspnet_repro.training.validation import Validator
@@ -50,7 +43,7 @@ from pspnet_repro.words import counted
 CHECKED_STEPS = 50  # on a GPU weights are found not to be finite after so many steps at most
 
 
-def weights_digest(model):
+def weights_digest(model: torch.nn.Module) -> str:
     """SHA-256 over names and bytes of a module's parameters and buffers, in hexadecimal."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
@@ -61,21 +54,23 @@ def weights_digest(model):
 
 def _losses(model, images, labels, settings):
     """(total to differentiate, main loss, auxiliary loss or None) of one pass."""
-    logits, aux_logits = model(images)
-    loss = guided_loss(logits, labels, settings.guidance, model.stride,
-                       arithmetic=model.arithmetic)
-    if aux_logits is None:
-        return loss, loss, None
-    aux_loss = guided_loss(aux_logits, labels, settings.guidance, model.stride,
-                           arithmetic=model.arithmetic)
-    return loss + settings.aux_weight * aux_loss, loss, aux_loss
+    with torch.autocast(images.device.type, torch.bfloat16,
+                        enabled=settings.precision == "bfloat16"):
+        outputs = model(images)
+    loss, aux_loss = (
+        None if logits is None else guided_loss(logits, labels, settings.guidance, model.stride,
+                                                arithmetic=model.arithmetic)
+        for logits in outputs)
+    return loss if aux_loss is None else loss + settings.aux_weight * aux_loss, loss, aux_loss
 
 
-def average_backward(model, solver, batches, settings, processes):
+def average_backward(model: PSPNet, solver: CaffeSGD,
+                     batches: Iterable[tuple[torch.Tensor, torch.Tensor]], settings: TrainSettings,
+                     processes: distributed.Processes) -> list[list[torch.Tensor | None]]:
     """The backward passes of one step, and gradients averaged over the processes.
 
     Args:
-        batches: iterable of (images, labels), one a pass; each process has its own, and its own
+        batches: (images, labels) of each pass; each process has its own, and its own
             VALID normalizer.
     Returns:
         The (total, main, auxiliary or None) losses of each pass in this process, detached.
@@ -90,8 +85,9 @@ def average_backward(model, solver, batches, settings, processes):
     return losses
 
 
-def train(settings, pairs, output, *, timeout_seconds=TIMEOUT_SECONDS, device="cpu",
-          initial_weights=None, **options):
+def train(settings: TrainSettings, pairs: Sequence[Pair], output: str | Path, *,
+          timeout_seconds: float = TIMEOUT_SECONDS, device: str = "cpu",
+          initial_weights: Weights | None = None, **options: Any) -> Path:
     """Train a PSPNet, resuming where an earlier call in the same folder stopped.
 
     Writes to `output`: settings.json, log.txt, losses.jsonl (one line a step), checkpoint.pt
@@ -104,8 +100,7 @@ def train(settings, pairs, output, *, timeout_seconds=TIMEOUT_SECONDS, device="c
     alone reads and writes `output`; a signal to one stops all.
 
     Args:
-        settings: TrainSettings.
-        pairs: the training images, list of data.pairs.Pair.
+        pairs: the training images.
         output: folder, made where it is missing.
         timeout_seconds: how long a process waits for another that does not answer.
         device: "cpu" or "cuda", see distributed.choose_device.
@@ -122,15 +117,16 @@ def train(settings, pairs, output, *, timeout_seconds=TIMEOUT_SECONDS, device="c
     output, how = Path(output), RunOptions(**options)
     if how.tensorboard:
         writer_class()
-    structure = None if initial_weights is None else read_structure(initial_weights)
-    settings = dataclasses.replace(
-        settings, initial_weights=structure and structure.sha256,
-        model=with_structure(settings.model, structure) if structure else settings.model)
+    settings = dataclasses.replace(settings, initial_weights=None)
+    if initial_weights is not None:
+        structure = initial.read_structure(initial_weights)
+        settings = dataclasses.replace(settings, initial_weights=structure.sha256,
+                                       model=initial.with_structure(settings.model, structure))
     try:
-        with (distributed.join(timeout_seconds) as processes, use_precision("float32"),
+        with (distributed.join(timeout_seconds) as processes, use_precision(settings.precision),
               contextlib.ExitStack() as held):
             def lock():
-                check_ours(output)
+                run_folder.check_ours(output)
                 held.enter_context(lock_folder(output))
 
             processes.on_first(lock)
@@ -151,6 +147,12 @@ def _build(settings, processes):
             if not 0 <= getattr(settings, name) < math.inf:
                 raise ValueError(f"{name} must be finite and at least 0, got "
                                  f"{getattr(settings, name)}")
+        if settings.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got "
+                             f"{settings.precision!r}")
+        if settings.precision != "float32" and settings.model.get("arithmetic") == "original":
+            raise ValueError("precision must be float32 for arithmetic original, got "
+                             f"{settings.precision}")
         torch.set_num_threads(settings.threads)
         torch.manual_seed(settings.seed)
         # The original's running variance starts at 0.
@@ -174,19 +176,19 @@ def _build(settings, processes):
 
 
 def _train(settings, pairs, output, processes, device, initial_weights, how):
-    weights_path, state_path = output / WEIGHTS, output / "checkpoint.pt"
-    losses_path = output / "losses.jsonl"
+    weights_path, state_path, losses_path = (
+        output / name for name in (run_folder.WEIGHTS, "checkpoint.pt", "losses.jsonl"))
     slots = processes.split(settings.batch_size)
     model, solver = _build(settings, processes)
 
     def finished():
         if weights_path.exists():
-            check_same_settings(settings, plain_file.load(weights_path), weights_path)
+            run_folder.check_same_settings(settings, plain_file.load(weights_path), weights_path)
         return weights_path.exists()
 
     if processes.on_first(finished):
         return weights_path
-    origin = load_initial_weights(model, initial_weights) if initial_weights else []
+    origin = initial.load_initial_weights(model, initial_weights) if initial_weights else []
     origin += check_frozen(model)
     facts = {**how.facts, "training": settings.to_json(), "initial_sha256": weights_digest(model),
              "processes": processes.size}
@@ -195,10 +197,10 @@ def _train(settings, pairs, output, processes, device, initial_weights, how):
     note = ("" if how.validation is None else
             processes.on_first(lambda: how.validation.check(model.classes)))
     model.train().to(device)
-    start = restore(state_path, settings, model, solver, processes, device)
+    start = run_folder.restore(state_path, settings, model, solver, processes, device)
 
     def prepare():
-        cut_losses(losses_path, start)
+        run_folder.cut_losses(losses_path, start)
         write_bytes(output / "settings.json", json.dumps(settings.to_json(), indent=1))
 
     processes.on_first(prepare)
@@ -222,8 +224,9 @@ def _train(settings, pairs, output, processes, device, initial_weights, how):
         if note:
             log.tell(note)
         saved_at = time.monotonic()
-        with StopRequest() as stop, open(losses_path if processes.first else os.devnull, "a",
-                                         encoding="utf-8", buffering=1) as losses:
+        with run_folder.StopRequest() as stop, open(
+                losses_path if processes.first else os.devnull, "a", encoding="utf-8",
+                buffering=1) as losses:
             if validator.due_at_start:
                 validator.test(model, start, stop, log)
             for iteration in range(start, settings.max_iter):
@@ -254,9 +257,9 @@ def _train(settings, pairs, output, processes, device, initial_weights, how):
                 log.step(steps, line)
                 if save:
                     if processes.first:
-                        losses.flush()
-                        os.fsync(losses.fileno())
-                    save_state(state_path, settings, model, solver, steps, processes, device)
+                        sync(losses)
+                    run_folder.save_state(state_path, settings, model, solver, steps, processes,
+                                          device)
                     saved_at = time.monotonic()
                 if signal:
                     processes.wait()

@@ -13,8 +13,9 @@ NORMALIZATIONS = ("valid", "full", "batch_size", "none")
 _LARGEST = -math.log(torch.finfo(torch.float32).tiny)
 
 
-def softmax_loss(logits, labels, ignore_index=IGNORE_INDEX, normalization="valid",
-                 arithmetic="torch"):
+def softmax_loss(logits: torch.Tensor, labels: torch.Tensor,
+                 ignore_index: int | None = IGNORE_INDEX, normalization: str = "valid",
+                 arithmetic: str = "torch") -> torch.Tensor:
     """Sum of -log(max(p, FLT_MIN)) over labelled pixels, divided by a normalizer.
 
     The normalizer is the number of labelled pixels ("valid"), of all pixels ("full"), of images
@@ -44,13 +45,10 @@ def softmax_loss(logits, labels, ignore_index=IGNORE_INDEX, normalization="valid
     labels = labels.long()
     normalizer = _normalizer(labels, ignore_index, normalization)
     if arithmetic == "original" and linear.is_exact(logits):
-        return norm.softmax_loss(logits.flatten(2), labels.flatten(1), ignore_index,
-                                          normalizer)
-    if ignore_index is None:
-        ignore_index = -1
+        return norm.softmax_loss(logits.flatten(2), labels.flatten(1), ignore_index, normalizer)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    losses = F.nll_loss(F.log_softmax(logits, 1), labels, ignore_index=ignore_index,
-                        reduction="none")
+    losses = F.nll_loss(F.log_softmax(logits, 1), labels, reduction="none",
+                        ignore_index=-1 if ignore_index is None else ignore_index)
     value = losses.detach().clamp(max=_LARGEST).sum() / normalizer
     return _WithGradientOf.apply(value, losses.sum() / normalizer)
 
@@ -77,7 +75,7 @@ def _normalizer(labels, ignore_index, normalization):
             "none": 1}[normalization]
 
 
-def shrink_labels(labels, stride):
+def shrink_labels(labels: torch.Tensor, stride: int) -> torch.Tensor:
     """Every stride-th pixel of (N, H, W) labels, as the label's Interp layer picks them.
 
     Raises:
@@ -89,7 +87,8 @@ def shrink_labels(labels, stride):
     return labels[:, ::stride, ::stride]
 
 
-def guided_loss(logits, labels, guidance, stride, ignore_index=IGNORE_INDEX, arithmetic="torch"):
+def guided_loss(logits: torch.Tensor, labels: torch.Tensor, guidance: str, stride: int,
+                ignore_index: int | None = IGNORE_INDEX, arithmetic: str = "torch") -> torch.Tensor:
     """The loss of one branch against full-size labels.
 
     Args:

@@ -4,11 +4,14 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 from tqdm import tqdm
 
+from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import Interrupted, UserError, printable
-from pspnet_repro.training.run_folder import Log
+from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.training.tensorboard import Scalars
 from pspnet_repro.words import counted
 
@@ -18,20 +21,21 @@ class ProgressLog:
 
     Args:
         output: folder of the training.
-        settings: its TrainSettings.
         start: steps done.
-        processes: those of the training.
         progress: show a progress bar.
         seconds: between two lines of progress in log.txt, at least; the last step has one too.
         tensorboard: write scalars for TensorBoard.
     """
 
-    def __init__(self, output, settings, start, processes, progress, seconds, tensorboard):
+    def __init__(self, output: Path, settings: TrainSettings, start: int, processes: Processes,
+                 progress: bool, seconds: float, tensorboard: bool):
         self._settings, self._start, self._seconds = settings, start, seconds
         self._screen = progress
         self._scalars = Scalars(output / "tensorboard", start) if (
             tensorboard and processes.first) else None
-        self._log = Log(output / "log.txt" if processes.first else os.devnull)
+        # Names of files may be of other encodings.
+        self._file = open(output / "log.txt" if processes.first else os.devnull, "a",
+                          encoding="utf-8", errors="backslashreplace", buffering=1)
         self._bar = tqdm(total=settings.max_iter, initial=start, desc=output.name, unit="step",
                          disable=not progress)
         self._began = self._written = time.monotonic()
@@ -48,20 +52,20 @@ class ProgressLog:
             self.say(str(error))
         if self._scalars is not None:
             self._scalars.close()
-        self._log.file.close()
+        self._file.close()
 
-    def say(self, text):
+    def say(self, text: str) -> None:
         """A line of log.txt."""
-        self._log.info(text)
+        self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
-    def tell(self, text):
+    def tell(self, text: str) -> None:
         """A line of log.txt and of the screen."""
         self.say(text)
         if self._screen:
             tqdm.write(printable(text), file=sys.stderr)
 
     @contextlib.contextmanager
-    def pause(self):
+    def pause(self) -> Iterator[None]:
         """A with block that is no part of the steps' time."""
         began = time.monotonic()
         try:
@@ -70,13 +74,8 @@ class ProgressLog:
             self._paused += time.monotonic() - began
             self._bar.set_postfix_str("", refresh=False)
 
-    def step(self, steps, line):
-        """Tell of a step.
-
-        Args:
-            steps: done with it.
-            line: its line of losses.jsonl.
-        """
+    def step(self, steps: int, line: dict) -> None:
+        """Tell of a step, with which `steps` are done, by its line of losses.jsonl."""
         self._bar.update()
         self._bar.set_postfix(loss=f"{line['loss']:.3f}", refresh=False)
         if self._scalars is not None:
@@ -93,11 +92,12 @@ class ProgressLog:
                  f"{line['lr']:.4g}, {seconds:.3f} s per step, {images / seconds:.3g} images/s, "
                  f"{seconds * (self._settings.max_iter - steps):.0f} s left")
 
-    def show_test(self, tested, images):
+    def show_test(self, tested: int, images: int) -> None:
         """Show in the bar how far a validation is."""
         self._bar.set_postfix_str(f"validation {tested}/{images}")
 
-    def validated(self, steps, figures, images, failed, is_best):
+    def validated(self, steps: int, figures: dict[str, float | None], images: int, failed: int,
+                  is_best: bool) -> None:
         """Tell of a validation.
 
         Args:

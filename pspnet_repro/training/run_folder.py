@@ -3,14 +3,18 @@
 import json
 import re
 import signal
-import time
+from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 
 from pspnet_repro.differences import difference
+from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.files import json_lines, refuse_pipe, write_bytes
+from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.outputs import WAY_ON
+from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.weights import model_file, plain_file
 from pspnet_repro.words import counted
 
@@ -36,18 +40,7 @@ class StopRequest:
             signal.signal(number, handler)
 
 
-class Log:
-    """Lines with their time at the end of a text file."""
-
-    def __init__(self, path):
-        # Names of files may be of other encodings.
-        self.file = open(path, "a", encoding="utf-8", errors="backslashreplace", buffering=1)
-
-    def info(self, text):
-        self.file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
-
-
-def check_same_settings(settings, content, path):
+def check_same_settings(settings: TrainSettings, content: dict, path: Path) -> None:
     """Raise UserError where the content of a file is of a training with other settings."""
     saved = content.get("training")
     if not isinstance(saved, dict):
@@ -66,7 +59,7 @@ def check_same_settings(settings, content, path):
                         f"--output{start}")
 
 
-def check_ours(folder):
+def check_ours(folder: Path) -> None:
     """Raise UserError for settings.json or log.txt in a training's folder that no training wrote:
     they would be replaced and added to."""
     for name, is_ours in (("settings.json", _is_settings), ("log.txt", _LOG.match)):
@@ -89,7 +82,7 @@ def _is_settings(data):
         return False
 
 
-def cut_losses(path, iteration):
+def cut_losses(path: Path, iteration: int) -> None:
     """Drop the lines of steps that the checkpoint does not have.
 
     Raises:
@@ -107,7 +100,7 @@ def cut_losses(path, iteration):
     write_lines(path, (line for line, _ in lines[:iteration]))
 
 
-def read_lines(path):
+def read_lines(path: Path) -> list[tuple[str, dict | None]]:
     """json_lines of a file; [] where there is none. Raises UserError where a last line that was cut
     off is none that a training writes."""
     if not path.exists():
@@ -122,12 +115,13 @@ def read_lines(path):
     return lines
 
 
-def write_lines(path, lines):
+def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Replace a file by lines, whole."""
     write_bytes(path, "".join(line + "\n" for line in lines))
 
 
-def save_state(path, settings, model, solver, iteration, processes, device):
+def save_state(path: Path, settings: TrainSettings, model: PSPNet, solver: torch.optim.Optimizer,
+               iteration: int, processes: Processes, device: torch.device) -> None:
     """Save what `restore` needs; to be called by all processes, written by the first."""
     rng = processes.gather(torch.get_rng_state() if device.type == "cpu"
                            else torch.cuda.get_rng_state(device))
@@ -136,7 +130,8 @@ def save_state(path, settings, model, solver, iteration, processes, device):
                               rng=rng.flatten(), processes=processes.size, iteration=iteration)
 
 
-def restore(path, settings, model, solver, processes, device):
+def restore(path: Path, settings: TrainSettings, model: PSPNet, solver: torch.optim.Optimizer,
+            processes: Processes, device: torch.device) -> int:
     """Load the state that the first process has a file of, into model, solver and dropout.
 
     Returns:
@@ -151,9 +146,8 @@ def restore(path, settings, model, solver, processes, device):
     check_same_settings(settings, state, path)
     try:
         if state.get("processes", 1) != processes.size:
-            raise ValueError(f"it was saved by "
-                             f"{counted(state.get('processes', 1), 'process')}, not "
-                             f"{processes.size}")
+            raise ValueError(f"it was saved by {counted(state.get('processes', 1), 'process')}, "
+                             f"not {processes.size}")
         _check_state(state, settings)
         model_file.check_weights(state["weights"], path)
         for name, tensor in state["weights"].items():

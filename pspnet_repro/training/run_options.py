@@ -1,8 +1,9 @@
 """How a training runs, beside the settings that decide its weights."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from pspnet_repro.training.curve import Watch
 from pspnet_repro.training.validation import Validation
 
 
@@ -16,8 +17,8 @@ class RunOptions:
         progress: show a progress bar.
         log_seconds: least time between two lines of progress in log.txt.
         tensorboard: write scalars into the folder `tensorboard`.
-        validation: a Validation: tests along the way, validation.jsonl and best.pt; or None.
-        watch: (interval, function) for curve.jsonl, see training.curve.Curve; or None.
+        validation: tests along the way, validation.jsonl and best.pt.
+        watch: (interval, function) for curve.jsonl, see training.curve.Curve.
         before_weights: called by the first process after the last step, before weights.pt is
             there; not where it was there already.
         last_words: called by the first process when weights.pt is there; gives lines for log.txt
@@ -32,7 +33,7 @@ class RunOptions:
     log_seconds: float = 60.0
     tensorboard: bool = False
     validation: Validation | None = None
-    watch: tuple | None = None
-    before_weights: Callable = lambda: None
-    last_words: Callable = lambda: ()
+    watch: Watch | None = None
+    before_weights: Callable[[], object] = lambda: None
+    last_words: Callable[[], Iterable[str]] = lambda: ()
     facts: dict = dataclasses.field(default_factory=dict)

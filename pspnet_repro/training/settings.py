@@ -29,6 +29,8 @@ class TrainSettings:
         threads: of the computation in each process; sums, and so bits, can depend on it.
         initial_weights: digest of what the weights start from, see weights_sha256; set by `train`.
         freeze_bn, freeze_backbone: what does not learn, see freezing.freeze.
+        precision: of convolutions and products, one of PRECISIONS. "bfloat16" is autocast: weights,
+            gradients, momentum, statistics of BN and the loss stay float32.
     """
 
     model: dict
@@ -53,15 +55,17 @@ class TrainSettings:
     initial_weights: str | None = None
     freeze_bn: str | None = None
     freeze_backbone: bool = False
+    precision: str = "float32"
 
-    def to_json(self):
+    def to_json(self) -> dict:
         """Plain data, the same after a round trip through JSON.
 
-        What is not frozen is left out: digests and folders of trainings without it stay valid.
+        What is not frozen, and float32, is left out: digests and folders of trainings without these
+        stay valid.
         """
         plain = asdict(self)
-        for name in ("freeze_bn", "freeze_backbone"):
-            if not plain[name]:
+        for name in ("freeze_bn", "freeze_backbone", "precision"):
+            if plain[name] in (None, False, "float32"):
                 del plain[name]
         return json.loads(json.dumps(plain))
 

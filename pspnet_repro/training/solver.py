@@ -1,6 +1,7 @@
 """The original's solver: the learning rate inside the momentum buffer, multipliers, poly."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -8,9 +9,10 @@ import torch
 from pspnet_repro import ops
 from pspnet_repro.exact.gradients import adding_to_grad
 from pspnet_repro.exact.libm import powf
+from pspnet_repro.model.pspnet import PSPNet
 
 
-def poly_rate(base_lr, iteration, max_iter, power):
+def poly_rate(base_lr: float, iteration: int, max_iter: int, power: float) -> float:
     """base_lr * (1 - iteration / max_iter)^power, computed in float32 as the original does.
 
     Args:
@@ -24,7 +26,7 @@ def poly_rate(base_lr, iteration, max_iter, power):
     return float(np.float32(base_lr) * np.float32(powf(left, power)))
 
 
-def parameter_groups(model, decay_bn=False):
+def parameter_groups(model: PSPNet, decay_bn: bool = False) -> list[dict]:
     """The multipliers of the released networks, as parameter groups for CaffeSGD.
 
     The backbone learns at the base rate, everything new (pyramid, head, auxiliary branch) at 10
@@ -32,10 +34,9 @@ def parameter_groups(model, decay_bn=False):
     these biases, 0 on BN. Source: param fields of the released prototxts.
 
     Args:
-        model: a PSPNet.
         decay_bn: decay 1 on BN too, as in many ports; for the fidelity ablation.
     Returns:
-        A list of {"params", "lr_mult", "decay_mult"}.
+        {"params", "lr_mult", "decay_mult"} of each.
     """
     groups = {}
     for name, parameter in model.named_parameters():
@@ -72,8 +73,9 @@ class CaffeSGD(torch.optim.Optimizer):
     Source: SGDSolver.
     """
 
-    def __init__(self, params, lr, momentum=0.9, weight_decay=1e-4, iter_size=1,
-                 rate_in_momentum=True):
+    def __init__(self, params: Iterable[torch.Tensor] | Iterable[dict], lr: float,
+                 momentum: float = 0.9, weight_decay: float = 1e-4, iter_size: int = 1,
+                 rate_in_momentum: bool = True):
         for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be finite and at least 0, got {value}")
@@ -83,22 +85,18 @@ class CaffeSGD(torch.optim.Optimizer):
                                   "iter_size": iter_size, "lr_mult": 1.0, "decay_mult": 1.0,
                                   "rate_in_momentum": rate_in_momentum})
 
-    def set_rate(self, lr):
+    def set_rate(self, lr: float) -> None:
         """Set the base rate of every group."""
         for group in self.param_groups:
             group["lr"] = lr
 
-    def backward(self, loss):
-        """Add the gradients of one pass to those there, exact layers' in the original's order.
-
-        Args:
-            loss: the pass's, a tensor of one number.
-        """
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add a pass's gradients to those there, exact layers' in the original's order."""
         with adding_to_grad(p for group in self.param_groups for p in group["params"]):
             loss.backward()
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: None = None) -> None:
         """Update every parameter that has a gradient; gradients are left as they are."""
         if closure is not None:
             raise ValueError("closure must be None: the original evaluates a step once")

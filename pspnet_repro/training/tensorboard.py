@@ -1,9 +1,12 @@
 """Scalars of a training for TensorBoard, which is an extra dependency."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from pspnet_repro.errors import UsageError, UserError, first_line
 
 
-def writer_class():
+def writer_class() -> type:
     """torch's SummaryWriter. Raises UsageError where the package tensorboard cannot be used."""
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -22,18 +25,19 @@ class Scalars:
         start: steps done; TensorBoard drops the later ones of earlier sittings.
     """
 
-    def __init__(self, folder, start):
+    def __init__(self, folder: Path, start: int):
         writer = writer_class()
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder}: must be a folder, for TensorBoard's files; choose another "
                             "--output, or move it away")
         self._writer = writer(str(folder), purge_step=start + 1)
 
-    def add(self, steps, scalars):
+    def add(self, steps: int, scalars: Mapping[str, float | None]) -> None:
         """Note scalars by name after so many steps; None is left out."""
         for name, value in scalars.items():
             if value is not None:
                 self._writer.add_scalar(name, value, steps)
 
-    def close(self):
+    def close(self) -> None:
+        """Write what is left."""
         self._writer.close()

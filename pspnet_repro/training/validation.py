@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,17 +12,21 @@ import torch
 from pspnet_repro import ops
 from pspnet_repro.data.conventions import IGNORE_INDEX, MEAN_BGR
 from pspnet_repro.data.labels import read_label
-from pspnet_repro.data.pairs import read_pair
+from pspnet_repro.data.pairs import Pair, read_pair
 from pspnet_repro.defaults import BATCH_SIZE
+from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import Interrupted, UserError
 from pspnet_repro.evaluation import precision
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.imresize import imresize
 from pspnet_repro.evaluation.metrics import ConfusionMatrix
 from pspnet_repro.evaluation.protocol import Protocol
+from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.outputs import WAY_ON
 from pspnet_repro.training.curve import add_point, eval_mode, keep_points
-from pspnet_repro.training.run_folder import check_same_settings
+from pspnet_repro.training.progress_log import ProgressLog
+from pspnet_repro.training.run_folder import StopRequest, check_same_settings
+from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.weights import model_file, plain_file
 from pspnet_repro.words import counted
 
@@ -34,7 +40,7 @@ class Validation:
 
     Attributes:
         interval: steps between two tests; another comes after the last step.
-        pairs: the images, list of data.pairs.Pair with labels.
+        pairs: the images, with labels.
         data: what they are, plain facts: "data", "split", "list_sha256".
         place: where they are, for people.
         protocol: sizes and padding of the test, at one scale.
@@ -45,15 +51,15 @@ class Validation:
     """
 
     interval: int
-    pairs: list
-    data: dict
+    pairs: list[Pair]
+    data: dict[str, str]
     place: str
     protocol: Protocol
     windows: str = "centre"
     zero_is_void: bool = False
 
     @property
-    def facts(self):
+    def facts(self) -> dict:
         """What a line of validation.jsonl says of the test: figures compare where it is equal."""
         return {**self.data, "windows": self.windows, "base_size": self.protocol.base_size,
                 "crop_size": self.protocol.crop_size}
@@ -68,7 +74,7 @@ class Validation:
                 f"{self.place}, {self.data['split']}; {how}; long side {self.protocol.base_size} + "
                 "1")
 
-    def check(self, classes):
+    def check(self, classes: int) -> str:
         """A sentence on what the windows do not see, or "".
 
         Raises:
@@ -101,12 +107,13 @@ class Validation:
         sides = self.protocol.scaled_size(height, width, 1.0)
         return math.prod(min(self.protocol.crop_size, side) / side for side in sides)
 
-    def count(self, net, pairs, each, failed):
-        """ConfusionMatrix of a network in eval mode over some of the pairs.
+    def count(self, net: PSPNet, pairs: Sequence[Pair], each: Callable[[], object],
+              failed: Callable[[UserError], object]) -> ConfusionMatrix:
+        """Counts of a network in eval mode over some of the pairs.
 
         Args:
             each: called after every image that was tested.
-            failed: called with the UserError of an image that cannot be used, which is left out.
+            failed: called for an image that cannot be used, which is left out.
         """
         if self.windows == "sliding":
             return evaluate(net, pairs, classes=net.classes, protocol=self.protocol,
@@ -135,7 +142,7 @@ class Validation:
         return matrix
 
 
-def centre_of_image(image, protocol):
+def centre_of_image(image: np.ndarray, protocol: Protocol) -> np.ndarray:
     """(3, crop, crop) float32 BGR minus mean: the middle of a (H, W, 3) uint8 BGR image at scale 1.
 
     The border of a smaller image has the mean colour, as in training.
@@ -145,7 +152,7 @@ def centre_of_image(image, protocol):
     return np.ascontiguousarray(window.transpose(2, 0, 1))
 
 
-def centre_of_label(label, protocol):
+def centre_of_label(label: np.ndarray, protocol: Protocol) -> np.ndarray:
     """(crop, crop) uint8: the same pixels of a (H, W) label, each the nearest one's; 255 around."""
     rows, cols = protocol.scaled_size(*label.shape, 1.0)
     scaled = cv2.resize(label, (cols, rows), interpolation=cv2.INTER_NEAREST_EXACT)
@@ -175,16 +182,16 @@ class Validator:
     so validation.jsonl has one line per step.
 
     Args:
-        asked: a Validation, or None for no tests.
+        asked: None for no tests.
         output: folder of the training.
-        settings: its TrainSettings.
         start: steps done.
         processes: each tests its share of the images; the first writes.
         device: where the network is.
         facts: what best.pt says beside weights, figures and step.
     """
 
-    def __init__(self, asked, output, settings, start, processes, device, facts):
+    def __init__(self, asked: Validation | None, output: Path, settings: TrainSettings, start: int,
+                 processes: Processes, device: torch.device, facts: dict):
         self._asked, self._settings, self._facts = asked, settings, facts
         self._processes, self._device = processes, device
         self._lines, self._best_path = output / "validation.jsonl", output / "best.pt"
@@ -224,17 +231,16 @@ class Validator:
             return None
         return point["mean_iou"]
 
-    def is_due(self, steps):
+    def is_due(self, steps: int) -> bool:
         """Whether it is time for a test after so many steps."""
         return self._asked is not None and steps > 0 and (
             steps % self._asked.interval == 0 or steps == self._settings.max_iter)
 
-    def test(self, model, steps, stop, log):
+    def test(self, model: PSPNet, steps: int, stop: StopRequest, log: ProgressLog) -> None:
         """Test the network after so many steps; its weights, its mode and random numbers stay.
 
         Args:
-            stop: a StopRequest, which is looked at after each image.
-            log: a ProgressLog.
+            stop: looked at after each image.
         Raises:
             Interrupted: a signal came; nothing of this test is kept.
         """

@@ -87,3 +87,17 @@ def test_first_windows_are_those_of_the_scale_nearest_one():
     assert windows.shape == (2, 3, 89, 89) and len(first_windows(image, many, 1)[0]) == 1
     rows, cols = areas[0]
     assert np.arange(89)[rows].tolist() == list(range(61)) and np.arange(89)[cols].size == 89
+
+
+def test_float32_on_the_cpu_means_it_whatever_torch_was_told():
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    cpu = torch.backends.mkldnn.matmul
+    try:
+        assert cpu.fp32_precision == "bf16", "torch no longer lets matrix products round"
+        for precision in ("float32", "tf32", "bfloat16"):
+            with use_precision(precision):
+                assert cpu.fp32_precision == "ieee"
+        assert cpu.fp32_precision == "bf16"
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,5 +1,6 @@
 """The estimate of time and memory: what is counted from shapes, and what is made of it."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -90,10 +91,11 @@ def test_rates_become_seconds_and_bytes(data):
 
 
 def test_a_network_that_was_not_measured_gets_the_medians():
-    fields = {"step_rate": 1.0, "crop_size": 185, "batch_size": 2}
-    found = measure.with_medians({"a": fields, "b": fields | {"step_rate": 3.0}, "c": None})
-    assert found["c"] == {"step_rate": 2.0, "crop_size": 185, "batch_size": 2, "measured": False}
-    assert found["a"] == fields
+    one = measure.Rates(1.0, 2.0, 0.1, 0.5, 1000, 2.0, 185, 2)
+    other = dataclasses.replace(one, step_rate=3.0)
+    rates = measure.with_medians({"a": one, "b": other}, ["a", "b", "c"])
+    assert rates == {"a": one, "b": other,
+                     "c": dataclasses.replace(one, step_rate=2.0, measured=False)}
 
 
 def test_wall_seconds_fills_what_is_free():
@@ -107,35 +109,37 @@ def test_duration(seconds, words):
     assert forecast.duration(seconds) == words
 
 
-def test_plan_lines(data):
+def test_plan_lines(data, monkeypatch):
     tables = plan.select_tables("3", f"{FULL},{FULL}-ms,depth-269")
     experiment = Experiment(MINI, data, data / "runs")
     trainings, _ = experiment.plan(tables, 1)
-    tests = forecast.Tests.of(experiment)
-    assert tests.images == 3 and tests.look == 2
-    assert {test.row: tests.windows(test) for training in trainings
+    plans = forecast.Forecast(experiment, Processes())
+    assert plans.images == 3 and plans.look == 2
+    assert {test.row: plans.windows(test) for training in trainings
             for test in training.tests.values()} == {FULL: 2, f"{FULL}-ms": 40, "depth-269": 2}
-    ordered = forecast.longest_first(trainings, tests)
+    ordered = plans.longest_first(trainings)
     assert [training.row for training in ordered] == ["depth-269", FULL]
     rates = {shapes.network_key(training.settings.model): measure.Rates(
         1e-10, 1e-10, 0.01, 0.5, 2 ** 28, 1.5, 185, 8) for training in trainings}
-    costs = {training.folder: forecast.cost(training, tests, rates, Processes(), 0)
-             for training in trainings}
-    full = costs[trainings[0].folder]
+    monkeypatch.setattr(forecast, "measure_all", lambda jobs, at_once: rates)
+    lines = plans.lines(trainings, ordered, device="cpu", workers=0, at_once=2)
     # 600 steps read 8 images in 10 ms each: 48 s; the arithmetic adds its multiply-adds.
     step, window = (shapes.step_work(shapes.network_key(trainings[0].settings.model), 185, 8),
                     shapes.window_work(shapes.network_key(trainings[0].settings.model), 185))
     windows = 3 * (2 + 40) + 8 * 3 * 2
-    assert full.seconds == pytest.approx(
+    assert plans.cost(trainings[0], 0).seconds == pytest.approx(
         48 + 600 * step.multiply_adds * 1e-10 + windows * window * 1e-10)
-    lines = forecast.plan_lines(ordered, costs, 2)
     assert lines[2].startswith(f"{trainings[0].folder.name}: to do; ")
     assert lines[3] == f"    serves {FULL}, {FULL}-ms"
     assert lines[4].startswith("In all: 2 of 2 trainings to do, ")
-    assert forecast.plan_lines(ordered, {}, 2)[-1] == "In all: nothing to do."
-    said = " ".join(forecast.how_lines(trainings[0].settings, rates, Processes(0, 4)))
-    assert "of 2 of 2 networks, 1 thread each" in said
+    assert "of 2 of 2 networks, 1 thread each" in lines[5]
+    assert plans.lines(trainings, [], device="cpu", workers=0, at_once=2)[-1] == (
+        "In all: nothing to do.")
+    shared = forecast.Forecast(experiment, Processes(0, 4))
+    said = " ".join(shared.lines(trainings, ordered, device="cuda", workers=0, at_once=1))
+    assert "GiB of the GPU's memory in each process." in said
     assert "crop 185 and batch 8 in place of 185 and 2" in said
+    assert said.endswith("What processes tell each other is not in it.")
 
 
 def test_looks_have_the_windows_of_their_images(tmp_path):
@@ -144,7 +148,7 @@ def test_looks_have_the_windows_of_their_images(tmp_path):
         (tmp_path / f"{split}.txt").write_text("a.png a.png\n")
     # 361x481 pixels: 3x4 windows of 185 every 124, and their mirror images.
     experiment = Experiment(PROFILES["camvid"], tmp_path, tmp_path / "runs")
-    assert forecast.Tests.of(experiment).look == 24
+    assert forecast.Forecast(experiment, Processes()).look == 24
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ def test_a_row_done_by_another_process_is_left(tiny, trained, monkeypatch, capsy
     experiment = Experiment(profile, data, folder / "runs")
     trainings, _ = plan_rows(experiment, FULL)
     monkeypatch.setattr(run_table, "_start", lambda *_: pytest.fail("nothing is left to do"))
-    run_table.run_all(experiment, trainings, None, 1)
+    run_table.run_all(experiment, trainings, ["{}"], 1)
     assert "row b1236-ave-dr, seed 0: done by another process" in capsys.readouterr().out
 
 

@@ -16,6 +16,7 @@ from helpers.harness import plan_rows, run_rows
 from helpers.paths import ROOT
 
 from experiments import run_row, run_table
+from experiments.cost.forecast import Forecast
 from experiments.experiment import Experiment
 from experiments.plan import Training
 from experiments.profiles import PROFILES
@@ -98,12 +99,12 @@ def test_a_training_survives_its_way_to_the_rows_process(tiny, tmp_path):
     for backbones in ({}, {50: tmp_path / "backbone.pt"}):
         experiment = Experiment(profile, data, tmp_path, backbones)
         (training,), _ = plan_rows(experiment, FULL, f"{FULL}-ms", "test-whole")
-        line = run_row.job(experiment, training, "cpu", 0)
+        line = experiment.job(training, "cpu", 0)
         arrived = Training.from_json(json.loads(line)["training"])
         assert arrived.folder == training.folder and arrived.tests == training.tests
         assert arrived.settings.to_json() == training.settings.to_json()
         assert arrived.initial_weights == (backbones and str(backbones[50]) or None)
-        assert line == run_row.job(experiment, arrived, "cpu", 0)
+        assert line == experiment.job(arrived, "cpu", 0)
 
 
 def test_initial_weights_by_file_are_part_of_the_run(tiny, tmp_path):
@@ -129,10 +130,10 @@ def test_run_table_prints_what_the_report_says(tiny, trained, monkeypatch, capsy
     monkeypatch.setitem(PROFILES, "mini", profile)
     done, asked = [], []
 
-    def run_here(experiment, trainings, args, jobs):
-        for training in trainings:
+    def run_here(experiment, trainings, jobs, at_once):
+        for training, job in zip(trainings, jobs):
             done.append(training.name)
-            run_row.run_row(experiment, training, progress=False)
+            run_row.run_job(job, progress=False)
 
     def report(*arguments):
         asked.append(arguments)
@@ -148,6 +149,7 @@ def test_run_table_prints_what_the_report_says(tiny, trained, monkeypatch, capsy
     said = capsys.readouterr().out
     assert "Table 1, 2, 3, 4, profile mini: 1 of 2 trainings to do. Without the pyramid a score "\
         "sees 75 pixels a side; crops have 185." in said and "the report's lines" in said
+    assert "No --backbone for depth 50: random initial weights.\n" in said
     assert done == ["row baseline, seed 0"]
     (_, tables, folders, output), = asked
     assert output == tmp_path / "mini"
@@ -167,7 +169,7 @@ def test_paper_is_estimated_before_it_starts(tiny, trained, monkeypatch, tmp_pat
     assert PROFILES["paper"].estimate
     monkeypatch.setitem(PROFILES, "mini", dataclasses.replace(profile, estimate=True))
     events = []
-    monkeypatch.setattr(run_table, "_print_plan", lambda *_: events.append("estimate"))
+    monkeypatch.setattr(Forecast, "lines", lambda *_, **__: [events.append("estimate") or ""])
     monkeypatch.setattr(run_table, "run_all", lambda *_: events.append("run"))
     monkeypatch.setattr(run_table, "write_report", lambda *_: [])
     (tmp_path / "mini").mkdir()

@@ -15,9 +15,9 @@ FLOORS = {
                      {"__main__"}],
     "prototxt_import": [{"format"}, {"layers"}, {"inputs", "parameters", "net", "solver"},
                         {"conversion"}, {"commands"}, {"__main__"}],
-    "experiments": [{"peak_memory", "places", "profiles", "provenance", "rows"}, {"plan"},
-                    {"experiment"}, {"run_row"}, {"bench", "cost"}, {"report"}, {"run_table"},
-                    {"demo"}],
+    "experiments": [{"children", "peak_memory", "places", "profiles", "provenance", "rows"},
+                    {"plan"}, {"experiment"}, {"run_row"}, {"bench", "cost"}, {"report"},
+                    {"run_table"}, {"demo"}],
 }
 # Inside a function: Caffe's files in place of weights, and the commands of the other packages.
 LATE = {("pspnet_repro.weights.source", "prototxt_import"),

@@ -1,5 +1,7 @@
 """What is wrong with a data set, printed."""
 
+from argparse import Namespace
+
 import numpy as np
 
 from pspnet_repro.commands.work.data import data_of
@@ -41,8 +43,8 @@ def _splits(args, data):
     return splits
 
 
-def run(args):
-    """0, or 1 where something is wrong."""
+def run(args: Namespace) -> int:
+    """Check the data; 0, or 1 where something is wrong."""
     data = data_of(args)
     classes = _classes(args, data)
     data.check_classes(len(classes.names))

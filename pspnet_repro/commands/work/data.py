@@ -1,13 +1,15 @@
 """The data set that options name."""
 
 import os
+from argparse import Namespace
+from pathlib import Path
 
-from pspnet_repro.data.data_set import open_data, open_folders
+from pspnet_repro.data.data_set import DataSet, open_data, open_folders
 from pspnet_repro.errors import UsageError
 
 
-def data_of(args):
-    """The data.data_set.DataSet that arguments name.
+def data_of(args: Namespace) -> DataSet:
+    """The data that arguments name.
 
     Raises:
         UsageError: they name none or two, or exclude each other; UserError: there is none.
@@ -28,9 +30,9 @@ def data_of(args):
     return open_folders(args.images, args.labels, **meaning)
 
 
-def check_apart(output, data):
+def check_apart(output: Path, data: DataSet) -> None:
     """Raise UsageError where results would lie among the files of a DataSet."""
-    folders = [folder for folder in (data.root, data.lists, data.labels) if folder is not None]
-    if os.path.realpath(output) in map(os.path.realpath, folders):
+    if any(folder is not None and os.path.realpath(folder) == os.path.realpath(output)
+           for folder in (data.root, data.lists, data.labels)):
         raise UsageError(f"--output {output} is a folder of the data: choose another, so that the "
                          "results do not lie among the data")

@@ -4,22 +4,14 @@ import contextlib
 import dataclasses
 import json
 import sys
+from argparse import Namespace
 
 import numpy as np
 from tqdm import tqdm
 
 from pspnet_repro import distributed
+from pspnet_repro.commands.work import testing
 from pspnet_repro.commands.work.data import check_apart, data_of
-from pspnet_repro.commands.work.testing import (
-    agreement,
-    classes_of,
-    files_of,
-    output_beside,
-    read_networks,
-    say_protocol,
-    split_weights,
-    tested,
-)
 from pspnet_repro.data.images import png_bytes, read_image
 from pspnet_repro.errors import UsageError, UserError, printable
 from pspnet_repro.evaluation.evaluate import evaluate
@@ -30,20 +22,20 @@ from pspnet_repro.training.loop import weights_digest
 from pspnet_repro.words import counted
 
 
-def run(args):
-    """0, or 1 where images could not be used."""
-    weights, more = split_weights(args.weights)
+def run(args: Namespace) -> int:
+    """Test; 0, or 1 where images could not be used."""
+    weights, more = testing.split_weights(args.weights)
     if more:
         raise UsageError(f"--weights names more than weights: {' '.join(map(str, more))}")
-    files = read_networks(args, weights)
+    files = testing.read_networks(args, weights)
     data = data_of(args)
     pairs = data.pairs(args.split)
     digests = [weights_digest(file.net) for file in files]
-    predictor = tested(args, files, data.recipe if data.layout else None)
+    predictor = testing.tested(args, files, data.recipe if data.layout else None)
     data.check_classes(len(predictor.names))
-    classes = classes_of(args, predictor, data)
-    scales = "-multi-scale" if args.multi_scale else ""
-    output = args.output or output_beside(weights, f"evaluation-{data.name}-{args.split}{scales}")
+    classes = testing.classes_of(args, predictor, data)
+    output = args.output or testing.output_beside(
+        weights, f"evaluation-{data.name}-{args.split}{'-multi-scale' * args.multi_scale}")
     check_apart(output, data)
     predictions = (output / "predictions" if args.save_predictions or pairs[0].label is None
                    else None)
@@ -57,11 +49,12 @@ def run(args):
     with distributed.join() as processes:
         processes.on_first(lambda: claim_results(
             outputs, output, {*paths.values(), *_figures(output)},
-            [*files_of(weights),
+            [*testing.files_of(weights),
              *(path for pair in pairs for path in (pair.image, pair.label) if path)]))
+        measured = None
         if processes.first:
-            say_protocol(predictor.protocol)
-        measured = agreement(args, weights, predictor, _images(pairs)) if processes.first else None
+            testing.say_protocol(predictor.protocol)
+            measured = testing.agreement(args, weights, predictor, _images(pairs))
         with CountsFile(output, about, len(predictor.names), len(pairs), processes,
                         measured) as record:
             matrix, failed = _test(args, predictor, data, pairs, paths, outputs, record, processes)
@@ -147,8 +140,7 @@ def _write_results(matrix, classes, about, images, failed, output, outputs):
     if absent:
         print(f"classes that never occur in the labels and count as IoU 0: {len(absent)} of "
               f"{len(classes.names)}, {', '.join(absent[:10])}{' ...' * (len(absent) > 10)}")
-    print(f"mean IoU {100 * matrix.mean_iou:.2f}  pixel accuracy "
-          f"{100 * matrix.pixel_accuracy:.2f}")
+    print(f"mean IoU {100 * matrix.mean_iou:.2f}  pixel accuracy {100 * matrix.pixel_accuracy:.2f}")
     print(f"mean class accuracy {100 * matrix.mean_accuracy:.2f}  frequency-weighted IoU "
           f"{100 * matrix.frequency_weighted_iou:.2f}  score {100 * matrix.score:.2f} = (mean "
           "IoU + pixel accuracy) / 2")

@@ -1,11 +1,13 @@
 """Lists of a data set from its folders."""
 
+from argparse import Namespace
+
 from pspnet_repro.data import mat_labels
 from pspnet_repro.data.make_lists import make_lists
 from pspnet_repro.errors import UsageError
 
 
-def run(args):
+def run(args: Namespace) -> None:
     """Write the lists."""
     folders = [args.images, args.labels]
     mat = [name for name in ("sbd", "pascal_context") if getattr(args, name) is not None]

@@ -2,20 +2,15 @@
 
 import itertools
 import sys
+from argparse import Namespace
 from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from pspnet_repro.commands.work.testing import (
-    agreement,
-    classes_of,
-    files_of,
-    read_networks,
-    say_protocol,
-    split_weights,
-    tested,
-)
+from pspnet_repro.commands.work import testing
 from pspnet_repro.data.images import png_bytes, read_photograph
 from pspnet_repro.errors import UsageError, UserError, first_line, printable
 from pspnet_repro.evaluation.pictures import colourize, overlay
@@ -24,7 +19,7 @@ from pspnet_repro.outputs import Outputs
 from pspnet_repro.words import counted
 
 
-def image_files(paths):
+def image_files(paths: Iterable[Path]) -> list[Path]:
     """Files of the command line, folders replaced by the files in them; hidden ones and those that
     this program made are left out.
 
@@ -48,7 +43,7 @@ def image_files(paths):
     return files
 
 
-def output_names(files):
+def output_names(files: Sequence[Path]) -> list[str]:
     """A name for each file: its stem; its whole name where stems meet; where those meet too, with
     its number before."""
     def counts():
@@ -64,9 +59,9 @@ def output_names(files):
         f"{k:05d}-{file.name}" for k, file in enumerate(files)]
 
 
-def run(args):
-    """0, or 1 where files were no images."""
-    weights, more = split_weights(args.weights)
+def run(args: Namespace) -> int:
+    """Predict; 0, or 1 where files were no images."""
+    weights, more = testing.split_weights(args.weights)
     images = [*more, *args.images]
     if not images:
         raise UsageError("name an image or a folder of images")
@@ -74,19 +69,19 @@ def run(args):
         raise UsageError("--compare-with shows a second network in the page: add --html")
     compared = [] if args.compare_with is None else [args.compare_with]
     networks = _network_names(weights, compared)
-    predictor = tested(args, read_networks(args, weights))
-    classes = classes_of(args, predictor)
+    predictor = testing.tested(args, testing.read_networks(args, weights))
+    classes = testing.classes_of(args, predictor)
     others = [_second(args, predictor) for _ in compared]
     files = image_files(images)
     names = output_names(files)
     outputs, page = Outputs(args.output), args.output / "index.html"
     outputs.claim([path for name in names for path in _pictures(args.output, name)]
-                  + [page] * args.html, [*files, *files_of(weights + compared)])
-    say_protocol(predictor.protocol)
+                  + [page] * args.html, [*files, *testing.files_of(weights + compared)])
+    testing.say_protocol(predictor.protocol)
     failed = []
     photographs = _photographs(dict(zip(names, files)), failed)
     first = list(itertools.islice(photographs, 1))
-    agreement(args, weights, predictor, [image for _, _, image in first])
+    testing.agreement(args, weights, predictor, [image for _, _, image in first])
     predictions = _predict(args, predictor, itertools.chain(first, photographs), len(files),
                            classes, outputs, failed)
     if args.html:
@@ -113,7 +108,7 @@ def _network_names(*networks):
         UsageError: they are the same files.
     """
     for name in (lambda path: path.stem, lambda path: f"{path.parent.name}/{path.stem}", str):
-        names = [" + ".join(map(name, files_of(weights))) for weights in networks if weights]
+        names = [" + ".join(map(name, testing.files_of(each))) for each in networks if each]
         if len(set(names)) == len(names):
             return names
     raise UsageError(f"--compare-with must name other weights than --weights, got {names[0]}")
@@ -121,9 +116,9 @@ def _network_names(*networks):
 
 def _second(args, predictor):
     """The Predictor of --compare-with."""
-    (file,) = read_networks(args, [args.compare_with])
+    (file,) = testing.read_networks(args, [args.compare_with])
     file.check_classes(len(predictor.names))
-    return tested(args, [file])
+    return testing.tested(args, [file])
 
 
 def _viewer_images(predictions, networks, others, batch_size):

@@ -2,23 +2,30 @@
 
 import dataclasses
 import sys
+from argparse import Namespace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from pspnet_repro.data.classes import KNOWN, known_classes, read_classes
+from pspnet_repro.commands.options import Weights
+from pspnet_repro.data.benchmarks import Recipe
+from pspnet_repro.data.classes import KNOWN, Classes, known_classes, read_classes
+from pspnet_repro.data.data_set import DataSet
 from pspnet_repro.defaults import MULTI_SCALE
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import precision as precisions
 from pspnet_repro.evaluation.memory import wrong_sizes
-from pspnet_repro.evaluation.network_file import read_network
+from pspnet_repro.evaluation.network_file import NetworkFile, read_network
 from pspnet_repro.evaluation.predictor import Predictor
+from pspnet_repro.evaluation.protocol import Protocol
 from pspnet_repro.words import counted
 
 _WEIGHTS = (".pt", ".pth", ".safetensors")
 
 
-def split_weights(values):
+def split_weights(values: Iterable[Weights]) -> tuple[list[Weights], list[Path]]:
     """(weights, images) of what follows --weights.
 
     The first names weights, and so does each after it up to the first that is no pair and has no
@@ -44,17 +51,14 @@ def split_weights(values):
     return weights, rest
 
 
-def files_of(weights):
+def files_of(weights: Iterable[Weights]) -> list[Path]:
     """The paths that values of --weights name."""
     return [path for each in weights for path in (each if isinstance(each, tuple) else (each,))]
 
 
-def read_networks(args, weights) -> list:
-    """The NetworkFile of each of `weights`.
+def read_networks(args: Namespace, weights: Iterable[Weights]) -> list[NetworkFile]:
+    """The networks of values of --weights, for a command with options.add_testing.
 
-    Args:
-        args: of a command with options.add_testing.
-        weights: of --weights.
     Raises:
         UserError: the weights cannot be used, or arguments exclude each other.
     """
@@ -66,7 +70,7 @@ def read_networks(args, weights) -> list:
     return [read_network(each) for each in weights]
 
 
-def tested(args, files, recipe=None) -> Predictor:
+def tested(args: Namespace, files: list[NetworkFile], recipe: Recipe | None = None) -> Predictor:
     """The Predictor that arguments ask for.
 
     Args:
@@ -110,7 +114,7 @@ def _protocol(args, file, recipe):
     return protocol
 
 
-def say_protocol(protocol):
+def say_protocol(protocol: Protocol) -> None:
     """Print how images are tested."""
     one = len(protocol.scales) == 1
     sides = ", ".join(str(protocol.scaled_size(1, 1, scale)[0]) for scale in protocol.scales)
@@ -124,7 +128,8 @@ def say_protocol(protocol):
           f"{'averaged with' if protocol.flip else 'without'} the mirror image", file=sys.stderr)
 
 
-def agreement(args, weights, predictor, images_rgb):
+def agreement(args: Namespace, weights: Iterable[Weights], predictor: Predictor,
+              images_rgb: Iterable[np.ndarray]) -> dict | None:
     """How far the networks are from themselves in float32 on the first image, printed.
 
     Returns:
@@ -147,15 +152,15 @@ def agreement(args, weights, predictor, images_rgb):
     return worst
 
 
-def given_classes(args, data=None):
-    """The Classes that --names or the data set names; None where neither does."""
+def given_classes(args: Namespace, data: DataSet | None = None) -> Classes | None:
+    """Classes that --names or the data set names; None where neither does."""
     if args.names is None:
         return data.classes() if data is not None else None
     return known_classes(str(args.names)) if str(args.names) in KNOWN else read_classes(args.names)
 
 
-def classes_of(args, predictor, data=None):
-    """The Classes of --names, of the data, or of the weights.
+def classes_of(args: Namespace, predictor: Predictor, data: DataSet | None = None) -> Classes:
+    """Classes of --names, of the data, or of the weights.
 
     Raises:
         UserError: the names are of another number of classes.
@@ -167,6 +172,6 @@ def classes_of(args, predictor, data=None):
     return classes
 
 
-def output_beside(weights, name) -> Path:
+def output_beside(weights: Sequence[Weights], name: str) -> Path:
     """A folder beside the first weights."""
     return files_of(weights[:1])[-1].parent / name

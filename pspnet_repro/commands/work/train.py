@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from argparse import Namespace
 
 from pspnet_repro import distributed
 from pspnet_repro.commands.work.data import check_apart, data_of
@@ -20,7 +21,8 @@ AUGMENTATIONS = {"all": Augmentation(), "mirror-resize": Augmentation(rotation=0
                  "none": NO_AUGMENTATION}
 
 
-def run(args):
+def run(args: Namespace) -> None:
+    """Train, or resume."""
     if args.output.exists() and not args.output.is_dir():
         raise UsageError(f"--output must be a folder, got the file {args.output}")
     if args.tensorboard:
@@ -49,7 +51,7 @@ def run(args):
         max_iter=args.max_iter or recipe.max_iter, base_lr=args.base_lr,
         aux_weight=args.aux_weight, guidance=args.guidance,
         augmentation=augmentation, seed=args.seed, threads=args.threads,
-        freeze_bn=args.freeze_bn, freeze_backbone=args.freeze_backbone)
+        freeze_bn=args.freeze_bn, freeze_backbone=args.freeze_backbone, precision=args.precision)
     _check_recorded(args, settings)
     validation = validation_of(args, data, settings)
     facts = {"base_size": args.base_size or recipe.base_size}

@@ -1,11 +1,13 @@
 """How a training's networks are tested: along its way, and by a command at its end."""
 
 import shlex
+from argparse import Namespace
 
-from pspnet_repro.data.data_set import open_data
+from pspnet_repro.data.data_set import DataSet, open_data
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation.protocol import Protocol
 from pspnet_repro.training.run_folder import WEIGHTS
+from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.training.validation import Validation
 from pspnet_repro.words import counted
 
@@ -13,13 +15,9 @@ VAL = "val"
 _OFF = "or train without a validation, --val-interval 0"
 
 
-def validation_of(args, data, settings):
-    """The Validation that arguments ask for, or None.
+def validation_of(args: Namespace, data: DataSet, settings: TrainSettings) -> Validation | None:
+    """The Validation that a training's arguments ask for, or None.
 
-    Args:
-        args: of the command train.
-        data: its DataSet.
-        settings: its TrainSettings.
     Raises:
         UsageError: the images that are to be tested are not there, or have no labels.
     """
@@ -56,7 +54,7 @@ def validation_of(args, data, settings):
         args.val_windows, args.zero_is_void)
 
 
-def commands_that_test(args, data):
+def commands_that_test(args: Namespace, data: DataSet) -> list[str]:
     """Lines that say how weights.pt, and best.pt where it is there, are tested."""
     words, split, note = _where(args, data)
     options = ["--split", split] + ["--centre-padding"] * (args.padding == "centre")

@@ -5,61 +5,32 @@
     note = write_viewer("page.html", "CamVid", classes, images, ["PSPNet50"])
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from pspnet_repro.data.classes import Classes
 from pspnet_repro.errors import UserError
-from pspnet_repro.evaluation.viewer.markup import (
-    PICTURE_BYTES,
-    SCRIPT,
-    SIDES,
-    STYLE,
-    UNLABELLED,
-    page_around,
-    picture,
-    shown,
-    surroundings,
-)
-from pspnet_repro.files import write_atomically
+from pspnet_repro.evaluation.viewer import markup
+from pspnet_repro.evaluation.viewer.markup import SCRIPT, STYLE, UNLABELLED, ViewerImage, shown
+from pspnet_repro.files import Content, write_bytes
 
 __all__ = ["SCRIPT", "STYLE", "ViewerImage", "viewer_html", "write_viewer"]
 
 
-@dataclass(frozen=True, eq=False)
-class ViewerImage:
-    """One picture of the page.
-
-    Attributes:
-        name: any text, such as the name of the file.
-        image_rgb: (H, W, 3) uint8.
-        predictions: (H, W) uint8 labels by the name of the network.
-        truth: (H, W) uint8 labels, 255 where unlabelled, or None.
-        confidence: (H, W) float by the name of the network: the probability, 0..1, of the
-            predicted class; or None.
-        iou: by the name of the network, the IoU, 0..1, by the name of the class; or None.
-            Classes that are missing or NaN have no IoU.
-    """
-
-    name: str
-    image_rgb: np.ndarray
-    predictions: dict
-    truth: np.ndarray | None = None
-    confidence: dict | None = None
-    iou: dict | None = None
-
-
-def write_viewer(path, title, classes, images, networks, write=write_atomically):
+def write_viewer(path: str | Path, title: str, classes: Classes, images: Iterable[ViewerImage],
+                 networks: Sequence[str],
+                 write: Callable[[str | Path, Content], object] = write_bytes) -> str:
     """Write the page; it needs no network, no server and no other file.
 
     A picture takes at most PICTURE_BYTES of the page. Its long side has at most 1024 pixels, and
     fewer where it would take more bytes.
 
     Args:
-        path: the file.
         title: the heading, any text.
-        classes: data.classes.Classes, at most 255.
-        images: an iterable of ViewerImage; one of them is in memory at a time.
+        classes: at most 255.
+        images: one of them is in memory at a time.
         networks: names of the networks, in the order of the page.
         write: called with the path and a function that fills a binary file.
     Returns:
@@ -68,7 +39,7 @@ def write_viewer(path, title, classes, images, networks, write=write_atomically)
         UserError: there are no images; an image's arrays do not fit its photograph, the networks
             or the classes; or the file cannot be written. Nothing is left behind.
     """
-    head, tail = page_around(title)
+    head, tail = markup.page_around(title)
     smaller = 0
 
     def fill(file):
@@ -82,11 +53,12 @@ def write_viewer(path, title, classes, images, networks, write=write_atomically)
     write(path, fill)
     if not smaller:
         return ""
-    return (f"{path}: {smaller} of its pictures had to shrink below {SIDES[0]} pixels, because "
-            f"each may take {PICTURE_BYTES // 1000} kB")
+    return (f"{path}: {smaller} of its pictures had to shrink below {markup.SIDES[0]} pixels, "
+            f"because each may take {markup.PICTURE_BYTES // 1000} kB")
 
 
-def viewer_html(classes, images, networks, level):
+def viewer_html(classes: Classes, images: Iterable[ViewerImage], networks: Sequence[str],
+                level: int) -> str:
     """The viewer as an element of another page, which holds STYLE and, after it, SCRIPT.
 
     Args:
@@ -107,13 +79,13 @@ def _parts(place, classes, images, networks, level):
     if not 1 <= len(classes.names) <= UNLABELLED:
         raise UserError(f"{place}: the page shows 1..{UNLABELLED} classes, got "
                         f"{len(classes.names)}; shorten the list of classes")
-    start, end = surroundings(classes, networks, level)
+    start, end = markup.surroundings(classes, networks, level)
     yield start, False
     number = 0
     for image in images:
         number += 1  # enumerate would hold the picture
         _check(image, classes, networks)
-        part = picture(number, image, classes, networks, level)
+        part = markup.picture(number, image, classes, networks, level)
         del image  # before the next one is made
         yield part
     if not number:

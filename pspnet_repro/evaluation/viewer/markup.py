@@ -1,11 +1,14 @@
 """The HTML of the viewer: pictures, and what surrounds them."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 import numpy as np
 
+from pspnet_repro.data.classes import Classes
 from pspnet_repro.errors import printable
 from pspnet_repro.evaluation.viewer.encode import jpeg_url, nearest, png_url, scaled, shrink
 
@@ -17,6 +20,29 @@ THUMBNAIL_SIDE = 160
 MAX_NAME = 200
 
 
+@dataclass(frozen=True, eq=False)
+class ViewerImage:
+    """One picture of the page.
+
+    Attributes:
+        name: any text, such as the name of the file.
+        image_rgb: (H, W, 3) uint8.
+        predictions: (H, W) uint8 labels by the name of the network.
+        truth: (H, W) uint8 labels, 255 where unlabelled, or None.
+        confidence: (H, W) float by the name of the network: the probability, 0..1, of the
+            predicted class; or None.
+        iou: by the name of the network, the IoU, 0..1, by the name of the class; or None.
+            Classes that are missing or NaN have no IoU.
+    """
+
+    name: str
+    image_rgb: np.ndarray
+    predictions: dict[str, np.ndarray]
+    truth: np.ndarray | None = None
+    confidence: dict[str, np.ndarray] | None = None
+    iou: dict[str, dict[str, float]] | None = None
+
+
 def _read(name):
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
@@ -24,7 +50,7 @@ def _read(name):
 STYLE, SCRIPT = _read("viewer.css"), _read("viewer.js")
 
 
-def shown(text):
+def shown(text: object) -> str:
     """Any text as it is shown: control characters and marks of direction escaped, cut."""
     return printable(str(text), MAX_NAME)
 
@@ -45,7 +71,7 @@ def _layers(networks):
     return ["Photograph", "Truth", *networks]
 
 
-def surroundings(classes, networks, level):
+def surroundings(classes: Classes, networks: Sequence[str], level: int) -> list[str]:
     """HTML of the viewer before and after the pictures."""
     buttons = "\n".join(
         f'<button type="button" aria-pressed="true"><bdi>{_html(name)}</bdi></button>'
@@ -65,7 +91,7 @@ def surroundings(classes, networks, level):
         "layers": buttons, "figures": figures, "classes": legend}).split("<!-- items -->\n")
 
 
-def page_around(title):
+def page_around(title: str) -> list[str]:
     """HTML of a page of its own before and after the viewer."""
     return _filled("page.html", {"style": STYLE + _read("page.css"), "script": SCRIPT,
                                  "title": _html(title)}).split("<!-- viewer -->")
@@ -79,8 +105,9 @@ def _filled(name, texts):
     return html
 
 
-def picture(number, image, classes, networks, level):
-    """HTML of a ViewerImage, and whether it is smaller than usual.
+def picture(number: int, image: ViewerImage, classes: Classes, networks: Sequence[str],
+            level: int) -> tuple[str, bool]:
+    """HTML of an image, and whether it is smaller than usual.
 
     Its section is printed, and read by the page's script: the photograph and the label maps are
     in the page once.
