@@ -9,6 +9,7 @@ from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.errors import UserError
 from pspnet_repro.model.resnet import ResNet
 from pspnet_repro.weights import model_file, plain_file, recognize
+from pspnet_repro.weights.sizes import check_tensors
 
 # torchvision's input is (rgb / 255 - mean) / deviation; here blue, green, red in 0..255.
 _MEAN = 255 * np.array([0.406, 0.456, 0.485])
@@ -45,6 +46,7 @@ def convert_torch_resnet(path):
         raise UserError(recognize.refusal(path, content))
     if not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{path}: must be a state dict of tensors alone")
+    check_tensors(path, state)
     settings = _settings(path, state)
     model = without_memory(ResNet, settings, path)
     sources = {}

@@ -14,7 +14,7 @@ from pspnet_repro.data.classes import Classes
 from pspnet_repro.data.images import read_image
 from pspnet_repro.defaults import BATCH_SIZE, PRECISIONS
 from pspnet_repro.distributed import choose_device
-from pspnet_repro.errors import UsageError
+from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import precision as precisions
 from pspnet_repro.evaluation.memory import wrong_sizes
 from pspnet_repro.evaluation.network_file import NetworkFile, read_network
@@ -109,6 +109,9 @@ class Predictor:
             try:
                 file.net.check_crop(self.protocol.crop_size)
             except ValueError as error:
+                if protocol is None and file is files[0]:
+                    raise UserError(f"{file.path}: {error}, its crop_size; give a protocol with "
+                                    "another") from error
                 raise UsageError(f"crop_size: {error}") from error
             # The file's own goes, for memory.
             net, file.net = file.net.to(choose_device(device)), None

@@ -18,6 +18,8 @@ EXPANSION = 4  # of a bottleneck's output against its inside
 REDUCTION = 4  # of the head's convolutions against the features that they read
 MAX_WIDTH = 8  # times the released networks: beyond is a slip, and exhausts the memory
 MAX_BLOCKS = 1000  # a stage
+MAX_STRIDE, MAX_DILATION = 8, 64  # of a stage: the released networks have 2 and 4
+MAX_BINS = 128  # a side of a pyramid level
 
 Numbers = tuple[int, ...]
 Place = Literal["1x1", "3x3"]
@@ -139,6 +141,9 @@ class BackboneSettings(Mapping):
                 raise ValueError(f"{name} must be 4 numbers of at least 1, got {value}")
         if max(self.blocks) > MAX_BLOCKS:
             raise ValueError(f"blocks must be at most {MAX_BLOCKS}, got {self.blocks}")
+        for name, most in (("strides", MAX_STRIDE), ("dilations", MAX_DILATION)):
+            if max(getattr(self, name)) > most:
+                raise ValueError(f"{name} must be at most {most}, got {getattr(self, name)}")
         if any(w > full * MAX_WIDTH for w, full in zip(self.widths, WIDTHS)):
             raise ValueError(f"widths must be at most {MAX_WIDTH} times {WIDTHS}, got "
                              f"{self.widths}")
@@ -242,6 +247,8 @@ class NetworkSettings(BackboneSettings):
             raise ValueError(f"classes must be at least 1, got {self.classes}")
         if any(b < 1 for b in self.bins):
             raise ValueError(f"bins must be at least 1, got {self.bins}")
+        if max(self.bins, default=1) > MAX_BINS:
+            raise ValueError(f"bins must be at most {MAX_BINS}, got {self.bins}")
         if self.reduce and len(self.bins) > self.channels[1]:
             raise ValueError(f"bins must name at most as many levels as the {self.channels[1]} "
                              f"channels, got {len(self.bins)}")

@@ -153,6 +153,7 @@ def restore(path: Path, settings: TrainSettings, model: PSPNet, solver: torch.op
         for name, tensor in state["weights"].items():
             if tensor.dtype != torch.float32:
                 raise ValueError(f"{name} must be of torch.float32, got {tensor.dtype}")
+            _check_finite(name, tensor)
         model.load_state_dict(state["weights"])
         _load_solver(solver, state["solver"], state["iteration"])
         # A copy: torch crashes on a generator's state that starts within a storage.
@@ -196,3 +197,10 @@ def _load_solver(solver, state, iteration):
                 or buffer.dtype != parameter.dtype):
             raise ValueError(f"solver: momentum_buffer must be a tensor of shape "
                              f"{tuple(parameter.shape)} and {parameter.dtype}")
+        _check_finite("solver: momentum_buffer", buffer)
+
+
+def _check_finite(name, tensor):
+    if not tensor.isfinite().all():
+        raise ValueError(f"{name} must be finite, and holds NaN or infinity: the file is damaged; "
+                         "remove it to train again from the start")

@@ -14,6 +14,7 @@ from pspnet_repro.model.resnet import ResNet
 from pspnet_repro.model.settings import BackboneSettings, NetworkSettings
 from pspnet_repro.weights import recognize
 from pspnet_repro.weights.plain_file import load_content, saved
+from pspnet_repro.weights.sizes import check_tensors
 
 
 def save_model(path, model, **about):
@@ -77,7 +78,8 @@ def read_model_file(path):
 
 
 def check_weights(weights, path):
-    """Raise UserError unless what a file holds as weights are dense floating tensors by name."""
+    """Raise UserError unless what a file holds as weights are dense floating tensors by name,
+    together no larger than the file."""
     if not isinstance(weights, dict):
         raise UserError(f"{path}: not a PSPNet file: settings must be a dictionary, weights one of "
                         "tensors")
@@ -91,6 +93,7 @@ def check_weights(weights, path):
             nested = "nested " if tensor.is_nested else ""
             raise UserError(f"{path}: {name}: must be a dense floating tensor, got a {nested}"
                             f"{tensor.layout} one of {tensor.dtype} on {tensor.device}")
+    check_tensors(path, weights)
 
 
 def _check_settings(settings, kind, path):
@@ -195,4 +198,4 @@ def check_finite(model, where):
     """Raise UserError where a parameter or buffer of a module holds NaN or infinity."""
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
-            raise UserError(f"{where}: {name} is not finite")
+            raise UserError(f"{where}: {name} is not finite as {tensor.dtype}: use other weights")

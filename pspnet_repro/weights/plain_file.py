@@ -11,6 +11,7 @@ import torch
 from pspnet_repro.errors import UsageError, UserError, first_line
 from pspnet_repro.files import refuse_pipe, write_bytes
 from pspnet_repro.weights import recognize
+from pspnet_repro.weights.sizes import check_archive
 
 
 def save(path, content):
@@ -43,6 +44,7 @@ def load(path, data=None):
             kind = recognize.kind_of(file)
             if kind is not recognize.PYTORCH:
                 raise UserError(recognize.sentence(path, kind))
+            check_archive(path, file)
             file.seek(0)
             content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
