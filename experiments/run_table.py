@@ -21,8 +21,15 @@ from tqdm import tqdm
 
 from pspnet_repro import distributed
 from pspnet_repro.commands.table import parser
-from pspnet_repro.errors import Interrupted, UsageError, UserError, check_printed, command
-from pspnet_repro.files import lock_folder
+from pspnet_repro.errors import (
+    Interrupted,
+    UsageError,
+    UserError,
+    check_printed,
+    command,
+    first_line,
+)
+from pspnet_repro.files import lock_folder, refuse_pipe
 from pspnet_repro.weights.source import weights_files
 from pspnet_repro.words import counted
 
@@ -47,6 +54,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def _start(job, training):
     """The process that does a training, and how long its file of last words was before."""
     training.folder.mkdir(parents=True, exist_ok=True)
+    refuse_pipe(training.folder / CONSOLE, "written")
     # At its end: another call may be at work in this folder.
     with open(training.folder / CONSOLE, "ab") as console:
         return start("run_row", job, stdout=console, stderr=subprocess.STDOUT), console.tell()
@@ -61,7 +69,14 @@ def _failure(training, start, code):
     if code < 0:
         return UserError(f"{training.name}: killed by {signal.Signals(-code).name}; the same "
                          "command resumes at its last checkpoint")
-    words = last_words((training.folder / CONSOLE).read_bytes()[start:], code)
+    console = training.folder / CONSOLE
+    words = last_words(console.read_bytes()[start:], code)
+    try:
+        with open(console, "ab") as file:  # what a process says of a full disk is lost with it
+            file.write(b"\n")
+    except OSError as error:
+        words += (f"; {console} cannot be written: {first_line(error)}; free some space, and the "
+                  "same command resumes")
     return (UsageError if code == 2 else UserError)(f"{training.name}: {words}")
 
 

@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from pspnet_repro.defaults import TIMEOUT_SECONDS
 from pspnet_repro.errors import FailedElsewhere, UsageError, UserError, first_line
+from pspnet_repro.files import refuse_pipe
 
 LOCAL = "local"  # as a group: this process alone, whatever others there are
 _PATIENCE = datetime.timedelta(days=7)
@@ -156,6 +157,7 @@ class Processes:
 
         def read():
             nonlocal data
+            refuse_pipe(path)
             data = path.read_bytes() if path.exists() else None
             return data is not None
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from pspnet_repro.files import refuse_pipe
 from pspnet_repro.outputs import Outputs
 
 from .document import Heading, Table, Text
@@ -88,6 +89,7 @@ def claim_report(output):
 
 
 def _is_report(path):
+    refuse_pipe(path)
     try:
         return {"profile", "tables", "results"} <= json.loads(path.read_bytes()).keys()
     except (OSError, ValueError, AttributeError, RecursionError):

@@ -10,7 +10,7 @@ import numpy as np
 
 from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.evaluation.record import RESULT
-from pspnet_repro.files import json_lines
+from pspnet_repro.files import json_lines, refuse_pipe
 
 from .resampling import drawn_figures, how_drawn, interval
 
@@ -36,6 +36,7 @@ def read_result(folder, profile):
         UserError: no such file, or it is damaged or of other classes.
     """
     path = Path(folder) / RESULT
+    refuse_pipe(path)
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         figures = np.array([*(result[name] for name in METRICS), *result["iou"].values()], float)
@@ -66,6 +67,7 @@ def read_curve(path, names):
     Raises:
         UserError: the file cannot be read, is empty, or a line has no such numbers.
     """
+    refuse_pipe(path)
     try:
         lines = json_lines(Path(path).read_bytes())
     except OSError as error:

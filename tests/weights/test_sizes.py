@@ -97,7 +97,8 @@ def test_settings_of_no_network_are_the_files_fault(squares, tmp_path, capfd, ch
     code, _, said = run(capfd, "predict", squares / "0.png", "-o", tmp_path / "o", "--weights",
                         path)
     line, = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert code == 1 and line.startswith(f"error: {path}: ")
+    assert code == 1, line
+    assert line.startswith(f"error: {path}: ")
     refused(words.replace("; give --crop-size", ""), _predictor, path)
 
 

@@ -89,6 +89,8 @@ def tested(args: Namespace, files: list[NetworkFile], recipe: Recipe | None = No
         try:
             file.net.check_crop(protocol.crop_size)
         except ValueError as error:
+            if args.crop_size is None and file is files[0]:
+                raise UserError(f"{file.path}: {error}, its crop_size; give --crop-size") from error
             raise UsageError(f"--crop-size: {error}") from error
     return Predictor(files, device=args.device, precision=args.precision, protocol=protocol,
                      fused=not args.no_fusion)
