@@ -52,7 +52,7 @@ def run_row(experiment: Experiment, training: Training, *, checkpoint_seconds: f
     """
     tests = list(training.tests.values())
     try:
-        with (distributed.join() as processes, use_precision("float32"),
+        with (distributed.join(command="table") as processes, use_precision("float32"),
               contextlib.ExitStack() as held):
             def missing():
                 left = [not test.is_done for test in tests]

@@ -193,7 +193,7 @@ def run(args: argparse.Namespace) -> None:
     args.runs, args.cache = args.runs or RUNS_FOLDER, args.cache or CACHE_FOLDER
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with distributed.join() as processes:
+        with distributed.join(command="table") as processes:
             run_tables(args, processes)
     except (KeyboardInterrupt, Interrupted) as stop:
         raise Interrupted("stopped; the same command resumes") from stop

@@ -7,16 +7,19 @@ caffemodel_path). Files:
 read_net(path) -> NetParameter and read_solver(path) -> SolverParameter: prototxt files (messages of
 format.caffe_pb2); write_prototxt(path, message). read_caffemodel(path) -> {layer name: (type,
 [float32 arrays])} in the file's order; write_caffemodel(path, name, layers) takes the same mapping.
+read_solverstate(path) -> SolverState and write_solverstate(path, state).
 """
 
 import importlib
 
-_PLACES = {"CaffeNet": "net", "CaffeSolver": "solver", "convert": "conversion.convert",
+_PLACES = {"CaffeNet": "net", "CaffeSolver": "solver", "SolverState": "format.solverstate",
+           "convert": "conversion.convert",
            "convert_backbone": "conversion.convert", "export": "conversion.export",
            "load_net": "net", "load_solver": "solver",
            "read_caffemodel": "format.caffemodel", "read_net": "format.prototxt",
-           "read_solver": "format.prototxt", "write_caffemodel": "format.caffemodel",
-           "write_prototxt": "format.prototxt"}
+           "read_solver": "format.prototxt", "read_solverstate": "format.solverstate",
+           "write_caffemodel": "format.caffemodel",
+           "write_prototxt": "format.prototxt", "write_solverstate": "format.solverstate"}
 __all__ = list(_PLACES)
 
 

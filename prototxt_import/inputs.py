@@ -1,15 +1,16 @@
 """The inputs of a network: their names and the shapes that its file gives them."""
 
+from prototxt_import.format.caffe_pb2 import LayerParameter, NetParameter
 from prototxt_import.format.prototxt import is_data_layer
-from prototxt_import.layers.base import check
+from prototxt_import.layers.base import Shape, check
 
 
-def is_input(layer):
+def is_input(layer: LayerParameter) -> bool:
     """Whether a layer's tops come from outside."""
     return layer.type == "Input" or is_data_layer(layer.type, layer.bottom)
 
 
-def old_inputs(net):
+def old_inputs(net: NetParameter) -> dict[str, Shape | None]:
     """{name: shape} of the fields input, input_shape and input_dim."""
     names = list(net.input)
     check(not (net.input_shape and net.input_dim), "must have input_shape or input_dim, got both")
@@ -25,7 +26,7 @@ def old_inputs(net):
     return dict(zip(names, shapes))
 
 
-def layer_inputs(layer):
+def layer_inputs(layer: LayerParameter) -> dict[str, Shape | None]:
     """{name: shape} of an Input layer or a data layer; a shape is None where the file lacks it."""
     check(not layer.bottom, f"needs no bottoms, got {len(layer.bottom)}")
     tops = list(layer.top)
@@ -33,7 +34,9 @@ def layer_inputs(layer):
     if layer.type == "Input":
         shapes = [tuple(shape.dim) for shape in layer.input_param.shape]
     elif layer.type == "DummyData":
-        shapes = _dummy_shapes(layer.dummy_data_param)
+        param = layer.dummy_data_param
+        shapes = ([tuple(shape.dim) for shape in param.shape]
+                  or list(zip(param.num, param.channels, param.height, param.width)))
     else:
         shapes = _data_shapes(layer)[:len(tops)]
     if len(shapes) == 1:
@@ -41,12 +44,6 @@ def layer_inputs(layer):
     check(len(shapes) == len(tops), f"needs a shape for each of its {len(tops)} tops, got "
                                     f"{len(shapes)}")
     return dict(zip(tops, shapes))
-
-
-def _dummy_shapes(param):
-    if param.shape:
-        return [tuple(shape.dim) for shape in param.shape]
-    return list(zip(param.num, param.channels, param.height, param.width))
 
 
 def _data_shapes(layer):

@@ -2,8 +2,11 @@
 
 import math
 import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -28,28 +31,26 @@ class Step(NamedTuple):
 
     layer: caffe_pb2.LayerParameter
     built: Built
-    params: list
+    params: list[torch.Tensor]
     # Uses of each top by layers, and by the loss.
-    uses: tuple
+    uses: list[int]
 
 
-def load_net(prototxt, caffemodel=None, phase="TEST", shapes=None):
+def load_net(prototxt: Path | str, caffemodel: Path | str | None = None, phase: str = "TEST",
+             shapes: Mapping[str, Sequence[int]] | None = None) -> "CaffeNet":
     """Build a network from a prototxt.
 
     Args:
-        prototxt: path of the file.
-        caffemodel: path of a binary caffemodel with its weights; None: the fillers'.
+        caffemodel: a binary caffemodel with its weights; None: the fillers'.
         phase: "TEST" or "TRAIN".
         shapes: {input: shape} instead of those in the file.
-    Returns:
-        A CaffeNet.
     Raises:
         UserError: a file that cannot be read or means nothing; file and line or layer are named.
     """
     if phase not in PHASES:
         raise UserError(f'phase must be "TEST" or "TRAIN", got {phase!r}')
-    param = read_net(prototxt, caffe_pb2.NetState(phase=PHASES[phase]))
-    return CaffeNet(param, prototxt, shapes, caffemodel)
+    return CaffeNet(read_net(prototxt, caffe_pb2.NetState(phase=PHASES[phase])), prototxt, shapes,
+                    caffemodel)
 
 
 class CaffeNet(nn.Module):
@@ -67,17 +68,21 @@ class CaffeNet(nn.Module):
         param: a NetParameter of layers that are all in the net's state.
         path: the file it came from, for messages.
         shapes: {input: shape} instead of those in `param`.
-        caffemodel: path of weights, or None.
+        caffemodel: file of weights.
     Raises:
         UserError: the layers do not make a network, or the weights do not fit; the layer is named.
     """
 
-    def __init__(self, param, path, shapes=None, caffemodel=None):
+    def __init__(self, param: caffe_pb2.NetParameter, path: Path | str,
+                 shapes: Mapping[str, Sequence[int]] | None = None,
+                 caffemodel: Path | str | None = None) -> None:
         super().__init__()
         self.path = path
         self.name = param.name
         self.training_phase = param.state.phase == caffe_pb2.TRAIN
         self.layers = list(param.layer)
+        # The fields `input`, which a caffemodel repeats.
+        self.declared_inputs = list(param.input)
         warn_of_frozen(path, self.layers)
         self.blobs = {}
         self.params = {}
@@ -209,7 +214,7 @@ class CaffeNet(nn.Module):
         self.params[layer.name], self.specs[layer.name] = tensors, specs
         return tensors
 
-    def load_weights(self, caffemodel):
+    def load_weights(self, caffemodel: Path | str) -> set[int]:
         """Copy the blobs of a caffemodel into layers of the same names, on the CPU.
 
         Layers of the file that the network lacks are left alone, as in Caffe; layers of the
@@ -248,7 +253,7 @@ class CaffeNet(nn.Module):
             # Torch's own copies want a writable array, one more of the blob.
             tensor.detach().numpy()[...] = blob.reshape(tensor.shape)
 
-    def forward(self, **inputs):
+    def forward(self, **inputs: torch.Tensor | np.ndarray) -> dict[str, torch.Tensor]:
         """Run the network; see the class."""
         self.blobs = self.prepare(**inputs)
         self.loss = None
@@ -258,9 +263,8 @@ class CaffeNet(nn.Module):
             self._guarded(_where(step.layer), self._run, step, copies)
         return {name: self.blobs[name] for name in self.output_names if name in self.blobs}
 
-    def prepare(self, **inputs):
-        """Build the layers for these inputs, if they are not already; returns the inputs' tensors.
-        """
+    def prepare(self, **inputs: torch.Tensor | np.ndarray) -> dict[str, torch.Tensor]:
+        """The inputs' tensors; the layers are built for them, if they are not already."""
         tensors = self._guarded("input: ", self._input_tensors, inputs)
         shapes = {name: tuple(tensors[name].shape) if name in tensors else shape
                   for name, shape in self.input_shapes.items()

@@ -1,14 +1,18 @@
 """Parameters of a network: how many there may be, and which shapes fit each other."""
 
 import math
+from collections.abc import Iterable
 
-from prototxt_import.layers.base import check
+import torch
+
+from prototxt_import.format.caffe_pb2 import ParamSpec
+from prototxt_import.layers.base import Built, Param, Shape, check
 
 # Bytes of all parameters of a network together.
 MAX_PARAMETER_BYTES = 2 ** 30
 
 
-def check_size(built, before):
+def check_size(built: Built, before: int) -> int:
     """Bytes of the parameters of a layer and of those before it; ValueError beyond the limit."""
     total = before + 4 * sum(math.prod(param.shape) for param in built.params)
     check(total <= MAX_PARAMETER_BYTES, f"parameters up to this layer must be at most "
@@ -16,14 +20,15 @@ def check_size(built, before):
     return total
 
 
-def check_fits(tensors, built):
+def check_fits(tensors: Iterable[torch.Tensor], built: Built) -> None:
     """ValueError where parameters that are there already are not those that `built` needs."""
     for k, (tensor, param) in enumerate(zip(tensors, built.params)):
         check(tensor.numel() == math.prod(param.shape),
               f"these inputs need blob {k} to be {param.shape}, it is {tuple(tensor.shape)}")
 
 
-def share(k, param, spec, tensor, owner):
+def share(k: int, param: Param, spec: ParamSpec, tensor: torch.Tensor,
+          owner: ParamSpec) -> tuple[torch.Tensor, ParamSpec]:
     """The owner's tensor and spec for a parameter of the same name; ValueError if they differ."""
     same = (tensor.numel() == math.prod(param.shape) if spec.share_mode == spec.PERMISSIVE
             else tensor.shape == param.shape)
@@ -39,7 +44,7 @@ def share(k, param, spec, tensor, owner):
     return tensor, owner
 
 
-def same_shape(wanted, got, kind):
+def same_shape(wanted: Shape, got: Shape, kind: str) -> bool:
     """Whether a file's blob has the wanted shape, or the older spelling of it: ones before it, and
     for BN (1, C) or (C)."""
     if kind in ("BN", "SyncBN"):

@@ -76,7 +76,9 @@ def command(main: Callable[..., int]) -> Callable[..., int]:
 
 def say(text: str) -> None:
     """Print to stderr what all processes end with: once, by the first that torchrun started."""
-    if os.environ.get("RANK", "0") == "0":
+    rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "")
+    # A number that none of the processes has is nobody else's to speak for.
+    if rank == "0" or not (rank.isdigit() and size.isdigit() and int(rank) < int(size)):
         print(text, file=sys.stderr)
     else:
         # torchrun stops all as soon as one has failed: let the first finish its sentence.

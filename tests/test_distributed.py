@@ -178,7 +178,7 @@ def test_two_processes_follow_one(two, dtype, tolerance, frozen):
     """2 ranks x batch 4 against 1 x batch 8: the original's data parallelism is no other step."""
     ranks = two.run(_follow, dtype, 2, frozen)
     wanted = _follow(0, dtype, 1, frozen)
-    for name, value in wanted.items():
+    for name in wanted:
         assert ranks[0][name].tobytes() == ranks[1][name].tobytes(), name
     assert _worst_error(ranks[0], wanted) <= tolerance
 

@@ -1,9 +1,10 @@
 """pspnet convert"""
 
+import argparse
 from pathlib import Path
 
 
-def add(commands):
+def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "convert", help="make a file of weights from Caffe's files or a torchvision ResNet",
         description="Makes a file of weights from a prototxt and a caffemodel, for predict, "

@@ -1,11 +1,12 @@
 """pspnet export"""
 
+import argparse
 from pathlib import Path
 
 from pspnet_repro.commands.options import WEIGHTS, weights
 
 
-def add(commands):
+def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "export", help="write weights as Caffe's prototxt and caffemodel",
         description="Writes a PSPNet as Caffe's files: a deploy net and its weights; with --train "

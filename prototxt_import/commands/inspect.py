@@ -1,9 +1,10 @@
 """pspnet inspect"""
 
+import argparse
 from pathlib import Path
 
 
-def add(commands):
+def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "inspect", help="list layers, shapes, parameters and multiply-adds of a prototxt",
         description="Lists the layers of any prototxt with their shapes, parameters and "

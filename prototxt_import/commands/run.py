@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 
-def add(commands):
+def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "run", help="run the network of any prototxt on an image and write its blobs",
         description="Runs the network of any prototxt on an image, and writes its blobs or "

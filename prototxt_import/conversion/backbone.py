@@ -2,14 +2,15 @@
 
 import math
 
-from prototxt_import.conversion.graph import Unit
+from prototxt_import.conversion.graph import Node, Unit
+from prototxt_import.conversion.parts import Parts
 from prototxt_import.format.caffe_pb2 import MAX, EltwiseParameter
 from pspnet_repro.model.settings import EXPANSION
 
 _STEMS = {((7, 2),): "classic", ((3, 2), (3, 1), (3, 1)): "deep", ((3, 2),): "mini"}
 
 
-def read_backbone(parts, whole):
+def read_backbone(parts: Parts, whole: bool) -> tuple[Node, Node]:
     """Read stem and stages into `parts`; returns the outputs of stage 4 and stage 5."""
     node = parts.image = _find_image(parts)
     parts.used.add(node)

@@ -1,5 +1,8 @@
 """The blobs of a caffemodel, each taken once, and BN made of them."""
 
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
 import numpy as np
 
 from prototxt_import.format.caffemodel import read_caffemodel
@@ -11,13 +14,9 @@ _NAMES, _SENTENCES = 3, 5  # of a list, that are shown
 
 
 class Blobs:
-    """Layers with blobs, and what was wrong while they were taken.
+    """Layers of a caffemodel with blobs, and what was wrong while they were taken."""
 
-    Args:
-        path: of the caffemodel.
-    """
-
-    def __init__(self, path):
+    def __init__(self, path: Path | str) -> None:
         self.path = path
         self.layers = {name: layer.blobs for name, layer in read_caffemodel(path).items()
                        if layer.blobs}
@@ -26,7 +25,8 @@ class Blobs:
         self._asked = 0  # layers of the network
         self._left = dict.fromkeys(self.layers)
 
-    def take(self, name, shapes, norm=False):
+    def take(self, name: str, shapes: Sequence[Sequence[int]],
+             norm: bool = False) -> list[np.ndarray]:
         """A layer's arrays in these shapes; what is wrong is kept for `check`, its arrays are ones.
 
         A shape may have ones before it, as in older files; blobs of BN (`norm`) may also be (1, C).
@@ -54,13 +54,13 @@ class Blobs:
             arrays.append(blob.reshape(shape) if fits else one)
         return arrays
 
-    def drop(self, name):
+    def drop(self, name: str) -> bool:
         """Count a layer as used; whether it was there and not used yet."""
         there = name in self._left
         self._left.pop(name, None)
         return there
 
-    def check(self, prototxt):
+    def check(self, prototxt: Path | str) -> None:
         """Raise the UserError of everything that was wrong, or is left over."""
         problems = list(self.problems)
         matching = self._asked - len(self._missing)
@@ -79,7 +79,7 @@ class Blobs:
             raise UserError(f"{self.path}: {listed(problems, '; ', _SENTENCES)}")
 
 
-def listed(words, separator=", ", most=_NAMES):
+def listed(words: Iterable[str], separator: str = ", ", most: int = _NAMES) -> str:
     """Names, or sentences, in one line; the first ones where they are many."""
     words = [word if word.isprintable() else repr(word) for word in words]
     more = f" and {len(words) - most} more" if len(words) > most else ""
@@ -93,7 +93,9 @@ def _fits(got, wanted, norm):
     return ones >= 0 and tuple(got) == (1,) * ones + wanted
 
 
-def merged_bn(mean, var, weight, bias, *, factor=1.0, eps=EPS, shift=0.0):
+def merged_bn(mean: np.ndarray, var: np.ndarray, weight: np.ndarray, bias: np.ndarray, *,
+              factor: float = 1.0, eps: float = EPS,
+              shift: np.ndarray | float = 0.0) -> dict[str, np.ndarray]:
     """The tensors of our BN that does the same to x as a BN of another form does to x + shift.
 
     weight * (x + shift - mean / factor) / sqrt(var / factor + eps) + bias, all (C,), becomes a

@@ -1,5 +1,7 @@
 """Original weights into our networks: every parameter filled once, every blob used once."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +13,7 @@ from prototxt_import.conversion.miniature import network_class
 from prototxt_import.conversion.structure import Structure
 from pspnet_repro.errors import UserError
 from pspnet_repro.model.caffe_names import caffe_names
+from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.model.resnet import ResNet
 from pspnet_repro.weights.model_file import shape_differences
 
@@ -26,13 +29,13 @@ class Row(NamedTuple):
 class Conversion(NamedTuple):
     """A network, rows that say what went where, and the side in pixels of the file's input."""
 
-    model: torch.nn.Module
-    rows: list
+    model: PSPNet | ResNet
+    rows: list[Row]
     crop_size: int
 
 
-def convert(prototxt, caffemodel):
-    """A PSPNet from the original's files.
+def convert(prototxt: Path | str, caffemodel: Path | str) -> PSPNet:
+    """A PSPNet, in eval mode, from the original's files.
 
     Settings are read from the network's graph: blocks, widths, strides, dilations, place of the
     stride, stem, bins and their kind, classes, dropout. Layers may have any names. An auxiliary
@@ -41,10 +44,8 @@ def convert(prototxt, caffemodel):
     frozen or has engine CAFFE, "torch" for engine CUDNN; frozen BN says nothing: "unbiased".
 
     Args:
-        prototxt: path of a deploy net or of a training net.
-        caffemodel: path of its weights; layers go by name and shapes, their types do not count.
-    Returns:
-        A PSPNet in eval mode.
+        prototxt: a deploy net or a training net.
+        caffemodel: its weights; layers go by name and shapes, their types do not count.
     Raises:
         UserError: a file that cannot be read, a network of another structure, or layers and blobs
             that are missing, left over, of another shape or not finite; they are named.
@@ -52,24 +53,20 @@ def convert(prototxt, caffemodel):
     return convert_network(prototxt, caffemodel).model
 
 
-def convert_backbone(prototxt, caffemodel):
-    """A ResNet from a classification network, whose classifier is left out.
+def convert_backbone(prototxt: Path | str, caffemodel: Path | str) -> ResNet:
+    """A ResNet, in eval mode, from a classification network, whose classifier is left out.
 
     BatchNorm and Scale become our BN, see `merged_bn`. Arguments and errors as in `convert`.
-
-    Returns:
-        A ResNet in eval mode.
     """
     return convert_network(prototxt, caffemodel, whole=False).model
 
 
-def convert_network(prototxt, caffemodel, whole=True):
+def convert_network(prototxt: Path | str, caffemodel: Path | str,
+                    whole: bool | None = True) -> Conversion:
     """The Conversion of a PSPNet, or of the ResNet in a classification network.
 
-    Args:
-        prototxt, caffemodel: see `convert`.
-        whole: True for a PSPNet, False for a ResNet, None for a ResNet where the network ends in a
-            classifier (InnerProduct), else a PSPNet.
+    `whole`: True for a PSPNet, False for a ResNet, None for a ResNet where the network ends in a
+    classifier (InnerProduct), else a PSPNet.
     """
     graph = Graph(prototxt)
     if whole is None:
@@ -131,7 +128,8 @@ def _merged(blobs, name, *arrays, **terms):
         return {"weight": arrays[2]}
 
 
-def without_memory(module, settings, path):
+def without_memory(module: type[PSPNet] | type[ResNet], settings: Mapping[str, object],
+                   path: Path | str) -> PSPNet | ResNet:
     """A PSPNet or a ResNet whose tensors are still to come; settings out of range: UserError."""
     try:
         with torch.device("meta"):
@@ -149,8 +147,7 @@ def _take_auxiliary(settings, blobs, put, prototxt):
         return
     middle, classes = model.auxiliary.conv.conv.in_channels, settings["classes"]
     shape = blobs.layers[conv][0].shape if conv in blobs.layers else ()
-    fits = shape[1:] == (middle, 3, 3)
-    width = shape[0] if fits else model.auxiliary.conv.conv.out_channels
+    width = shape[0] if shape[1:] == (middle, 3, 3) else model.auxiliary.conv.conv.out_channels
     settings |= {"aux": True, "aux_width": width}
     put("auxiliary.conv.conv", conv,
         {"weight": blobs.take(conv, [(width, middle, 3, 3)])[0]})

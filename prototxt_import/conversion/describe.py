@@ -1,33 +1,27 @@
 """Our networks as the original's messages, layer for layer."""
 
+from collections.abc import Mapping
+
 from prototxt_import.conversion.miniature import MiniPSPNet
-from prototxt_import.format.caffe_pb2 import (
-    AVE,
-    CAFFE,
-    CUDNN,
-    MAX,
-    BlobShape,
-    EltwiseParameter,
-    NetParameter,
-)
+from prototxt_import.format import caffe_pb2
 from prototxt_import.layers.base import MAX_BLOB
+from pspnet_repro.data.conventions import IGNORE_INDEX
 from pspnet_repro.errors import UserError
 from pspnet_repro.model.caffe_names import caffe_names
+from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.model.settings import BLOCKS
 from pspnet_repro.training.solver import parameter_groups
 
-_POOLS = {"ave": AVE, "max": MAX}
+_POOLS = {"ave": caffe_pb2.AVE, "max": caffe_pb2.MAX}
 # Which engine counts variances so, where the layer's type does not say it; see convert.convert.
-_FROZEN_ENGINES = {"biased": CAFFE, "torch": CUDNN}
-_ENGINES = {"torch": CUDNN}
-IGNORE_LABEL = 255
+_ENGINES = {"biased": caffe_pb2.CAFFE, "torch": caffe_pb2.CUDNN}
 
 
-def describe(model, crop_size, training=None):
+def describe(model: PSPNet, crop_size: int,
+             training: Mapping[str, object] | None = None) -> caffe_pb2.NetParameter:
     """The NetParameter of a PSPNet.
 
     Args:
-        model: a PSPNet.
         crop_size: pixels a side of the input.
         training: None for a deploy net, whose BN is frozen; TrainSettings values ("batch_size",
             "guidance", "aux_weight") for a training net with the auxiliary branch and losses.
@@ -38,13 +32,14 @@ def describe(model, crop_size, training=None):
 
 
 class _Description:
-    def __init__(self, model, crop_size, training):
+    def __init__(self, model: PSPNet, crop_size: int,
+                 training: Mapping[str, object] | None) -> None:
         self.model, self.crop_size, self.training = model, crop_size, training
         self.map_size = map_size(model, crop_size)
         self.names = caffe_names(model)
         self.multipliers = {id(parameter): (group["lr_mult"], group["decay_mult"])
                             for group in parameter_groups(model) for parameter in group["params"]}
-        self.net = NetParameter(input=["data"])
+        self.net = caffe_pb2.NetParameter(input=["data"])
         self._inputs()
         middle, features = (self._mini() if isinstance(model, MiniPSPNet)
                             else self._resnet(model.backbone))
@@ -68,7 +63,7 @@ class _Description:
         self.net.input.append("label")
         for channels in (3, 1):
             self.net.input_shape.append(
-                BlobShape(dim=(self.training["batch_size"], channels, size, size)))
+                caffe_pb2.BlobShape(dim=(self.training["batch_size"], channels, size, size)))
 
     def _learned(self, layer, *parameters):
         for parameter in parameters:
@@ -105,7 +100,8 @@ class _Description:
         self._learned(layer, unit.bn.weight, unit.bn.bias)
         for _ in ("mean", "variance"):
             layer.param.add(lr_mult=0, decay_mult=0)
-        if top == "conv5_4" and _is_released_50(self.model):
+        if top == "conv5_4" and (self.model.settings.get("blocks") == BLOCKS[50]
+                                 and self.model.settings.stem == "deep"):
             # A slip of the released file without effect: the mean's rate is 0.
             layer.param[2].decay_mult = 1
         param = layer.bn_param
@@ -113,9 +109,8 @@ class _Description:
         param.bias_filler.type, param.bias_filler.value = "constant", 0
         param.frozen = frozen
         param.momentum = 0.95
-        engines = _FROZEN_ENGINES if frozen else _ENGINES
-        if variance in engines:
-            param.engine = engines[variance]
+        if variance in _ENGINES and (frozen or variance != "biased"):
+            param.engine = _ENGINES[variance]
         if unit.relu:
             self._relu(top)
         return top
@@ -125,11 +120,11 @@ class _Description:
 
     def _pool1(self, name, bottom):
         param = self._add(name, "Pooling", [bottom]).pooling_param
-        param.pool, param.kernel_size, param.stride, param.pad = MAX, 3, 2, 1
+        param.pool, param.kernel_size, param.stride, param.pad = caffe_pb2.MAX, 3, 2, 1
         return name
 
     def _sum(self, name, *bottoms):
-        self._add(name, "Eltwise", bottoms).eltwise_param.operation = EltwiseParameter.SUM
+        self._add(name, "Eltwise", bottoms).eltwise_param.operation = caffe_pb2.EltwiseParameter.SUM
         self._relu(name)
         return name
 
@@ -196,17 +191,12 @@ class _Description:
                       for loss, top in scores.items()}
         for loss, top in scores.items():
             layer = self._add(loss, "SoftmaxWithLoss", [top, label])
-            layer.loss_param.ignore_label = IGNORE_LABEL
+            layer.loss_param.ignore_label = IGNORE_INDEX
             if loss == "loss_aux":
                 layer.loss_weight.append(self.training["aux_weight"])
 
 
-def _is_released_50(model):
-    settings = model.settings
-    return settings.get("blocks") == BLOCKS[50] and settings.stem == "deep"
-
-
-def map_size(model, crop_size):
+def map_size(model: PSPNet, crop_size: int) -> int:
     """Pixels a side of the feature map, which every bin divides."""
     try:
         model.check_crop(crop_size)
@@ -221,27 +211,3 @@ def map_size(model, crop_size):
             raise UserError(f"crop_size {crop_size} gives a map of {size} pixels, which {bins} "
                             "bins do not divide: the original has no such net")
     return size
-
-
-def with_splits(net):
-    """A copy of a net with the layers that the original puts where several layers read a blob."""
-    readers, last = {}, {name: ("input", k) for k, name in enumerate(net.input)}
-    for layer in net.layer:
-        for name in layer.bottom:
-            readers.setdefault((name, *last[name]), []).append(layer.name)
-        last |= {name: (layer.name, k) for k, name in enumerate(layer.top)}
-    split = NetParameter()
-    split.CopyFrom(net)
-    del split.layer[:]
-
-    def add(name, layer, index):
-        if len(readers.get((name, layer, index), ())) > 1:
-            split.layer.add(name=f"{name}_{layer}_{index}_split", type="Split")
-
-    for k, name in enumerate(net.input):
-        add(name, "input", k)
-    for layer in net.layer:
-        split.layer.append(layer)
-        for k, name in enumerate(layer.top):
-            add(name, layer.name, k)
-    return split

@@ -1,36 +1,40 @@
 """A PSPNet as the original's files."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
-from prototxt_import.conversion.describe import describe, with_splits
+from prototxt_import.conversion.describe import describe
 from prototxt_import.conversion.head import shortest
 from prototxt_import.format.caffe_pb2 import SolverParameter
 from prototxt_import.format.caffemodel import caffemodel_writer
 from prototxt_import.format.prototxt import prototxt_text
+from prototxt_import.splits import with_splits
 from pspnet_repro.errors import UserError
 from pspnet_repro.files import write_together
 from pspnet_repro.model.caffe_names import caffe_names
+from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.weights.model_file import check_finite
 
 TRAIN_NET, SOLVER = "train_val.prototxt", "solver.prototxt"
 
 
-def export(model, crop_size, prototxt_path, caffemodel_path, training=None, write=write_together):
+def export(model: PSPNet, crop_size: int, prototxt_path: Path | str, caffemodel_path: Path | str,
+           training: dict | None = None, write: Callable[[dict], None] = write_together) -> None:
     """Write a PSPNet as a deploy prototxt and a caffemodel that the original program loads.
 
     Names, types, shapes and layout are the released networks'; a miniature backbone gets those of
     tests/golden/solver. `convert` gives the same network back, bit for bit.
 
     Args:
-        model: a PSPNet with float32 parameters.
+        model: with float32 parameters.
         crop_size: pixels a side of the deploy net's input; its feature map must be a multiple of
             every bin.
         prototxt_path, caffemodel_path: the files; folders are made.
-        training: a dictionary of TrainSettings values, {} for the paper's: then train_val.prototxt
-            and solver.prototxt are written beside the deploy net. Its inputs are `data` and
-            `label`, without a layer that reads them.
+        training: TrainSettings values, {} for the paper's: then train_val.prototxt and
+            solver.prototxt are written beside the deploy net. Its inputs are `data` and `label`,
+            without a layer that reads them.
         write: writes {path: content}, see files.write_together.
     Raises:
         UserError: a crop that does not fit, weights that are not finite or of another dtype, or a
@@ -72,7 +76,7 @@ def _layers(model, train_net):
     """Layer name -> (type, arrays), as the original writes its training net."""
     names = {layer: model.get_submodule(path) for path, layer in caffe_names(model).items()}
     layers = {}
-    for layer in with_splits(train_net).layer:
+    for layer in with_splits(train_net.input, train_net.layer):
         module = names.get(layer.name)
         arrays = [tensor.detach().cpu().numpy() for tensor in module.state_dict().values()
                   ] if module is not None else []

@@ -1,9 +1,15 @@
 """A network's layers and what each reads, copies and in-place writes resolved."""
 
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NoReturn
+
 import torch
 
+from prototxt_import.conversion.written_net import is_caffemodel, written_net
 from prototxt_import.format import caffe_pb2
-from prototxt_import.net import load_net
+from prototxt_import.layers.base import Shape
+from prototxt_import.net import CaffeNet, load_net
 from pspnet_repro.errors import UserError
 
 
@@ -18,7 +24,8 @@ class Node:
         params: shapes of its blobs.
     """
 
-    def __init__(self, layer, inputs=(), shape=None, params=()):
+    def __init__(self, layer: caffe_pb2.LayerParameter, inputs: "Iterable[Node]" = (),
+                 shape: Shape | None = None, params: Iterable[Shape] = ()) -> None:
         self.layer = layer
         self.inputs = list(inputs)
         self.users = []
@@ -28,11 +35,11 @@ class Node:
             node.users.append(self)
 
     @property
-    def name(self):
+    def name(self) -> str:
         return self.layer.name
 
     @property
-    def kind(self):
+    def kind(self) -> str:
         return self.layer.type
 
     def __str__(self):
@@ -43,15 +50,17 @@ class Graph:
     """The nodes of a prototxt's network, in the file's order.
 
     Args:
-        prototxt: path of a deploy net or of a training net (its phase TRAIN).
+        prototxt: a deploy net or a training net (its phase TRAIN), or a caffemodel that Caffe wrote
+            in a training, which holds its layers.
     Raises:
         UserError: a file that load_net refuses.
     """
 
-    def __init__(self, prototxt):
+    def __init__(self, prototxt: Path | str) -> None:
         self.path = prototxt
         with torch.device("meta"):
-            net = load_net(prototxt, phase="TRAIN")
+            net = (CaffeNet(*written_net(prototxt)) if is_caffemodel(prototxt) else
+                   load_net(prototxt, phase="TRAIN"))
         for name, shape in net.input_shapes.items():
             if shape is None:
                 raise UserError(f"{prototxt}: the size of input {name!r} is not in the file: bins "
@@ -69,16 +78,16 @@ class Graph:
             self.nodes.append(node)
             makers |= dict.fromkeys(step.layer.top, node)
 
-    def fail(self, node, rule):
+    def fail(self, node: Node, rule: str) -> NoReturn:
         """Raise the UserError of a layer that breaks a rule."""
         raise UserError(f"{self.path}: {node}: {rule}")
 
-    def check(self, condition, node, rule):
+    def check(self, condition: object, node: Node, rule: str) -> None:
         """Fail unless the condition holds."""
         if not condition:
             self.fail(node, rule)
 
-    def window(self, node):
+    def window(self, node: Node) -> tuple[int, int, int]:
         """(kernel, stride, padding) of a convolution or a pooling, each the same both ways."""
         param = node.layer.convolution_param if node.kind == "Convolution" else (
             node.layer.pooling_param)
@@ -99,7 +108,7 @@ class Graph:
                                            f"{sorted(values)}")
         return values.pop()
 
-    def dilation(self, node):
+    def dilation(self, node: Node) -> int:
         """Dilation of a convolution, the same both ways."""
         values = set(node.layer.convolution_param.dilation or [1])
         self.check(len(values) == 1, node, "dilation must be the same both ways")
@@ -109,7 +118,7 @@ class Graph:
 class Unit:
     """A convolution with what follows it alone: BN, or BatchNorm and Scale; ReLU; Dropout."""
 
-    def __init__(self, conv):
+    def __init__(self, conv: Node) -> None:
         self.conv = self.end = conv
         self.norm = self._next("BN", "SyncBN", "BatchNorm")
         self.scale = self._next("Scale") if self.norm and self.norm.kind == "BatchNorm" else None
@@ -124,15 +133,15 @@ class Unit:
         return self.end
 
     @property
-    def nodes(self):
+    def nodes(self) -> list[Node]:
         parts = (self.conv, self.norm, self.scale, self.relu, self.dropout)
         return [node for node in parts if node is not None]
 
     @property
-    def source(self):
+    def source(self) -> Node:
         """The node that the convolution reads."""
         return self.conv.inputs[0]
 
     @property
-    def channels(self):
+    def channels(self) -> int:
         return self.conv.params[0][0]

@@ -2,18 +2,19 @@
 
 import numpy as np
 
-from prototxt_import.conversion.graph import Unit
+from prototxt_import.conversion.graph import Node, Unit
+from prototxt_import.conversion.parts import Parts
 from prototxt_import.format.caffe_pb2 import AVE, CAFFE, CUDNN, MAX
 
 _POOLS = {AVE: "ave", MAX: "max"}
 
 
-def shortest(value):
+def shortest(value: float) -> float:
     """The shortest decimal of the same float32: 0.10000000149 -> 0.1."""
     return float(str(np.float32(value)))
 
 
-def read_head(parts, middle, features):
+def read_head(parts: Parts, middle: Node, features: Node) -> None:
     """Read pyramid, head and auxiliary branch into `parts`."""
     concats = [user for user in features.users if user.kind == "Concat"]
     start = features

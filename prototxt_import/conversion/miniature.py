@@ -1,8 +1,10 @@
 """The miniature network of the recorded trainings (tests/golden/solver)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
 
+import torch
 from torch import nn
 
 from pspnet_repro.model.caffe_names import CaffeNames
@@ -22,7 +24,7 @@ class MiniSettings(NetworkSettings):
         return (name for name in super().__iter__() if name not in others)
 
     @property
-    def channels(self):
+    def channels(self) -> tuple[int, int]:
         return 2 * self.stem_width, 2 * self.stem_width
 
 
@@ -37,7 +39,7 @@ class MiniBackbone(nn.Module):
 
     stride = 8
 
-    def __init__(self, units, /, stem_width):
+    def __init__(self, units: dict, /, stem_width: int) -> None:
         super().__init__()
         channels = 2 * stem_width
         self.conv1 = ConvBN(3, stem_width, 3, 2, **units)
@@ -46,21 +48,21 @@ class MiniBackbone(nn.Module):
         self.conv3 = ConvBN(channels, channels, 3, 1, 2, relu=False, **units)
         self.relu = nn.ReLU(inplace=True)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(N, 3, H, W) -> the outputs of conv2 and of the whole."""
         conv2 = self.conv2(self.pool(self.conv1(x)))
         within = conv2.view_as(conv2)  # as in ResNet
         return conv2, self.relu(self.conv3(within) + within)
 
-    def before_residuals(self):
+    def before_residuals(self) -> list[nn.Module]:
         """See ResNet."""
         return [self.conv1, self.pool, self.conv2]
 
-    def residuals(self):
+    def residuals(self) -> list[tuple[list[ConvBN], None]]:
         """See ResNet."""
         return [([self.conv3], None)]
 
-    def caffe_names(self):
+    def caffe_names(self) -> CaffeNames:
         """See ResNet."""
         return CaffeNames({name: name for name in ("conv1", "conv2", "conv3")}, "", "conv5_4",
                           "conv_aux")
@@ -72,6 +74,6 @@ class MiniPSPNet(PSPNet):
     Settings, Backbone = MiniSettings, MiniBackbone
 
 
-def network_class(settings):
+def network_class(settings: Mapping[str, object]) -> type[PSPNet]:
     """MiniPSPNet for arguments that name its backbone, else PSPNet."""
     return MiniPSPNet if settings.get("backbone") == "mini" else PSPNet

@@ -1,5 +1,7 @@
 """A torchvision-style ResNet's state dict into our backbone."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -19,8 +21,8 @@ _PARTS = {"reduce": ("conv1", "bn1"), "spatial": ("conv2", "bn2"), "increase": (
 _BN = ("weight", "bias", "running_mean", "running_var")
 
 
-def convert_torch_resnet(path):
-    """The Conversion of a file of a ResNet's state dict, of torch.save or safetensors.
+def convert_torch_resnet(path: Path) -> Conversion:
+    """The Conversion, in eval mode, of a file of a ResNet's state dict (torch.save, safetensors).
 
     Names are torchvision's: conv1, bn1 (a deep stem adds conv2, bn2, conv3, bn3), layer1.0.conv1,
     ..., layer4.2.downsample.1; fc and num_batches_tracked are left out. They may stand under
@@ -32,10 +34,6 @@ def convert_torch_resnet(path):
     in the outermost outputs of that one convolution, where its window lies partly on the padding,
     which stands for the mean colour: for ours here, for torchvision's there.
 
-    Args:
-        path: the file, read without running code.
-    Returns:
-        The Conversion, with a ResNet in eval mode.
     Raises:
         UserError: a file that cannot be read, names or shapes of another network, or numbers that
             are not finite.

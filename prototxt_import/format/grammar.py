@@ -32,11 +32,11 @@ class Field(NamedTuple):
     """A field of the text: its value is a token, or a list of fields."""
 
     name: str
-    value: object
+    value: "Token | list[Field]"
     line: int
 
 
-def error_at(path, line, message):
+def error_at(path: Path | str, line: int, message: str) -> UserError:
     return UserError(f"{path}:{line}: {message}")
 
 
@@ -83,10 +83,9 @@ def _tokens(text, path):
     yield Token("end", "the end of the file", line)
 
 
-def parse(path):
-    """The fields of a file as a list of Field."""
-    tokens = list(_tokens(_read_text(path), path))
-    tokens.reverse()
+def parse(path: Path | str) -> list[Field]:
+    """The fields of a file."""
+    tokens = list(_tokens(_read_text(path), path))[::-1]
     fields = _parse_fields(tokens, path, 0)
     if tokens[-1].kind != "end":
         raise error_at(path, tokens[-1].line, f"unexpected {tokens[-1].text!r}")

@@ -1,12 +1,14 @@
 """Prototxt files: read with errors that name file and line, and written."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2, text_format
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 
-from prototxt_import.format import caffe_pb2
+from prototxt_import.format import caffe_pb2, v1
 from prototxt_import.format.grammar import Token, error_at, parse
 from prototxt_import.format.rules import included
 from pspnet_repro.errors import UserError
@@ -26,6 +28,9 @@ _REPEATED = _repeated_fields()
 # Fields of a solver that no network has.
 _SOLVERS = (set(caffe_pb2.SolverParameter.DESCRIPTOR.fields_by_name)
             - set(caffe_pb2.NetParameter.DESCRIPTOR.fields_by_name))
+# Fields of V1 in a layer of the present format.
+_SPELLINGS = {"blobs_lr": "param { lr_mult: ... }", "weight_decay": "param { decay_mult: ... }",
+              "blob_share_mode": "param { share_mode: ... }"}
 _BOOLS = {"true": True, "True": True, "t": True, "1": True,
           "false": False, "False": False, "f": False, "0": False}
 _INTEGERS = {FieldDescriptor.CPPTYPE_INT32: (-2 ** 31, 2 ** 31 - 1),
@@ -33,18 +38,15 @@ _INTEGERS = {FieldDescriptor.CPPTYPE_INT32: (-2 ** 31, 2 ** 31 - 1),
              FieldDescriptor.CPPTYPE_INT64: (-2 ** 63, 2 ** 63 - 1)}
 
 
-def read_net(path, state=None):
+def read_net(path: Path | str, state: caffe_pb2.NetState | None = None) -> caffe_pb2.NetParameter:
     """Read a network's prototxt.
 
     Layers that read data (a type ending in "Data", no bottom) may hold any field; elsewhere an
     unknown field is an error.
 
     Args:
-        path: the file.
-        state: a NetState, merged into the file's own. With one, layers that their include and
-            exclude rules leave out are dropped before their fields are looked at.
-    Returns:
-        A NetParameter.
+        state: merged into the file's own. With one, layers that their include and exclude rules
+            leave out are dropped before their fields are looked at.
     Raises:
         UserError: no such file, not a text, wrong syntax, an unknown field or value; file and line
             are named.
@@ -54,6 +56,7 @@ def read_net(path, state=None):
         net.state.CopyFrom(state)
     fields = parse(path)
     _refuse_solver(fields, path)
+    fields = v1.upgrade(fields, path)
     _fill(net, fields, path, state)
     return net
 
@@ -61,7 +64,7 @@ def read_net(path, state=None):
 def _refuse_solver(fields, path):
     """Raise the UserError of a solver in a network's place, which names its network."""
     names = {field.name for field in fields}
-    if "layer" in names or not names & _SOLVERS:
+    if names & {"layer", "layers"} or not names & _SOLVERS:
         return
     nets = [name for name in ("train_net", "net", "test_net") if _text_of(fields, name)]
     way = (f"name its {nets[0]}, {net_file(path, _text_of(fields, nets[0]))}" if nets else
@@ -71,14 +74,14 @@ def _refuse_solver(fields, path):
     raise UserError(f"{path}: is a solver, and must be a network: {way}")
 
 
-def net_file(solver, name):
+def net_file(solver: Path | str, name: str) -> Path:
     """Path of the network that a solver names: beside the solver's file, or as it is named."""
     beside = Path(solver).parent / name
     return beside if os.path.exists(beside) else Path(name)
 
 
-def read_solver(path):
-    """Read a solver's prototxt as a SolverParameter; errors as in `read_net`.
+def read_solver(path: Path | str) -> caffe_pb2.SolverParameter:
+    """Read a solver's prototxt; errors as in `read_net`.
 
     Of a network inside, layers that are not in it in training are dropped; test_net_param is
     ignored.
@@ -88,24 +91,24 @@ def read_solver(path):
     return solver
 
 
-def training_state(solver):
+def training_state(solver: caffe_pb2.SolverParameter) -> caffe_pb2.NetState:
     """The NetState of a solver's training network."""
     state = caffe_pb2.NetState(phase=caffe_pb2.TRAIN)
     state.MergeFrom(solver.train_state)
     return state
 
 
-def write_prototxt(path, message):
+def write_prototxt(path: Path | str, message: Message) -> None:
     """Write a NetParameter or SolverParameter as text, atomically."""
     write_bytes(path, prototxt_text(message))
 
 
-def prototxt_text(message):
+def prototxt_text(message: Message) -> str:
     """A NetParameter or SolverParameter as the text of a prototxt."""
     return text_format.MessageToString(message)
 
 
-def is_data_layer(kind, bottoms):
+def is_data_layer(kind: str, bottoms: Sequence) -> bool:
     """Whether a layer of this type with these bottoms reads data from outside the network."""
     return kind.endswith("Data") and not bottoms
 
@@ -135,10 +138,10 @@ def _fill(message, fields, path, state, where="", lenient=False):
 
 def _unknown(message, name):
     kind = message.DESCRIPTOR.name
-    if kind == "NetParameter" and name == "layers":
-        return ("'layers' is the first format of Caffe, which is not supported: upgrade it with "
-                "Caffe's upgrade_net_proto_text")
-    return f"unknown field {name!r} of {kind}"
+    way = {"SolverParameter": ": it may change the training; remove it if it does not",
+           "LayerParameter": ": write it as " + _SPELLINGS.get(name, "")}
+    return f"unknown field {name!r} of {kind}" + (
+        way.get(kind, "") if kind == "SolverParameter" or name in _SPELLINGS else "")
 
 
 def _set(message, target, field, path, state, where, lenient):
@@ -166,7 +169,7 @@ def _set(message, target, field, path, state, where, lenient):
     elif target.name in ("net_param", "train_net_param"):
         net = getattr(message, target.name)
         net.state.CopyFrom(training_state(message))
-        _fill(net, field.value, path, net.state)
+        _fill(net, v1.upgrade(field.value, path), path, net.state)
     elif target.name != "test_net_param":
         inner = getattr(message, target.name)
         inner = inner.add() if repeated else inner

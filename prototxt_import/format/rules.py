@@ -1,5 +1,8 @@
 """Which layers are in a network: Caffe's include and exclude rules."""
 
+from pathlib import Path
+
+from prototxt_import.format.caffe_pb2 import LayerParameter, NetState
 from pspnet_repro.errors import UserError
 
 
@@ -11,7 +14,7 @@ def _meets(rule, state):
                 or any(stage in state.stage for stage in rule.not_stage))
 
 
-def included(layer, state, path):
+def included(layer: LayerParameter, state: NetState, path: Path | str) -> bool:
     """Whether a layer's rules keep it in a network of this state.
 
     With include rules a layer is in if it meets any of them, with exclude rules if it meets none.

@@ -1,11 +1,16 @@
 """What every layer shares: the result of building one, and the checks of its fields."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from prototxt_import.format.caffe_pb2 import FillerParameter
+import torch
+from google.protobuf.message import Message
 
+from prototxt_import.format.caffe_pb2 import FillerParameter, LayerParameter
+
+Shape = tuple[int, ...]
+Shapes = Sequence[Shape]
 MAX_AXES = 32
 # Elements of one blob: Caffe's own limit.
 MAX_BLOB = 2 ** 31 - 1
@@ -16,7 +21,7 @@ FLOAT_MAX = 3.4028234663852886e38
 class Param(NamedTuple):
     """A blob of a layer: its shape, how it starts, and whether gradients can reach it."""
 
-    shape: tuple
+    shape: Shape
     filler: FillerParameter
     learned: bool = True
 
@@ -24,29 +29,30 @@ class Param(NamedTuple):
 class Built(NamedTuple):
     """A layer for inputs of given shapes.
 
-    `run(bottoms, params)` takes and returns lists of tensors; `tops` are the shapes it returns.
+    `run(bottoms, params)` returns tensors of the shapes `tops`.
     """
 
-    tops: list
-    run: Callable
-    params: tuple = ()
+    tops: list[Shape]
+    run: Callable[[list[torch.Tensor], list[torch.Tensor]], list[torch.Tensor]]
+    params: Sequence[Param] = ()
     multiply_adds: int = 0
 
 
-def check(condition, message):
+def check(condition: object, message: str) -> None:
     """Raise a ValueError, which the network turns into an error that names file and layer."""
     if not condition:
         raise ValueError(message)
 
 
-def check_finite_fields(message, fields, where=""):
+def check_finite_fields(message: Message, fields: Iterable[str], where: str = "") -> None:
     """Check that fields of a message are finite as float32."""
     for name in fields:
         value = getattr(message, name)
         check(math.isfinite(value), f"{where}{name} must be finite as float32, got {value}")
 
 
-def check_counts(layer, bottoms, tops):
+def check_counts(layer: LayerParameter, bottoms: int | tuple[int, int | None],
+                 tops: int | tuple[int, int | None]) -> None:
     """Check the numbers of bottoms and tops; each is a number or (least, most or None)."""
     for name, rule in (("bottom", bottoms), ("top", tops)):
         got = len(getattr(layer, name))
@@ -55,13 +61,13 @@ def check_counts(layer, bottoms, tops):
         check(got >= low and (high is None or got <= high), f"needs {wanted} {name}s, got {got}")
 
 
-def check_image(shape):
+def check_image(shape: Shape) -> Shape:
     """(N, C, H, W) of a bottom that must be 4-D."""
     check(len(shape) == 4, f"its bottom must be 4-D (N, C, H, W), got {shape}")
     return shape
 
 
-def check_shape(shape):
+def check_shape(shape: Shape) -> None:
     """Check the shape of any blob."""
     check(len(shape) <= MAX_AXES, f"a blob must have at most {MAX_AXES} axes, got {len(shape)}")
     check(all(size >= 1 for size in shape), f"sizes of a blob must be at least 1, got {shape}")
@@ -69,17 +75,17 @@ def check_shape(shape):
           f"a blob must have at most {MAX_BLOB} elements, got {shape}")
 
 
-def axis_index(axis, shape, name="axis"):
+def axis_index(axis: int, shape: Shape, name: str = "axis") -> int:
     """An axis, counted from the end where negative, as an index of `shape`."""
     check(-len(shape) <= axis < len(shape), f"{name} must be an axis of {shape}, got {axis}")
     return axis % len(shape)
 
 
-def constant(value):
+def constant(value: float) -> FillerParameter:
     """A filler that sets every element to `value`."""
     return FillerParameter(type="constant", value=value)
 
 
-def filler_or(message, field, value):
+def filler_or(message: Message, field: str, value: float) -> FillerParameter:
     """The filler in a field, or the constant `value` where there is none."""
     return getattr(message, field) if message.HasField(field) else constant(value)

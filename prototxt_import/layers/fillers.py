@@ -5,12 +5,12 @@ import math
 import torch
 
 from prototxt_import.format.caffe_pb2 import FillerParameter
-from prototxt_import.layers.base import FLOAT_MAX, check_finite_fields
+from prototxt_import.layers.base import FLOAT_MAX, Shape, check_finite_fields
 
 FILLERS = ("constant", "uniform", "gaussian", "xavier", "msra")
 
 
-def fan(shape, variance_norm):
+def fan(shape: Shape, variance_norm: int) -> float:
     """Caffe's n of a blob: inputs of an output (FAN_IN), outputs of an input, or their mean."""
     count = math.prod(shape)
     fan_in = count / shape[0] if shape else 1
@@ -19,7 +19,7 @@ def fan(shape, variance_norm):
             FillerParameter.AVERAGE: (fan_in + fan_out) / 2}[variance_norm]
 
 
-def check_filler(filler):
+def check_filler(filler: FillerParameter) -> None:
     """ValueError for a filler of another type, or with values out of range."""
     if filler.type not in FILLERS:
         raise ValueError(f"filler must be one of {', '.join(FILLERS)}, got {filler.type!r}")
@@ -32,7 +32,7 @@ def check_filler(filler):
 
 
 @torch.no_grad()
-def fill(tensor, filler):
+def fill(tensor: torch.Tensor, filler: FillerParameter) -> None:
     """Fill a tensor in place with torch's random numbers.
 
     constant: value; uniform: min to max; gaussian: mean and std, and if `sparse` is given all but

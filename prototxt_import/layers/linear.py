@@ -2,9 +2,11 @@
 
 import math
 
+from prototxt_import.format.caffe_pb2 import LayerParameter
 from prototxt_import.layers.base import (
     Built,
     Param,
+    Shapes,
     axis_index,
     check,
     check_counts,
@@ -57,7 +59,7 @@ def _bias(params):
     return params[1] if len(params) > 1 else None
 
 
-def convolution(layer, shapes, train):
+def convolution(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Blobs: weight (out, in / group, kh, kw), bias (out)."""
     param, channels, kernel, stride, pad, dilation = _geometry(layer, shapes)
     size = []
@@ -77,7 +79,7 @@ def convolution(layer, shapes, train):
                  len(shapes) * math.prod(top) * math.prod(weight[1:]))
 
 
-def deconvolution(layer, shapes, train):
+def deconvolution(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """The transposed convolution; blobs: weight (in, out / group, kh, kw), bias (out)."""
     param, channels, kernel, stride, pad, dilation = _geometry(layer, shapes)
     size = [s * (n - 1) + d * (k - 1) + 1 - 2 * p
@@ -94,7 +96,7 @@ def deconvolution(layer, shapes, train):
                  len(shapes) * math.prod(shapes[0]) * math.prod(weight[1:]))
 
 
-def inner_product(layer, shapes, train):
+def inner_product(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Blobs: weight (out, in), or (in, out) with `transpose`, and bias (out)."""
     check_counts(layer, 1, 1)
     param = layer.inner_product_param

@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from prototxt_import.format.caffe_pb2 import LossParameter
-from prototxt_import.layers.base import Built, axis_index, check, check_counts
+from prototxt_import.format.caffe_pb2 import LayerParameter, LossParameter
+from prototxt_import.layers.base import Built, Shapes, axis_index, check, check_counts
 from pspnet_repro.exact import norm
 from pspnet_repro.training.loss import softmax_loss
 
@@ -13,7 +13,7 @@ _NORMALIZATIONS = {LossParameter.FULL: "full", LossParameter.VALID: "valid",
                    LossParameter.BATCH_SIZE: "batch_size", LossParameter.NONE: "none"}
 
 
-def softmax(layer, shapes, train):
+def softmax(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     check_counts(layer, 1, 1)
     axis = axis_index(layer.softmax_param.axis, shapes[0])
     return Built([shapes[0]], lambda bottoms, params: [norm.softmax(bottoms[0], axis)])
@@ -43,7 +43,7 @@ def _ignored(param):
     return param.ignore_label if param.HasField("ignore_label") else None
 
 
-def softmax_with_loss(layer, shapes, train):
+def softmax_with_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """pspnet_repro.training.loss.softmax_loss; a second top gets the probabilities."""
     check_counts(layer, 2, (0, 2))
     param, axis = layer.loss_param, layer.softmax_param.axis
@@ -69,7 +69,7 @@ def _ranked(x, axis, count):
     return (values.narrow(axis, 0, count), x.shape[axis] - 1 - indices.narrow(axis, 0, count))
 
 
-def argmax(layer, shapes, train):
+def argmax(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Indices, or values, of the top_k largest along an axis, or over everything of an item."""
     check_counts(layer, 1, 1)
     param, shape = layer.argmax_param, shapes[0]
@@ -95,7 +95,7 @@ def argmax(layer, shapes, train):
     return Built([top], run)
 
 
-def accuracy(layer, shapes, train):
+def accuracy(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Part of the labelled positions whose label is among the top_k; a second top: per class."""
     check_counts(layer, 2, (1, 2))
     param = layer.accuracy_param

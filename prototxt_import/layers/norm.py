@@ -1,13 +1,17 @@
 """BN, SyncBN, BatchNorm, Scale and Bias."""
 
 import warnings
+from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch.func import functional_call
 
+from prototxt_import.format.caffe_pb2 import LayerParameter
 from prototxt_import.layers.base import (
     Built,
     Param,
+    Shapes,
     axis_index,
     check,
     check_counts,
@@ -56,12 +60,12 @@ def _bn(layer, shapes, train, variance, group, exact, frozen):
     return Built([shapes[0]], run, params)
 
 
-def bn(layer, shapes, train):
+def bn(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Blobs: slope, bias, running mean, running variance, each (1, C, 1, 1); biased variance."""
     return _bn(layer, shapes, train, "biased", LOCAL, exact=True, frozen=layer.bn_param.frozen)
 
 
-def sync_bn(layer, shapes, train):
+def sync_bn(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """BN with the corrected variance, over all processes of torch.distributed.
 
     As in the original, `frozen` changes nothing: `warn_of_frozen` says so.
@@ -69,7 +73,7 @@ def sync_bn(layer, shapes, train):
     return _bn(layer, shapes, train, "unbiased", None, exact=False, frozen=False)
 
 
-def warn_of_frozen(path, layers):
+def warn_of_frozen(path: Path | str, layers: Iterable[LayerParameter]) -> None:
     """Warn of SyncBN layers that say `frozen: true`: the original's SyncBN does not read it."""
     names = [layer.name for layer in layers if layer.type == "SyncBN" and layer.bn_param.frozen]
     if names:
@@ -79,7 +83,7 @@ def warn_of_frozen(path, layers):
                       stacklevel=2)
 
 
-def batch_norm(layer, shapes, train):
+def batch_norm(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Blobs: sums of means (C) and of variances (C), and their weight (1).
 
     In training the batch normalizes with its biased variance, and each sum s becomes
@@ -134,7 +138,7 @@ def _operand(layer, shapes, param, value):
     return ([] if len(shapes) == 2 else [Param(own, filler_or(param, "filler", value))]), own, wide
 
 
-def scale(layer, shapes, train):
+def scale(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Bottom times a blob, or times a second bottom, from `axis` on; then a bias if asked for."""
     param = layer.scale_param
     params, own, wide = _operand(layer, shapes, param, 1)
@@ -149,7 +153,7 @@ def scale(layer, shapes, train):
     return Built([shapes[0]], run, params)
 
 
-def bias(layer, shapes, train):
+def bias(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Bottom plus a blob, or plus a second bottom, from `axis` on."""
     params, _, wide = _operand(layer, shapes, layer.bias_param, 0)
 

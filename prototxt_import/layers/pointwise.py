@@ -5,10 +5,11 @@ import math
 import torch
 import torch.nn.functional as F
 
-from prototxt_import.format.caffe_pb2 import EltwiseParameter
+from prototxt_import.format.caffe_pb2 import EltwiseParameter, LayerParameter
 from prototxt_import.layers.base import (
     Built,
     Param,
+    Shapes,
     check,
     check_counts,
     check_finite_fields,
@@ -21,22 +22,22 @@ def _pointwise(layer, shapes, function):
     return Built([shapes[0]], lambda bottoms, params: [function(bottoms[0])])
 
 
-def relu(layer, shapes, train):
+def relu(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """x where x > 0, else negative_slope * x."""
     check_finite_fields(layer.relu_param, ("negative_slope",))
     slope = layer.relu_param.negative_slope
     return _pointwise(layer, shapes, lambda x: F.leaky_relu(x, slope) if slope else torch.relu(x))
 
 
-def sigmoid(layer, shapes, train):
+def sigmoid(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     return _pointwise(layer, shapes, torch.sigmoid)
 
 
-def tanh(layer, shapes, train):
+def tanh(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     return _pointwise(layer, shapes, torch.tanh)
 
 
-def power(layer, shapes, train):
+def power(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """(shift + scale * x)^power."""
     param = layer.power_param
     check_finite_fields(param, ("power", "scale", "shift"))
@@ -48,14 +49,14 @@ def power(layer, shapes, train):
     return _pointwise(layer, shapes, function)
 
 
-def dropout(layer, shapes, train):
+def dropout(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """In training each element is 0 with probability dropout_ratio, else divided by the rest."""
     ratio = layer.dropout_param.dropout_ratio
     check(0 <= ratio < 1, f"dropout_ratio must be at least 0 and below 1, got {ratio}")
     return _pointwise(layer, shapes, lambda x: F.dropout(x, ratio, train))
 
 
-def prelu(layer, shapes, train):
+def prelu(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """x where x > 0, else slope * x; blob: slopes (C), or one slope () if channel_shared."""
     check_counts(layer, 1, 1)
     param = layer.prelu_param
@@ -68,7 +69,7 @@ def prelu(layer, shapes, train):
     return Built([shapes[0]], run, [Param(shape, filler_or(param, "filler", 0.25))])
 
 
-def eltwise(layer, shapes, train):
+def eltwise(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Product, sum with coefficients, or maximum of bottoms of one shape."""
     check_counts(layer, (2, None), 1)
     param = layer.eltwise_param

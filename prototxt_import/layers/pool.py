@@ -2,8 +2,8 @@
 
 import torch
 
-from prototxt_import.format.caffe_pb2 import AVE, MAX
-from prototxt_import.layers.base import Built, check, check_counts, check_image
+from prototxt_import.format.caffe_pb2 import AVE, MAX, LayerParameter
+from prototxt_import.layers.base import Built, Shapes, check, check_counts, check_image
 from pspnet_repro import ops
 from pspnet_repro.exact import linear
 from pspnet_repro.ops import checks
@@ -32,7 +32,7 @@ def _pair(param, name, short, least):
     return values
 
 
-def pooling(layer, shapes, train):
+def pooling(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """MAX or AVE; a second top of MAX gets the index of the maximum in its plane."""
     param = layer.pooling_param
     mode = _mode(param.pool)
@@ -58,7 +58,7 @@ def pooling(layer, shapes, train):
     return Built([top] * len(layer.top), run)
 
 
-def spp(layer, shapes, train):
+def spp(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Level l has 2^l bins a side; several levels are flattened and concatenated."""
     check_counts(layer, 1, 1)
     param = layer.spp_param
@@ -85,7 +85,7 @@ def spp(layer, shapes, train):
     return Built(tops, run)
 
 
-def interp(layer, shapes, train):
+def interp(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Bilinear, corner onto corner; which size counts depends on the fields that are there."""
     check_counts(layer, 1, 1)
     param = layer.interp_param

@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from prototxt_import.layers.base import Built, axis_index, check, check_counts
+from prototxt_import.format.caffe_pb2 import LayerParameter
+from prototxt_import.layers.base import Built, Shapes, axis_index, check, check_counts
 from pspnet_repro.exact import linear
 
 
@@ -16,7 +17,7 @@ def _axis(param, old, shape):
     return axis_index(param.axis, shape)
 
 
-def concat(layer, shapes, train):
+def concat(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     check_counts(layer, (1, None), 1)
     axis = _axis(layer.concat_param, "concat_dim", shapes[0])
     first = shapes[0]
@@ -28,7 +29,7 @@ def concat(layer, shapes, train):
     return Built([top], lambda bottoms, params: [torch.cat(bottoms, axis)])
 
 
-def slice(layer, shapes, train):
+def slice(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Cut at the slice points, or into equal parts where there are none."""
     check_counts(layer, 1, (1, None))
     param, shape, tops = layer.slice_param, shapes[0], len(layer.top)
@@ -48,13 +49,13 @@ def slice(layer, shapes, train):
                  lambda bottoms, params: list(torch.split(bottoms[0], sizes, axis)))
 
 
-def split(layer, shapes, train):
+def split(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     check_counts(layer, 1, (1, None))
     return Built([shapes[0]] * len(layer.top),
                  lambda bottoms, params: list(linear.split(bottoms[0], len(layer.top))))
 
 
-def silence(layer, shapes, train):
+def silence(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     check_counts(layer, (1, None), 0)
     return Built([], lambda bottoms, params: [])
 
@@ -63,7 +64,7 @@ def _reshaped(top):
     return Built([top], lambda bottoms, params: [bottoms[0].reshape(top)])
 
 
-def flatten(layer, shapes, train):
+def flatten(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Axes `axis` to `end_axis` become one."""
     check_counts(layer, 1, 1)
     param, shape = layer.flatten_param, shapes[0]
@@ -72,7 +73,7 @@ def flatten(layer, shapes, train):
     return _reshaped((*shape[:start], math.prod(shape[start:end + 1]), *shape[end + 1:]))
 
 
-def reshape(layer, shapes, train):
+def reshape(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Replace axes: 0 copies the bottom's size, one -1 takes what is left."""
     check_counts(layer, 1, 1)
     param, shape = layer.reshape_param, shapes[0]

@@ -1,5 +1,8 @@
 """The layers that a network can be made of."""
 
+from collections.abc import Iterable
+
+from prototxt_import.format.caffe_pb2 import LayerParameter
 from prototxt_import.layers import linear, loss, norm, pointwise, pool, shape
 
 # type -> function(layer, bottom shapes, whether in training) -> Built
@@ -38,12 +41,12 @@ LAYERS = {
 _DEFAULT_LOSS_WEIGHTS = {"SoftmaxWithLoss": 1.0}
 
 
-def loss_weights(layer):
+def loss_weights(layer: LayerParameter) -> list[float]:
     """A number for each of the first tops; later ones have none."""
     return list(layer.loss_weight) or [_DEFAULT_LOSS_WEIGHTS.get(layer.type, 0.0)]
 
 
-def count_uses(layers):
+def count_uses(layers: Iterable[LayerParameter]) -> list[list[int]]:
     """For each layer, how often each of its tops is read before another layer overwrites it; a loss
     weight reads too."""
     uses, maker = [], {}

@@ -97,6 +97,10 @@ def _add_network(parser):
     net.add_argument("--initial-weights", type=options.weights, metavar="WEIGHTS",
                      help="start from a PSPNet or a backbone: a file of a training or of convert, "
                           "or NET.prototxt,W.caffemodel; default: random")
+    net.add_argument("--solverstate", type=path, metavar="FILE",
+                     help="resume a training of Caffe's program: steps and momentum of its "
+                          "solverstate, weights of the caffemodel that it names; with "
+                          "--initial-weights NET.prototxt,W.caffemodel those")
     add("variance", "kind of variance in BN", default=NetworkSettings.variance)
     add("arithmetic", '"original": the bits of the original\'s CPU program, several times slower; '
                       "needs --variance biased", default=NetworkSettings.arithmetic)

@@ -29,7 +29,7 @@ class Augmentation:
         ValueError: another `padding`.
     """
 
-    scales: tuple = (0.5, 2.0)
+    scales: tuple[float, float] | None = (0.5, 2.0)
     rotation: float = 10.0
     blur: bool = True
     mirror: bool = True
@@ -43,15 +43,15 @@ class Augmentation:
 NO_AUGMENTATION = Augmentation(scales=None, rotation=0.0, blur=False, mirror=False)
 
 
-def augment(image, label, crop_size, augmentation, rng):
+def augment(image: np.ndarray, label: np.ndarray, crop_size: int, augmentation: Augmentation,
+            rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """One training sample.
 
     Args:
         image: (H, W, 3) uint8 BGR.
         label: (H, W) uint8.
         crop_size: side of the crop in pixels.
-        augmentation: an Augmentation.
-        rng: numpy Generator; the same number of draws for every image and setting.
+        rng: the same number of draws for every image and setting.
     Returns:
         (3, crop, crop) float32, BGR minus the mean, and (crop, crop) uint8. Borders have the mean
         colour (0 after subtraction) and label 255.

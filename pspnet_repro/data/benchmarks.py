@@ -60,17 +60,16 @@ class Layout:
     """One benchmark.
 
     Attributes:
-        splits: names that `pairs` takes.
-        pairs: (folder, split) -> list of Pair.
-        submission: (Pair, split) -> path of its prediction, relative to the folder of predictions.
+        pairs: those of a folder and one of the splits.
+        submission: path of a Pair's prediction, relative to the folder of predictions.
         written: what a class becomes in a prediction, 256 bytes.
         listed: what values of label files mean that a list names, 256 bytes, see Pair.
         recipe: how it is trained and tested.
     """
 
-    splits: tuple
-    pairs: Callable
-    submission: Callable
+    splits: tuple[str, ...]
+    pairs: Callable[[Path, str], list[Pair]]
+    submission: Callable[[Pair, str], str]
     written: bytes = IDENTITY
     listed: bytes = IDENTITY
     recipe: Recipe = Recipe()
@@ -104,7 +103,7 @@ def _ade20k(root, split):
             for image in _images(folder, "*.jpg")]
 
 
-def voc_root(root, year, lists):
+def voc_root(root: Path, year: int, lists: str) -> Path:
     """The folder of VOC's files in `root`, where the folder `lists` of its ImageSets is."""
     inside = f"ImageSets/{lists}"
     return _first_folder(root, (inside, f"VOC{year}/{inside}", f"VOCdevkit/VOC{year}/{inside}"),
@@ -167,7 +166,7 @@ def _camvid(root, split):
 _STILLS = "701_StillsRaw_full"
 
 
-def camvid_split(name):
+def camvid_split(name: str) -> str:
     """The split of an official frame's name, as in SegNet's lists: 367, 101 and 233 of 701.
 
     Raises:

@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -23,7 +24,7 @@ from pspnet_repro.data.labels import (
     read_label_file,
     spans,
 )
-from pspnet_repro.data.pairs import is_missing, read_label_of, start_of_paths
+from pspnet_repro.data.pairs import Pair, is_missing, read_label_of, start_of_paths
 from pspnet_repro.errors import UserError
 
 
@@ -40,7 +41,7 @@ class Findings:
     """What was found in one split.
 
     Attributes:
-        images: number of pairs.
+        images: how many.
         pixels: (256,) int64, pixels of each value of the label files.
         occurs: (256,) int64, label files that hold each value.
         problems: {kind: list of details}, one detail a file.
@@ -50,10 +51,10 @@ class Findings:
     images: int
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     occurs: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
-    problems: dict = field(default_factory=dict)
-    advice: dict = field(default_factory=dict)
+    problems: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    advice: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def add(self, kind, detail):
+    def add(self, kind: tuple[str, str], detail: str) -> None:
         self.problems.setdefault(kind, []).append(detail)
 
 
@@ -102,8 +103,7 @@ def _examine(pair, classes, palette_rgb):
         values = read_label_file(pair.label, pair.colours)
     except ColouredLabel as error:
         foreign = _colours(pair.label) - set(palette_rgb) - {(0, 0, 0), (255, 255, 255)}
-        kind = "colours of the classes" if not foreign else "colours of no class"
-        return _File((COLOURED, f"{error}: {kind}"))
+        return _File((COLOURED, f"{error}: colours of {'no class' if foreign else 'the classes'}"))
     except UserError as error:
         kind = MISSING if is_missing(error) else KINDS.get(type(error), UNREADABLE)
         return _File((kind, str(error)))
@@ -194,7 +194,7 @@ def _diagnose(findings, classes, pair):
             findings.advice[kind] = ADVICE[kind]
 
 
-def no_lesson(present, classes, table):
+def no_lesson(present: np.ndarray, classes: int, table: bytes) -> str | None:
     """Why a network cannot learn from labels, and what to do; None where it may.
 
     Args:
@@ -217,14 +217,15 @@ def no_lesson(present, classes, table):
                if table == IDENTITY else "give other values the class 1"))
 
 
-def check_lesson(pairs, classes, zero_is_void=False, say=True):
+def check_lesson(pairs: Sequence[Pair], classes: int, zero_is_void: bool = False,
+                 say: bool = True) -> None:
     """Refuse training labels that teach nothing, without reading a large data set.
 
     At most READ label files, spread evenly over the list, are read until two classes are seen:
     usually one. If that never happens `no_lesson` of these files decides.
 
     Args:
-        pairs: list of data.pairs.Pair with labels.
+        pairs: with labels.
         classes, zero_is_void: see data.labels.read_label.
         say: print a note where the files read hold one class alone.
     Raises:
@@ -233,34 +234,29 @@ def check_lesson(pairs, classes, zero_is_void=False, say=True):
     chosen = np.linspace(0, len(pairs) - 1, min(READ, len(pairs))).round().astype(int)
     present = np.zeros(256, bool)
     for number in chosen:
-        pair = pairs[number]
-        label = read_label_of(pair, classes, zero_is_void)
-        present[np.unique(label)] = True
+        present[np.unique(read_label_of(pairs[number], classes, zero_is_void))] = True
         if present[:classes].sum() > 1:
             return
     table = pairs[0].table or (ZERO_IS_VOID if zero_is_void else IDENTITY)
     others, read = len(pairs) - 1, len(chosen) - 1
     files = str(pairs[0].label) + f" and {read} of the other {others} label files" * (others > 0)
-    problem = no_lesson(present, classes, table)
-    if problem:
+    if problem := no_lesson(present, classes, table):
         raise UserError(f"{files}: {problem}")
     if say:
         only = np.flatnonzero(present[:classes])[0]
         print(f"note: {files} hold no class but {only}", file=sys.stderr)
 
 
-def check_split(pairs, classes, palette_rgb, workers=2, progress=True, bad_lines=()):
+def check_split(pairs: Sequence[Pair], classes: int, palette_rgb: Iterable[tuple[int, int, int]],
+                workers: int = 2, progress: bool = True,
+                bad_lines: Iterable[UserError] = ()) -> Findings:
     """Read every file of a split.
 
     Args:
-        pairs: list of data.pairs.Pair.
-        bad_lines: UserErrors of lines of its list, see data.pairs.read_list.
-        classes: number of classes.
         palette_rgb: colours of the classes, to tell what coloured label files are.
         workers: threads.
         progress: show a progress bar.
-    Returns:
-        Findings.
+        bad_lines: of its list, see data.pairs.read_list.
     """
     findings = Findings(len(pairs))
     for error in bad_lines:

@@ -16,13 +16,13 @@ KNOWN = ("ade20k", "voc2012", "cityscapes", "camvid", "camvid-official", "coco-s
 
 @dataclass(frozen=True)
 class Classes:
-    """Attributes: names, a tuple of words; palette_rgb, a tuple of (red, green, blue)."""
+    """Names and colours of all classes, in the order of the labels."""
 
-    names: tuple
-    palette_rgb: tuple
+    names: tuple[str, ...]
+    palette_rgb: tuple[tuple[int, int, int], ...]
 
 
-def read_classes(path):
+def read_classes(path: Path | str) -> Classes:
     """Classes from a text file: `RED GREEN BLUE NAME` a line, in the order of the labels.
 
     Raises:
@@ -61,7 +61,7 @@ def read_classes(path):
     return Classes(tuple(names), tuple(palette))
 
 
-def known_classes(name):
+def known_classes(name: str) -> Classes:
     """Classes of a benchmark, one of KNOWN.
 
     COCO-Stuff and PASCAL Context publish no colours: theirs are VOC's colour map.
@@ -69,7 +69,7 @@ def known_classes(name):
     return read_classes(_FOLDER / f"{name.removesuffix('-official')}.txt")
 
 
-def numbered_classes(count):
+def numbered_classes(count: int) -> Classes:
     """Names and colours for classes of which only the number is known."""
     colours = (colorsys.hsv_to_rgb(k * 0.618 % 1, 0.9 - 0.4 * (k // 12 % 2), 1 - 0.4 * (k // 6 % 2))
                for k in range(count))

@@ -2,15 +2,16 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pspnet_repro.data.benchmarks import LAYOUTS, Layout, Recipe
-from pspnet_repro.data.classes import known_classes, read_classes
+from pspnet_repro.data.classes import Classes, known_classes, read_classes
 from pspnet_repro.data.folders import pair_folders
 from pspnet_repro.data.label_map import LabelMap, read_label_map
 from pspnet_repro.data.labels import IDENTITY, ZERO_IS_VOID
-from pspnet_repro.data.pairs import read_list
+from pspnet_repro.data.pairs import Pair, read_list
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.files import file_sha256
 
@@ -22,14 +23,14 @@ class DataSet:
     Attributes:
         name: for people and for names of folders.
         root: folder that everything lies in.
-        layout: a Layout, or None for list files `<split>.txt`, for the one file `list`, and for
+        layout: None for list files `<split>.txt`, for the one file `list`, and for
             two folders.
-        list: the list file that was given in place of a folder, or None.
+        list: the list file that was given in place of a folder.
         table: what values of list files' labels mean, see Pair; None: themselves.
         lists: folder of the list files and of classes.txt; None: root.
         labels: folder of labels, whose images are in root: files are paired by name, see
-            data.folders; or None.
-        label_map: what the user says of label values, a LabelMap; or None.
+            data.folders.
+        label_map: what the user says of label values.
     """
 
     name: str
@@ -42,11 +43,11 @@ class DataSet:
     label_map: LabelMap | None = None
 
     @property
-    def one_split(self):
+    def one_split(self) -> bool:
         """Whether the data are one split alone, whatever its name: a list file, two folders."""
         return self.list is not None or self.labels is not None
 
-    def check_classes(self, classes):
+    def check_classes(self, classes: int) -> None:
         """Raise UserError where the label map names a class that is not below their number."""
         if self.label_map is not None:
             self.label_map.check_classes(classes)
@@ -54,20 +55,18 @@ class DataSet:
     def _list(self, split):
         return self.list or (self.lists or self.root) / f"{split}.txt"
 
-    def has_list(self, split):
+    def has_list(self, split: str) -> bool:
         """Whether the list file of a split is there; True where the data are none of lists."""
         return self.layout is not None or self.labels is not None or self._list(split).exists()
 
-    def splits_there(self):
+    def splits_there(self) -> str:
         """Names of the lists in the folder, "train, val"; "" where it holds none."""
         return ", ".join(sorted(path.stem for path in (self.lists or self.root).glob("*.txt")
                                 if path.name != "classes.txt"))
 
-    def pairs(self, split, bad_lines=None):
-        """The Pairs of "train", "val", "test" or another split.
+    def pairs(self, split: str, bad_lines: "list[UserError] | None" = None) -> "list[Pair]":
+        """The Pairs of "train", "val", "test" or another split; `bad_lines`: see read_list.
 
-        Args:
-            bad_lines: see data.pairs.read_list.
         Raises:
             UserError: no such files.
         """
@@ -97,7 +96,7 @@ class DataSet:
         # A benchmark's lists lie where its files do.
         return pairs if pairs[0].root is None else [replace(pair, root=None) for pair in pairs]
 
-    def digest(self, split):
+    def digest(self, split: str) -> str:
         """SHA-256 in hexadecimal of the list file, or of the names of images and labels; with a
         label map, of that and of the map."""
         if self.layout is None and self.labels is None:
@@ -112,7 +111,7 @@ class DataSet:
             return digest
         return hashlib.sha256(f"{digest} {self.label_map.digest()}".encode()).hexdigest()
 
-    def classes(self):
+    def classes(self) -> Classes | None:
         """Classes of the benchmark, or those of classes.txt beside the lists or in the folder of
         images or beside it; None without one."""
         if self.layout is not None:
@@ -122,7 +121,7 @@ class DataSet:
         paths = [folder / "classes.txt" for folder in folders]
         return next((read_classes(path) for path in paths if path.exists()), None)
 
-    def submission(self, pair, split):
+    def submission(self, pair: Pair, split: str) -> Path:
         """Path of a prediction in the benchmark's form, relative to the predictions' folder."""
         if self.layout is not None:
             return Path(self.layout.submission(pair, split))
@@ -133,17 +132,18 @@ class DataSet:
         return Path(*parts).with_suffix(".png")
 
     @property
-    def recipe(self):
+    def recipe(self) -> Recipe:
         """The Recipe of the benchmark, or ADE20K's."""
         return Recipe() if self.layout is None else self.layout.recipe
 
     @property
-    def written(self):
+    def written(self) -> bytes:
         """What a class becomes in a prediction, 256 bytes."""
         return IDENTITY if self.layout is None else self.layout.written
 
 
-def open_data(text, zero_is_void=False, data_root=None, label_map=None, ignore=()):
+def open_data(text: str, zero_is_void: bool = False, data_root: Path | None = None,
+              label_map: Path | None = None, ignore: Sequence[int] = ()) -> DataSet:
     """The DataSet that a command line names.
 
     Args:
@@ -152,7 +152,7 @@ def open_data(text, zero_is_void=False, data_root=None, label_map=None, ignore=(
         zero_is_void: labels of list files are 0 = void, k + 1 = class k; benchmarks know it
             themselves.
         data_root: folder that the paths in lists start from; None: the lists' own.
-        label_map: file that says what label values mean, see read_label_map; or None.
+        label_map: file that says what label values mean, see read_label_map.
         ignore: label values that are unlabelled.
     Raises:
         UsageError: an unknown NAME, or what a known one needs no other words for.
@@ -184,11 +184,11 @@ def open_data(text, zero_is_void=False, data_root=None, label_map=None, ignore=(
     return _with_label_map(data, label_map, ignore)
 
 
-def open_folders(images, labels, zero_is_void=False, label_map=None, ignore=()):
+def open_folders(images: Path, labels: Path, zero_is_void: bool = False,
+                 label_map: Path | None = None, ignore: Sequence[int] = ()) -> DataSet:
     """The DataSet of a folder of images and one of labels, paired by name, see data.folders.
 
-    Args and Raises:
-        See open_data.
+    Other arguments and errors as open_data.
     """
     return _with_label_map(
         DataSet(images.resolve().name, images, table=ZERO_IS_VOID if zero_is_void else None,

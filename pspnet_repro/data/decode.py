@@ -50,7 +50,7 @@ def _jpeg_layout(data):
     return scans, None, frame
 
 
-def decode(data, flags):
+def decode(data: bytes, flags: int) -> np.ndarray | None:
     """What cv2.imdecode makes of an image file's bytes, None where it cannot read them.
 
     Where the pixels of a JPEG end at a marker before the image is full, libjpeg fills in grey and
@@ -120,13 +120,13 @@ def _png_chunks(data):
             yield kind, data[start:place - 4], data[place - 4:place]
 
 
-def check_png_end(data):
+def check_png_end(data: bytes) -> None:
     """Raise ValueError where a PNG file lacks its end."""
     if all(kind != b"IEND" for kind, *_ in _png_chunks(data)):
         raise ValueError(_NO_END)
 
 
-def check_png_pixels(data):
+def check_png_pixels(data: bytes) -> None:
     """Raise ValueError where a PNG file's pixel data is damaged or ends before the last row."""
     width, height, bits, kind, *_, interlaced = struct.unpack(">IIBBBBB", data[16:29])
     bits *= {2: 3, 4: 2, 6: 4}.get(kind, 1)

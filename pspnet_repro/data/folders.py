@@ -15,7 +15,7 @@ _TRIED = 32  # images that are compared with all labels to find what labels add 
 _LISTS = "write a list with a line IMAGE LABEL for each pair, and give it as --data LIST"
 
 
-def pair_folders(images, labels, table=None):
+def pair_folders(images: Path | str, labels: Path | str, table: bytes | None = None) -> list[Pair]:
     """The Pairs of a folder of images and a folder of labels, in the order of the names.
 
     A label lies in the subfolder of its image and has its name but for the ending. Where no label
@@ -24,10 +24,8 @@ def pair_folders(images, labels, table=None):
     such rules the one counts that pairs the most images.
 
     Args:
-        images, labels: paths of the folders; files and folders that begin with a dot are left out.
+        images, labels: folders; files and folders in them that begin with a dot are left out.
         table: of every Pair.
-    Returns:
-        A list of Pair.
     Raises:
         UserError: no such folder, an image without label or a label without image, two files of
             one name, or several rules that pair as many images; UsageError: one folder for both.

@@ -21,7 +21,7 @@ MAX_BYTES = 2 ** 30
 MAX_PIXELS = 2 ** 27
 
 
-def read_file(path, what):
+def read_file(path: Path, what: str) -> tuple[bytes, Image.Image | None]:
     """The bytes of an image file, `what` in words, and the PIL image of them as open_header has it.
 
     Raises:
@@ -41,7 +41,7 @@ def read_file(path, what):
     return data, open_header(path, data)
 
 
-def open_header(path, data):
+def open_header(path: Path, data: bytes) -> Image.Image | None:
     """The PIL image of an image file's bytes, not decoded yet; None where Pillow knows none.
 
     Raises:
@@ -112,12 +112,12 @@ class Photograph:
     had_alpha: bool
 
 
-def read_image(path, upright=False):
+def read_image(path: Path | str, upright: bool = False) -> np.ndarray:
     """The image of `read_photograph`."""
     return read_photograph(path, upright).image
 
 
-def read_photograph(path, upright=False):
+def read_photograph(path: Path | str, upright: bool = False) -> Photograph:
     """A Photograph, as OpenCV decodes it.
 
     Grey becomes three equal channels, transparency is dropped, CMYK becomes RGB as
@@ -177,7 +177,7 @@ def _no_range(path, kind):
     return ImageDepth(f"{path}: must have 8 or 16 unsigned bits a channel, got {kind}; {_SAVE}")
 
 
-def png_bytes(pixels):
+def png_bytes(pixels: np.ndarray) -> bytes:
     """(H, W) uint8 or (H, W, 3) uint8 RGB as a PNG file's bytes."""
     pixels = pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, ::-1])
     return cv2.imencode(".png", pixels)[1].tobytes()

@@ -1,6 +1,7 @@
 """What the values or colours of label files mean, as the user says it."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,17 +20,17 @@ class LabelMap:
 
     Attributes:
         values: pairs (value, class), 255 for no class; empty for a map of colours and for none.
-        colours: tuples (red, green, blue, class), see data.labels.read_label_file; or None.
+        colours: (red, green, blue, class), see data.labels.read_label_file.
         ignored: values that are unlabelled, whatever else is said.
         largest: (class, its place in words), the largest that the map names; None without a map.
     """
 
-    values: tuple = ()
-    colours: tuple | None = None
-    ignored: tuple = ()
-    largest: tuple | None = None
+    values: tuple[tuple[int, int], ...] = ()
+    colours: tuple[tuple[int, int, int, int], ...] | None = None
+    ignored: tuple[int, ...] = ()
+    largest: tuple[int, str] | None = None
 
-    def over(self, table=None):
+    def over(self, table: bytes | None = None) -> bytes:
         """The table of data.pairs.Pair: 256 bytes.
 
         A value that the map names means what it says there. Others mean what they do in `table`;
@@ -40,20 +41,20 @@ class LabelMap:
                                                                            IGNORE_INDEX)
         return bytes(meaning.values())
 
-    def check_classes(self, classes):
+    def check_classes(self, classes: int) -> None:
         """Raise UserError where the map names a class that is not below their number."""
         if self.largest is not None and self.largest[0] >= classes:
             number, place = self.largest
             raise UserError(f"{place}: a class must be below their number, {classes}, got {number}"
                             "; give another --classes, or write ignore")
 
-    def digest(self):
+    def digest(self) -> str:
         """SHA-256 in hexadecimal of all that it says."""
         return hashlib.sha256(repr((sorted(self.values), sorted(self.colours or ()),
                                     sorted(set(self.ignored)))).encode()).hexdigest()
 
 
-def read_label_map(path, ignored=()):
+def read_label_map(path: Path | str | None, ignored: Iterable[int] = ()) -> LabelMap:
     """The LabelMap of a file, and of ignored values.
 
     Args:
@@ -88,11 +89,9 @@ def read_label_map(path, ignored=()):
         raise UserError(f"{path}: is empty, and must be {_CONTENT}")
     if not places:
         raise UserError(f"{path}: gives no value a class; add lines with one")
-    largest = (max(places), places[max(places)])
     entries = tuple((*key, meaning) for key, meaning in lines.items())
-    if len(entries[0]) == 2:
-        return LabelMap(entries, None, tuple(ignored), largest)
-    return LabelMap((), entries, tuple(ignored), largest)
+    said = (entries, None) if len(entries[0]) == 2 else ((), entries)
+    return LabelMap(*said, tuple(ignored), max(places.items()))
 
 
 def _numbers(place, words):

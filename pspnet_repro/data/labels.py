@@ -1,18 +1,13 @@
 """Label files: the class of every pixel."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from pspnet_repro.data.conventions import IGNORE_INDEX
-from pspnet_repro.data.decode import (
-    CUT_SHORT,
-    DAMAGED,
-    PNG,
-    check_png_end,
-    check_png_pixels,
-)
+from pspnet_repro.data.decode import CUT_SHORT, DAMAGED, PNG, check_png_end, check_png_pixels
 from pspnet_repro.data.images import read_file
 from pspnet_repro.errors import UsageError, UserError, first_line
 
@@ -21,6 +16,7 @@ WRONG = 254
 IDENTITY = bytes(range(256))
 ZERO_IS_VOID = bytes([IGNORE_INDEX, *range(255)])
 
+Colours = Sequence[tuple[int, int, int, int]]  # (red, green, blue, value)
 _WAY_ON = "save class indices as an 8-bit PNG of one channel"
 _LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
 _LOSSLESS_TIFF = ("raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits", "lzma",
@@ -46,13 +42,13 @@ class LabelColour(UserError):
     """A label file with colours that have no meaning."""
 
 
-def check_classes(classes):
+def check_classes(classes: int) -> None:
     """Raise UsageError for more classes than 8-bit labels can name beside 254 and 255."""
     if not 1 <= classes <= 254:
         raise UsageError(f"classes must be 1 to 254 for 8-bit labels, got {classes}")
 
 
-def read_label_file(path, colours=None):
+def read_label_file(path: Path | str, colours: Colours | None = None) -> np.ndarray:
     """The values of a label file, (H, W) uint8: of a palette the indices, whatever its colours.
 
     Args:
@@ -227,7 +223,8 @@ def _read_pnm(image, data):
 _READERS = {"PNG": _read_png, "BMP": _read_bmp, "TIFF": _read_tiff, "PPM": _read_pnm}
 
 
-def read_label(path, classes, zero_is_void=False, table=None, colours=None):
+def read_label(path: Path | str, classes: int, zero_is_void: bool = False,
+               table: bytes | None = None, colours: Colours | None = None) -> np.ndarray:
     """(H, W) uint8 labels, 0..classes-1 or 255.
 
     Args:
@@ -250,13 +247,13 @@ def read_label(path, classes, zero_is_void=False, table=None, colours=None):
     return np.frombuffer(table, np.uint8)[values]
 
 
-def allowed_values(classes, table):
+def allowed_values(classes: int, table: bytes) -> np.ndarray:
     """(256,) bool: the values of label files that `table` gives a meaning among `classes`."""
     meaning = np.frombuffer(table, np.uint8)
     return (meaning < classes) | (meaning == IGNORE_INDEX)
 
 
-def spans(values):
+def spans(values: Sequence[int] | np.ndarray) -> str:
     """[0, 1, 2, 255] -> "0..2 or 255"."""
     values = np.asarray(values)
     parts = np.split(values, np.flatnonzero(np.diff(values) > 1) + 1)

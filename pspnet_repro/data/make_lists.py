@@ -2,15 +2,16 @@
 
 import hashlib
 import shlex
+from pathlib import Path
 
 from pspnet_repro.data.folders import pair_folders
-from pspnet_repro.data.pairs import list_text
+from pspnet_repro.data.pairs import Pair, list_text
 from pspnet_repro.errors import UserError
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.words import counted
 
 
-def make_lists(images, labels, output, val=0.1, seed=0):
+def make_lists(images: Path, labels: Path, output: Path, val: float = 0.1, seed: int = 0) -> None:
     """Write train.txt and val.txt for two folders, see pair_folders, and say how to go on.
 
     Args:
@@ -34,7 +35,7 @@ def make_lists(images, labels, output, val=0.1, seed=0):
           f"train: pspnet train --data {data} --classes NUMBER --output RUN")
 
 
-def split_pairs(pairs, root, val, seed):
+def split_pairs(pairs: list[Pair], root: Path, val: float, seed: int) -> dict[str, list[Pair]]:
     """{"train": Pairs, "val": Pairs}, see make_lists; `root`: folder that names start from."""
     if not val:
         return {"train": pairs}

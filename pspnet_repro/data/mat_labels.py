@@ -3,6 +3,7 @@
 import shlex
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -26,7 +27,7 @@ _CONTEXT_VALUES[list(CONTEXT_IDS)] = np.arange(1, 60)
 _BATCH = 64  # label files that are written together
 
 
-def make_train_aug(sbd, voc, output):
+def make_train_aug(sbd: Path, voc: Path, output: Path) -> None:
     """Write VOC 2012's train_aug for --data voc2012=OUTPUT: lists, and the labels of SBD as PNGs.
 
     Its images are those of SBD's train.txt and val.txt and of VOC's train.txt, without those of
@@ -58,7 +59,7 @@ def make_train_aug(sbd, voc, output):
         print(f"note: all of SBD and VOC 2012 have {TRAIN_AUG}")
 
 
-def make_pascal_context(context, voc, output):
+def make_pascal_context(context: Path, voc: Path, output: Path) -> None:
     """Write PASCAL Context's 59 classes for --data pascal-context=OUTPUT: lists, labels as PNGs.
 
     A label holds 0 for pixels without a class and k + 1 for class k, as in the common copies.
@@ -96,8 +97,7 @@ def _write(output, folder, voc, lists, labels, mats, read):
     """Write labels of .mat files as PNGs, and lists with paths from `output`.
 
     Args:
-        output: folder.
-        folder: in its ImageSets, for the lists.
+        folder: in the ImageSets of `output`, for the lists.
         voc: folder of JPEGImages.
         lists: {split: names}.
         labels: {name: path of its label}.

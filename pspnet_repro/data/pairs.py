@@ -4,11 +4,14 @@ import contextlib
 import functools
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from pspnet_repro.data.images import read_image
-from pspnet_repro.data.labels import read_label
+from pspnet_repro.data.labels import Colours, read_label
 from pspnet_repro.data.text import read_text
 from pspnet_repro.errors import UserError
 from pspnet_repro.words import counted
@@ -21,7 +24,7 @@ class Pair:
     """One image and its label map.
 
     Attributes:
-        image, label: paths; label is None in lists without labels.
+        label: None in lists without labels.
         table: what the file's values mean, 256 bytes as in ZERO_IS_VOID; None: themselves.
         colours: what a picture's colours mean, as in data.labels.read_label_file; None: the file
             holds values.
@@ -31,11 +34,12 @@ class Pair:
     image: Path
     label: Path | None
     table: bytes | None = None
-    colours: tuple | None = None
+    colours: Colours | None = None
     root: Path | None = field(default=None, compare=False)
 
 
-def read_list(path, root=None, unlabelled=False, table=None, bad_lines=None):
+def read_list(path: Path | str, root: Path | str | None = None, unlabelled: bool = False,
+              table: bytes | None = None, bad_lines: list[UserError] | None = None) -> list[Pair]:
     """The pairs of a list file.
 
     Args:
@@ -48,8 +52,6 @@ def read_list(path, root=None, unlabelled=False, table=None, bad_lines=None):
         table: of every Pair.
         bad_lines: a list that takes the UserErrors of lines, which are left out; None: the first
             is raised.
-    Returns:
-        A list of Pair.
     Raises:
         UserError: no such file or folder, a line with another number of paths, an empty list.
     """
@@ -150,7 +152,7 @@ def _advice(root, readings, line, count, is_first):
     return ""
 
 
-def list_text(pairs, folder):
+def list_text(pairs: Iterable[Pair], folder: Path) -> str:
     """The text of a list of Pairs whose paths start from a folder, as read_list reads it.
 
     Names are separated by a space, or by a tab where one holds white space.
@@ -171,7 +173,7 @@ def list_text(pairs, folder):
     return "".join(mark.join(names) + "\n" for names in lines)
 
 
-def is_missing(error):
+def is_missing(error: UserError) -> bool:
     """Whether the UserError of a reader is of a file that is not there."""
     return isinstance(error.__cause__, FileNotFoundError)
 
@@ -187,19 +189,20 @@ def _rooted(pair):
         raise UserError(f"{error}; {start_of_paths(pair.root)}") from error
 
 
-def start_of_paths(root):
+def start_of_paths(root: Path) -> str:
     """What to look at where files of a list are not there."""
     return (f"paths in the list start from {root}, unless --data-root of train, evaluate or "
             "check-data names another folder")
 
 
-def read_label_of(pair, classes, zero_is_void=False):
+def read_label_of(pair: Pair, classes: int, zero_is_void: bool = False) -> np.ndarray:
     """The label of a Pair. Raises UserError as data.labels.read_label."""
     with _rooted(pair):
         return read_label(pair.label, classes, zero_is_void, pair.table, pair.colours)
 
 
-def read_pair(pair, classes, zero_is_void=False):
+def read_pair(pair: Pair, classes: int,
+              zero_is_void: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
     """Image and label of a Pair, None where it has none.
 
     Raises:

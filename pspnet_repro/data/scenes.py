@@ -48,15 +48,15 @@ def _texture(rng, height, width, colour, noise, grain):
 
 
 class _Canvas:
-    def __init__(self):
+    def __init__(self) -> None:
         self.image = np.zeros((SIZE, SIZE, 3))
         self.label = np.full((SIZE, SIZE), 255, np.uint8)
 
-    def paint(self, mask, texture, name):
+    def paint(self, mask: np.ndarray, texture: np.ndarray, name: str) -> None:
         self.image[mask] = texture[mask]
         self.label[mask] = _ID[name]
 
-    def patch(self, top, left, pixels, name):
+    def patch(self, top: int, left: int, pixels: np.ndarray, name: str) -> None:
         h, w = pixels.shape[:2]
         self.image[top:top + h, left:left + w] = pixels
         self.label[top:top + h, left:left + w] = _ID[name]
@@ -81,7 +81,7 @@ def _wall(rng):
     return pixels
 
 
-def draw_scene(seed, number):
+def draw_scene(seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Scene `number` of the sequence that `seed` starts.
 
     Returns:
@@ -163,12 +163,11 @@ def draw_scene(seed, number):
     return np.clip(np.round(canvas.image), 0, 255).astype(np.uint8), canvas.label
 
 
-def write_scenes(folder, seed=0, train=400, val=100):
+def write_scenes(folder: Path | str, seed: int = 0, train: int = 400, val: int = 100) -> Path:
     """Write the data set as image and label files with lists, unless it is already there.
 
     Args:
         folder: cache folder; the data set goes into a subfolder named by version, seed and size.
-        seed: of the drawing.
         train, val: number of scenes.
     Returns:
         The subfolder: train.txt, val.txt, images/, annotations/, classes.txt and classes.json.
@@ -194,8 +193,7 @@ def _write(root, done, seed, train, val):
             image, label = draw_scene(seed, number)
             names = (f"images/{part}/{number:05d}.png", f"annotations/{part}/{number:05d}.png")
             for name, pixels in zip(names, (image, label)):
-                data = cv2.imencode(".png", pixels)[1].tobytes()
-                write_bytes(root / name, data)
+                write_bytes(root / name, cv2.imencode(".png", pixels)[1].tobytes())
             lines.append(" ".join(names) + "\n")
         write_bytes(root / f"{part}.txt", "".join(lines))
     write_bytes(root / "classes.txt", "".join(

@@ -7,7 +7,7 @@ from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.files import refuse_pipe
 
 
-def read_text(path, kind, content, way_on=""):
+def read_text(path: Path | str, kind: str, content: str, way_on: str = "") -> str:
     """The text of a file in UTF-8.
 
     Args:

@@ -1,13 +1,15 @@
 """Training samples addressed by their position in the endless, shuffled sequence."""
 
+from collections.abc import Iterator, Sequence
+
 import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from pspnet_repro.data.augment import augment
+from pspnet_repro.data.augment import Augmentation, augment
 from pspnet_repro.data.check import check_lesson
-from pspnet_repro.data.pairs import read_pair
+from pspnet_repro.data.pairs import Pair, read_pair
 from pspnet_repro.errors import UserError, first_line
 
 
@@ -18,14 +20,13 @@ class TrainingSequence(Dataset):
     augmentation is drawn from (seed, p). So neither workers nor interruptions change anything.
 
     Args:
-        pairs: list of data.pairs.Pair.
         classes, zero_is_void: see data.labels.read_label.
         crop_size: side of the crops in pixels.
-        augmentation: data.augment.Augmentation.
         seed: of order and augmentation.
     """
 
-    def __init__(self, pairs, classes, crop_size, augmentation, seed, zero_is_void=False):
+    def __init__(self, pairs: Sequence[Pair], classes: int, crop_size: int,
+                 augmentation: Augmentation, seed: int, zero_is_void: bool = False) -> None:
         self.pairs = pairs
         self.classes = classes
         self.crop_size = crop_size
@@ -34,7 +35,7 @@ class TrainingSequence(Dataset):
         self.zero_is_void = zero_is_void
         self._epoch, self._order = -1, None
 
-    def pair(self, position):
+    def pair(self, position: int) -> Pair:
         """The Pair that sample `position` shows."""
         epoch, index = divmod(position, len(self.pairs))
         if epoch != self._epoch:
@@ -66,7 +67,8 @@ def _start_worker(_):
     torch.set_num_threads(1)
 
 
-def batches(sequence, batch_size, start, stop, workers, slots=None):
+def batches(sequence: TrainingSequence, batch_size: int, start: int, stop: int, workers: int,
+            slots: range | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches number start..stop-1 of the sequence, or some slots of each.
 
     Args:

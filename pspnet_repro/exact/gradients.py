@@ -1,13 +1,16 @@
 """Gradients of parameters in the original's order: every product is added to the sum so far."""
 
 import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
+
+import torch
 
 _LEARNING = ContextVar("learning", default=frozenset())
 
 
 @contextlib.contextmanager
-def adding_to_grad(parameters):
+def adding_to_grad(parameters: Iterable[torch.Tensor]) -> Iterator[None]:
     """A block whose backward passes add to the parameters' .grad in the original's order.
 
     In the original every layer adds its products to the gradient that is there, whichever layer or
@@ -22,13 +25,13 @@ def adding_to_grad(parameters):
         _LEARNING.reset(token)
 
 
-def add_gradient(parameter, add):
+def add_gradient(parameter: torch.Tensor,
+                 add: Callable[[torch.Tensor | None], torch.Tensor]) -> torch.Tensor | None:
     """What the backward function of an exact layer returns for a parameter.
 
     Args:
         parameter: the tensor that the forward function was called with.
-        add: a function of the sum so far, or of None, that returns the sum with this layer's
-            products.
+        add: gives the sum so far, or None, with this layer's products.
     Returns:
         The gradient; None where `adding_to_grad` has the sum put into .grad.
     """

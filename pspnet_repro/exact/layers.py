@@ -1,5 +1,6 @@
 """The layers of a PSPNet with the original's arithmetic, see PSPNet's `arithmetic`."""
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -10,7 +11,7 @@ from pspnet_repro.sync_bn import SyncBatchNorm2d
 class OriginalConv2d(nn.Conv2d):
     """nn.Conv2d, computed as the original's Convolution."""
 
-    def forward(self, input):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         sizes = [(size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
                  for size, pad, dilation, kernel, stride in
                  zip(input.shape[2:], self.padding, self.dilation, self.kernel_size, self.stride)]
@@ -21,7 +22,7 @@ class OriginalConv2d(nn.Conv2d):
 class OriginalBatchNorm2d(SyncBatchNorm2d):
     """SyncBatchNorm2d with the biased variance of this process, computed as the original's BN."""
 
-    def forward(self, input, relu=False):
+    def forward(self, input: torch.Tensor, relu: bool = False) -> torch.Tensor:
         tensors = self.weight, self.bias, self.running_mean, self.running_var
         if not linear.is_exact(input, *tensors):
             return super().forward(input, relu)

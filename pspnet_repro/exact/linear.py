@@ -2,9 +2,11 @@
 run with one thread of its BLAS. Other devices and dtypes, and PSPNET_OPS=reference, compute in
 torch."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from pspnet_repro import ops
 from pspnet_repro.exact.gradients import add_gradient
@@ -12,7 +14,7 @@ from pspnet_repro.exact.gradients import add_gradient
 _ops = torch.ops.pspnet
 
 
-def is_exact(*tensors):
+def is_exact(*tensors: torch.Tensor | None) -> bool:
     """Whether the functions below compute on these tensors; None counts as yes."""
     return not ops.USE_REFERENCE and all(
         t is None or (t.device.type == "cpu" and t.dtype == torch.float32) for t in tensors)
@@ -20,18 +22,18 @@ def is_exact(*tensors):
 
 class _Split(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, count):
+    def forward(ctx: FunctionCtx, x: torch.Tensor, count: int) -> tuple[torch.Tensor, ...]:
         return tuple(x.view_as(x) for _ in range(count))
 
     @staticmethod
-    def backward(ctx, *grads):
+    def backward(ctx: FunctionCtx, *grads: torch.Tensor | None) -> tuple[torch.Tensor, None]:
         first, *others = [grad for grad in grads if grad is not None]
         for grad in others:
             first = first + grad
         return first, None
 
 
-def split(x, count):
+def split(x: torch.Tensor, count: int) -> tuple[torch.Tensor, ...]:
     """`count` tensors like x, whose gradients are added from the first to the last."""
     return _Split.apply(x, count)
 
@@ -44,28 +46,30 @@ def _joined(parts):
 class _Geometry:
     """im2col and its adjoint for images of one size; `group` parts of the channels."""
 
-    def __init__(self, kernel, stride, pad, dilation, group):
+    def __init__(self, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int],
+                 dilation: Sequence[int], group: int) -> None:
         self.window = {"kernel_size": kernel, "stride": stride, "padding": pad,
                        "dilation": dilation}
         self.group = group
         self.plain = max(*kernel, *stride) == 1 and max(pad) == 0
 
-    def columns(self, image):
+    def columns(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """(C, H, W) -> `group` matrices of (C / group * kh * kw, positions)."""
         return (image.flatten(1) if self.plain else F.unfold(image[None], **self.window)[0]).chunk(
             self.group)
 
-    def weights(self, weight):
+    def weights(self, weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """(A, B, kh, kw) -> `group` matrices (A / group, B * kh * kw)."""
         return weight.flatten(1).chunk(self.group)
 
-    def correlate(self, images, weight):
+    def correlate(self, images: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """The matrices of weights times those of columns: (N, A, positions)."""
         weights = self.weights(weight)
         return _joined([_joined([_ops.original_gemm(w, columns) for w, columns in
                                  zip(weights, self.columns(image))])[None] for image in images])
 
-    def scatter(self, images, weight, size):
+    def scatter(self, images: torch.Tensor, weight: torch.Tensor,
+                size: Sequence[int]) -> torch.Tensor:
         """The adjoint of `correlate`: (N, A, h, w) -> (N, C, *size)."""
         weights = self.weights(weight)
         result = []
@@ -76,7 +80,8 @@ class _Geometry:
                           F.fold(columns, size, **self.window))
         return _joined(result)
 
-    def weight_gradient(self, images, grads, weight, total):
+    def weight_gradient(self, images: torch.Tensor, grads: torch.Tensor, weight: torch.Tensor,
+                        total: torch.Tensor | None) -> torch.Tensor:
         """`total` plus the sum over images of (N, A, h, w) grads times columns; shape of weight."""
         sums = [None] * self.group if total is None else list(self.weights(total))
         for image, grad in zip(images, grads):
@@ -116,7 +121,8 @@ def _gradients(ctx, grad, of_input, large, small):
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, geometry, out_size):
+    def forward(ctx: FunctionCtx, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None,
+                geometry: _Geometry, out_size: Sequence[int]) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
         ctx.geometry, ctx.parameters = geometry, (weight, bias)
         y = geometry.correlate(x, weight).view(len(x), -1, *out_size)
@@ -124,27 +130,30 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple:
         (x, weight), geometry = ctx.saved_tensors, ctx.geometry
         return _gradients(ctx, grad, lambda: geometry.scatter(grad, weight, x.shape[2:]), x, grad)
 
 
 class _Deconvolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, geometry, out_size):
+    def forward(ctx: FunctionCtx, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None,
+                geometry: _Geometry, out_size: Sequence[int]) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
         ctx.geometry, ctx.parameters = geometry, (weight, bias)
         return _with_bias(geometry.scatter(x, weight, out_size), bias)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple:
         (x, weight), geometry = ctx.saved_tensors, ctx.geometry
         return _gradients(ctx, grad, lambda: geometry.correlate(grad, weight).view(x.shape), grad,
                           x)
 
 
-def convolution(x, weight, bias, stride, pad, dilation, group, out_size):
+def convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None,
+                stride: tuple[int, int], pad: tuple[int, int], dilation: tuple[int, int],
+                group: int, out_size: Sequence[int]) -> torch.Tensor:
     """Caffe's Convolution; arguments as torch.nn.functional.conv2d's, pairs throughout."""
     if not is_exact(x, weight, bias):
         return F.conv2d(x, weight, bias, stride, pad, dilation, group)
@@ -152,7 +161,9 @@ def convolution(x, weight, bias, stride, pad, dilation, group, out_size):
     return _Convolution.apply(x, weight, bias, geometry, out_size)
 
 
-def deconvolution(x, weight, bias, stride, pad, dilation, group, out_size):
+def deconvolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None,
+                  stride: tuple[int, int], pad: tuple[int, int], dilation: tuple[int, int],
+                  group: int, out_size: Sequence[int]) -> torch.Tensor:
     """Caffe's Deconvolution; arguments as torch.nn.functional.conv_transpose2d's."""
     if not is_exact(x, weight, bias):
         return F.conv_transpose2d(x, weight, bias, stride, pad, 0, group, dilation)
@@ -162,7 +173,8 @@ def deconvolution(x, weight, bias, stride, pad, dilation, group, out_size):
 
 class _InnerProduct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, transpose):
+    def forward(ctx: FunctionCtx, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None,
+                transpose: bool) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
         ctx.transpose, ctx.parameters = transpose, (weight, bias)
         y = _ops.original_gemm(x, weight if transpose else weight.t())
@@ -170,7 +182,7 @@ class _InnerProduct(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple:
         x, weight = ctx.saved_tensors
         grads = [None] * 4
         if ctx.needs_input_grad[0]:
@@ -185,7 +197,8 @@ class _InnerProduct(torch.autograd.Function):
         return tuple(grads)
 
 
-def inner_product(x, weight, bias, transpose):
+def inner_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None,
+                  transpose: bool) -> torch.Tensor:
     """Caffe's InnerProduct on (..., in): weight (out, in), or (in, out) with `transpose`."""
     if not is_exact(x, weight, bias):
         return F.linear(x, weight.t() if transpose else weight, bias)

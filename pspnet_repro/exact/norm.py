@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import torch
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from pspnet_repro.exact.gradients import add_gradient
 from pspnet_repro.exact.linear import is_exact
@@ -40,7 +40,9 @@ def _add_channel_sums(parameter, terms):
 
 class _BatchNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, slope, bias, mean, var, eps, training, momentum):
+    def forward(ctx: FunctionCtx, x: torch.Tensor, slope: torch.Tensor, bias: torch.Tensor,
+                mean: torch.Tensor, var: torch.Tensor, eps: float, training: bool,
+                momentum: float) -> torch.Tensor:
         flat = x.reshape(*x.shape[:2], -1)
         batch_mean, batch_var = mean, var
         if training:
@@ -63,7 +65,7 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple:
         xhat, slope, invstd = ctx.saved_tensors
         grad_output = grad.reshape(*grad.shape[:2], -1)
         grads = [None] * 8
@@ -84,18 +86,19 @@ class _BatchNorm(torch.autograd.Function):
         return tuple(grads)
 
 
-def batch_norm(x, slope, bias, mean, var, eps, training, momentum):
+def batch_norm(x: torch.Tensor, slope: torch.Tensor, bias: torch.Tensor, mean: torch.Tensor,
+               var: torch.Tensor, eps: float, training: bool, momentum: float) -> torch.Tensor:
     """Caffe's BN layer on exact tensors; in training mean and var change in place."""
     return _BatchNorm.apply(x, slope, bias, mean, var, eps, training, momentum)
 
 
-def standardize(x, mean, var, eps):
+def standardize(x: torch.Tensor, mean: torch.Tensor, var: torch.Tensor, eps: float) -> torch.Tensor:
     """Caffe's BatchNorm layer on an exact tensor with statistics that are given."""
     deviation = _ops.original_pow(var + np.float32(eps), 0.5)
     return (x - mean.view(-1, 1, 1)) / deviation.view(-1, 1, 1)
 
 
-def probabilities(scores):
+def probabilities(scores: torch.Tensor) -> torch.Tensor:
     """Softmax over axis 1 of exact (N, C, S) scores, without a gradient."""
     weights = _ops.original_exp(scores - scores.amax(1, keepdim=True))
     return weights / torch.stack([_ops.original_sum_columns(w) for w in weights])[:, None]
@@ -103,19 +106,19 @@ def probabilities(scores):
 
 class _Softmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, scores):
+    def forward(ctx: FunctionCtx, scores: torch.Tensor) -> torch.Tensor:
         y = probabilities(scores)
         ctx.save_for_backward(y)
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> torch.Tensor:
         y, = ctx.saved_tensors
         return (grad - (grad * y).sum(1, keepdim=True)) * y
 
 
-def softmax(x, axis):
+def softmax(x: torch.Tensor, axis: int) -> torch.Tensor:
     """Caffe's Softmax along an axis."""
     if not is_exact(x):
         return torch.softmax(x, axis)
@@ -126,7 +129,8 @@ def softmax(x, axis):
 
 class _SoftmaxLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, scores, labels, counted, normalizer):
+    def forward(ctx: FunctionCtx, scores: torch.Tensor, labels: torch.Tensor, counted: torch.Tensor,
+                normalizer: float) -> torch.Tensor:
         p = probabilities(scores)
         ctx.save_for_backward(p, labels, counted)
         ctx.normalizer = normalizer
@@ -138,7 +142,7 @@ class _SoftmaxLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple:
         p, labels, counted = ctx.saved_tensors
         one = torch.ones_like(labels, dtype=p.dtype)
         difference = p.scatter_add(1, labels[:, None], -one[:, None])
@@ -146,14 +150,14 @@ class _SoftmaxLoss(torch.autograd.Function):
         return difference.mul_(grad / ctx.normalizer), None, None, None
 
 
-def softmax_loss(scores, labels, ignored, normalizer):
+def softmax_loss(scores: torch.Tensor, labels: torch.Tensor, ignored: int | None,
+                 normalizer: float) -> torch.Tensor:
     """Sum of -log(max(p, FLT_MIN)) over the labelled positions, over the normalizer.
 
     Args:
         scores: (N, C, S), exact.
         labels: (N, S) int64, each a class or `ignored`.
-        ignored: label without loss, or None.
-        normalizer: a number.
+        ignored: label without loss.
     """
     counted = torch.ones_like(labels, dtype=torch.bool) if ignored is None else labels != ignored
     return _SoftmaxLoss.apply(scores, labels.where(counted, 0), counted, float(normalizer))

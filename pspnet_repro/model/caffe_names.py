@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from torch import nn
+
 _UNITS = {"reduce": "1x1_reduce", "spatial": "3x3", "increase": "1x1_increase",
           "project": "1x1_proj"}
 _STEMS = {3: ("conv1_1_3x3_s2", "conv1_2_3x3", "conv1_3_3x3"), 1: ("conv1_7x7_s2",)}
@@ -10,13 +12,13 @@ _STEMS = {3: ("conv1_1_3x3_s2", "conv1_2_3x3", "conv1_3_3x3"), 1: ("conv1_7x7_s2
 class CaffeNames(NamedTuple):
     """What a backbone decides about names in the original."""
 
-    units: dict  # {path of a ConvBN in the backbone: layer}, in the order of the network
+    units: dict[str, str]  # {path of a ConvBN in the backbone: layer}, in the order of the network
     pyramid: str  # what the names of the pyramid's layers begin with
     head: str  # the layer before the scores
     auxiliary: str  # the same of that branch
 
 
-def resnet_names(backbone):
+def resnet_names(backbone: nn.Module) -> CaffeNames:
     """The CaffeNames of a ResNet.
 
     Source: the released prototxts. A classic stem has no name there; it gets the one of the
@@ -32,16 +34,13 @@ def resnet_names(backbone):
                       f"conv4_{len(backbone.stage4) + 1}")
 
 
-def caffe_names(model):
+def caffe_names(model: nn.Module) -> dict[str, str]:
     """Names of a PSPNet's convolutions and BNs in the original.
 
-    Args:
-        model: a PSPNet.
     Returns:
-        A dictionary from module path, such as "backbone.stage2.0.reduce.conv", to layer name, such
-        as "conv2_1_1x1_reduce", in the order of the network. A layer's blobs are the module's
-        tensors: weight and bias of a convolution; weight, bias, running_mean and running_var of a
-        BN.
+        {module path, such as "backbone.stage2.0.reduce.conv": layer name, such as
+        "conv2_1_1x1_reduce"} in the order of the network. A layer's blobs are the module's tensors:
+        weight and bias of a convolution; weight, bias, running_mean and running_var of a BN.
     """
     names = {}
 

@@ -1,5 +1,7 @@
 """conv5_4 on the pyramid without upsampled maps or their concatenation: half the arithmetic."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 
@@ -8,7 +10,8 @@ from pspnet_repro import ops
 TAPS = 3  # rows and columns of conv5_4's kernel
 
 
-def shifted_interpolation(bins, size, dtype, device):
+def shifted_interpolation(bins: int, size: int, dtype: torch.dtype,
+                          device: torch.device) -> torch.Tensor:
     """Weights that carry `bins` values to `size` pixels, once for each tap of a kernel of 3.
 
     Row (tap, p), column i holds the weight of value p at upsampled pixel i + tap - 1, which is 0
@@ -23,12 +26,12 @@ def shifted_interpolation(bins, size, dtype, device):
     return torch.cat([padded[:, tap:tap + size] for tap in range(TAPS)])
 
 
-def tap_matrix(weight):
+def tap_matrix(weight: torch.Tensor) -> torch.Tensor:
     """A kernel as `tap_products` reads it: (O, C, 3, 3) -> (C, 9 * O)."""
     return weight.transpose(0, 1).flatten(1)
 
 
-def tap_products(level, matrix):
+def tap_products(level: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     """Every tap of a kernel applied to a small map: (N, C, b, b), (C, 9 * O) -> (N, 3b, 3b, O).
 
     Row (i, p), column (j, q) is the sum over c of weight[:, c, i, j] * level[:, c, p, q].
@@ -37,7 +40,8 @@ def tap_products(level, matrix):
     return products.permute(0, 4, 1, 5, 2, 3).flatten(3, 4).flatten(1, 2)
 
 
-def upsampled_conv2d(products, rows, columns):
+def upsampled_conv2d(products: Sequence[torch.Tensor], rows: torch.Tensor,
+                     columns: Sequence[torch.Tensor]) -> torch.Tensor:
     """What convolutions of upsampled maps add up to, from the products of their taps.
 
     Args:
@@ -53,7 +57,8 @@ def upsampled_conv2d(products, rows, columns):
     return output.unflatten(2, wide.shape[2:]).permute(0, 3, 1, 2)
 
 
-def pyramid_conv2d(x, levels, weight):
+def pyramid_conv2d(x: torch.Tensor, levels: Sequence[torch.Tensor],
+                   weight: torch.Tensor) -> torch.Tensor:
     """conv2d(cat([x, up(levels[-1]), ..., up(levels[0])], 1), weight, padding=1), factorized.
 
     The convolution is linear, so the features have their share of it and each level its own: nine

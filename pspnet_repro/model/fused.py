@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,17 +22,16 @@ from pspnet_repro.ops import checks
 _TYPICAL_SIZE = (60, 60)
 
 
-def onednn_fuses(weight):
+def onednn_fuses(weight: torch.Tensor) -> bool:
     """Whether torch's oneDNN operators take this weight: they fuse ReLU and additions."""
-    if (weight.device.type != "cpu" or not torch.backends.mkldnn.is_available()
-            or not torch.backends.mkldnn.enabled
-            or not hasattr(torch.ops.mkldnn, "_convolution_pointwise_")):
-        return False
-    return weight.dtype == torch.float32 or (
-        weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    onednn = torch.backends.mkldnn
+    return (weight.device.type == "cpu" and onednn.is_available() and onednn.enabled
+            and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
+            and (weight.dtype == torch.float32 or weight.dtype == torch.bfloat16
+                 and torch.ops.mkldnn._is_mkldnn_bf16_supported()))
 
 
-def folded(unit, dtype=None):
+def folded(unit: nn.Module, dtype: torch.dtype | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight and bias of one convolution that does what a ConvBN in eval mode does.
 
     weight * s and bias - mean * s with s = slope / sqrt(var + eps), in float64, then rounded to
@@ -51,13 +51,14 @@ class FusedConv(nn.Module):
     (experiments/bench/networks.py). Without oneDNN's operators the same in torch's own.
 
     Args:
-        conv: nn.Conv2d of the stride, padding and dilation.
+        conv: has the stride, padding and dilation.
         weight, bias: in place of its own.
         relu: of the sum.
         size: (H, W) of the maps that are expected; others are slower, no more.
     """
 
-    def __init__(self, conv, weight, bias, relu, size=_TYPICAL_SIZE):
+    def __init__(self, conv: nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor, relu: bool,
+                 size: Sequence[int] = _TYPICAL_SIZE) -> None:
         super().__init__()
         self.relu = relu
         self.geometry = list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
@@ -72,7 +73,8 @@ class FusedConv(nn.Module):
         self.weight = weight  # no buffer: oneDNN's layout can neither be saved nor moved
 
     @classmethod
-    def of(cls, unit, dtype=None, size=_TYPICAL_SIZE):
+    def of(cls, unit: nn.Module, dtype: torch.dtype | None = None,
+           size: Sequence[int] = _TYPICAL_SIZE) -> "FusedConv":
         """Of a ConvBN."""
         return cls(unit.conv, *folded(unit, dtype), unit.relu, size)
 
@@ -88,7 +90,7 @@ class FusedConv(nn.Module):
         padding, stride, dilation, groups = self.geometry
         return F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self._pays(x):
             return self._fast(x, self.relu)
         if self.onednn:
@@ -97,7 +99,7 @@ class FusedConv(nn.Module):
         x = self._plain(x)
         return x.relu_() if self.relu else x
 
-    def add_to(self, other, x):
+    def add_to(self, other: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """relu(other + conv(x)), in the place of `other`."""
         if self._pays(x):
             return self._fast.add_to(other, x, self.relu)
@@ -112,14 +114,15 @@ class FusedConv(nn.Module):
 class FusedResidual(nn.Module):
     """ReLU of a branch of ConvBNs plus the input or its projection; uses the input up."""
 
-    def __init__(self, branch, project, dtype):
+    def __init__(self, branch: Sequence[nn.Module], project: nn.Module | None,
+                 dtype: torch.dtype | None) -> None:
         super().__init__()
         *first, last = branch
         self.first = nn.Sequential(*(FusedConv.of(unit, dtype) for unit in first))
         self.last = FusedConv(last.conv, *folded(last, dtype), relu=True)
         self.project = None if project is None else FusedConv.of(project, dtype)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x if self.project is None else self.project(x)
         last = self.first(x)
         return self.last.add_to(shortcut.clone() if shortcut is last else shortcut, last)
@@ -142,7 +145,8 @@ def _stem(backbone, dtype):
 class FusedHead(nn.Module):
     """The pyramid's levels and conv5_4 with its kernel split among them, see factorized_head.py."""
 
-    def __init__(self, pyramid, unit, features, dtype):
+    def __init__(self, pyramid: nn.Module, unit: nn.Module, features: int,
+                 dtype: torch.dtype | None) -> None:
         super().__init__()
         self.bins, self.pool = pyramid.bins, pyramid.pool
         self.reduce = (None if pyramid.reduce is None else
@@ -165,7 +169,7 @@ class FusedHead(nn.Module):
         return (torch.cat([shifted_interpolation(b, height, *about) for b in self.bins]),
                 [shifted_interpolation(b, width, *about) for b in self.bins])
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.bins:
             return self.own(x)
         levels = ops.pyramid_pool2d(x, self.bins, self.pool)
@@ -180,7 +184,7 @@ class FusedHead(nn.Module):
 class FusedPSPNet(nn.Module):
     """What PSPNet.for_inference returns; see there."""
 
-    def __init__(self, net, dtype=None):
+    def __init__(self, net: nn.Module, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.classes, self.stride, self.dtype = net.classes, net.stride, dtype
         self.stem = _stem(net.backbone, dtype)
@@ -192,11 +196,11 @@ class FusedPSPNet(nn.Module):
                                relu=False)
         super().train(False)
 
-    def check_crop(self, *sizes):
+    def check_crop(self, *sizes: int) -> None:
         """As PSPNet.check_crop."""
         checks.crop(sizes, self.stride, self.head.bins)
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> "FusedPSPNet":
         """Does nothing in eval mode. Raises ValueError: for training there is the PSPNet."""
         if mode:
             raise ValueError("a network of for_inference cannot be trained: its batch "
@@ -207,7 +211,7 @@ class FusedPSPNet(nn.Module):
         raise ValueError("a network of for_inference stays on its device and in its dtype: move "
                          "the PSPNet, then call for_inference")
 
-    def logits(self, x):
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
         """As PSPNet.logits in eval mode. Raises ValueError where `x` asks for a gradient."""
         if x.requires_grad and torch.is_grad_enabled():
             raise ValueError("a network of for_inference has no gradients: call it under "
@@ -218,7 +222,7 @@ class FusedPSPNet(nn.Module):
             # Scores are made in the network's dtype: rounded to a half type they would often tie.
             return self.score(x.to(self.score.bias.dtype)).contiguous()
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Scores (N, classes, H, W), H and W stride * k + 1."""
         self.check_crop(*x.shape[2:])
         return ops.interp2d(self.logits(x), x.shape[2:])

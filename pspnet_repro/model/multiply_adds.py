@@ -1,6 +1,7 @@
 """Multiply-adds of a pass, counted from shapes."""
 
 import math
+from collections.abc import Callable, Mapping
 
 import torch
 from torch._subclasses import FakeTensorMode
@@ -30,7 +31,7 @@ def _formulas():
     }
 
 
-def multiply_adds(function, *inputs):
+def multiply_adds(function: Callable[..., object], *inputs: object) -> dict[str, int]:
     """Count the multiply-adds of function(*inputs): convolutions, matrix products, our operators.
 
     Convolutions and products count as torch.utils.flop_counter says, borders included; sums,
@@ -38,7 +39,7 @@ def multiply_adds(function, *inputs):
     torch._subclasses.FakeTensorMode nothing is computed and no memory is needed.
 
     Returns:
-        A dictionary from the operator's name to its multiply-adds.
+        {the operator's name: its multiply-adds}.
     """
     # That counter means two operations where we mean one multiply-add.
     twice = {op: lambda *args, formula=formula, out_shape=None, **kwargs:
@@ -50,13 +51,13 @@ def multiply_adds(function, *inputs):
     return {str(op): count // 2 for op, count in counts.items()}
 
 
-def logits_multiply_adds(settings, crop_size, training=False):
-    """Multiply-adds of one crop's logits; nothing is computed.
+def logits_multiply_adds(settings: Mapping[str, object], crop_size: int,
+                         training: bool = False) -> int:
+    """Multiply-adds of one crop's logits, in training mode if asked for; nothing is computed.
 
     Args:
         settings: keyword arguments of PSPNet.
         crop_size: side of the crop in pixels.
-        training: count the network in training mode.
     """
     with FakeTensorMode():
         net = PSPNet(**settings).train(training)

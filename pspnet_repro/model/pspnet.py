@@ -1,6 +1,7 @@
 """PSPNet: every ablation of Table 1 is an argument."""
 
 import inspect
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -16,14 +17,12 @@ from pspnet_repro.ops import checks
 class PyramidPooling(nn.Module):
     """Features beside their pooled, reduced and upsampled summaries (paper, 3.2).
 
-    Args:
-        settings: NetworkSettings. With `reduce`, 1x1 convolutions to channels / len(bins) come
-            before upsampling; otherwise pooled features are upsampled as they are.
-
-    The concatenation's order is the original's: features, then levels from the last to the first.
+    With `reduce`, 1x1 convolutions to channels / len(bins) come before upsampling; otherwise pooled
+    features are upsampled as they are. The concatenation's order is the original's: features, then
+    levels from the last to the first.
     """
 
-    def __init__(self, settings):
+    def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
         self.bins, self.pool = settings.bins, settings.pool
         channels = reduced = settings.channels[1]
@@ -34,7 +33,7 @@ class PyramidPooling(nn.Module):
                                         for _ in self.bins)
         self.out_channels = channels + reduced * len(self.bins)
 
-    def levels(self, x):
+    def levels(self, x: torch.Tensor) -> list[torch.Tensor]:
         """(N, C, b, b) for each b of `bins`: pooled, and reduced where that is asked for."""
         if not self.bins:
             return []
@@ -43,7 +42,7 @@ class PyramidPooling(nn.Module):
             return list(levels)
         return [reduce(level) for reduce, level in zip(self.reduce, levels)]
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         upsampled = [ops.interp2d(level, x.shape[2:]) for level in self.levels(x)]
         return torch.cat([x, *reversed(upsampled)], 1) if upsampled else x
 
@@ -51,13 +50,13 @@ class PyramidPooling(nn.Module):
 class Classifier(nn.Module):
     """3x3 convolution, BN, ReLU, dropout, 1x1 convolution with bias."""
 
-    def __init__(self, in_channels, channels, settings):
+    def __init__(self, in_channels: int, channels: int, settings: NetworkSettings) -> None:
         super().__init__()
         self.conv = ConvBN(in_channels, channels, 3, **settings.unit_arguments)
         self.dropout = (nn.Dropout2d if settings.spatial_dropout else nn.Dropout)(settings.dropout)
         self.score = convolution(settings.arithmetic)(channels, settings.classes, 1)
 
-    def forward(self, x, levels=()):
+    def forward(self, x: torch.Tensor, levels: Sequence[torch.Tensor] = ()) -> torch.Tensor:
         """Scores of x or, with levels of a pyramid, of x beside their upsampled maps."""
         x = (self.conv.normalize(pyramid_conv2d(x, levels, self.conv.conv.weight)) if levels
              else self.conv(x))
@@ -78,7 +77,7 @@ class PSPNet(nn.Module):
     __signature__ = inspect.signature(NetworkSettings)
     Settings, Backbone = NetworkSettings, ResNet
 
-    def __init__(self, *arguments, **options):
+    def __init__(self, *arguments: object, **options: object) -> None:
         super().__init__()
         self.settings = settings = self.Settings(*arguments, **options)
         self.arithmetic = settings.arithmetic
@@ -97,15 +96,15 @@ class PSPNet(nn.Module):
                     nn.init.zeros_(module.bias)
 
     @property
-    def stride(self):
+    def stride(self) -> int:
         """Input pixels a step of the feature map: 8 as released."""
         return self.backbone.stride
 
-    def check_crop(self, *sizes):
+    def check_crop(self, *sizes: int) -> None:
         """Raise ValueError unless each size in pixels is stride * k + 1 and holds all bins."""
         checks.crop(sizes, self.stride, self.pyramid.bins)
 
-    def logits(self, x):
+    def logits(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor | None]:
         """Scores before the last interpolation.
 
         Args:
@@ -123,14 +122,14 @@ class PSPNet(nn.Module):
             return logits
         return logits, None if self.auxiliary is None else self.auxiliary(stage4)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor | None]:
         """In eval mode scores (N, classes, H, W), H and W stride * k + 1; in training as logits."""
         if self.training:
             return self.logits(x)
         self.check_crop(*x.shape[2:])
         return ops.interp2d(self.logits(x), x.shape[2:])
 
-    def for_inference(self, dtype=None):
+    def for_inference(self, dtype: torch.dtype | None = None) -> FusedPSPNet:
         """A copy for testing: BN folded, ReLU and additions fused, on the same device.
 
         Same `logits`, `forward`, `check_crop`, `classes` and `stride`; results differ by rounding
@@ -148,7 +147,7 @@ class PSPNet(nn.Module):
                              "normalization is fixed: call .eval()")
         return FusedPSPNet(self, dtype)
 
-    def receptive_field(self):
+    def receptive_field(self) -> int:
         """Pixels a side that a score sees without the pyramid, along the longest path."""
         size, step = 1, 1
         units = [unit for branch, _ in self.backbone.residuals() for unit in branch]

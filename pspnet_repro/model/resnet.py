@@ -1,17 +1,19 @@
 """The dilated ResNet under PSPNet: plain constructors, no pretrained weights."""
 
 import math
+from collections.abc import Mapping
 
+import torch
 from torch import nn
 
 from pspnet_repro import ops
 from pspnet_repro.exact.layers import OriginalBatchNorm2d, OriginalConv2d
-from pspnet_repro.model.caffe_names import resnet_names
+from pspnet_repro.model.caffe_names import CaffeNames, resnet_names
 from pspnet_repro.model.settings import EXPANSION, BackboneSettings
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 
 
-def convolution(arithmetic):
+def convolution(arithmetic: str) -> type[nn.Conv2d]:
     """The class of convolutions for "torch" or "original"."""
     return OriginalConv2d if arithmetic == "original" else nn.Conv2d
 
@@ -19,8 +21,9 @@ def convolution(arithmetic):
 class ConvBN(nn.Module):
     """Convolution without bias, BN, and ReLU unless `relu` is False; padding keeps the size."""
 
-    def __init__(self, in_channels, out_channels, kernel_size=1, stride=1, dilation=1, relu=True,
-                 arithmetic="torch", **bn):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1,
+                 dilation: int = 1, relu: bool = True, arithmetic: str = "torch",
+                 **bn: object) -> None:
         super().__init__()
         self.conv = convolution(arithmetic)(
             in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2 * dilation,
@@ -29,10 +32,10 @@ class ConvBN(nn.Module):
             out_channels, **bn)
         self.relu = relu
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.normalize(self.conv(x))
 
-    def normalize(self, x):
+    def normalize(self, x: torch.Tensor) -> torch.Tensor:
         """BN and ReLU of the convolution's output."""
         if isinstance(self.bn, SyncBatchNorm2d):
             return self.bn(x, self.relu)
@@ -48,7 +51,8 @@ class Bottleneck(nn.Module):
             3x3 (released PSPNet101): the same weights fit both, results differ.
     """
 
-    def __init__(self, in_channels, width, stride, dilation, stride_in, project, **bn):
+    def __init__(self, in_channels: int, width: int, stride: int, dilation: int, stride_in: str,
+                 project: bool, **bn: object) -> None:
         super().__init__()
         out_channels = width * EXPANSION
         first, second = (stride, 1) if stride_in == "1x1" else (1, stride)
@@ -59,7 +63,7 @@ class Bottleneck(nn.Module):
                         if project else None)
         self.relu = nn.ReLU(inplace=True)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x if self.project is None else self.project(x)
         return self.relu(self.increase(self.spatial(self.reduce(x))) + shortcut)
 
@@ -67,11 +71,11 @@ class Bottleneck(nn.Module):
 class MaxPool(nn.Module):
     """pool1: MAX 3x3, stride 2, by the original's window rule."""
 
-    def __init__(self, padding=1):
+    def __init__(self, padding: int = 1) -> None:
         super().__init__()
         self.padding = padding
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return ops.window_pool2d(x, 3, 2, self.padding, "max")
 
 
@@ -83,7 +87,7 @@ class ResNet(nn.Module):
         options: those of BackboneSettings, which is then `settings`.
     """
 
-    def __init__(self, units=None, /, **options):
+    def __init__(self, units: Mapping[str, object] | None = None, /, **options: object) -> None:
         super().__init__()
         self.settings = settings = BackboneSettings(**options)
         units, width = units or {}, settings.stem_width
@@ -106,23 +110,23 @@ class ResNet(nn.Module):
                 channels = width * EXPANSION
             setattr(self, f"stage{k + 2}", nn.Sequential(*stage))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(N, 3, H, W) -> the outputs of stage 4 and stage 5."""
         x = self.stage3(self.stage2(self.pool(self.stem(x))))
         stage4 = self.stage4(x)
         # A view, so that what stage 5 returns to it is one sum before the auxiliary branch's joins.
         return stage4, self.stage5(stage4.view_as(stage4))
 
-    def before_residuals(self):
+    def before_residuals(self) -> list[nn.Module]:
         """The modules before the first residual block, in order."""
         return [*self.stem, self.pool]
 
-    def residuals(self):
+    def residuals(self) -> list[tuple[list[ConvBN], ConvBN | None]]:
         """(ConvBNs of the branch, projection or None) of each residual block, in order."""
         return [([block.reduce, block.spatial, block.increase], block.project)
                 for stage in (self.stage2, self.stage3, self.stage4, self.stage5)
                 for block in stage]
 
-    def caffe_names(self):
+    def caffe_names(self) -> CaffeNames:
         """Its CaffeNames."""
         return resnet_names(self)

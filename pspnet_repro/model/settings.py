@@ -34,11 +34,15 @@ _TYPES = {
         type(value) in (list, tuple) and all(type(item) is int for item in value)))}
 
 
+def _check(condition, message):
+    if not condition:
+        raise ValueError(message)
+
+
 def _check_choice(name, value, choices):
-    if value not in choices:
-        words = (f"one of {', '.join(map(str, choices))}" if len(choices) > 2 else
-                 " or ".join(map(json.dumps, choices)))
-        raise ValueError(f"{name} must be {words}, got {value!r}")
+    words = (f"one of {', '.join(map(str, choices))}" if len(choices) > 2 else
+             " or ".join(map(json.dumps, choices)))
+    _check(value in choices, f"{name} must be {words}, got {value!r}")
 
 
 def _annotated(annotation):
@@ -52,19 +56,19 @@ def _annotated(annotation):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class BackboneSettings(Mapping):
-    """The arguments of ResNet; as a mapping, those that make it again.
+    """The arguments of ResNet, the released networks' by default; as a mapping, those that make it
+    again.
 
     Attributes:
         blocks: bottlenecks of each of the four stages, at least 1.
         stem: "deep" (3x3 stride 2, 3x3, 3x3) or "classic" (7x7 stride 2), then pool1.
         stem_width: channels of the stem's first convolutions; a deep stem ends with twice as many.
         widths: channels inside the bottlenecks of each stage, which leave it with four times as
-            many; the released networks have 64, 128, 256, 512.
-        strides, dilations: of the 3x3 convolutions of each stage; the released networks have
-            strides 1, 2, 1, 1 and dilations 1, 1, 2, 4. A stage without dilation has stride 2,
-            dilation 1.
-        stride_in: the convolution of a bottleneck that has its stride, "1x1" or "3x3".
-        pool_padding: of pool1: 1 as in the released networks; many ImageNet networks have 0.
+            many.
+        strides, dilations: of the 3x3 convolutions of each stage. A stage without dilation has
+            stride 2, dilation 1.
+        stride_in: the convolution of a bottleneck that has its stride.
+        pool_padding: of pool1; many ImageNet networks have 0.
     Raises:
         TypeError: an argument of another type, a name that is none, or one that is missing.
         ValueError: an argument out of range.
@@ -85,8 +89,7 @@ class BackboneSettings(Mapping):
     DILATED: ClassVar = ("strides", "dilations", "pool_padding")
 
     def __post_init__(self):
-        wrong = self.wrong_type(vars(self))
-        if wrong:
+        if wrong := self.wrong_type(vars(self)):
             raise TypeError(" ".join(wrong))
         self._set(**{name: tuple(value) for name, value in vars(self).items()
                      if isinstance(value, list)})
@@ -113,13 +116,17 @@ class BackboneSettings(Mapping):
         return getattr(self, name)
 
     @classmethod
-    def arguments(cls) -> dict:
+    def arguments(cls) -> dict[str, object]:
         """{name: annotation} of every argument, short forms too, in their order."""
-        return {name: argument.annotation
-                for name, argument in inspect.signature(cls).parameters.items()}
+        return {name: p.annotation for name, p in inspect.signature(cls).parameters.items()}
 
     @classmethod
-    def wrong_type(cls, arguments: dict):
+    def choices(cls, name: str) -> tuple:
+        """The values that an argument may have; () where it is no choice."""
+        return _annotated(cls.arguments()[name])[1]
+
+    @classmethod
+    def wrong_type(cls, arguments: Mapping[str, object]) -> tuple[str, str] | None:
         """The first argument that is not of its annotation's type, as (name, "must be ..., got
         ..."); None where all are. Names that are no argument pass."""
         annotations = cls.arguments()
@@ -130,30 +137,24 @@ class BackboneSettings(Mapping):
                 return name, f"must be {words}, got {' '.join(str(value).split())[:80]!r}"
         return None
 
-    def validate(self):
+    def validate(self) -> None:
         """Raise ValueError for an argument out of range."""
         for name, value in vars(self).items():
             if choices := self.choices(name):
                 _check_choice(name, value, choices)
         for name in _BACKBONE:
             value = getattr(self, name)
-            if isinstance(value, tuple) and (len(value) != 4 or min(value) < 1):
-                raise ValueError(f"{name} must be 4 numbers of at least 1, got {value}")
-        if max(self.blocks) > MAX_BLOCKS:
-            raise ValueError(f"blocks must be at most {MAX_BLOCKS}, got {self.blocks}")
+            _check(not isinstance(value, tuple) or len(value) == 4 and min(value) >= 1,
+                   f"{name} must be 4 numbers of at least 1, got {value}")
+        _check(max(self.blocks) <= MAX_BLOCKS,
+               f"blocks must be at most {MAX_BLOCKS}, got {self.blocks}")
         for name, most in (("strides", MAX_STRIDE), ("dilations", MAX_DILATION)):
-            if max(getattr(self, name)) > most:
-                raise ValueError(f"{name} must be at most {most}, got {getattr(self, name)}")
-        if any(w > full * MAX_WIDTH for w, full in zip(self.widths, WIDTHS)):
-            raise ValueError(f"widths must be at most {MAX_WIDTH} times {WIDTHS}, got "
-                             f"{self.widths}")
-        if not 1 <= self.stem_width <= 64 * MAX_WIDTH:
-            raise ValueError(f"stem_width must be 1 to {64 * MAX_WIDTH}, got {self.stem_width}")
-
-    @classmethod
-    def choices(cls, name: str) -> tuple:
-        """The values that an argument may have; () where it is no choice."""
-        return _annotated(cls.arguments()[name])[1]
+            _check(max(getattr(self, name)) <= most,
+                   f"{name} must be at most {most}, got {getattr(self, name)}")
+        _check(all(width <= full * MAX_WIDTH for width, full in zip(self.widths, WIDTHS)),
+               f"widths must be at most {MAX_WIDTH} times {WIDTHS}, got {self.widths}")
+        _check(1 <= self.stem_width <= 64 * MAX_WIDTH,
+               f"stem_width must be 1 to {64 * MAX_WIDTH}, got {self.stem_width}")
 
 
 _BACKBONE = [f.name for f in fields(BackboneSettings)]
@@ -167,10 +168,8 @@ class NetworkSettings(BackboneSettings):
     that made it. Of starting values the mapping says nothing.
 
     Attributes:
-        classes: number of classes.
         depth: 50, 101, 152 or 269; sets `blocks` where they are not given. An argument only.
         bins: bins a side of each pyramid level; () is the baseline without a pyramid.
-        pool: "ave" or "max".
         reduce: 1x1 convolutions after pooling (DR in Table 1).
         aux: the auxiliary branch after stage 4; used in training mode only.
         dropout: ratio of element-wise dropout before both score convolutions.
@@ -178,7 +177,6 @@ class NetworkSettings(BackboneSettings):
         variance, initial_running_var: see SyncBatchNorm2d.
         head_width, aux_width: channels before the score convolutions; None: a quarter of the
             features that the convolution's branch starts from.
-        backbone: "resnet".
         head: "factorized" computes conv5_4 on the pyramid without upsampled maps (see
             factorized_head.py); "literal" in the original's order of operations. The same function
             of the same parameters; results differ by rounding.
@@ -224,49 +222,40 @@ class NetworkSettings(BackboneSettings):
             _check_choice("depth", depth, tuple(BLOCKS))
             self._set(blocks=BLOCKS[depth])
         if self.widths is None:
-            if not (type(width) in (int, float) and 0 < width <= MAX_WIDTH
-                    and round(WIDTHS[0] * width) >= 1):
-                raise ValueError(f"width must be at most {MAX_WIDTH} and leave a channel of "
-                                 f"{WIDTHS[0]}, got {width}")
+            _check(type(width) in (int, float) and 0 < width <= MAX_WIDTH
+                   and round(WIDTHS[0] * width) >= 1,
+                   f"width must be at most {MAX_WIDTH} and leave a channel of {WIDTHS[0]}, got "
+                   f"{width}")
             self._set(widths=tuple(round(full * width) for full in WIDTHS))
         if self.stride_in is None:
             self._set(stride_in="1x1" if depth == 50 else "3x3")
         super().__post_init__()
-        head_width, aux_width = self._head_widths()
-        self._set(head_width=head_width, aux_width=aux_width if self.aux else None)
         if not self.bins:  # then the pyramid's kind means nothing
             self._set(pool="ave", reduce=True,
                       head="literal" if self.arithmetic == "original" else "factorized")
 
-    def validate(self):
-        if self.backbone not in self.choices("backbone"):
-            raise ValueError(f'backbone must be "resnet", got {self.backbone!r}: make another '
-                             "network of its prototxt and caffemodel, by prototxt_import.convert")
+    def validate(self) -> None:
+        """Raise ValueError for an argument out of range; put numbers for widths that are None."""
+        _check(self.backbone in self.choices("backbone"),
+               f'backbone must be "resnet", got {self.backbone!r}: make another network of its '
+               "prototxt and caffemodel, by prototxt_import.convert")
         super().validate()
-        if self.classes < 1:
-            raise ValueError(f"classes must be at least 1, got {self.classes}")
-        if any(b < 1 for b in self.bins):
-            raise ValueError(f"bins must be at least 1, got {self.bins}")
-        if max(self.bins, default=1) > MAX_BINS:
-            raise ValueError(f"bins must be at most {MAX_BINS}, got {self.bins}")
-        if self.reduce and len(self.bins) > self.channels[1]:
-            raise ValueError(f"bins must name at most as many levels as the {self.channels[1]} "
-                             f"channels, got {len(self.bins)}")
-        if not 0 <= self.dropout <= 1:
-            raise ValueError(f"dropout must be 0 to 1, got {self.dropout}")
-        if self.arithmetic == "original" and (self.head, self.variance) != ("literal", "biased"):
-            raise ValueError('arithmetic "original" needs head "literal" and variance "biased", '
-                             f'got {self.head!r} and {self.variance!r}')
-        head_width, aux_width = self._head_widths()
-        if min(head_width, aux_width if self.aux else 1) < 1:
-            raise ValueError(f"head_width and aux_width must be at least 1, got {head_width} and "
-                             f"{aux_width}")
-
-    def _head_widths(self):
-        """head_width and aux_width, or what stands for None."""
         middle, features = self.channels
-        return (features // REDUCTION if self.head_width is None else self.head_width,
-                middle // REDUCTION if self.aux_width is None else self.aux_width)
+        _check(self.classes >= 1, f"classes must be at least 1, got {self.classes}")
+        _check(all(b >= 1 for b in self.bins), f"bins must be at least 1, got {self.bins}")
+        _check(max(self.bins, default=1) <= MAX_BINS,
+               f"bins must be at most {MAX_BINS}, got {self.bins}")
+        _check(not self.reduce or len(self.bins) <= features, "bins must name at most as many "
+               f"levels as the {features} channels, got {len(self.bins)}")
+        _check(0 <= self.dropout <= 1, f"dropout must be 0 to 1, got {self.dropout}")
+        _check(self.arithmetic == "torch" or (self.head, self.variance) == ("literal", "biased"),
+               'arithmetic "original" needs head "literal" and variance "biased", got '
+               f"{self.head!r} and {self.variance!r}")
+        head_width = features // REDUCTION if self.head_width is None else self.head_width
+        aux_width = middle // REDUCTION if self.aux_width is None else self.aux_width
+        _check(min(head_width, aux_width if self.aux else 1) >= 1,
+               f"head_width and aux_width must be at least 1, got {head_width} and {aux_width}")
+        self._set(head_width=head_width, aux_width=aux_width if self.aux else None)
 
     @property
     def channels(self) -> tuple[int, int]:

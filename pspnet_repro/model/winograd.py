@@ -23,6 +23,7 @@ Convolutional Neural Networks (2016).
 
 import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ MOST_TILES = 1024
 
 
 @functools.cache
-def matrices():
+def matrices() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(A^T, G, B^T), float64: (4, 6), (6, 3), (6, 6)."""
     count = len(POINTS)
     a, g, b = np.zeros((OUTPUTS, INPUTS)), np.zeros((INPUTS, 3)), np.zeros((INPUTS, INPUTS))
@@ -56,13 +57,14 @@ def matrices():
     return tuple(torch.from_numpy(matrix) for matrix in (a, g, b))
 
 
-def tiles_of(images, height, width, dilation):
+def tiles_of(images: int, height: int, width: int, dilation: int) -> int:
     """How many tiles cover a batch of images; see ops.winograd_tiles."""
     per_axis = (math.ceil(math.ceil(size / dilation) / OUTPUTS) for size in (height, width))
     return images * dilation ** 2 * math.prod(per_axis)
 
 
-def fits(weight, padding, stride, dilation, groups):
+def fits(weight: torch.Tensor, padding: Sequence[int], stride: Sequence[int],
+         dilation: Sequence[int], groups: int) -> bool:
     """Whether a convolution has the form and the channels that WinogradConv is for."""
     return (tuple(weight.shape[2:]) == (3, 3) and list(stride) == [1, 1] and groups == 1
             and dilation[0] == dilation[1] and list(padding) == list(dilation)
@@ -70,7 +72,7 @@ def fits(weight, padding, stride, dilation, groups):
             and all(c >= LEAST_CHANNELS and c % LANES == 0 for c in weight.shape[:2]))
 
 
-def pays(x, dilation):
+def pays(x: torch.Tensor, dilation: int) -> bool:
     """Whether a map's size is right, by its shape alone: so results repeat bit for bit."""
     return LEAST_TILES <= tiles_of(1, *x.shape[2:], dilation) <= MOST_TILES
 
@@ -86,7 +88,7 @@ class WinogradConv:
 
     _GEOMETRY = [0, 0], [1, 1], [1, 1], INPUTS ** 2
 
-    def __init__(self, weight, bias, dilation):
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, dilation: int) -> None:
         self.kernel, self.bias, self.dilation = weight, bias, dilation
         a, _, b = matrices()
         self.before, self.after = b.float(), a.float()
@@ -114,7 +116,7 @@ class WinogradConv:
             memory_format=torch.channels_last)
         return self._write(output, x, False, relu)
 
-    def add_to(self, other, x, relu):
+    def add_to(self, other: torch.Tensor, x: torch.Tensor, relu: bool) -> torch.Tensor:
         """other + conv(x) in the place of `other`, channels last."""
         return self._write(other, x, True, relu)
 

@@ -1,5 +1,7 @@
 """Argument checks: of the operators by the rules and in the words of csrc/checks.h; of crops."""
 
+from collections.abc import Sequence
+
 import torch
 
 from pspnet_repro.ops.reference import window_output_size
@@ -13,7 +15,7 @@ def _check(condition, message):
     torch._check(condition, lambda: message)
 
 
-def image(tensor, name):
+def image(tensor: torch.Tensor, name: str) -> None:
     _check(tensor.dim() == 4, f"{name} must be 4-D (N, C, H, W), got {tensor.dim()}-D")
     _check(tensor.is_floating_point(),
            f"{name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}")
@@ -21,7 +23,8 @@ def image(tensor, name):
     _check(h > 0 and w > 0, f"{name} must have at least one pixel, got H, W = {h}, {w}")
 
 
-def window_output_sizes(size, kernel, stride, padding):
+def window_output_sizes(size: Sequence[int], kernel: Sequence[int], stride: Sequence[int],
+                        padding: Sequence[int]) -> list[int]:
     """The checked output's [rows, columns]."""
     for value, name, least in ((kernel, "kernel_size", 1), (stride, "stride", 1),
                                (padding, "padding", 0)):
@@ -43,7 +46,7 @@ def window_output_sizes(size, kernel, stride, padding):
     return result
 
 
-def bins(bins, h, w):
+def bins(bins: Sequence[int], h: int, w: int) -> None:
     _check(len(bins) > 0, "bins must name at least one level, got none")
     for b in bins:
         _check(b >= 1, f"bins must be at least 1, got {b}")
@@ -51,7 +54,7 @@ def bins(bins, h, w):
         _check(b <= w, f"bins must be at most the input's width {w}, got {b}")
 
 
-def interp(size, out_size, pad_begin, pad_end):
+def interp(size: Sequence[int], out_size: Sequence[int], pad_begin: int, pad_end: int) -> None:
     _check(len(out_size) == 2, f"out_size must be 2 numbers (rows, columns), got {len(out_size)}")
     _check(out_size[0] >= 1 and out_size[1] >= 1,
            f"out_size must be at least 1, got {out_size[0]}, {out_size[1]}")
@@ -83,13 +86,15 @@ def _winograd_matrix(matrix, rows):
            f"{matrix.dtype} on {matrix.device}")
 
 
-def winograd_tiles(input, matrix, dilation, first, count):
+def winograd_tiles(input: torch.Tensor, matrix: torch.Tensor, dilation: int, first: int,
+                   count: int) -> None:
     image(input, "input")
     _winograd(input, "input", dilation, first, count)
     _winograd_matrix(matrix, 6)
 
 
-def winograd_pixels(output, products, matrix, bias, dilation, first, add, relu):
+def winograd_pixels(output: torch.Tensor, products: torch.Tensor, matrix: torch.Tensor,
+                    bias: torch.Tensor, dilation: int, first: int, add: bool, relu: bool) -> None:
     image(output, "output")
     _check(output.is_contiguous(memory_format=torch.channels_last),
            f"output must be channels last, got strides {list(output.stride())}")
@@ -106,7 +111,8 @@ def winograd_pixels(output, products, matrix, bias, dilation, first, add, relu):
     _winograd_matrix(matrix, 4)
 
 
-def scores(canvas, logits, mirrored, tops, lefts, out_size):
+def scores(canvas: torch.Tensor, logits: torch.Tensor, mirrored: torch.Tensor | None,
+           tops: Sequence[int], lefts: Sequence[int], out_size: Sequence[int]) -> None:
     image(logits, "logits")
     interp(logits.shape[2:], out_size, 0, 0)
     _check(canvas.dim() == 3 and canvas.shape[0] == logits.shape[1],
@@ -132,12 +138,12 @@ def scores(canvas, logits, mirrored, tops, lefts, out_size):
                f"tops and lefts must be within +-{MAX_INTERP_SIZE} pixels, got {start}")
 
 
-def mode(mode):
+def mode(mode: str) -> None:
     if mode not in ("ave", "max"):
         raise ValueError(f'mode must be "ave" or "max", got {mode!r}')
 
 
-def crop(sizes, stride, bins):
+def crop(sizes: Sequence[int], stride: int, bins: Sequence[int]) -> None:
     """Raise ValueError unless each size in pixels is stride * k + 1 and holds all bins."""
     for size in sizes:
         if size < 1 or (size - 1) % stride:

@@ -5,6 +5,7 @@ reference.py instead.
 """
 
 import os
+from collections.abc import Sequence
 
 import torch
 
@@ -27,7 +28,9 @@ def _pair(value):
     return [value, value] if isinstance(value, (int, torch.SymInt)) else list(value)
 
 
-def window_pool2d(input, kernel_size, stride, padding=0, mode="ave"):
+def window_pool2d(input: torch.Tensor, kernel_size: int | Sequence[int],
+                  stride: int | Sequence[int], padding: int | Sequence[int] = 0,
+                  mode: str = "ave") -> torch.Tensor:
     """Pool over sliding windows by the original's rule (Caffe's Pooling).
 
     ceil((H + 2 * padding - kernel_size) / stride) + 1 rows; with padding, a last window that would
@@ -59,7 +62,8 @@ def window_pool2d(input, kernel_size, stride, padding=0, mode="ave"):
     return _ops.window_max_pool2d(input, kernel_size, stride, padding)[0]
 
 
-def pyramid_pool2d(input, bins=(1, 2, 3, 6), mode="ave"):
+def pyramid_pool2d(input: torch.Tensor, bins: Sequence[int] = (1, 2, 3, 6),
+                   mode: str = "ave") -> tuple[torch.Tensor, ...]:
     """Pool into square grids of bins, one grid a level, in one pass over the input.
 
     Bin i of b covers rows floor(i * H / b) to ceil((i + 1) * H / b); where b divides H these are
@@ -89,17 +93,18 @@ def pyramid_pool2d(input, bins=(1, 2, 3, 6), mode="ave"):
     return tuple(_ops.pyramid_max_pool2d(input, bins)[0])
 
 
-def bin_avg_pool2d(input, bins):
+def bin_avg_pool2d(input: torch.Tensor, bins: int) -> torch.Tensor:
     """One level of `pyramid_pool2d` with mode "ave": (N, C, H, W) -> (N, C, bins, bins)."""
     return pyramid_pool2d(input, (bins,), "ave")[0]
 
 
-def bin_max_pool2d(input, bins):
+def bin_max_pool2d(input: torch.Tensor, bins: int) -> torch.Tensor:
     """One level of `pyramid_pool2d` with mode "max": (N, C, H, W) -> (N, C, bins, bins)."""
     return pyramid_pool2d(input, (bins,), "max")[0]
 
 
-def interp2d(input, out_size, pad_begin=0, pad_end=0):
+def interp2d(input: torch.Tensor, out_size: Sequence[int], pad_begin: int = 0,
+             pad_end: int = 0) -> torch.Tensor:
     """Resize bilinearly, corner pixels onto corner pixels (Caffe's Interp).
 
     Output row i reads input row i * (H - 1) / (H_out - 1), computed in float32 for every dtype; a
@@ -130,7 +135,7 @@ def _batch_norm_op(name):
     return getattr(reference if USE_REFERENCE else _ops, name)
 
 
-def batch_norm_statistics(input):
+def batch_norm_statistics(input: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and sum of squared deviations of each channel over N, H and W.
 
     Args:
@@ -143,7 +148,9 @@ def batch_norm_statistics(input):
     return _batch_norm_op("batch_norm_statistics")(input)
 
 
-def batch_norm_normalize(input, mean, invstd, weight, bias, relu=False):
+def batch_norm_normalize(input: torch.Tensor, mean: torch.Tensor, invstd: torch.Tensor,
+                         weight: torch.Tensor, bias: torch.Tensor,
+                         relu: bool = False) -> torch.Tensor:
     """(input - mean) * invstd * weight + bias, channel by channel, and the ReLU of it.
 
     Args:
@@ -156,7 +163,9 @@ def batch_norm_normalize(input, mean, invstd, weight, bias, relu=False):
     return _batch_norm_op("batch_norm_normalize")(input, mean, invstd, weight, bias, relu)
 
 
-def batch_norm_backward_reduce(grad_output, input, mean, invstd, weight, bias, relu=False):
+def batch_norm_backward_reduce(grad_output: torch.Tensor, input: torch.Tensor, mean: torch.Tensor,
+                               invstd: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor,
+                               relu: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """The two sums that BN's backward needs: of dy, and of dy * xhat, over N, H and W.
 
     Args:
@@ -170,8 +179,10 @@ def batch_norm_backward_reduce(grad_output, input, mean, invstd, weight, bias, r
                                                         bias, relu)
 
 
-def batch_norm_backward_elementwise(grad_output, input, mean, invstd, weight, bias, mean_dy,
-                                    mean_dy_xhat, relu=False):
+def batch_norm_backward_elementwise(grad_output: torch.Tensor, input: torch.Tensor,
+                                    mean: torch.Tensor, invstd: torch.Tensor, weight: torch.Tensor,
+                                    bias: torch.Tensor, mean_dy: torch.Tensor,
+                                    mean_dy_xhat: torch.Tensor, relu: bool = False) -> torch.Tensor:
     """weight * invstd * (dy - mean_dy - xhat * mean_dy_xhat), dy as in the sums.
 
     Args:
@@ -185,7 +196,8 @@ def batch_norm_backward_elementwise(grad_output, input, mean, invstd, weight, bi
         grad_output, input, mean, invstd, weight, bias, mean_dy, mean_dy_xhat, relu)
 
 
-def scores(canvas, logits, mirrored, tops, lefts, out_size):
+def scores(canvas: torch.Tensor, logits: torch.Tensor, mirrored: torch.Tensor | None,
+           tops: Sequence[int], lefts: Sequence[int], out_size: Sequence[int]) -> None:
     """Add the class probabilities of a batch of windows to a canvas, in place.
 
     canvas[:, top:top + h, left:left + w] += softmax(up(logits) + flip(up(mirrored))), window after
@@ -212,7 +224,8 @@ def scores(canvas, logits, mirrored, tops, lefts, out_size):
     return _ops.scores(*arguments)
 
 
-def winograd_tiles(input, matrix, dilation, first, count):
+def winograd_tiles(input: torch.Tensor, matrix: torch.Tensor, dilation: int, first: int,
+                   count: int) -> torch.Tensor:
     """6x6 pixels of each of some 4x4 tiles of outputs of a 3x3 kernel, times a matrix: M d M^T.
 
     Tiles are numbered image by image; within one, for each of the dilation^2 images of every
@@ -237,7 +250,8 @@ def winograd_tiles(input, matrix, dilation, first, count):
     return _ops.winograd_tiles(input, matrix, dilation, first, count)
 
 
-def winograd_pixels(output, products, matrix, bias, dilation, first, add, relu):
+def winograd_pixels(output: torch.Tensor, products: torch.Tensor, matrix: torch.Tensor,
+                    bias: torch.Tensor, dilation: int, first: int, add: bool, relu: bool) -> None:
     """Write tiles of 4x4 outputs onto an image, in place: M p M^T + bias for each 6x6 products p.
 
     Args:

@@ -6,6 +6,7 @@ the whole program on these.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 FLT_MAX = torch.finfo(torch.float32).max
 
 
-def window_output_size(size, kernel, stride, padding, padded):
+def window_output_size(size: int, kernel: int, stride: int, padding: int, padded: bool) -> int:
     """Number of windows along one axis; `padded`: an axis has padding. Source: Pooling layer."""
     out = -((kernel - size - 2 * padding) // stride) + 1
     if padded and (out - 1) * stride >= size + padding:
@@ -21,7 +22,8 @@ def window_output_size(size, kernel, stride, padding, padded):
     return out
 
 
-def window_ranges(size, kernel, stride, padding, padded):
+def window_ranges(size: int, kernel: int, stride: int, padding: int,
+                  padded: bool) -> list[tuple[int, int, int]]:
     """(begin, end, extent) of every window along one axis. Source: Pooling layer."""
     ranges = []
     for i in range(window_output_size(size, kernel, stride, padding, padded)):
@@ -31,7 +33,7 @@ def window_ranges(size, kernel, stride, padding, padded):
     return ranges
 
 
-def bin_ranges(size, bins):
+def bin_ranges(size: int, bins: int) -> list[tuple[int, int, int]]:
     """(begin, end, extent) of every pyramid bin along one axis."""
     ranges = [(i * size // bins, -(-(i + 1) * size // bins)) for i in range(bins)]
     return [(begin, end, end - begin) for begin, end in ranges]
@@ -50,7 +52,8 @@ def _pool(input, rows, cols, mode):
     return torch.stack(cells, 2).unflatten(2, (len(rows), len(cols))).to(input.dtype)
 
 
-def window_pool2d(input, kernel_size, stride, padding, mode):
+def window_pool2d(input: torch.Tensor, kernel_size: Sequence[int], stride: Sequence[int],
+                  padding: Sequence[int], mode: str) -> torch.Tensor:
     """See ops.window_pool2d; sizes are pairs."""
     padded = padding[0] != 0 or padding[1] != 0
     rows, cols = (window_ranges(input.shape[2 + a], kernel_size[a], stride[a], padding[a], padded)
@@ -58,13 +61,14 @@ def window_pool2d(input, kernel_size, stride, padding, mode):
     return _pool(input, rows, cols, mode)
 
 
-def pyramid_pool2d(input, bins, mode):
+def pyramid_pool2d(input: torch.Tensor, bins: Sequence[int], mode: str) -> tuple[torch.Tensor, ...]:
     """See ops.pyramid_pool2d."""
     return tuple(_pool(input, bin_ranges(input.shape[2], b), bin_ranges(input.shape[3], b), mode)
                  for b in bins)
 
 
-def interp_matrix(in_size, out_size, dtype, device):
+def interp_matrix(in_size: int, out_size: int, dtype: torch.dtype,
+                  device: torch.device) -> torch.Tensor:
     """(out_size, in_size) weights of corner-aligned interpolation, positions in float32."""
     ratio = torch.tensor(0.0)
     if out_size > 1:
@@ -80,7 +84,8 @@ def interp_matrix(in_size, out_size, dtype, device):
     return matrix.to(device)
 
 
-def interp2d(input, out_size, pad_begin, pad_end):
+def interp2d(input: torch.Tensor, out_size: Sequence[int], pad_begin: int,
+             pad_end: int) -> torch.Tensor:
     """See ops.interp2d."""
     h, w = input.shape[2:]
     work = input.to(torch.promote_types(input.dtype, torch.float32))
@@ -94,14 +99,15 @@ def _per_channel(values):
     return values.view(1, -1, 1, 1)
 
 
-def batch_norm_statistics(input):
+def batch_norm_statistics(input: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """See ops.batch_norm_statistics."""
     work = input.to(torch.promote_types(input.dtype, torch.float32))
     mean = work.mean((0, 2, 3))
     return mean, ((work - _per_channel(mean)) ** 2).sum((0, 2, 3))
 
 
-def batch_norm_normalize(input, mean, invstd, weight, bias, relu):
+def batch_norm_normalize(input: torch.Tensor, mean: torch.Tensor, invstd: torch.Tensor,
+                         weight: torch.Tensor, bias: torch.Tensor, relu: bool) -> torch.Tensor:
     """See ops.batch_norm_normalize."""
     scaled = (input - _per_channel(mean)) * _per_channel(invstd * weight)
     output = (scaled + _per_channel(bias)).to(input.dtype)
@@ -116,15 +122,19 @@ def _before_relu(grad_output, input, mean, invstd, weight, bias, relu):
     return grad.masked_fill(output <= 0, 0)
 
 
-def batch_norm_backward_reduce(grad_output, input, mean, invstd, weight, bias, relu):
+def batch_norm_backward_reduce(grad_output: torch.Tensor, input: torch.Tensor, mean: torch.Tensor,
+                               invstd: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor,
+                               relu: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """See ops.batch_norm_backward_reduce."""
     grad = _before_relu(grad_output, input, mean, invstd, weight, bias, relu)
     xhat = (input - _per_channel(mean)) * _per_channel(invstd)
     return grad.sum((0, 2, 3)), (grad * xhat).sum((0, 2, 3))
 
 
-def batch_norm_backward_elementwise(grad_output, input, mean, invstd, weight, bias, mean_dy,
-                                    mean_dy_xhat, relu):
+def batch_norm_backward_elementwise(grad_output: torch.Tensor, input: torch.Tensor,
+                                    mean: torch.Tensor, invstd: torch.Tensor, weight: torch.Tensor,
+                                    bias: torch.Tensor, mean_dy: torch.Tensor,
+                                    mean_dy_xhat: torch.Tensor, relu: bool) -> torch.Tensor:
     """See ops.batch_norm_backward_elementwise."""
     grad = _before_relu(grad_output, input, mean, invstd, weight, bias, relu)
     xhat = (input - _per_channel(mean)) * _per_channel(invstd)
@@ -132,7 +142,8 @@ def batch_norm_backward_elementwise(grad_output, input, mean, invstd, weight, bi
     return (centred * _per_channel(weight * invstd)).to(grad_output.dtype)
 
 
-def scores(canvas, logits, mirrored, tops, lefts, out_size):
+def scores(canvas: torch.Tensor, logits: torch.Tensor, mirrored: torch.Tensor | None,
+           tops: Sequence[int], lefts: Sequence[int], out_size: Sequence[int]) -> None:
     """See ops.scores."""
     wide = torch.promote_types(logits.dtype, torch.float32)
     total = interp2d(logits.to(wide), out_size, 0, 0)
@@ -149,10 +160,11 @@ def scores(canvas, logits, mirrored, tops, lefts, out_size):
 
 def _winograd_grid(tensor, dilation):
     """Tiles an image by axis."""
-    return [-(-(-(-size // dilation)) // 4) for size in tensor.shape[2:]]
+    return [-(-size // (4 * dilation)) for size in tensor.shape[2:]]
 
 
-def winograd_tiles(input, matrix, dilation, first, count):
+def winograd_tiles(input: torch.Tensor, matrix: torch.Tensor, dilation: int, first: int,
+                   count: int) -> torch.Tensor:
     """See ops.winograd_tiles."""
     ends = [dilation * (4 * tiles + 1) - size
             for tiles, size in zip(_winograd_grid(input, dilation), input.shape[2:])]
@@ -164,7 +176,8 @@ def winograd_tiles(input, matrix, dilation, first, count):
     return torch.einsum("ij,tjkc,lk->tilc", matrix, tiles, matrix).flatten(1, 2)
 
 
-def winograd_pixels(output, products, matrix, bias, dilation, first, add, relu):
+def winograd_pixels(output: torch.Tensor, products: torch.Tensor, matrix: torch.Tensor,
+                    bias: torch.Tensor, dilation: int, first: int, add: bool, relu: bool) -> None:
     """See ops.winograd_pixels."""
     rows, cols = _winograd_grid(output, dilation)
     tiles = torch.einsum("ij,tjkc,lk->tilc", matrix, products.unflatten(1, (6, 6)), matrix) + bias

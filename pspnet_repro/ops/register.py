@@ -44,7 +44,7 @@ def _fake_per_channel(input):
     return input.new_empty(input.shape[1], dtype=dtype)
 
 
-def register_fakes():
+def register_fakes() -> None:
     def register(name, fake):
         torch.library.register_fake(f"pspnet::{name}", fake)
 
@@ -104,7 +104,7 @@ def register_fakes():
     register("winograd_pixels", checks.winograd_pixels)
 
 
-def register_gradients():
+def register_gradients() -> None:
     def register(name, setup_context, backward):
         torch.library.register_autograd(f"pspnet::{name}", backward, setup_context=setup_context)
 
@@ -162,7 +162,7 @@ def register_gradients():
     register("interp2d", interp_setup, interp_backward)
 
 
-def register_autocast():
+def register_autocast() -> None:
     # Batch normalization needs none: it takes half input with float32 parameters as it is.
     for device in ("cpu", "cuda"):
         torch.library.register_autocast("pspnet::interp2d", device, torch.float32)

@@ -34,10 +34,12 @@ from pspnet_repro.training.loss import guided_loss
 from pspnet_repro.training.progress_log import ProgressLog
 from pspnet_repro.training.run_options import RunOptions
 from pspnet_repro.training.settings import TrainSettings
+from pspnet_repro.training.snapshot_start import read_start
 from pspnet_repro.training.solver import CaffeSGD, parameter_groups, poly_rate
 from pspnet_repro.training.tensorboard import writer_class
 from pspnet_repro.training.validation import Validator
 from pspnet_repro.weights import model_file, plain_file
+from pspnet_repro.weights.source import snapshot_weights
 from pspnet_repro.words import counted
 
 CHECKED_STEPS = 50  # on a GPU weights are found not to be finite after so many steps at most
@@ -87,7 +89,8 @@ def average_backward(model: PSPNet, solver: CaffeSGD,
 
 def train(settings: TrainSettings, pairs: Sequence[Pair], output: str | Path, *,
           timeout_seconds: float = TIMEOUT_SECONDS, device: str = "cpu",
-          initial_weights: Weights | None = None, **options: Any) -> Path:
+          initial_weights: Weights | None = None, solverstate: str | Path | None = None,
+          **options: Any) -> Path:
     """Train a PSPNet, resuming where an earlier call in the same folder stopped.
 
     Writes to `output`: settings.json, log.txt, losses.jsonl (one line a step), checkpoint.pt
@@ -104,7 +107,10 @@ def train(settings: TrainSettings, pairs: Sequence[Pair], output: str | Path, *,
         output: folder, made where it is missing.
         timeout_seconds: how long a process waits for another that does not answer.
         device: "cpu" or "cuda", see distributed.choose_device.
-        initial_weights: what to start from, see `load_initial_weights`.
+        initial_weights: what to start from, see `load_initial_weights`; with a solverstate the
+            pair (prototxt, caffemodel) of the same snapshot, by default what it names.
+        solverstate: path of a solverstate of Caffe's SGD: its steps count as taken, and its
+            momentum is that of the next.
         options: attributes of RunOptions.
     Returns:
         The path of weights.pt.
@@ -117,14 +123,19 @@ def train(settings: TrainSettings, pairs: Sequence[Pair], output: str | Path, *,
     output, how = Path(output), RunOptions(**options)
     if how.tensorboard:
         writer_class()
-    settings = dataclasses.replace(settings, initial_weights=None)
+    settings = dataclasses.replace(settings, initial_weights=None, solverstate=None)
+    begun = None
+    if solverstate is not None:
+        initial_weights = initial_weights or snapshot_weights(solverstate)
+        begun = read_start(solverstate, initial_weights, settings)
+        settings = dataclasses.replace(settings, solverstate=begun.sha256)
     if initial_weights is not None:
         structure = initial.read_structure(initial_weights)
         settings = dataclasses.replace(settings, initial_weights=structure.sha256,
                                        model=initial.with_structure(settings.model, structure))
     try:
-        with (distributed.join(timeout_seconds) as processes, use_precision(settings.precision),
-              contextlib.ExitStack() as held):
+        with (distributed.join(timeout_seconds, "train") as processes,
+              use_precision(settings.precision), contextlib.ExitStack() as held):
             def lock():
                 run_folder.check_ours(output)
                 held.enter_context(lock_folder(output))
@@ -132,7 +143,7 @@ def train(settings: TrainSettings, pairs: Sequence[Pair], output: str | Path, *,
             processes.on_first(lock)
             how = dataclasses.replace(how, progress=how.progress and processes.first)
             return _train(settings, pairs, output, processes, distributed.choose_device(device),
-                          initial_weights, how)
+                          initial_weights, begun, how)
     except OSError as error:
         raise UserError(f"{error.filename or output}: cannot be written: "
                         f"{first_line(error)}") from error
@@ -175,7 +186,7 @@ def _build(settings, processes):
     return model, solver
 
 
-def _train(settings, pairs, output, processes, device, initial_weights, how):
+def _train(settings, pairs, output, processes, device, initial_weights, begun, how):
     weights_path, state_path, losses_path = (
         output / name for name in (run_folder.WEIGHTS, "checkpoint.pt", "losses.jsonl"))
     slots = processes.split(settings.batch_size)
@@ -197,10 +208,12 @@ def _train(settings, pairs, output, processes, device, initial_weights, how):
     note = ("" if how.validation is None else
             processes.on_first(lambda: how.validation.check(model.classes)))
     model.train().to(device)
-    start = run_folder.restore(state_path, settings, model, solver, processes, device)
+    first = begun.iteration if begun else 0
+    origin += begun.load(model, solver) if begun else []
+    start = run_folder.restore(state_path, settings, model, solver, processes, device) or first
 
     def prepare():
-        run_folder.cut_losses(losses_path, start)
+        run_folder.cut_losses(losses_path, start, first)
         write_bytes(output / "settings.json", json.dumps(settings.to_json(), indent=1))
 
     processes.on_first(prepare)
@@ -218,7 +231,7 @@ def _train(settings, pairs, output, processes, device, initial_weights, how):
                 f"{sum(p.numel() for p in model.parameters())} parameters, processes: "
                 f"{processes.size}")
         for line in origin:
-            (log.tell if start == 0 else log.say)(line)
+            (log.tell if start == first else log.say)(line)
         if how.validation is not None:
             log.say(str(how.validation))
         if note:

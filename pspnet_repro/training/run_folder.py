@@ -82,22 +82,25 @@ def _is_settings(data):
         return False
 
 
-def cut_losses(path: Path, iteration: int) -> None:
+def cut_losses(path: Path, iteration: int, first: int = 0) -> None:
     """Drop the lines of steps that the checkpoint does not have.
 
+    Args:
+        iteration: steps that it has.
+        first: steps before those of the file.
     Raises:
         UserError: it lacks a step, or a line is not that of its step.
     """
     lines = read_lines(path)
-    if len(lines) < iteration:
+    if len(lines) < iteration - first:
         raise UserError(f"{path}: holds {counted(len(lines), 'step')}, but the checkpoint beside "
                         f"it was saved after {iteration}; remove the folder to train again")
-    for number, (_, content) in enumerate(lines):
+    for number, (_, content) in enumerate(lines, first):
         if content is None or content.keys() != _STEP or content["iteration"] != number:
             way_on = "remove the folder to train again" if number < iteration else WAY_ON
-            raise UserError(f"{path}, line {number + 1}: not the line of iteration {number}; "
-                            f"{way_on}")
-    write_lines(path, (line for line, _ in lines[:iteration]))
+            raise UserError(f"{path}, line {number - first + 1}: not the line of iteration "
+                            f"{number}; {way_on}")
+    write_lines(path, (line for line, _ in lines[:iteration - first]))
 
 
 def read_lines(path: Path) -> list[tuple[str, dict | None]]:

@@ -28,6 +28,7 @@ class TrainSettings:
         seed: of initial weights, order, augmentation and dropout.
         threads: of the computation in each process; sums, and so bits, can depend on it.
         initial_weights: digest of what the weights start from, see weights_sha256; set by `train`.
+        solverstate: digest of Caffe's solverstate that the training resumes; set by `train`.
         freeze_bn, freeze_backbone: what does not learn, see freezing.freeze.
         precision: of convolutions and products, one of PRECISIONS. "bfloat16" is autocast: weights,
             gradients, momentum, statistics of BN and the loss stay float32.
@@ -53,6 +54,7 @@ class TrainSettings:
     seed: int = 0
     threads: int = 2
     initial_weights: str | None = None
+    solverstate: str | None = None
     freeze_bn: str | None = None
     freeze_backbone: bool = False
     precision: str = "float32"
@@ -64,7 +66,7 @@ class TrainSettings:
         stay valid.
         """
         plain = asdict(self)
-        for name in ("freeze_bn", "freeze_backbone", "precision"):
+        for name in ("solverstate", "freeze_bn", "freeze_backbone", "precision"):
             if plain[name] in (None, False, "float32"):
                 del plain[name]
         return json.loads(json.dumps(plain))

@@ -73,6 +73,9 @@ class CaffeSGD(torch.optim.Optimizer):
     Source: SGDSolver.
     """
 
+    # Names of the tensors in `state` that a parameter has beside itself.
+    HISTORIES = ("momentum_buffer",)
+
     def __init__(self, params: Iterable[torch.Tensor] | Iterable[dict], lr: float,
                  momentum: float = 0.9, weight_decay: float = 1e-4, iter_size: int = 1,
                  rate_in_momentum: bool = True):
@@ -104,25 +107,41 @@ class CaffeSGD(torch.optim.Optimizer):
             params = [p for p in group["params"] if p.grad is not None]
             if not params:
                 continue
-            buffers = []
-            for p in params:
-                if "momentum_buffer" not in self.state[p]:
-                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-                buffers.append(self.state[p]["momentum_buffer"])
+            histories = []
+            for name in self.HISTORIES:
+                for p in params:
+                    if name not in self.state[p]:
+                        self.state[p][name] = torch.zeros_like(p)
+                histories.append([self.state[p][name] for p in params])
             rate = group["lr"] * group["lr_mult"]
             decay = group["weight_decay"] * group["decay_mult"]
             grads = [p.grad for p in params]
             if group["iter_size"] > 1 or decay:  # copies: the gradients stay as they are
                 grads = torch._foreach_mul(grads, 1 / group["iter_size"])
             if decay:
-                _add_scaled(grads, params, decay)
-            torch._foreach_mul_(buffers, group["momentum"])
-            inside = group["rate_in_momentum"]
-            _add_scaled(buffers, grads, rate if inside else 1.0)
-            torch._foreach_sub_(params, buffers, alpha=1.0 if inside else rate)
+                add_scaled(grads, self.penalty(params), decay)
+            self.update(group, params, grads, rate, *histories)
+
+    def penalty(self, params: list[torch.Tensor]) -> list[torch.Tensor]:
+        """The tensors whose multiples the weight decay adds to the gradients: of L2 the weights."""
+        return params
+
+    def update(self, group: dict, params: list[torch.Tensor], grads: list[torch.Tensor],
+               rate: float, buffers: list[torch.Tensor]) -> None:
+        """Update `params` with gradients that hold the weight decay.
+
+        Args:
+            group: of self.param_groups.
+            rate: the group's, its multiplier in it.
+            buffers: one list of tensors for each of HISTORIES, changed in place.
+        """
+        torch._foreach_mul_(buffers, group["momentum"])
+        inside = group["rate_in_momentum"]
+        add_scaled(buffers, grads, rate if inside else 1.0)
+        torch._foreach_sub_(params, buffers, alpha=1.0 if inside else rate)
 
 
-def _add_scaled(targets, sources, factor):
+def add_scaled(targets: list[torch.Tensor], sources: list[torch.Tensor], factor: float) -> None:
     """targets += factor * sources; in float32 on the CPU with the original's roundings."""
     if not ops.USE_REFERENCE and all(t.device.type == "cpu" and t.dtype == torch.float32 and
                                      t.is_contiguous() for t in targets):

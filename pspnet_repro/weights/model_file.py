@@ -1,6 +1,7 @@
 """Files of weights with the settings of their network."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -16,8 +17,10 @@ from pspnet_repro.weights import recognize
 from pspnet_repro.weights.plain_file import load_content, saved
 from pspnet_repro.weights.sizes import check_tensors
 
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-def save_model(path, model, **about):
+
+def save_model(path: Path | str, model: PSPNet | ResNet, **about: object) -> None:
     """Save a PSPNet's or a ResNet's weights with its settings and further plain facts.
 
     A path that ends in .safetensors gives that format, with the facts as JSON in its metadata; any
@@ -26,7 +29,7 @@ def save_model(path, model, **about):
     write_bytes(path, model_bytes(path, model, **about))
 
 
-def model_bytes(path, model, **about):
+def model_bytes(path: Path | str, model: PSPNet | ResNet, **about: object) -> bytes | memoryview:
     """What `save_model` writes."""
     facts = {"kind": kind_of(model), "settings": dict(model.settings), **about}
     if Path(path).suffix != ".safetensors":
@@ -47,19 +50,17 @@ def _sorted_metadata(data):
     return len(text).to_bytes(8, "little") + text + data[end:]
 
 
-def kind_of(model):
+def kind_of(model: PSPNet | ResNet) -> str:
     """The kind of a PSPNet's or a ResNet's file: "pspnet" or "backbone"."""
     return "backbone" if isinstance(model, ResNet) else "pspnet"
 
 
-def read_model_file(path):
+def read_model_file(path: Path | str) -> dict[str, object]:
     """The content of a file of `save_model` in either format, whatever its name.
 
-    Args:
-        path: the file.
     Returns:
-        A dictionary with "kind" ("pspnet" or "backbone"), "settings", "weights" (name -> tensor)
-        and the facts that were saved with them.
+        "kind" ("pspnet" or "backbone"), "settings", "weights" (name -> tensor) and the facts that
+        were saved with them.
     Raises:
         UserError: no such file, or another kind of file.
     """
@@ -77,7 +78,7 @@ def read_model_file(path):
     return content
 
 
-def check_weights(weights, path):
+def check_weights(weights: object, path: Path | str) -> None:
     """Raise UserError unless what a file holds as weights are dense floating tensors by name,
     together no larger than the file."""
     if not isinstance(weights, dict):
@@ -109,10 +110,7 @@ def _check_settings(settings, kind, path):
             raise UserError(f"{path}: settings: names must be text, got {str(name)[:40]!r}")
 
 
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
-def load_model(path):
+def load_model(path: Path | str) -> PSPNet:
     """A PSPNet from a file of `save_model` or a training checkpoint.
 
     Raises:
@@ -121,17 +119,14 @@ def load_model(path):
     return model_of(read_model_file(path), path)
 
 
-def load_backbone(path):
+def load_backbone(path: Path | str) -> ResNet:
     """A ResNet from a file of `save_model`; raises as `load_model`."""
     return model_of(read_model_file(path), path, ResNet)
 
 
-def crop_size_of(content):
-    """The crop that a network was trained at or converted from; None where its file does not name
-    a possible one.
-
-    Args:
-        content: of read_model_file.
+def crop_size_of(content: Mapping[str, object]) -> int | None:
+    """The crop that a network was trained at or converted from; None where its file's content (of
+    read_model_file) does not name a possible one.
     """
     for facts in (content.get("training"), content):
         size = facts.get("crop_size") if isinstance(facts, dict) else None
@@ -140,13 +135,11 @@ def crop_size_of(content):
     return None
 
 
-def model_of(content, path, module=PSPNet):
-    """The PSPNet or ResNet of a file's content, in eval mode; raises as `load_model`.
+def model_of(content: Mapping[str, object], path: Path | str,
+             module: type[PSPNet] | type[ResNet] = PSPNet) -> PSPNet | ResNet:
+    """The PSPNet or ResNet of a file's content (of read_model_file), in eval mode.
 
-    Args:
-        content: of read_model_file.
-        path: of the file, for messages.
-        module: ResNet, PSPNet, or a class in its place.
+    `path` is for messages; `module` may be a class in PSPNet's place. Raises as `load_model`.
     """
     if content["kind"] != ("backbone" if module is ResNet else "pspnet"):
         raise UserError(f"{path}: must hold a {module.__name__}, holds one of kind "
@@ -161,14 +154,12 @@ def model_of(content, path, module=PSPNet):
     return model.eval()
 
 
-def without_memory(content, path, module=PSPNet):
-    """The PSPNet or ResNet of a file's content on device "meta": wrong settings must not exhaust
-    the memory.
+def without_memory(content: Mapping[str, object], path: Path | str,
+                   module: type[PSPNet] | type[ResNet] = PSPNet) -> PSPNet | ResNet:
+    """As `model_of` without weights, on device "meta": wrong settings must not exhaust the memory.
 
-    Args:
-        content: of read_model_file.
-        path: of the file, for messages.
-        module: the class of what is no backbone.
+    `module` is the class of what is no backbone.
+
     Raises:
         UserError: settings that make no network, or weights that do not fit them.
     """
@@ -186,7 +177,8 @@ def without_memory(content, path, module=PSPNet):
     return model
 
 
-def shape_differences(wanted, given):
+def shape_differences(wanted: Mapping[str, torch.Tensor],
+                      given: Mapping[str, torch.Tensor]) -> list[str]:
     """What keeps two dictionaries of tensors from having the same names and shapes, in words."""
     return ([f"lacks {name}" for name in wanted if name not in given]
             + [f"has no place for {name}" for name in given if name not in wanted]
@@ -194,7 +186,7 @@ def shape_differences(wanted, given):
                for name in wanted if name in given and wanted[name].shape != given[name].shape])
 
 
-def check_finite(model, where):
+def check_finite(model: torch.nn.Module, where: Path | str) -> None:
     """Raise UserError where a parameter or buffer of a module holds NaN or infinity."""
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():

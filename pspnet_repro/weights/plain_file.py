@@ -4,6 +4,8 @@ import io
 import json
 import os
 import pickle
+from collections.abc import Mapping
+from pathlib import Path
 
 import safetensors
 import torch
@@ -14,12 +16,12 @@ from pspnet_repro.weights import recognize
 from pspnet_repro.weights.sizes import check_archive
 
 
-def save(path, content):
+def save(path: Path | str, content: Mapping[str, object]) -> None:
     """Save a dictionary of tensors, numbers, strings and containers of these."""
     write_bytes(path, saved(content))
 
 
-def saved(content):
+def saved(content: Mapping[str, object]) -> memoryview:
     """What `save` writes."""
     # In memory first: torch's own writer hides what the system says of a full disk.
     buffer = io.BytesIO()
@@ -27,12 +29,11 @@ def saved(content):
     return buffer.getbuffer()
 
 
-def load(path, data=None):
+def load(path: Path | str, data: bytes | None = None) -> dict:
     """Load what `save` wrote; tensors on the CPU.
 
     Args:
-        path: the file.
-        data: its bytes, where they have been read already.
+        data: the file's bytes, where they have been read already.
     Raises:
         UserError: the file is missing, truncated, or holds anything else than plain data.
     """
@@ -65,7 +66,7 @@ def load(path, data=None):
     return content
 
 
-def load_content(path):
+def load_content(path: Path | str) -> dict:
     """`load` of a file in either format: of safetensors with our settings what was saved, of others
     the tensors by name. Raises UsageError for what is no path."""
     if not isinstance(path, (str, os.PathLike)):

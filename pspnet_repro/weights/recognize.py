@@ -5,7 +5,7 @@ import os
 import re
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import torch
 
@@ -24,7 +24,7 @@ _AGAIN = "download or copy it again"
 _FAILED = "the download failed: download the file itself again"
 _UNPACK = "unpack it and name the file of weights in it"
 _NAME = "it holds no weights; name a file of train or of pspnet convert"
-_BINARY = "HDF5 is not supported: save it with snapshot_format: BINARYPROTO"
+_BINARY = "Caffe did not write it, or it is damaged: save it with snapshot_format: BINARYPROTO"
 _CONVERT = "pspnet convert NET.prototxt W.caffemodel -o OUT.safetensors"
 _BACKBONE = ("pspnet convert --backbone FILE -o OUT.safetensors makes a "
              "backbone of it, for train --initial-weights")
@@ -39,8 +39,10 @@ _SETTINGS = ("its settings are missing: save the network with "
 PYTORCH = Kind("a PyTorch file", f"if it is a ResNet's, {_BACKBONE}")
 SAFETENSORS = Kind("a safetensors file", PYTORCH.way)
 CAFFEMODEL = Kind("a caffemodel", "convert it first: " + _CONVERT.replace("W.caffemodel", "FILE"))
-OLD_CAFFEMODEL = Kind("a caffemodel of the first format (V1 'layers')", "it is not supported: "
-                      "upgrade it with Caffe's upgrade_net_proto_binary")
+OLD_CAFFEMODEL = Kind("a caffemodel of the first format (V1 'layers')", CAFFEMODEL.way)
+HDF5_CAFFEMODEL = Kind("an HDF5 caffemodel", CAFFEMODEL.way)
+SOLVERSTATE = Kind("a solverstate of Caffe", "it holds no weights; its caffemodel does")
+HDF5_SOLVERSTATE = Kind("an HDF5 solverstate", SOLVERSTATE.way)
 PROTOTXT = Kind("a prototxt", "it holds no weights; they are in its caffemodel: "
                 + _CONVERT.replace("NET.prototxt", "FILE"))
 SOLVER = Kind("a solver of Caffe", "it holds no weights; name its network and the weights of that: "
@@ -72,7 +74,7 @@ _RESNET = re.compile(r"(conv|bn)[123]\.\w+|fc\.\w+"
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "ema")
 
 
-def what_is(path, content=None):
+def what_is(path: Path | str, content: object = None) -> str:
     """A short noun phrase, such as "an HTML page".
 
     Args:
@@ -84,7 +86,7 @@ def what_is(path, content=None):
     return _kind(path, content).what
 
 
-def refusal(path, content=None):
+def refusal(path: Path | str, content: object = None) -> str:
     """The sentence with which a file is refused: what it is, and what can be done.
 
     Arguments and errors as in `what_is`.
@@ -92,7 +94,7 @@ def refusal(path, content=None):
     return sentence(path, _kind(path, content))
 
 
-def sentence(path, kind):
+def sentence(path: Path | str, kind: Kind) -> str:
     """The refusal of a file whose Kind is known."""
     return f"{path}: this is {kind.what}: {kind.way.replace('FILE', str(path))}"
 
@@ -107,7 +109,7 @@ def _kind(path, content):
     return form if content is None else kind_of_content(content, form)
 
 
-def kind_of(file):
+def kind_of(file: BinaryIO) -> Kind:
     """The Kind of an open file, or of bytes in io.BytesIO, by its form alone."""
     head = file.read(_HEAD)
     size = file.seek(0, os.SEEK_END)
@@ -157,10 +159,10 @@ def _kind_of_zip(file, head):
 
 def _kind_of_hdf5(head):
     if b"learned_net\0" in head:
-        return Kind("an HDF5 solverstate", "it holds no weights; its caffemodel does")
+        return HDF5_SOLVERSTATE
     if b"layer_names\0" in head or b"keras" in head:
         return Kind("a Keras file", _OTHER)
-    return Kind("an HDF5 caffemodel" if b"data\0" in head else "an HDF5 file", _BINARY)
+    return HDF5_CAFFEMODEL if b"data\0" in head else Kind("an HDF5 file", _BINARY)
 
 
 def _kind_of_text(head):
@@ -183,7 +185,7 @@ def _kind_of_protobuf(file, size):
         return OLD_CAFFEMODEL
     if (1, 0) in fields and (b".caffemodel" in fields.get((2, 2), b"") or (3, 2) in fields
                              and (7, 2) not in fields):
-        return Kind("a solverstate of Caffe", "it holds no weights; its caffemodel does")
+        return SOLVERSTATE
     if (1, 0) in fields and (7, 2) in fields:
         return Kind("an ONNX model", "it cannot be loaded: name the file that it was exported from")
     return None
@@ -216,7 +218,7 @@ def _varint(file):
     return 0
 
 
-def with_objects(error):
+def with_objects(error: Exception) -> Kind:
     """The Kind of a PyTorch file that torch's reader of plain tensors refuses with an error."""
     name = re.search(r"(?:GLOBAL|unsupported class) (\S+)", str(error))
     if name is None:
@@ -226,14 +228,12 @@ def with_objects(error):
     return Kind(f"a PyTorch file with objects of {words or name[1][:80]}", _TENSORS)
 
 
-def state_dict_of(content):
-    """The tensors by name in what a program saved.
+def state_dict_of(content: dict) -> tuple[dict[str, torch.Tensor], str]:
+    """The tensors by name in what a program saved, at the top or at a usual place.
 
-    Args:
-        content: a dictionary: of tensors, or of anything with such a one at a usual place.
     Returns:
-        (dictionary without the "module." that DataParallel puts before every name, words that say
-        where the tensors were or "").
+        (them without the "module." that DataParallel puts before every name, words that say where
+        they were or "").
     """
     places = []
     if not _has_tensors(content):
@@ -253,7 +253,7 @@ def _has_tensors(content):
                                              for value in content.values())
 
 
-def kind_of_content(content, form=PYTORCH):
+def kind_of_content(content: object, form: Kind = PYTORCH) -> Kind:
     """The Kind of what was loaded from a file of a form, PYTORCH or SAFETENSORS."""
     if not isinstance(content, dict):
         return Kind(f"{form.what} that holds a {type(content).__name__}", _TENSORS)

@@ -2,14 +2,17 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from pspnet_repro.errors import UsageError
 from pspnet_repro.files import file_sha256
 from pspnet_repro.weights.model_file import kind_of, read_model_file
 
+Weights = Path | str | Sequence[Path | str]
 
-def read_weights(weights, whole: bool | None = True) -> dict:
+
+def read_weights(weights: Weights, whole: bool | None = True) -> dict:
     """The content of weights, as model_file.read_model_file gives it.
 
     Args:
@@ -38,22 +41,51 @@ def read_weights(weights, whole: bool | None = True) -> dict:
     return read_model_file(weights)
 
 
-def weights_name(weights) -> str:
+def weights_name(weights: Weights) -> str:
     """The file, or of a pair the caffemodel, that messages name."""
     return str(weights_files(weights)[-1])
 
 
-def weights_files(weights) -> list:
+def weights_files(weights: Weights) -> list[Path]:
     """The Paths of the files."""
     return list(map(Path, weights if isinstance(weights, (tuple, list)) else [weights]))
 
 
-def weights_text(weights) -> str:
+def weights_text(weights: Weights) -> str:
     """Weights as an option names them: "FILE" or "NET.prototxt,W.caffemodel"."""
     return ",".join(map(str, weights_files(weights)))
 
 
-def weights_sha256(weights) -> str:
+def weights_sha256(weights: Weights) -> str:
     """SHA-256 of the file; of a pair that of both digests."""
     first, *others = [file_sha256(path) for path in weights_files(weights)]
     return hashlib.sha256((first + others[0]).encode()).hexdigest() if others else first
+
+
+def snapshot_weights(solverstate: str | os.PathLike) -> tuple[Path, Path]:
+    """The weights that a solverstate of Caffe names, as a pair: the caffemodel, in which Caffe
+    wrote the network too, twice.
+
+    Raises:
+        UserError: a file cannot be read, or the caffemodel is missing.
+    """
+    from prototxt_import.conversion.momentum import learned_net
+    caffemodel = learned_net(solverstate)
+    return caffemodel, caffemodel
+
+
+def read_momentum(solverstate: str | os.PathLike, weights: tuple) -> tuple[int, dict]:
+    """(steps taken, {name of a PSPNet's parameter: float32 array}) of a solverstate of Caffe.
+
+    Args:
+        solverstate: path.
+        weights: the pair (prototxt, caffemodel) of the same snapshot.
+    Raises:
+        UserError: a file cannot be read, or is of another network or solver.
+        UsageError: weights are no pair.
+    """
+    if not isinstance(weights, (tuple, list)):
+        raise UsageError(f"initial_weights must be a pair (prototxt, caffemodel) beside a "
+                         f"solverstate, got {weights}: leave them to the solverstate")
+    from prototxt_import.conversion.momentum import convert_momentum
+    return convert_momentum(solverstate, *weights)

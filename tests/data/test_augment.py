@@ -111,8 +111,8 @@ def _linear(size, side, factor):
 
 
 def test_one_pixel_can_be_halved():
-    crop, label = augment(np.full((1, 4, 3), 7, np.uint8), np.full((1, 4), 7, np.uint8), 9,
-                          Augmentation(**OFF | {"scales": (0.4, 0.4)}), Draws())
+    _, label = augment(np.full((1, 4, 3), 7, np.uint8), np.full((1, 4), 7, np.uint8), 9,
+                       Augmentation(**OFF | {"scales": (0.4, 0.4)}), Draws())
     assert (label[0, :2] == 7).all() and (label != 255).sum() == 2
 
 

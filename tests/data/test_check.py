@@ -194,7 +194,7 @@ def test_check_data_checks_the_lists_that_are_there(tmp_path, capsys):
     assert "nor val.txt; make lists of two folders with pspnet make" in capsys.readouterr().err
 
 
-def test_check_data_of_a_part_of_a_benchmark(ade, capsys):  # noqa: F811
+def test_check_data_of_a_part_of_a_benchmark(ade, capsys):
     folder = ade / "ADEChallengeData2016" / "images"
     (folder / "training").rename(folder / "away")
     code, said = check(capsys, "--data", f"ade20k={ade}")

@@ -286,7 +286,7 @@ def test_viewer_shows_hostile_names_as_text(page):
     page = page(*images, title=HOSTILE[0], networks=networks,
                 classes=Classes((HOSTILE[2], *CLASSES.names[1:]), CLASSES.palette_rgb))
     names = []
-    for k in range(len(HOSTILE)):
+    for _ in HOSTILE:
         names.append(page.evaluate("$('name').textContent"))
         page.key("j")
     assert names[:3] == list(HOSTILE[:3]) and names[7:] == list(HOSTILE[7:])

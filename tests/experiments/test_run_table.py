@@ -37,7 +37,7 @@ def test_mini_net_sees_less_than_half_its_crop():
 
 
 def test_run_row_writes_provenance(tiny, trained):
-    profile, _, folder = tiny
+    _, _, folder = tiny
     for name, out in zip((FULL, f"{FULL}-ms", "test-whole"), trained):
         result = json.loads((out / "result.json").read_text())
         assert result["row"] == name and result["seed"] == 0
@@ -76,7 +76,7 @@ def test_nothing_is_done_twice(tiny, trained):
 
 
 def test_an_interrupted_test_goes_on(tiny, trained, tmp_path, monkeypatch):
-    profile, data, folder = tiny
+    profile, data, _ = tiny
     shutil.copytree(trained[0].parent, tmp_path / trained[0].parent.name)
     out = tmp_path / trained[0].parent.name / trained[0].name
     wanted = (out / "result.json").read_text()
@@ -126,7 +126,7 @@ def test_initial_weights_by_file_are_part_of_the_run(tiny, tmp_path):
 
 
 def test_run_table_prints_what_the_report_says(tiny, trained, monkeypatch, capsys, tmp_path):
-    profile, data, folder = tiny
+    profile, data, _ = tiny
     monkeypatch.setitem(PROFILES, "mini", profile)
     done, asked = [], []
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from helpers.golden import assert_same_bits
-from prototxt_import import export, read_caffemodel, write_caffemodel
+from prototxt_import import export, load_solver, read_caffemodel, write_caffemodel
 from pspnet_repro import PSPNet
 
 NSFW = "models/open_nsfw"  # a folder of the shared data
@@ -74,3 +74,20 @@ def change_layer(name, old, new):
         parts[found[0]] = parts[found[0]].replace(old, new)
         return "".join(parts)
     return change
+
+
+# One weight w, a loss that is its sum over two inputs: the gradient is the sum of the inputs.
+IP_NET = """
+layer { name: "data" type: "Input" top: "x" input_param { shape { dim: 2 dim: 1 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" loss_weight: 1 %s
+        inner_product_param { num_output: 1 bias_term: false
+                              weight_filler { type: "constant" value: 2 } } }
+"""
+
+
+def solver_of(tmp_path, text, net=IP_NET % ""):
+    """The CaffeSolver of the text of its file and of its network's, net.prototxt."""
+    (tmp_path / "net.prototxt").write_text(net)
+    path = tmp_path / "solver.prototxt"
+    path.write_text(text)
+    return load_solver(path)

@@ -114,7 +114,7 @@ def test_batch_norm_steps_do_not_depend_on_threads(memory_format):
 
 
 def test_batch_norm_steps_any_strides():
-    x, grad = _inputs((2, 6, 8, 9), torch.float32, torch.contiguous_format)
+    x, _ = _inputs((2, 6, 8, 9), torch.float32, torch.contiguous_format)
     view = torch.stack([x, x], 4)[..., 0]
     for a, b in zip(ops.batch_norm_statistics(view), ops.batch_norm_statistics(x)):
         assert torch.equal(a, b)

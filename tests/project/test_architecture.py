@@ -9,11 +9,13 @@ from helpers.paths import ROOT
 PACKAGES = ("pspnet_repro", "prototxt_import", "experiments")
 # Lowest first: a module imports those of its own floor and of lower ones.
 FLOORS = {
-    "pspnet_repro": [{"errors", "words"}, {"defaults", "differences", "files"},
+    "pspnet_repro": [{"errors", "words"}, {"defaults", "differences", "files", "torchrun"},
                      {"outputs", "distributed"}, {"ops"}, {"sync_bn"}, {"exact"}, {"model"},
                      {"weights"}, {"data"}, {"evaluation"}, {"training"}, {"commands"},
                      {"__main__"}],
-    "prototxt_import": [{"format"}, {"layers"}, {"inputs", "parameters", "net", "solver"},
+    "prototxt_import": [{"format"}, {"layers"},
+                        {"inputs", "parameters", "schedule", "update_rules"},
+                        {"net", "snapshot", "solver", "solver_settings", "splits"},
                         {"conversion"}, {"commands"}, {"__main__"}],
     "experiments": [{"children", "peak_memory", "places", "profiles", "provenance", "rows"},
                     {"plan"}, {"experiment"}, {"run_row"}, {"bench", "cost"}, {"report"},

@@ -74,7 +74,8 @@ def test_sdist_holds_what_a_build_needs(tmp_path):
     wanted = {str(path.relative_to(ROOT)) for folder in ("csrc", "docs")
               for path in (ROOT / folder).rglob("*.*")}
     wanted |= {"setup.py", "pyproject.toml", "Makefile", "hubconf.py", "README.md", "LICENSE",
-               "requirements.txt", "requirements-dev.txt", "requirements-mat.txt",
+               "requirements.txt", "requirements-dev.txt", "requirements-hdf5.txt",
+               "requirements-mat.txt",
                "experiments/run_table.py", "experiments/paper.json", "experiments/report/page.css",
                "pspnet_repro/data/names/ade20k.txt", "prototxt_import/format/caffe.proto"}
     assert wanted <= files

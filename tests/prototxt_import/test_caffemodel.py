@@ -34,7 +34,7 @@ def _file(tmp_path, *blobs, kind="Convolution", name="a"):
 
 
 def _read_one(path):
-    (kind, (blob,)), = read_caffemodel(path).values()
+    (_, (blob,)), = read_caffemodel(path).values()
     assert blob.dtype == np.float32
     return blob
 
@@ -112,9 +112,9 @@ GIGANTIC = b"\xa2\x06" + b"\xff" * 5 + b"\x1f"
     (GIGANTIC + b"\0" * 9, "byte 8 promises 1099511627775 bytes, 9 are left"),
     (b"\xff" * 30, "not a caffemodel, or damaged"),
     (b"\x0a\x01n", "holds no layers"),
-    (b"\x89HDF\r\n\x1a\n rest", "this is an HDF5 file: HDF5 is not supported"),
+    (b"\x89HDF\r\n\x1a\n rest", "not HDF5 as Caffe writes it, or damaged"),
     (b'name: "net"\nlayer { name: "a" }\n', "this is a prototxt: it holds no weights"),
-    (WeightsFile(name="n").SerializeToString() + b"\x12\x03abc", "first format .V1 'layers'."),
+    (WeightsFile(name="n").SerializeToString() + b"\x12\x03abc", "damaged after layer None"),
     (b"\xa2\x06\x02\x0a\xff" + b"\0" * 300, "damaged after layer None"),
     (WHOLE + WeightsFile(layer=[LAYER]).SerializeToString(), "layer 'a' is there twice")],
     ids=["empty", "end", "cut", "long name", "gigantic", "ones", "no layers", "hdf5", "text", "v1",

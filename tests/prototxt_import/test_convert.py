@@ -135,7 +135,7 @@ def test_names_of_layers_do_not_matter(files, tmp_path):
 
 def test_converted_files_compute_what_the_original_file_says(files, tmp_path):
     """CaffeNet and PSPNet on the same files."""
-    net, text, weights = files
+    _, text, weights = files
     paths = write_files(tmp_path, text, weights)
     x = torch.randn(1, 3, 89, 89) * 50
     with torch.inference_mode():

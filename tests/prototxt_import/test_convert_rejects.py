@@ -89,11 +89,11 @@ def test_convert_says_that_weights_are_of_another_network(files, tmp_path):
     weights = {name: layer for name, layer in weights.items() if layer.blobs}
     # The auxiliary branch is in the weights alone.
     share = f"of {len(weights) - 3} layers of .*net.prototxt"
-    for keep, share in (([], f"0 {share} match"), (["conv6"], f"1 {share} matches")):
+    for keep, match in (([], f"0 {share} match"), (["conv6"], f"1 {share} matches")):
         others = {name if name in keep else f"other{k}": layer
                   for k, (name, layer) in enumerate(weights.items())}
         paths = write_files(tmp_path, text, others)
-        with pytest.raises(UserError, match=f"w.caffemodel: fits another network: {share}; it lacks"
+        with pytest.raises(UserError, match=f"w.caffemodel: fits another network: {match}; it lacks"
                            r" \S+, \S+, \S+ and \d+ more, and has other0, other1, other2 and \d+ "
                            "more$"):
             convert(*paths)

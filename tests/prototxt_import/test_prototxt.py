@@ -89,7 +89,7 @@ def test_released_prototxt_reads_and_writes(shared, tmp_path, name):
     ("state { phase: BOTH }", 1, "phase must be one of TRAIN, TEST, got BOTH"),
     ("state: 3", 1, "state must be braces, got '3'"),
     ('name: "a" name: "b"', 1, "name is given twice"),
-    ("layers { }", 1, "'layers' is the first format of Caffe, which is not supported"),
+    ("layers { }\nlayer { }", 2, "'layer' beside 'layers' of the first format"),
     ('layer {\n name: "p" type: "Pooling"\n pooling_param { kernel: 3 } }', 3,
      r"layer 'p' \(Pooling\): unknown field 'kernel' of PoolingParameter"),
     ('layer { name: "p" type: "LRN" lrn_param { } }', 1,

@@ -6,27 +6,14 @@ import numpy as np
 import pytest
 import torch
 from helpers.golden import GOLDEN, assert_same_bits, golden_files, read_golden, worst_error
+from helpers.import_files import IP_NET as NET
+from helpers.import_files import solver_of as _solver
 
-from prototxt_import import load_net, load_solver, read_caffemodel
+from prototxt_import import load_net, read_caffemodel
 from prototxt_import.format import caffe_pb2
 from prototxt_import.solver import learning_rate
 from pspnet_repro import ops
 from pspnet_repro.errors import UserError
-
-# One weight w, a loss that is its sum over two inputs: the gradient is the sum of the inputs.
-NET = """
-layer { name: "data" type: "Input" top: "x" input_param { shape { dim: 2 dim: 1 } } }
-layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" loss_weight: 1 %s
-        inner_product_param { num_output: 1 bias_term: false
-                              weight_filler { type: "constant" value: 2 } } }
-"""
-
-
-def _solver(tmp_path, text, net=NET % ""):
-    (tmp_path / "net.prototxt").write_text(net)
-    path = tmp_path / "solver.prototxt"
-    path.write_text(text)
-    return load_solver(path)
 
 
 def _follow(path, tmp_path, threads, prepare=lambda net: None):
@@ -61,13 +48,6 @@ def _repeat_bit_for_bit(path, tmp_path, threads):
             checked.append(step)
     assert checked[-1] == step
     return checked
-
-
-@pytest.mark.skipif(ops.USE_REFERENCE, reason="the reference operators sum in another order")
-def test_solver_repeats_golden_multistep_bit_for_bit(tmp_path):
-    """With stepvalues 3 and 7, and clip_gradients."""
-    path = GOLDEN / "snapshots" / "sgd_multistep.npz"
-    assert _repeat_bit_for_bit(path, tmp_path, 1) == [1, 2, 5, 6, 10]
 
 
 @pytest.mark.skipif(ops.USE_REFERENCE, reason="the reference operators sum in another order")
@@ -240,45 +220,37 @@ def test_parameters_out_of_the_loss_only_decay(tmp_path):
     assert solver.net.params["lost"][0].item() == pytest.approx(2 - 0.1 * 0.5 * 2)
 
 
-@pytest.mark.parametrize("text", [
-    'train_net: "net.prototxt"',
-    'train_net_param { %s }' % (NET % ""),
-    'net_param { %s layer { name: "a" type: "Accuracy" include { phase: TEST } odd: 1 } } '
-    'test_net_param { what: 1 } test_iter: 3' % (NET % "")], ids=["file", "train", "both"])
-def test_solver_finds_its_network(tmp_path, text):
-    solver = _solver(tmp_path, text + ' base_lr: 1 lr_policy: "fixed"')
-    assert list(solver.net.params) == ["ip"]
-    assert solver.net.training_phase
+def test_a_list_has_a_batch_for_each_pass(tmp_path):
+    text = 'net: "net.prototxt" base_lr: 1 lr_policy: "fixed" iter_size: 2'
+    solver = _solver(tmp_path, text)
+    solver.step(x=[np.array([[1.0], [2]], np.float32), torch.tensor([[4.0], [5]])])
+    assert solver.net.params["ip"][0].item() == 2 - (3 + 9) / 2
+    for batches in ([torch.ones(2, 1)], [torch.ones(2, 1)] * 3):
+        with pytest.raises(UserError, match="solver.prototxt: input 'x': a list has one batch for "
+                                            f"each pass, iter_size 2, got {len(batches)}"):
+            solver.step(x=batches)
+    assert solver.iteration == 1
 
 
-def test_train_state_chooses_layers(tmp_path):
-    net = (NET % "").replace('type: "InnerProduct"',
-                             'type: "InnerProduct" include { stage: "deep" min_level: 2 }', 1)
-    text = 'net: "net.prototxt" base_lr: 1 lr_policy: "fixed" train_state { stage: "deep" %s }'
-    assert list(_solver(tmp_path, text % "level: 2", net).net.params) == ["ip"]
-    with pytest.raises(UserError, match="no parameter learns"):
-        _solver(tmp_path, text % "level: 1", net)
+def test_passes_of_one_tensor_are_passes_of_a_list_of_it(tmp_path):
+    text = 'net: "net.prototxt" base_lr: 1 lr_policy: "fixed" iter_size: 2 momentum: 0.5'
+    x = torch.tensor([[1.0], [2]])
+    weights = []
+    for inputs in (x, [x, x]):
+        solver = _solver(tmp_path, text)
+        for _ in range(2):
+            solver.step(x=inputs)
+        weights.append(solver.net.params["ip"][0].item())
+    assert weights[0] == weights[1]
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ('net: "net.prototxt"', "lr_policy must be one of fixed, .* got ''"),
-    ('net: "net.prototxt" lr_policy: "fixed"', "needs base_lr"),
-    ('lr_policy: "fixed" base_lr: 1', "needs just one of net, net_param, train_net"),
-    ('net: "no.prototxt" lr_policy: "fixed" base_lr: 1', "no.prototxt: no such file"),
-    (f'net: "{"a" * 5000}" lr_policy: "fixed" base_lr: 1', "cannot be read: .*too long"),
-    (r'net: "a\0b" lr_policy: "fixed" base_lr: 1', "cannot be read: embedded null"),
-    ('net: "net.prototxt" lr_policy: "step" base_lr: 1 gamma: 1', "'step' needs stepsize"),
-    ('net: "net.prototxt" lr_policy: "poly" base_lr: 1 power: 1 max_iter: 0',
-     "max_iter must be at least 1, got 0"),
-    ('net: "net.prototxt" lr_policy: "fixed" base_lr: 1 type: "Adam"', "type must be SGD, got Ada"),
-    ('net: "net.prototxt" lr_policy: "fixed" base_lr: 1 solver_type: NESTEROV',
-     "type must be SGD, got NESTEROV"),
-    ('net: "net.prototxt" lr_policy: "fixed" base_lr: nan', "base_lr must be finite"),
-    ('net: "net.prototxt" lr_policy: "fixed" base_lr: 1 iter_size: 0', "iter_size must be at"),
-    ('net: "net.prototxt"\nbas_lr: 1', r"solver.prototxt:2: unknown field 'bas_lr'")])
-def test_solver_rejects_bad_settings(tmp_path, text, message):
-    with pytest.raises(UserError, match=message):
-        _solver(tmp_path, text)
+@pytest.mark.parametrize("sign", [1, -1, 0])
+def test_l1_decays_by_the_sign(tmp_path, sign):
+    net = (NET % "").replace("value: 2", f"value: {2 * sign}")
+    solver = _solver(tmp_path, 'net: "net.prototxt" base_lr: 1 lr_policy: "fixed" weight_decay: '
+                               '0.25 regularization_type: "L1"', net)
+    solver.step(x=np.zeros((2, 1), np.float32))
+    assert solver.net.params["ip"][0].item() == 2 * sign - 0.25 * sign
 
 
 def test_solver_stops_at_the_end_of_poly(tmp_path):

@@ -79,8 +79,8 @@ def test_caffemodels_of_the_first_format_are_known(tmp_path, tail):
     path = tmp_path / "w.caffemodel"
     path.write_bytes(b"\x0a\x03net\x12\x06\x12\x01a\x1a\x01b" + tail)
     assert what_is(path) == "a caffemodel of the first format (V1 'layers')"
-    with pytest.raises(UserError, match="upgrade it with Caffe's upgrade_net_proto_binary"):
-        read_caffemodel(path)
+    with pytest.raises(UserError, match="convert it first: pspnet convert"):
+        model_file.load_model(path)
 
 
 def _port(shared, port):

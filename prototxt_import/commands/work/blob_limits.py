@@ -2,6 +2,7 @@
 
 import math
 
+from prototxt_import.net import CaffeNet
 from pspnet_repro.errors import UserError
 
 # Bytes of all blobs together: the largest released network, 713 pixels a side, has 3.4e9.
@@ -12,7 +13,7 @@ MAX_BLOB_BYTES = 2 ** 30
 MAX_COLUMNS_BYTES = 2 ** 31
 
 
-def check_blobs(net):
+def check_blobs(net: CaffeNet) -> None:
     """UserError naming the layer at which the blobs of a built CaffeNet pass the limits.
 
     A blob counts 4 bytes an element and, where layers work in place, once.

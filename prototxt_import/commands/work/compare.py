@@ -1,9 +1,11 @@
 """Finding the first blob in which a network leaves the original's recorded values."""
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 
 class Deviation(NamedTuple):
@@ -13,14 +15,15 @@ class Deviation(NamedTuple):
     error: float
 
 
-def recorded_items(arrays):
+def recorded_items(arrays: Iterable[str]) -> dict[int, str]:
     """{index of an item in the batch: prefix of its arrays}: {0: ""} for a single image."""
     items = {int(found[1]): found[0] for found in (re.match(r"(\d{1,9})/", name) for name in arrays)
              if found}
     return items or {0: ""}
 
 
-def deviations(blobs, arrays, item=0, prefix=""):
+def deviations(blobs: Mapping[str, torch.Tensor], arrays: Mapping[str, np.ndarray], item: int = 0,
+               prefix: str = "") -> list[Deviation]:
     """Compare blobs with samples of the original's, in the network's order.
 
     Args:

@@ -1,7 +1,10 @@
 """pspnet convert: original files into a file of ours."""
 
+from argparse import Namespace
+from collections.abc import Sequence
+
 from prototxt_import.commands.work.places import check_places
-from prototxt_import.conversion.convert import convert_network
+from prototxt_import.conversion.convert import Row, convert_network
 from prototxt_import.conversion.torch_resnet import convert_torch_resnet
 from pspnet_repro.errors import UsageError
 from pspnet_repro.files import file_sha256
@@ -12,7 +15,7 @@ from pspnet_repro.words import counted
 _SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
-def run(args):
+def run(args: Namespace) -> None:
     if args.output.suffix not in _SUFFIXES:
         raise UsageError(f"--output must end in {', '.join(_SUFFIXES)}, got {args.output}")
     if len(args.files) != 2 and not (args.backbone and len(args.files) == 1):
@@ -37,7 +40,7 @@ def run(args):
     print(args.output)
 
 
-def table(rows):
+def table(rows: Sequence[Row]) -> str:
     """Rows as lines with aligned columns, and their sums."""
     widths = [max(len(row[k]) for row in rows) for k in (0, 1)]
     lines = [f"{row.layer:{widths[0]}}  {row.shape:{widths[1]}}  {row.place}" for row in rows]

@@ -1,5 +1,6 @@
 """pspnet export: a PSPNet into original files."""
 
+from argparse import Namespace
 
 from prototxt_import.conversion.describe import map_size
 from prototxt_import.conversion.export import SOLVER, TRAIN_NET, export
@@ -13,7 +14,7 @@ _CROP_SIZE = 473
 _ENDINGS = [".prototxt", ".caffemodel"]
 
 
-def run(args):
+def run(args: Namespace) -> None:
     folder = args.output[0].parent
     paths = [*args.output, *((folder / TRAIN_NET, folder / SOLVER) if args.train else ())]
     outputs = Outputs()

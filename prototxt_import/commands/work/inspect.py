@@ -1,8 +1,10 @@
 """pspnet inspect: a network as a table."""
 
+from argparse import Namespace
+
 from prototxt_import.commands.work.places import check_places
 from prototxt_import.format.caffemodel import read_caffemodel
-from prototxt_import.net import load_net
+from prototxt_import.net import CaffeNet, load_net
 from pspnet_repro.errors import UserError, check_printed
 from pspnet_repro.words import counted
 
@@ -10,7 +12,7 @@ _HEAD = ("layer", "type", "shape", "parameters", "numbers", "multiply-adds", "re
 _RIGHT = ("numbers", "multiply-adds")
 
 
-def table(net):
+def table(net: CaffeNet) -> list[str]:
     """Lines of text: a row for every input and layer, and the totals.
 
     Multiply-adds are those of convolutions and inner products, for the sizes in the file.
@@ -41,7 +43,7 @@ def _number(value):
     return f"{value:,}" if value else ""
 
 
-def run(args):
+def run(args: Namespace) -> None:
     check_places("inspect", args.prototxt, args.caffemodel)
     net = load_net(args.prototxt, args.caffemodel, args.phase)
     if net.steps is None:

@@ -1,19 +1,15 @@
 """Caffemodels that stand in a prototxt's place."""
 
 import contextlib
+from pathlib import Path
 
 from pspnet_repro.errors import UsageError
 from pspnet_repro.files import refuse_pipe
 from pspnet_repro.weights import recognize
 
 
-def check_places(command, prototxt, caffemodel):
-    """Raise UsageError where a caffemodel is named before its prototxt, or without one.
-
-    Args:
-        command: its name.
-        prototxt, caffemodel: paths as the command has them; the second may be None.
-    """
+def check_places(command: str, prototxt: Path, caffemodel: Path | None) -> None:
+    """Raise UsageError where a caffemodel is named before its prototxt, or without one."""
     if not _is_caffemodel(prototxt):
         return
     if caffemodel is None:

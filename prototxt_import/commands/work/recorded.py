@@ -4,6 +4,7 @@ import re
 import tokenize
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 
@@ -19,7 +20,7 @@ _DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, TypeError, RuntimeError, Val
 _SAMPLE = re.compile(r"((?:\d{1,9}/)?)sample/(.*)", re.S)
 
 
-def read_recorded(path):
+def read_recorded(path: Path) -> dict[str, np.ndarray]:
     """{name: array} of an .npz file; what `compare` and `run` use of it has its dtype and shape.
 
     Args:

@@ -1,6 +1,9 @@
 """pspnet run: an image through a network, and a comparison with the original."""
 
 import io
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,7 +12,7 @@ from prototxt_import.commands.work.blob_limits import check_blobs
 from prototxt_import.commands.work.compare import deviations, recorded_items
 from prototxt_import.commands.work.places import check_places
 from prototxt_import.commands.work.recorded import read_recorded
-from prototxt_import.net import load_net
+from prototxt_import.net import CaffeNet, load_net
 from pspnet_repro.data.images import read_image
 from pspnet_repro.errors import UsageError, UserError, check_printed
 from pspnet_repro.evaluation.imresize import imresize
@@ -17,7 +20,7 @@ from pspnet_repro.outputs import Outputs
 from pspnet_repro.words import counted
 
 
-def run(args):
+def run(args: Namespace) -> None:
     if args.output is None and args.compare is None:
         raise UsageError("needs --output, --compare or both")
     if args.blobs and args.output is None:
@@ -56,7 +59,7 @@ def run(args):
         check_printed()
 
 
-def compare(net, arrays, tolerance, path):
+def compare(net: CaffeNet, arrays: Mapping[str, np.ndarray], tolerance: float, path: Path) -> str:
     """A sentence that says how well the last pass agrees with recorded values.
 
     Raises:

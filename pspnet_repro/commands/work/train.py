@@ -10,6 +10,7 @@ from pspnet_repro.commands.work.train_tests import commands_that_test, validatio
 from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation
 from pspnet_repro.differences import flat_settings
 from pspnet_repro.errors import UsageError, UserError, say
+from pspnet_repro.files import file_sha256
 from pspnet_repro.model.settings import NetworkSettings
 from pspnet_repro.training.loop import train
 from pspnet_repro.training.run_folder import WEIGHTS
@@ -57,12 +58,13 @@ def run(args: Namespace) -> None:
     facts = {"base_size": args.base_size or recipe.base_size}
     if known is not None:
         facts |= {"names": known.names, "palette_rgb": known.palette_rgb}
-    with distributed.join(args.timeout) as joined:
+    with distributed.join(args.timeout, "train") as joined:
         finished = joined.first and (args.output / WEIGHTS).exists()
         try:
             weights = train(
                 settings, pairs, args.output, workers=args.workers, device=args.device,
-                initial_weights=args.initial_weights, facts=facts, validation=validation,
+                initial_weights=args.initial_weights, solverstate=args.solverstate, facts=facts,
+                validation=validation,
                 log_seconds=args.log_interval, tensorboard=args.tensorboard,
                 last_words=lambda: commands_that_test(args, data))
         except UsageError as error:
@@ -107,12 +109,14 @@ def _check_recorded(args, settings):
     for key, (value, option, default) in args.recorded.items():
         if key == "initial_weights":
             _check_start(args, value)
+        elif key == "solverstate":
+            _check_solverstate(args, value)
         elif key == "list_sha256" and value != ours[key]:
             say(f"note: {args.config} is of a training on other images, or with another "
                 "--label-map or --ignore")
         elif key in ("data", "list_sha256") or option and getattr(args, option) != default:
             continue  # the command line asks for others
-        elif key.startswith("model.") and args.initial_weights is not None:
+        elif key.startswith("model.") and (args.initial_weights or args.solverstate) is not None:
             continue  # their file brings the structure
         elif ours.get(key) != value:
             raise UsageError(f"{args.config}: {key} = {value!r}, for which train has no option: "
@@ -121,7 +125,7 @@ def _check_recorded(args, settings):
 
 
 def _check_start(args, sha256):
-    if sha256 is None:
+    if sha256 is None or args.solverstate is not None and args.initial_weights is None:
         return
     if args.initial_weights is None:
         raise UsageError(f"{args.config}: its training started from weights with SHA-256 {sha256}: "
@@ -129,3 +133,12 @@ def _check_start(args, sha256):
     if weights_sha256(args.initial_weights) != sha256:
         say(f"note: {args.config} is of a training from other weights than "
             f"{weights_text(args.initial_weights)}")
+
+
+def _check_solverstate(args, sha256):
+    if args.solverstate is None:
+        raise UsageError(f"{args.config}: its training resumed a solverstate of Caffe with SHA-256 "
+                         f"{sha256}: name its file with --solverstate")
+    if file_sha256(args.solverstate) != sha256:
+        say(f"note: {args.config} is of a training from another solverstate than "
+            f"{args.solverstate}")

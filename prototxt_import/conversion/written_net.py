@@ -1,0 +1,66 @@
+"""The network that a caffemodel describes: Caffe writes its layers beside their weights."""
+
+from pathlib import Path
+
+from prototxt_import.format import caffe_pb2
+from prototxt_import.format.wire import iterate_fields
+from pspnet_repro.errors import UserError
+from pspnet_repro.weights import recognize
+
+_NAME, _INPUT, _LAYER = 1, 3, 100
+# Pixels of the image for one of the feature map, as in every PSPNet.
+_STRIDE = 8
+# Of a network without a pyramid, whose layers allow any.
+_CROP_SIZE = 473
+
+
+def is_caffemodel(path: str | Path) -> bool:
+    """Whether a file is a binary caffemodel of layers of the present format; False for what cannot
+    be read."""
+    try:
+        with open(path, "rb") as file:
+            return recognize.kind_of(file) is recognize.CAFFEMODEL
+    except (OSError, ValueError):
+        return False
+
+
+def written_net(path: str | Path) -> tuple[caffe_pb2.NetParameter, str | Path, dict]:
+    """(NetParameter in phase TRAIN, path, shapes of its inputs) of a caffemodel.
+
+    The sizes of inputs are not in the file; those of an image and its labels follow from the
+    largest bin, which is the whole feature map.
+
+    Raises:
+        UserError: a damaged file, or one without layers' settings, as the released caffemodels.
+    """
+    net = caffe_pb2.NetParameter(state=caffe_pb2.NetState(phase=caffe_pb2.TRAIN))
+    for number, value in iterate_fields(path, "a caffemodel", (recognize.CAFFEMODEL,),
+                                        (_NAME, _INPUT, _LAYER)):
+        try:
+            # Blobs are unknown to a LayerParameter.
+            layer = caffe_pb2.NetParameter.FromString(_field(number, value))
+        except ValueError as error:
+            raise UserError(f"{path}: damaged: {error}: copy it again") from error
+        layer.DiscardUnknownFields()
+        net.MergeFrom(layer)
+    if not any(layer.HasField("convolution_param") for layer in net.layer):
+        raise UserError(f"{path}: holds weights without the settings of their layers: name the "
+                        f"network's prototxt too: NET.prototxt,{path}")
+    sides = [layer.pooling_param.kernel_size for layer in net.layer if layer.type == "Pooling"
+             and layer.pooling_param.kernel_size == layer.pooling_param.stride]
+    size = (max(sides) - 1) * _STRIDE + 1 if sides else _CROP_SIZE
+    return net, path, {name: (1, 1 if name == "label" else 3, size, size) for name in net.input}
+
+
+def _field(number, value):
+    """A field of bytes as a message holds it."""
+    head, length = number << 3 | 2, len(value)
+    return b"".join(map(_varint, (head, length))) + value
+
+
+def _varint(number):
+    digits = []
+    while number > 127:
+        digits.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*digits, number])

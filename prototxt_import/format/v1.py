@@ -1,0 +1,125 @@
+"""Layers of the first formats of Caffe (field `layers`), upgraded as Caffe's program does."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prototxt_import.format import caffe_pb2
+from prototxt_import.format.grammar import Field, Token, error_at
+
+# Types of V1 by their numbers in binary files; those of forks have no number in common.
+_TYPES = {
+    "NONE": (0, ""), "ACCURACY": (1, "Accuracy"), "BNLL": (2, "BNLL"), "CONCAT": (3, "Concat"),
+    "CONVOLUTION": (4, "Convolution"), "DATA": (5, "Data"), "DROPOUT": (6, "Dropout"),
+    "EUCLIDEAN_LOSS": (7, "EuclideanLoss"), "FLATTEN": (8, "Flatten"),
+    "HDF5_DATA": (9, "HDF5Data"), "HDF5_OUTPUT": (10, "HDF5Output"), "IM2COL": (11, "Im2col"),
+    "IMAGE_DATA": (12, "ImageData"), "INFOGAIN_LOSS": (13, "InfogainLoss"),
+    "INNER_PRODUCT": (14, "InnerProduct"), "LRN": (15, "LRN"),
+    "MULTINOMIAL_LOGISTIC_LOSS": (16, "MultinomialLogisticLoss"), "POOLING": (17, "Pooling"),
+    "RELU": (18, "ReLU"), "SIGMOID": (19, "Sigmoid"), "SOFTMAX": (20, "Softmax"),
+    "SOFTMAX_LOSS": (21, "SoftmaxWithLoss"), "SPLIT": (22, "Split"), "TANH": (23, "TanH"),
+    "WINDOW_DATA": (24, "WindowData"), "ELTWISE": (25, "Eltwise"), "POWER": (26, "Power"),
+    "SIGMOID_CROSS_ENTROPY_LOSS": (27, "SigmoidCrossEntropyLoss"),
+    "HINGE_LOSS": (28, "HingeLoss"), "MEMORY_DATA": (29, "MemoryData"), "ARGMAX": (30, "ArgMax"),
+    "THRESHOLD": (31, "Threshold"), "DUMMY_DATA": (32, "DummyData"), "SLICE": (33, "Slice"),
+    "MVN": (34, "MVN"), "ABSVAL": (35, "AbsVal"), "SILENCE": (36, "Silence"),
+    "CONTRASTIVE_LOSS": (37, "ContrastiveLoss"), "EXP": (38, "Exp"),
+    "DECONVOLUTION": (39, "Deconvolution")}
+_FORKS = {"CROP": "Crop", "IMAGE_SEG_DATA": "ImageSegData", "INTERP": "Interp", "BN": "BN",
+          "UPSAMPLE": "Upsample", "SEG_ACCURACY": "SegAccuracy", "RESHAPE": "Reshape",
+          "PRELU": "PReLU", "LOG": "Log"}
+_BY_NUMBER = dict(_TYPES.values())
+_BY_TEXT = {**_FORKS, **{name: kind for name, (_, kind) in _TYPES.items()},
+            **{str(number): kind for number, kind in _TYPES.values()}}
+# Types of V0, whose name is that of V1 in small letters but for these.
+_V0_TYPES = {"conv": "Convolution", "images": "ImageData", "innerproduct": "InnerProduct",
+             "pool": "Pooling", "softmax_loss": "SoftmaxWithLoss"}
+# Repeated values of V1, one for each blob, and the fields of ParamSpec that they became.
+_SPECS = {"param": "name", "blob_share_mode": "share_mode", "blobs_lr": "lr_mult",
+          "weight_decay": "decay_mult"}
+# Fields of these layers' data parameters that moved to transform_param.
+_DATA_PARAMS = {"Data": "data_param", "ImageData": "image_data_param",
+                "WindowData": "window_data_param"}
+_TRANSFORMS = ("scale", "mean_file", "crop_size", "mirror")
+
+
+def upgrade(fields: list[Field], path: Path | str) -> list[Field]:
+    """The fields of a net's prototxt with every `layers` made a `layer`, lines as they were.
+
+    Raises:
+        UserError: a layer of V0, an unknown type, or layers of V1 beside present ones; file and
+            line are named.
+    """
+    olds = [field for field in fields if field.name == "layers"]
+    if not olds:
+        return fields
+    new = next((field for field in fields if field.name == "layer"), None)
+    if new is not None:
+        raise error_at(path, new.line, "'layer' beside 'layers' of the first format, of which "
+                       "Caffe would drop the 'layer': write all of them as 'layer'")
+    return [_upgrade_layer(field, path) if field.name == "layers" else field for field in fields]
+
+
+def _upgrade_layer(field, path):
+    if isinstance(field.value, Token):
+        return field._replace(name="layer")
+    kept, values, kind = [], {name: [] for name in _SPECS}, ""
+    for inner in field.value:
+        if inner.name == "layer":
+            raise error_at(path, inner.line, "'layer' inside 'layers' is the format before V1 "
+                           "(V0), which is not supported: upgrade it with Caffe's "
+                           "upgrade_net_proto_text")
+        if inner.name in _SPECS:
+            values[inner.name].append(inner)
+        elif inner.name == "type" and isinstance(inner.value, Token):
+            kind = _kind(inner, path)
+            kept.append(inner._replace(value=inner.value._replace(kind="string", text=kind)))
+        else:
+            kept.append(inner)
+    specs = [Field("param", [Field(_SPECS[name], given[k].value, given[k].line)
+                             for name, given in values.items() if k < len(given)], field.line)
+             for k in range(max(map(len, values.values())))]
+    return field._replace(name="layer", value=_move_transforms(kept, kind, field.line) + specs)
+
+
+def _kind(field, path):
+    text = field.value.text
+    if field.value.kind == "string" or text not in _BY_TEXT:
+        name = next((name for name, kind in _BY_TEXT.items() if kind == text), None)
+        raise error_at(path, field.line, "type of 'layers' must be a type of V1 without quotes, "
+                       f"got {text!r}: " + (f"write {name}" if name else
+                                            "write the layer as 'layer', its type in quotes"))
+    return _BY_TEXT[text]
+
+
+def _move_transforms(fields, kind, line):
+    """The fields of a layer, those of its data parameter that moved in transform_param."""
+    moved, kept = [], []
+    for field in fields:
+        if field.name == _DATA_PARAMS.get(kind) and not isinstance(field.value, Token):
+            moved += [inner for inner in field.value if inner.name in _TRANSFORMS]
+            field = field._replace(value=[inner for inner in field.value
+                                          if inner.name not in _TRANSFORMS])
+        kept.append(field)
+    if not moved:
+        return kept
+    # The moved fields count where transform_param has them too.
+    names = {inner.name for inner in moved}
+    own = [inner for field in kept if field.name == "transform_param"
+           and not isinstance(field.value, Token) for inner in field.value
+           if inner.name not in names]
+    return [field for field in kept if field.name != "transform_param"] + [
+        Field("transform_param", own + moved, line)]
+
+
+def weights_of(data: bytes) -> tuple[str, str, Sequence[caffe_pb2.WeightsBlob]]:
+    """(name, type, blobs) of a serialized layer of V1, or of V0 inside it.
+
+    Raises:
+        DecodeError: damaged.
+    """
+    layer = caffe_pb2.WeightsLayerV1.FromString(data)
+    if not layer.HasField("layer"):
+        return layer.name, _BY_NUMBER.get(layer.type, f"V1 type {layer.type}"), layer.blobs
+    old = layer.layer
+    kind = _V0_TYPES.get(old.type) or _BY_TEXT.get(old.type.upper(), old.type)
+    return old.name, kind, old.blobs
