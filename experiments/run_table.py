@@ -137,10 +137,20 @@ def _check(args, processes):
                             "one")
 
 
+def _make_folder(path):
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--runs {path}: cannot be made: {first_line(error)}; choose another "
+                         "folder") from error
+
+
 def run_tables(args: argparse.Namespace, processes: distributed.Processes) -> None:
     """Run what is missing and print the tables; all of `processes` call this alike."""
     _check(args, processes)
     tables, profile = select_tables(args.table, args.rows), PROFILES[args.profile]
+    if not args.dry_run:
+        processes.on_first(lambda: _make_folder(args.runs))
     runs = args.runs / profile.name
     output = args.output or runs
     data = Path(processes.on_first(lambda: str(profile.folder(args.data, args.cache))))

@@ -3,15 +3,20 @@
 import importlib
 import importlib.util
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from pspnet_repro.errors import command, imports, stop_at_once
+
+if __name__ == "__main__" or os.path.basename(sys.argv[0]) == "pspnet":
+    signal.signal(signal.SIGINT, stop_at_once)  # until `_work` has imported what is slow
+
 from pspnet_repro import __version__
 from pspnet_repro.commands import check_data, demo, evaluate, make_lists, predict, table, train
 from pspnet_repro.commands.parser import Parser
-from pspnet_repro.errors import command
 
 
 def build_parser() -> Parser:
@@ -51,7 +56,8 @@ def _work(name):
             name = f"pspnet_repro.{name}"
         elif str(root) != sys.path[0]:  # a checkout, which has the folder beside this package
             sys.path.insert(0, str(root))
-    return importlib.import_module(name)
+    with imports():
+        return importlib.import_module(name)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import re
 
+from pspnet_repro.errors import UserError
 from pspnet_repro.words import counted
 
 from ..rows import BASELINE, FULL
@@ -32,13 +33,20 @@ def curve_blocks(table, names, results):
         return []
     losses, scores = {}, {}
     for label, folders in found.items():
-        losses[label] = []
+        losses[label], ends = [], []
         for folder in folders:
             curve = read_curve(folder / "losses.jsonl", ("iteration", "loss"))
+            ends.append(curve["iteration"][-1] + 1)
             losses[label].append((thinned(curve["iteration"]), thinned(curve["loss"])))
         places = [folder / "curve.jsonl" for folder in folders]
         if all(path.exists() for path in places):
             curves = [read_curve(path, ("iteration", "mean_iou")) for path in places]
+            for path, curve, end in zip(places, curves, ends, strict=True):
+                if curve["iteration"][-1] != end:
+                    raise UserError(f"{path}: ends at step {curve['iteration'][-1]:.0f}, and "
+                                    f"losses.jsonl beside it at {end:.0f}: one of them "
+                                    "is cut; bring it back from a copy, or remove the folder to "
+                                    "run the row again")
             scores[label] = [(c["iteration"], 100 * c["mean_iou"]) for c in curves]
     alt = (f"{table}: loss{' and mean IoU' if scores else ''} during {len(found)} "
            f"training{'s' * (len(found) > 1)}; the first losses lie above the axis")

@@ -218,8 +218,8 @@ class NetworkSettings(BackboneSettings):
     WHOLE: ClassVar = ("backbone", "strides", "dilations", "head_width")
 
     def __post_init__(self, depth, width):
+        _check_choice("depth", depth, tuple(BLOCKS))
         if self.blocks is None:
-            _check_choice("depth", depth, tuple(BLOCKS))
             self._set(blocks=BLOCKS[depth])
         if self.widths is None:
             _check(type(width) in (int, float) and 0 < width <= MAX_WIDTH

@@ -103,6 +103,15 @@ def cut_losses(path: Path, iteration: int, first: int = 0) -> None:
     write_lines(path, (line for line, _ in lines[:iteration - first]))
 
 
+def check_whole(path: Path, steps: int) -> None:
+    """Raise UserError where the losses beside finished weights are not those of all steps."""
+    lines = read_lines(path)
+    if path.exists() and len(lines) != steps:
+        raise UserError(f"{path}: holds {counted(len(lines), 'step')}, but the finished training "
+                        f"beside it has {steps}; bring the whole file back from a copy, or remove "
+                        "the folder to train again")
+
+
 def read_lines(path: Path) -> list[tuple[str, dict | None]]:
     """json_lines of a file; [] where there is none. Raises UserError where a last line that was cut
     off is none that a training writes."""

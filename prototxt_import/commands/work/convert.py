@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from prototxt_import.commands.work.places import check_places
 from prototxt_import.conversion.convert import Row, convert_network
 from prototxt_import.conversion.torch_resnet import convert_torch_resnet
-from pspnet_repro.errors import UsageError
+from pspnet_repro.errors import UsageError, printable
 from pspnet_repro.files import file_sha256
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.weights import model_file
@@ -42,6 +42,7 @@ def run(args: Namespace) -> None:
 
 def table(rows: Sequence[Row]) -> str:
     """Rows as lines with aligned columns, and their sums."""
+    rows = [row._replace(layer=printable(row.layer, 200)) for row in rows]
     widths = [max(len(row[k]) for row in rows) for k in (0, 1)]
     lines = [f"{row.layer:{widths[0]}}  {row.shape:{widths[1]}}  {row.place}" for row in rows]
     left_out = sum(row.place == "left out" for row in rows)
