@@ -1,7 +1,7 @@
 # PYTHON: the interpreter. VENV: folder of the virtual environment; empty builds into PYTHON itself
 # and installs nothing. TORCH, TORCH_INDEX: which torch to install, and an index to take it from.
 # PSPNET_MARCH: the processor to compile for, as the compiler names it (default: this one).
-# SETTINGS: further arguments of run_table.py. BENCH: the folder where make bench leaves figures.
+# SETTINGS: further arguments of run_table.py, or of make gpu. BENCH: the folder where make bench leaves figures.
 # CUDA_TORCH, CUDA_VENV: the torch that make cuda-link-check builds with, and where it lies.
 PYTHON ?= python3
 VENV ?= .venv
@@ -31,7 +31,7 @@ compile = if MAX_JOBS=$(MAX_JOBS) PSPNET_MARCH=$(PSPNET_MARCH) $(1) setup.py --q
     then grep '^setup.py: ' $(2); else cat $(2); exit 1; fi
 SOURCES := setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu)
 
-.PHONY: help build test lint test-cuda cuda-check cuda-link-check demo table tables bench clean always
+.PHONY: help build test lint test-cuda cuda-check cuda-link-check gpu demo table tables bench clean always
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 24
 
@@ -60,6 +60,9 @@ cuda-link-check:  ## compile, link, import and test with a torch for CUDA in bui
 	    --egg-base build/cuda build --build-lib build/cuda/lib --build-temp build/cuda/temp)
 	cd build/cuda && PYTHONPATH=lib:../../tests $(python) -m programs.cuda_link_check
 	cd build/cuda && PYTHONPATH=lib $(python) -m pytest $(OPERATOR_TESTS:%=../../tests/%.py)
+
+gpu:  ## build, test and measure everything on a GPU within 9 minutes, into experiments/results/gpu-NAME
+	$(PY) -m experiments.bench.gpu $(SETTINGS)
 
 demo: build  ## train two small networks on drawn scenes and write a page of what they see
 	$(PY) -m experiments.demo

@@ -65,22 +65,25 @@ struct AxisRule {
 };
 
 // One output pixel of an axis reads input pixels i0 and i1, the latter with weight lambda1.
-struct InterpTap {
-  int64_t i0;
-  int64_t i1;
+template <typename Index>
+struct InterpTapOf {
+  Index i0;
+  Index i1;
   float lambda1;
 };
+using InterpTap = InterpTapOf<int64_t>;
 
 PSPNET_HOST_DEVICE inline float interp_ratio(int64_t in_size, int64_t out_size) {
   return out_size > 1 ? static_cast<float>(in_size - 1) / static_cast<float>(out_size - 1) : 0.f;
 }
 
 // The position is a float32 for every dtype of the data, as in the original.
-PSPNET_HOST_DEVICE inline InterpTap interp_tap(int64_t i, int64_t in_size, float ratio) {
+template <typename Index>
+PSPNET_HOST_DEVICE inline InterpTapOf<Index> interp_tap(Index i, Index in_size, float ratio) {
   const float position = ratio * static_cast<float>(i);
-  int64_t i0 = static_cast<int64_t>(position);
+  Index i0 = static_cast<Index>(position);
   if (i0 > in_size - 1) i0 = in_size - 1;  // rounding of the largest sizes
-  const int64_t i1 = i0 < in_size - 1 ? i0 + 1 : i0;
+  const Index i1 = i0 < in_size - 1 ? i0 + 1 : i0;
   return {i0, i1, position - static_cast<float>(i0)};
 }
 

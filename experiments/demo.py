@@ -1,9 +1,10 @@
 """From nothing to a picture: trains two rows on the drawn scenes and shows what they see."""
 
+import argparse
 import sys
+from collections.abc import Iterator, Sequence
 
 from pspnet_repro.commands.demo import parser
-from pspnet_repro.data.classes import Classes
 from pspnet_repro.data.scenes import draw_scene
 from pspnet_repro.errors import command
 from pspnet_repro.evaluation import ConfusionMatrix
@@ -25,11 +26,11 @@ NAMES = {BASELINE: "without the pyramid", FULL: "PSPNet"}
 SCENES = range(500, 506)
 
 
-def draw_pictures(predictors):
-    """A ViewerImage of each of SCENES.
+def draw_pictures(predictors: dict[str, Predictor]) -> Iterator[ViewerImage]:
+    """One of each of SCENES.
 
     Args:
-        predictors: {name of a network: Predictor}.
+        predictors: by the names of the networks.
     """
     for number in SCENES:
         image, truth = draw_scene(0, number)
@@ -50,7 +51,7 @@ def _iou(labels, truth):
             if union}
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Do the work of the command `demo`; returns its exit code."""
     runs, cache = args.runs or RUNS_FOLDER, args.cache or CACHE_FOLDER
     output = args.output or runs / "demo"
@@ -67,19 +68,18 @@ def run(args):
     predictors = {NAMES[training.row]: Predictor(training.folder / WEIGHTS,
                                                  protocol=MINI.protocol)
                   for training in trainings}
-    classes = Classes(tuple(MINI.classes), tuple(MINI.palette_rgb))
-    write_viewer(page, "Six scenes that the training never saw", classes, draw_pictures(predictors),
-                 list(predictors), write=lambda path, fill: outputs.write({path: fill}))
-    weights = trainings[-1].folder / WEIGHTS
+    write_viewer(page, "Six scenes that the training never saw", MINI.names_and_colours,
+                 draw_pictures(predictors), list(predictors),
+                 write=lambda path, fill: outputs.write({path: fill}))
     print(f"\nThe page is {page}: open it in a browser.\n"
           "The same with your own photographs and weights:\n"
           "    pspnet predict FOLDER --weights WEIGHTS -o OUT --html\n"
-          f"These scenes' PSPNet is {weights}.")
+          f"These scenes' PSPNet is {trainings[-1].folder / WEIGHTS}.")
     return 0
 
 
 @command
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     return run(parser().parse_args(argv))
 
 

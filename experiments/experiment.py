@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -33,7 +34,6 @@ class Experiment:
     Everything is read once, when it is first asked for.
 
     Args:
-        profile: a Profile.
         data: folder of the data: one with lists, or the benchmark's as its archive unpacks.
         runs: folder of the profile's trainings.
         backbones: {depth: file of initial weights, or Caffe's pair}; trainings of other depths
@@ -42,7 +42,8 @@ class Experiment:
         UserError: no such data folder.
     """
 
-    def __init__(self, profile: Profile, data: Path, runs: Path, backbones: dict | None = None):
+    def __init__(self, profile: Profile, data: Path, runs: Path,
+                 backbones: dict[int, Path | tuple[Path, Path]] | None = None):
         self.profile, self.runs, self.backbones = profile, Path(runs), backbones or {}
         if not data.is_dir():
             raise UserError(f"{data}: no such data folder")
@@ -65,8 +66,8 @@ class Experiment:
         return structure
 
     def _model(self, depth):
-        profile = self.profile
-        return {"classes": len(profile.classes), **profile.model, **profile.depths[depth]}
+        return {"classes": len(self.profile.classes), **self.profile.model,
+                **self.profile.depths[depth]}
 
     def _pairs(self, split):
         """The Pairs of "train" or "val", called as `pairs`.
@@ -86,14 +87,13 @@ class Experiment:
         Raises:
             UserError: the initial weights cannot be read, or do not fit this network.
         """
-        profile = self.profile
+        profile, structure = self.profile, self._structure(row.depth)
         model = self._model(row.depth) | {name: value for name, value in row.model.items()
                                           if name != "depth"}
         train = {"augmentation": Augmentation(), **profile.train, **row.train}
         if "padding" in train:
             train["augmentation"] = dataclasses.replace(train["augmentation"],
                                                         padding=train.pop("padding"))
-        structure = self._structure(row.depth)
         return TrainSettings(
             data=profile.data, list_sha256=self.list_sha256("train"), seed=seed,
             zero_is_void=profile.zero_is_void, **train,
@@ -109,16 +109,10 @@ class Experiment:
             test["stride"] = math.ceil(test["stride"] * self.profile.crop_size)
         return dataclasses.replace(self.profile.protocol, **test)
 
-    def plan(self, tables: dict, seeds: int) -> tuple[list[Training], dict]:
-        """The trainings that tables need, and where each row's tests live.
-
-        Args:
-            tables: {number: Rows}, see plan.select_tables.
-            seeds: how many; seeds are 0..seeds-1.
-        Returns:
-            (the trainings in the tables' order, seed by seed; {row name: [folder of its test with
-            seed 0, ...]}).
-        """
+    def plan(self, tables: dict[str, Sequence[Row]],
+             seeds: int) -> tuple[list[Training], dict[str, list[Path]]]:
+        """The trainings that tables need with seeds 0..seeds-1, in the tables' order, seed by seed;
+        and {row name: [folder of its test with seed 0, ...]}."""
         rows = list({row.name: row for rows in tables.values() for row in rows}.values())
         trainings, folders = {}, {row.name: [] for row in rows}
         for seed in range(seeds):
@@ -137,7 +131,7 @@ class Experiment:
 
     def _test(self, training_folder, row):
         protocol, list_sha256 = self.protocol(row), self.list_sha256("val")
-        return Test(row.name, training_folder / f"test-{_digest([vars(protocol), list_sha256])}",
+        return Test(row.name, training_folder / f"test-{_digest([protocol.facts(), list_sha256])}",
                     protocol, list_sha256)
 
 

@@ -1,24 +1,33 @@
-"""How much memory this process held."""
+"""How much memory this process held, its own or its GPU's."""
 
 import os
 import resource
 import sys
 from pathlib import Path
 
+import torch
+
 _RESET = Path("/proc/self/clear_refs")
 
 
-def reset_peak() -> None:
-    """Let `peak_bytes` count from now on. Linux alone can; elsewhere it counts from the start."""
-    if os.access(_RESET, os.W_OK):
+def reset_peak(device: str = "cpu") -> None:
+    """Let `peak_bytes` of "cpu" or "cuda" count from now on. For the CPU Linux alone can; elsewhere
+    it counts from the start."""
+    if device == "cuda":
+        if torch.cuda.is_initialized():  # else nothing was taken yet
+            torch.cuda.reset_peak_memory_stats()
+    elif os.access(_RESET, os.W_OK):
         _RESET.write_text("5", encoding="ascii")
 
 
-def peak_bytes() -> int:
+def peak_bytes(device: str = "cpu") -> int:
     """Most bytes that this program held at once since its start or `reset_peak`.
 
-    On Linux from the process's own high-water mark: getrusage's starts at what the parent held.
+    For "cuda" the tensors on the GPU. On Linux from the process's own high-water mark: getrusage's
+    starts at what the parent held.
     """
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
     peak = _status("VmHWM")
     if peak is not None:
         return peak

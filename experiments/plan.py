@@ -1,6 +1,5 @@
 """What a call of run_table.py has to do: trainings, each with the rows that it serves."""
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,8 +33,6 @@ class Test:
 
     Attributes:
         row: name of the first row that wants it.
-        folder: where it lives.
-        protocol: a Protocol.
         list_sha256: of the list of its images.
     """
 
@@ -55,19 +52,17 @@ class Training:
 
     Attributes:
         row: name of the first row that wants it.
-        folder: where it lives.
-        settings: TrainSettings.
         initial_weights: what it starts from: a file, or Caffe's pair; None: random weights.
-        tests: {folder: Test}; rows can share a test.
+        tests: by folder; rows can share a test.
         rows: names of all rows served.
     """
 
     row: str
     folder: Path
     settings: TrainSettings
-    initial_weights: object = None
-    tests: dict = field(default_factory=dict)
-    rows: list = field(default_factory=list)
+    initial_weights: Path | tuple[Path, Path] | None = None
+    tests: dict[Path, Test] = field(default_factory=dict)
+    rows: list[str] = field(default_factory=list)
 
     def add(self, row: str, test: Test) -> Path:
         """Serve one more row with a test; returns the test's folder."""
@@ -80,7 +75,7 @@ class Training:
                 "initial_weights": list(map(str, weights_files(self.initial_weights)))
                 if self.initial_weights else None,
                 "tests": [{**vars(test), "folder": str(test.folder),
-                           "protocol": dataclasses.asdict(test.protocol)}
+                           "protocol": test.protocol.facts()}
                           for test in self.missing()]}
 
     @classmethod
@@ -118,7 +113,7 @@ class Training:
                    for test in self.tests.values())
 
     def missing(self) -> list[Test]:
-        """The Tests that have no result yet."""
+        """Those that have no result yet."""
         return [test for test in self.tests.values() if not test.is_done]
 
     def state(self) -> str:
@@ -137,8 +132,8 @@ def select_tables(table: str, names: str) -> dict[str, tuple[Row, ...]]:
     Raises:
         UsageError: a name that no table asked for has.
     """
-    numbered = [number for number in TABLES if number.isdigit()]
-    tables = {number: TABLES[number] for number in (numbered if table == "all" else [table])}
+    tables = {number: rows for number, rows in TABLES.items()
+              if number == table or table == "all" and number.isdigit()}
     if names != "all":
         wanted = [name.strip() for name in names.split(",")]
         known = {row.name: row for rows in tables.values() for row in rows}
@@ -147,9 +142,8 @@ def select_tables(table: str, names: str) -> dict[str, tuple[Row, ...]]:
                 which = "no table" if table == "all" else f"table {table}"
                 raise UsageError(f"--rows: {which} has {'a ' if table == 'all' else 'no '}row "
                                  f"{name!r}; rows are {', '.join(known)}")
-        tables = {number: tuple(row for row in rows if row.name in wanted)
-                  for number, rows in tables.items()}
-        tables = {number: rows for number, rows in tables.items() if rows}
+        tables = {number: chosen for number, rows in tables.items()
+                  if (chosen := tuple(row for row in rows if row.name in wanted))}
     if table == "all":
         tables[REPORTED] = ()
     return tables

@@ -9,7 +9,7 @@ import torch
 from pspnet_repro import PSPNet
 from pspnet_repro.data import scenes
 from pspnet_repro.data.augment import Augmentation
-from pspnet_repro.data.classes import known_classes
+from pspnet_repro.data.classes import Classes, known_classes
 from pspnet_repro.errors import UsageError
 from pspnet_repro.evaluation.protocol import MULTI_SCALE, Protocol
 from pspnet_repro.model.settings import BLOCKS
@@ -23,10 +23,7 @@ class Profile:
 
     Attributes:
         name: what `--profile` takes.
-        data: name of the data set.
         folder: (data folder given or None, cache folder) -> folder with train.txt and val.txt.
-        classes: names.
-        palette_rgb: a colour a class.
         contextual: whether each class needs context; empty where not known.
         model: keyword arguments of PSPNet besides the row's.
         depths: for each of the paper's depths, the keyword arguments of PSPNet that stand for it.
@@ -43,17 +40,17 @@ class Profile:
 
     name: str
     data: str
-    folder: Callable
-    classes: tuple
-    palette_rgb: tuple
-    contextual: tuple
-    model: dict
-    train: dict
+    folder: Callable[[Path | None, Path], Path]
+    classes: tuple[str, ...]
+    palette_rgb: tuple[tuple[int, int, int], ...]
+    contextual: tuple[bool, ...]
+    model: dict[str, object]
+    train: dict[str, object]
     base_size: int
     differs: str
-    depths: dict = field(default_factory=lambda: {d: {"depth": d} for d in BLOCKS})
+    depths: dict[int, dict] = field(default_factory=lambda: {d: {"depth": d} for d in BLOCKS})
     zero_is_void: bool = False
-    fidelity_scales: tuple = MULTI_SCALE
+    fidelity_scales: tuple[float, ...] = MULTI_SCALE
     fidelity_note: str = ""
     alike: int = 1
     rows_at_once: int = 1
@@ -63,6 +60,11 @@ class Profile:
     def crop_size(self) -> int:
         """Pixels a side, of training and test."""
         return self.train["crop_size"]
+
+    @property
+    def names_and_colours(self) -> Classes:
+        """Of the classes."""
+        return Classes(self.classes, self.palette_rgb)
 
     @property
     def protocol(self) -> Protocol:

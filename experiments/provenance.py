@@ -1,8 +1,10 @@
 """Which program made a result, and on which machine."""
 
+import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -11,6 +13,7 @@ import torch
 
 from pspnet_repro import __version__
 from pspnet_repro.defaults import ROOT
+from pspnet_repro.outputs import Outputs
 
 
 def _commit():
@@ -36,9 +39,29 @@ def _processor():
     return platform.processor() or platform.machine()
 
 
-def provenance(device="cpu"):
+def provenance(device: str = "cpu") -> dict[str, str | int]:
     """Commit (outside a checkout the package's version), versions and machine."""
     gpu = {"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}
     return {"commit": _commit(), "python": platform.python_version(), "torch": torch.__version__,
             "numpy": np.__version__, "opencv": cv2.__version__, "system": platform.system(),
             "processor": _processor(), "cores": os.cpu_count(), **gpu}
+
+
+def claim(paths: Sequence[Path], keys: Iterable[str]) -> Outputs:
+    """The Outputs of a folder, with `paths` in it claimed.
+
+    Files of an earlier version, which kept no list, are known by the first: a JSON file that holds
+    `keys` and nothing else.
+
+    Raises:
+        UserError: see Outputs.claim.
+    """
+    outputs = Outputs(paths[0].parent)
+    try:
+        is_ours = json.loads(paths[0].read_bytes()).keys() == set(keys)
+    except (OSError, ValueError, AttributeError, RecursionError):
+        is_ours = False  # claim says what is in the way
+    if is_ours:
+        outputs.adopt(paths)
+    outputs.claim(paths)
+    return outputs

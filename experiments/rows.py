@@ -24,9 +24,9 @@ class Row:
     """
 
     name: str
-    model: dict = field(default_factory=dict)
-    train: dict = field(default_factory=dict)
-    test: dict = field(default_factory=dict)
+    model: dict[str, object] = field(default_factory=dict)
+    train: dict[str, object] = field(default_factory=dict)
+    test: dict[str, object] = field(default_factory=dict)
     label: str = ""
 
     @property

@@ -1,7 +1,6 @@
 """Does one training and its tests; run_table.py starts a process of it for each training."""
 
 import contextlib
-import dataclasses
 import datetime
 import json
 import time
@@ -30,6 +29,7 @@ from .profiles import PROFILES
 from .provenance import provenance
 
 CURVE_POINTS, CURVE_IMAGES = 8, 8
+FACTS = "train_seconds_of_last_sitting", "train_peak_memory_mib", "train_provenance"
 
 
 def prediction_name(number: int, pair: Pair) -> str:
@@ -37,8 +37,8 @@ def prediction_name(number: int, pair: Pair) -> str:
     return f"{number:05d}-{pair.image.stem}.png"
 
 
-def run_row(experiment: Experiment, training: Training, *, checkpoint_seconds: float = 120.0,
-            progress: bool = True, device: str = "cpu", workers: int = 0) -> None:
+def run_row(experiment: Experiment, training: Training, *, progress: bool = True,
+            device: str = "cpu", workers: int = 0) -> None:
     """Do a training and its tests unless that was done before; processes of torchrun call this
     alike.
 
@@ -46,7 +46,7 @@ def run_row(experiment: Experiment, training: Training, *, checkpoint_seconds: f
     Processes on several machines must all see the training's folder.
 
     Args:
-        checkpoint_seconds, progress, device, workers: see train.
+        progress, device, workers: see train.
     Raises:
         UserError, Interrupted: as `train` and `evaluate`.
     """
@@ -63,8 +63,7 @@ def run_row(experiment: Experiment, training: Training, *, checkpoint_seconds: f
             left = processes.on_first(missing)
             if any(left):
                 weights = _train(experiment, training, processes, device=device,
-                                 checkpoint_seconds=checkpoint_seconds, progress=progress,
-                                 workers=workers)
+                                 progress=progress, workers=workers)
                 for test, is_left in zip(tests, left):
                     if is_left:
                         _test(experiment, test, weights, processes, progress, device)
@@ -88,35 +87,21 @@ def _watch(experiment, max_iter, processes):
     return -(-max_iter // CURVE_POINTS), look
 
 
-def _train(experiment, training, processes, **how):
+def _train(experiment, training, processes, *, device, **how):
     """Path of the weights; trained.json beside them says how they came about."""
-    machine, began = provenance(how["device"]), time.monotonic()
+    machine, began, profile = provenance(device), time.monotonic(), experiment.profile
 
     def tell():
-        write_bytes(training.folder / "trained.json", json.dumps({
-            "train_seconds_of_last_sitting": round(time.monotonic() - began, 1),
-            "train_peak_memory_mib": _peak_mib(how["device"]),
-            "train_provenance": machine}, indent=1))
+        contents = round(time.monotonic() - began, 1), peak_bytes(device) // 2 ** 20, machine
+        write_bytes(training.folder / "trained.json",
+                    json.dumps(dict(zip(FACTS, contents, strict=True)), indent=1))
 
-    _reset_peak(how["device"])
-    profile = experiment.profile
-    facts = {"base_size": profile.base_size, "names": profile.classes,
-             "palette_rgb": profile.palette_rgb}
-    return train(training.settings, experiment.pairs("train"), training.folder, **how,
-                 initial_weights=training.initial_weights, before_weights=tell, facts=facts,
+    reset_peak(device)
+    return train(training.settings, experiment.pairs("train"), training.folder, device=device,
+                 **how, initial_weights=training.initial_weights, before_weights=tell,
+                 facts={"base_size": profile.base_size, "names": profile.classes,
+                        "palette_rgb": profile.palette_rgb},
                  watch=_watch(experiment, training.steps, processes))
-
-
-def _reset_peak(device):
-    if device == "cpu":
-        reset_peak()
-    elif torch.cuda.is_initialized():  # else nothing was taken yet
-        torch.cuda.reset_peak_memory_stats()
-
-
-def _peak_mib(device):
-    peak = torch.cuda.max_memory_allocated() if device == "cuda" else peak_bytes()
-    return peak // 2 ** 20
 
 
 def _training_facts(weights):
@@ -130,8 +115,7 @@ def _training_facts(weights):
     refuse_pipe(path)
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        if (set(facts) != {"train_seconds_of_last_sitting", "train_peak_memory_mib",
-                           "train_provenance"}
+        if (set(facts) != set(FACTS)
                 or not {"training", "initial_sha256", "processes"} <= training.keys()):
             raise ValueError
     except (OSError, ValueError, TypeError, RecursionError) as error:
@@ -142,23 +126,22 @@ def _training_facts(weights):
 
 def _test(experiment, test, weights, processes, progress, device):
     began, machine = time.monotonic(), provenance(device)
-    _reset_peak(device)
+    reset_peak(device)
     trained, facts = _training_facts(weights)
     settings, folder, profile = trained["training"], test.folder, experiment.profile
     torch.set_num_threads(settings["threads"])
     net = model_file.model_of(trained, weights).to(distributed.choose_device(device))
-    fused = net.for_inference()
     pairs = experiment.pairs("val")
     paths = [folder / "predictions" / prediction_name(*item) for item in enumerate(pairs)]
     outputs, result_path = Outputs(folder), folder / RESULT
     processes.on_first(lambda: claim_results(
         outputs, folder, [*paths, result_path],
         [weights, *(path for pair in pairs for path in (pair.image, pair.label))]))
-    about = {**dataclasses.asdict(test.protocol), "fused": True, "list_sha256": test.list_sha256}
+    about = {**test.protocol.facts(), "fused": True, "list_sha256": test.list_sha256}
     with CountsFile(folder, {"weights_sha256": weights_digest(net), **about}, net.classes,
                     len(pairs), processes) as record:
         matrix = evaluate(
-            fused, pairs, classes=net.classes, protocol=test.protocol, record=record,
+            net.for_inference(), pairs, classes=net.classes, protocol=test.protocol, record=record,
             zero_is_void=profile.zero_is_void, progress=progress, processes=processes,
             on_prediction=lambda number, _, predicted: outputs.write(
                 {paths[number]: png_bytes(predicted)}))
@@ -166,19 +149,16 @@ def _test(experiment, test, weights, processes, progress, device):
         raise UserError(f"{profile.name}: no pixel of the {len(pairs)} test images is labelled")
     if not processes.first:
         return
-    iou = dict(zip(profile.classes, matrix.iou.tolist(), strict=True))
     result = {
-        "row": test.row, "profile": profile.name, "seed": settings["seed"],
-        **matrix.figures, "iou": iou,
+        "row": test.row, "profile": profile.name, "seed": settings["seed"], **matrix.figures,
+        "iou": dict(zip(profile.classes, matrix.iou.tolist(), strict=True)),
         "confusion": matrix.counts.tolist(), "settings": settings, "test": about,
         "initial_sha256": trained["initial_sha256"],
         "parameters": sum(p.numel() for p in net.parameters()),
-        "receptive_field": net.receptive_field(),
-        "train_processes": trained["processes"],
-        **facts,
-        "test_processes": processes.size,
+        "receptive_field": net.receptive_field(), "train_processes": trained["processes"],
+        **facts, "test_processes": processes.size,
         "test_seconds": round(time.monotonic() - began, 1),
-        "test_peak_memory_mib": _peak_mib(device),
+        "test_peak_memory_mib": peak_bytes(device) // 2 ** 20,
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "provenance": machine,
     }

@@ -46,11 +46,6 @@ from .run_row import run_job
 CONSOLE = "console.txt"
 
 
-def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The arguments of the command `table`."""
-    return parser().parse_args(argv)
-
-
 def _start(job, training):
     """The process that does a training, and how long its file of last words was before."""
     training.folder.mkdir(parents=True, exist_ok=True)
@@ -61,11 +56,7 @@ def _start(job, training):
 
 
 def _failure(training, start, code):
-    """What ended a training's process: a signal, or its last line after byte `start`.
-
-    Returns:
-        A UsageError for exit code 2, else a UserError.
-    """
+    """What ended a training's process: a signal, or its last line after byte `start`."""
     if code < 0:
         return UserError(f"{training.name}: killed by {signal.Signals(-code).name}; the same "
                          "command resumes at its last checkpoint")
@@ -211,7 +202,8 @@ def run(args: argparse.Namespace) -> None:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    return run(parse_arguments(argv)) or 0
+    run(parser().parse_args(argv))
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The inputs of a network: their names and the shapes that its file gives them."""
 
+from collections.abc import Sequence
+
 from prototxt_import.format.caffe_pb2 import LayerParameter, NetParameter
 from prototxt_import.format.prototxt import is_data_layer
 from prototxt_import.layers.base import Shape, check
@@ -13,6 +15,9 @@ def is_input(layer: LayerParameter) -> bool:
 def old_inputs(net: NetParameter) -> dict[str, Shape | None]:
     """{name: shape} of the fields input, input_shape and input_dim."""
     names = list(net.input)
+    if not (net.input_shape or net.input_dim) and any(x.type == "Input" for x in net.layer):
+        # As in the original, which then takes the Input layers alone.
+        return {}
     check(not (net.input_shape and net.input_dim), "must have input_shape or input_dim, got both")
     if net.input_dim:
         check(len(net.input_dim) == 4 * len(names),
@@ -26,8 +31,14 @@ def old_inputs(net: NetParameter) -> dict[str, Shape | None]:
     return dict(zip(names, shapes))
 
 
-def layer_inputs(layer: LayerParameter) -> dict[str, Shape | None]:
-    """{name: shape} of an Input layer or a data layer; a shape is None where the file lacks it."""
+def is_known(shape: Sequence[int | None] | None) -> bool:
+    """Whether a shape is there with all its sizes."""
+    return shape is not None and None not in shape
+
+
+def layer_inputs(layer: LayerParameter) -> dict[str, tuple[int | None, ...] | None]:
+    """{name: shape} of an Input layer or a data layer; a shape is None where the file lacks it, and
+    so is a single size."""
     check(not layer.bottom, f"needs no bottoms, got {len(layer.bottom)}")
     tops = list(layer.top)
     check(len(set(tops)) == len(tops), f"names a top twice: {tops}")
@@ -50,6 +61,9 @@ def _data_shapes(layer):
     """Shapes of image, label and image size."""
     memory, image, transform = (layer.memory_data_param, layer.image_data_param,
                                 layer.transform_param)
+    dense = layer.HasField("dense_image_data_param")
+    if dense:
+        image = layer.dense_image_data_param
     if layer.HasField("memory_data_param"):
         size = (memory.height, memory.width)
         batch, channels = memory.batch_size, memory.channels
@@ -60,8 +74,12 @@ def _data_shapes(layer):
         batch = layer.data_param.batch_size or image.batch_size
         channels = 3 if image.is_color and not transform.force_gray else 1
     batch = batch or 1
-    if not min(size):
+    if layer.type == "Data" and not transform.force_gray:
+        # The database has them; several means are one for each.
+        many = len(transform.mean_value) > 1
+        channels = 3 if transform.force_color else len(transform.mean_value) if many else None
+    if not min(size) or layer.type in ("HDF5Data", "Python"):
         return [None] * len(layer.top)
-    per_pixel = "Seg" in layer.type or image.label_type == image.PIXEL
+    per_pixel = dense or "Seg" in layer.type or image.label_type == image.PIXEL
     label = (batch, 1, *size) if per_pixel else (batch,)
     return [(batch, channels, *size), label, *[(batch, 1, 1, 2)] * (len(layer.top) - 2)]

@@ -1,6 +1,5 @@
 """CaffeNet: a torch module built from a prototxt."""
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from prototxt_import import ends
 from prototxt_import.format import caffe_pb2
 from prototxt_import.format.caffemodel import iterate_caffemodel
 from prototxt_import.format.prototxt import read_net
-from prototxt_import.inputs import is_input, layer_inputs, old_inputs
+from prototxt_import.inputs import is_input, is_known, layer_inputs, old_inputs
 from prototxt_import.layers.base import Built, check, check_shape
-from prototxt_import.layers.fillers import check_filler, fill
+from prototxt_import.layers.fillers import fill
 from prototxt_import.layers.norm import warn_of_frozen
 from prototxt_import.layers.table import LAYERS, count_uses, loss_weights
 from prototxt_import.parameters import check_fits, check_size, same_shape, share
@@ -24,6 +24,7 @@ from pspnet_repro.exact import linear
 from pspnet_repro.words import counted
 
 PHASES = {"TRAIN": caffe_pb2.TRAIN, "TEST": caffe_pb2.TEST}
+ARITHMETICS = ("original", "torch")
 
 
 class Step(NamedTuple):
@@ -37,20 +38,26 @@ class Step(NamedTuple):
 
 
 def load_net(prototxt: Path | str, caffemodel: Path | str | None = None, phase: str = "TEST",
-             shapes: Mapping[str, Sequence[int]] | None = None) -> "CaffeNet":
+             shapes: Mapping[str, Sequence[int]] | None = None,
+             arithmetic: str = "original") -> "CaffeNet":
     """Build a network from a prototxt.
 
     Args:
         caffemodel: a binary caffemodel with its weights; None: the fillers'.
         phase: "TEST" or "TRAIN".
         shapes: {input: shape} instead of those in the file.
+        arithmetic: "original": Caffe's own order of sums, where the CPU computes in float32;
+            "torch": torch's functions, several times faster and equal within rounding.
     Raises:
         UserError: a file that cannot be read or means nothing; file and line or layer are named.
     """
     if phase not in PHASES:
         raise UserError(f'phase must be "TEST" or "TRAIN", got {phase!r}')
-    return CaffeNet(read_net(prototxt, caffe_pb2.NetState(phase=PHASES[phase])), prototxt, shapes,
-                    caffemodel)
+    if arithmetic not in ARITHMETICS:
+        raise UserError(f"arithmetic must be one of {', '.join(ARITHMETICS)}, got {arithmetic!r}")
+    left_out = {}
+    param = read_net(prototxt, caffe_pb2.NetState(phase=PHASES[phase]), LAYERS, left_out)
+    return CaffeNet(param, prototxt, shapes, caffemodel, left_out, arithmetic)
 
 
 class CaffeNet(nn.Module):
@@ -65,32 +72,36 @@ class CaffeNet(nn.Module):
     are made by the first pass, or by `prepare`.
 
     Args:
-        param: a NetParameter of layers that are all in the net's state.
+        param: of layers that are all in the net's state.
         path: the file it came from, for messages.
         shapes: {input: shape} instead of those in `param`.
         caffemodel: file of weights.
+        left_out: {top: layer} of layers in the file that are not in `param`, for messages.
+        arithmetic: see `load_net`.
     Raises:
         UserError: the layers do not make a network, or the weights do not fit; the layer is named.
     """
 
     def __init__(self, param: caffe_pb2.NetParameter, path: Path | str,
                  shapes: Mapping[str, Sequence[int]] | None = None,
-                 caffemodel: Path | str | None = None) -> None:
+                 caffemodel: Path | str | None = None, left_out: Mapping[str, str] | None = None,
+                 arithmetic: str = "original") -> None:
         super().__init__()
         self.path = path
         self.name = param.name
         self.training_phase = param.state.phase == caffe_pb2.TRAIN
         self.layers = list(param.layer)
+        self.arithmetic = arithmetic
+        self._left_out = left_out or {}
         # The fields `input`, which a caffemodel repeats.
         self.declared_inputs = list(param.input)
+        ends.check_supported(path, self.layers)
         warn_of_frozen(path, self.layers)
-        self.blobs = {}
-        self.params = {}
+        self.blobs, self.params = {}, {}
         # {layer: [ParamSpec]}, one for every blob; shared blobs have their owner's.
         self.specs = {}
         self.loss = None
-        self._shared = {}
-        self._caffemodel = caffemodel
+        self._shared, self._caffemodel = {}, caffemodel
         self._guarded("input: ", self._find_inputs, param, shapes or {})
         self.steps = None
         if None not in self.input_shapes.values():
@@ -99,11 +110,13 @@ class CaffeNet(nn.Module):
     def _start(self, input_shapes):
         """Build for the first time and give every parameter its value."""
         self._build(input_shapes)
+        ends.warn_of_assumptions(self.path, [step[:2] for step in self.steps])
         done = set() if self._caffemodel is None else self.load_weights(self._caffemodel)
         for step in self.steps:
             for tensor, param in zip(step.params, step.built.params):
-                if id(tensor) not in done:
-                    fill(tensor, param.filler)
+                # Without memory there is nothing to fill.
+                if id(tensor) not in done and not tensor.is_meta:
+                    self._guarded(_where(step.layer), fill, tensor, param.filler)
                     done.add(id(tensor))
 
     def _guarded(self, where, function, *args):
@@ -124,10 +137,13 @@ class CaffeNet(nn.Module):
         check(not unknown, f"shapes name {sorted(unknown)}, inputs are {list(found)}")
         found |= {name: tuple(shape) for name, shape in shapes.items()}
         for shape in found.values():
-            if shape is not None:
+            if is_known(shape):
                 check_shape(shape)
-        check(found, "the network has none")
-        self.input_shapes = found
+        check(found, ends.missing_input(self.training_phase, self._left_out))
+        # With None where the file leaves a size open.
+        self.partial_shapes = found
+        self.input_shapes = {name: shape if is_known(shape) else None
+                             for name, shape in found.items()}
 
     def _build(self, input_shapes):
         """(Re)build every layer for these inputs; the first time, make the parameters."""
@@ -145,6 +161,8 @@ class CaffeNet(nn.Module):
         if self.steps is not None:
             for step, (layer, built) in zip(self.steps, steps):
                 self._guarded(_where(layer), check_fits, step.params, built)
+                if built.state is not None:
+                    built.state.update(step.built.state)
             params = [step.params for step in self.steps]
         else:
             total = 0
@@ -160,25 +178,7 @@ class CaffeNet(nn.Module):
         self._built_for = input_shapes
 
     def _build_layer(self, layer, shapes):
-        check(layer.type in LAYERS, f"type {layer.type!r} is not supported")
-        for name in layer.bottom:
-            if name not in shapes:
-                later = [other.name for other in self.layers if name in other.top]
-                raise ValueError(f"bottom {name!r} is made by no layer" + (
-                    f" before it, only by {later[0]!r}: a cycle, or layers out of order"
-                    if later else ""))
-        for k, name in enumerate(layer.top):
-            in_place = k < len(layer.bottom) and layer.bottom[k] == name
-            check(in_place or name not in shapes and name not in layer.top[:k],
-                  f"top {name!r} is there already")
-        check(len(layer.propagate_down) in (0, len(layer.bottom)),
-              f"propagate_down must be given for each bottom or none, got "
-              f"{counted(len(layer.propagate_down), 'time')}")
-        check(len(layer.loss_weight) in (0, max(1, len(layer.top))),
-              f"loss_weight must be given for each top or none, got "
-              f"{counted(len(layer.loss_weight), 'time')}")
-        for weight in layer.loss_weight:
-            check(math.isfinite(weight), f"loss_weight must be finite as float32, got {weight}")
+        ends.check_ends(layer, shapes, self.layers, self.training_phase, self._left_out)
         train = layer.phase == caffe_pb2.TRAIN if layer.HasField("phase") else self.training_phase
         built = LAYERS[layer.type](layer, [shapes[name] for name in layer.bottom], train)
         for name, shape in zip(layer.top, built.tops):
@@ -186,8 +186,6 @@ class CaffeNet(nn.Module):
             shapes[name] = shape
         check(len(layer.param) <= len(built.params),
               f"has {counted(len(built.params), 'parameter')}, its param fields {len(layer.param)}")
-        for param in built.params:
-            check_filler(param.filler)
         return built
 
     def _make(self, layer, built):
@@ -259,8 +257,9 @@ class CaffeNet(nn.Module):
         self.loss = None
         # {blob: its copies for the layers that read it}, where several do.
         copies = {}
-        for step in self.steps:
-            self._guarded(_where(step.layer), self._run, step, copies)
+        with linear.in_torch(self.arithmetic == "torch"):
+            for step in self.steps:
+                self._guarded(_where(step.layer), self._run, step, copies)
         return {name: self.blobs[name] for name in self.output_names if name in self.blobs}
 
     def prepare(self, **inputs: torch.Tensor | np.ndarray) -> dict[str, torch.Tensor]:
@@ -293,7 +292,7 @@ class CaffeNet(nn.Module):
 
     def _run(self, step, copies):
         layer, built, params, uses = step
-        bottoms = [copies[name].pop(0) if name in copies else self.blobs[name]
+        bottoms = [copies[name].pop() if name in copies else self.blobs[name]
                    for name in layer.bottom]
         if layer.propagate_down:
             bottoms = [x if down else x.detach() for x, down in zip(bottoms, layer.propagate_down)]
@@ -304,11 +303,12 @@ class CaffeNet(nn.Module):
         for name in layer.top:
             copies.pop(name, None)
         # The original adds the gradients of a blob in the order of the layers that read it.
-        readable = [list(linear.split(top, count)) if count > 1 and top.requires_grad else
+        # The last copy is the first to be read.
+        readable = [list(linear.split(top, count))[::-1] if count > 1 and top.requires_grad else
                     [top] * count for top, count in zip(tops, uses)]
         for weight, parts in zip(loss_weights(layer), readable):
             if weight:
-                term = weight * parts.pop(0).sum()
+                term = weight * parts.pop().sum()
                 self.loss = term if self.loss is None else self.loss + term
         copies |= zip(layer.top, readable)
 

@@ -67,18 +67,25 @@ def _writer(net):
         file.write(caffe_pb2.NetParameter(name=net.name, input=net.declared_inputs)
                    .SerializeToString())
         for layer in written_layers(net):
-            # Fields are written in the order of their numbers.
-            before, after = caffe_pb2.LayerParameter(), caffe_pb2.LayerParameter()
-            before.CopyFrom(layer)
-            after.CopyFrom(layer)
-            for field, _ in layer.ListFields():
-                (after if field.number < _BLOBS else before).ClearField(field.name)
-            blobs = caffe_pb2.WeightsLayer(
-                blobs=map(blob_of, _numpy(net.params.get(layer.name, ()))))
-            file.write(caffe_pb2.WeightsFile(layer=[b"".join(
-                part.SerializeToString() for part in (before, blobs, after))]).SerializeToString())
+            data = _layer_bytes(layer, net.params.get(layer.name, ()))
+            file.write(caffe_pb2.WeightsFile(layer=[data]).SerializeToString())
 
     return write
+
+
+def _layer_bytes(layer, tensors):
+    """A layer with its blobs as Caffe writes it: fields in the order of their numbers."""
+    before, after = caffe_pb2.LayerParameter(), caffe_pb2.LayerParameter()
+    before.CopyFrom(layer)
+    after.CopyFrom(layer)
+    for field, _ in layer.ListFields():
+        (after if field.number < _BLOBS else before).ClearField(field.name)
+    blobs = caffe_pb2.WeightsLayer(blobs=map(blob_of, _numpy(tensors)))
+    shapes = caffe_pb2.InputLayer()
+    if layer.HasField("input_param"):
+        shapes.input_param.CopyFrom(layer.input_param)
+        after.ClearField("input_param")
+    return b"".join(part.SerializeToString() for part in (before, blobs, after, shapes))
 
 
 def _hdf5_writer(net, path):

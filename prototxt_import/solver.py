@@ -1,6 +1,5 @@
 """CaffeSolver: a solver.prototxt and its network, trained step by step."""
 
-import math
 import os
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from prototxt_import import snapshot
 from prototxt_import.format import caffe_pb2
 from prototxt_import.format.prototxt import read_net, read_solver, training_state
 from prototxt_import.format.solverstate import SolverState, read_solverstate
+from prototxt_import.layers.table import LAYERS
 from prototxt_import.net import CaffeNet
 from prototxt_import.schedule import current_step, learning_rate
 from prototxt_import.solver_settings import check_settings, training_file
@@ -27,7 +27,7 @@ def load_solver(path: Path | str) -> "CaffeSolver":
     Raises:
         UserError: a file that cannot be read or means nothing; file and line or layer are named.
     """
-    return CaffeSolver(read_solver(path), path)
+    return CaffeSolver(read_solver(path, LAYERS), path)
 
 
 class CaffeSolver:
@@ -136,9 +136,13 @@ class CaffeSolver:
         if limit < 0:
             return
         grads = [p.grad for p in self._learned()]
-        norm = math.sqrt(sum(grad.double().square().sum().item() for grad in grads))
+        # In float32, as in the original, but for the sum of each blob.
+        squares = np.float32(0)
+        for grad in grads:
+            squares += np.float32(grad.double().square().sum().item())
+        norm = np.sqrt(squares)
         if norm > limit:
-            torch._foreach_mul_(grads, limit / norm)
+            torch._foreach_mul_(grads, float(np.float32(limit) / norm))
 
     def snapshot(self, prefix: str | os.PathLike) -> tuple[str, str]:
         """Write the training's state: the files that Caffe would write.
@@ -201,5 +205,6 @@ def _training_net(param, path):
     for field in ("net_param", "train_net_param"):
         if param.HasField(field):
             return CaffeNet(getattr(param, field), path)
-    file = training_file(param, path)
-    return CaffeNet(read_net(file, training_state(param)), file)
+    file, left_out = training_file(param, path), {}
+    return CaffeNet(read_net(file, training_state(param), LAYERS, left_out), file,
+                    left_out=left_out)

@@ -16,7 +16,7 @@ def written_layers(net: CaffeNet) -> list[caffe_pb2.LayerParameter]:
     """
     written = with_splits(net.declared_inputs, net.layers)
     for layer in written:
-        _complete(layer)
+        _complete(layer, len(net.params.get(layer.name, ())))
         if not layer.HasField("phase"):
             layer.phase = caffe_pb2.TRAIN if net.training_phase else caffe_pb2.TEST
     return written
@@ -77,12 +77,12 @@ def _split(names, source, blob, count, weight):
         loss_weight=[weight] + [0.0] * (count - 1) if weight else [])
 
 
-def _complete(layer):
+def _complete(layer, blobs):
     """Set the fields that Caffe's layers set in themselves."""
     if not layer.loss_weight and any(loss_weights(layer)):
         layer.loss_weight.extend(loss_weights(layer))
     statistics = {"BN": (2, 3), "BatchNorm": (0, 1, 2)}.get(layer.type, ())
-    for k in statistics:
+    for k in statistics if blobs > max(statistics, default=0) else ():  # caffe-segnet's has none
         while len(layer.param) <= k:
             layer.param.add()
         layer.param[k].lr_mult = 0

@@ -4,6 +4,7 @@ from pathlib import Path
 
 # Factors of the base size in a multi-scale test (the authors' evaluation scripts).
 MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+PROTOCOLS = ("caffe", "semseg")  # how photographs are tested: presets of evaluation.Protocol
 PRECISIONS = ("float32", "tf32", "bfloat16")
 BATCH_SIZE = 4  # windows a pass of the network
 MAX_SIDE = 2 ** 15  # pixels of a crop

@@ -1,7 +1,7 @@
 // How the threads of batch normalization share a tensor out, and what they keep of a channel.
 #pragma once
 
-#include "launch.h"
+#include "packs.h"
 
 namespace pspnet::cuda {
 
@@ -83,10 +83,8 @@ inline int64_t parts_of(const Image& image) {
 // Calls launch(Count<pack>, integral planes, grid, lanes) as the layout and alignment allow.
 template <typename T, typename Launch, typename... Pointers>
 void launch_walk(const Image& image, const Launch& launch, const Pointers*... pointers) {
-  constexpr int kWhole = kPackBytes / sizeof(T);
-  const bool whole = (image.channels_last ? image.channels : image.pixels()) % kWhole == 0 &&
-                     (aligned(pointers) && ...);
-  dispatch_packs<T>(whole, [&](auto pack) {
+  const int64_t run = image.channels_last ? image.channels : image.pixels();
+  dispatch_packs<T>(pack_of<T>(run, pointers...), [&](auto pack) {
     const int64_t packs = image.channels / pack.value;
     int lanes = kWarp;
     while (lanes / 2 >= packs && lanes > 1) lanes /= 2;

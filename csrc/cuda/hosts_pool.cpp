@@ -94,12 +94,7 @@ at::Tensor pool_backward(at::TensorList grad_outputs_, at::TensorList indices_,
   Cells rows, cols;
   if (rules[0].rows.kernel == 0 && indices.empty() &&
       make_cells(levels, image, dtype, &rows, &cols)) {
-    const at::Tensor shares = workspace(
-        first, image.images * image.channels * rows.count * cols.count, accumulate_type(first));
-    launch_pyramid_shares(dtype, image, levels, rows, cols, shares.data_ptr(), stream);
-    PSPNET_CHECK_LAUNCH();
-    launch_pyramid_spread(dtype, image, rows, cols, shares.data_ptr(), grad_input.data_ptr(),
-                          stream);
+    launch_pyramid_backward(dtype, image, levels, rows, cols, grad_input.data_ptr(), stream);
     PSPNET_CHECK_LAUNCH();
     return grad_input;
   }

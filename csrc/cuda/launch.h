@@ -1,4 +1,4 @@
-// What kernels are made of: the launch macro, grid arithmetic, 16-byte packs, reductions. Under
+// What kernels are made of: the launch macro, grid arithmetic, reductions. Under
 // nvcc a launch is <<<>>>; in tests/cuda_on_cpu the same source runs on the CPU.
 #pragma once
 
@@ -37,9 +37,16 @@ namespace pspnet::cuda {
 
 constexpr int kWarp = 32;
 constexpr int kThreads = 256;
-constexpr int kPackBytes = 16;
 constexpr int64_t kMaxBlocks = int64_t{1} << 30;
 constexpr int64_t kSharedBytes = 48 << 10;  // what every card gives without asking
+#if defined(__CUDACC__)
+constexpr int64_t kMaxGridX = INT32_MAX;
+constexpr int64_t kMaxGridYZ = 65535;
+inline int64_t max_index() { return INT32_MAX; }
+#else
+// Small in the tests, so that their shapes reach beyond.
+using cuda_on_cpu::kMaxGridX, cuda_on_cpu::kMaxGridYZ, cuda_on_cpu::max_index;
+#endif
 
 template <typename T>
 struct Accumulate {
@@ -55,8 +62,11 @@ using acc_type = typename Accumulate<T>::type;
 // Between values as stored and as summed.
 __device__ inline float widen(float value) { return value; }
 __device__ inline double widen(double value) { return value; }
+__device__ inline int64_t widen(int64_t value) { return value; }
 __device__ inline void narrow(float value, float* target) { *target = value; }
 __device__ inline void narrow(double value, double* target) { *target = value; }
+__device__ inline void narrow(int32_t value, int32_t* target) { *target = value; }
+__device__ inline void narrow(int64_t value, int64_t* target) { *target = value; }
 
 // body(T{}) for the type that `dtype` names.
 template <typename Body>
@@ -69,34 +79,21 @@ void dispatch(DType dtype, const Body& body) {
   }
 }
 
-// body(integral constant): kPackBytes worth of T where `whole` packs are possible, else 1.
 template <int kCount>
 struct Count {
   static constexpr int value = kCount;
 };
-template <typename T, typename Body>
-void dispatch_packs(bool whole, const Body& body) {
-  if (whole) {
-    body(Count<kPackBytes / sizeof(T)>());
-  } else {
-    body(Count<1>());
-  }
-}
-
-template <typename T>
-bool aligned(const T* pointer) {
-  return reinterpret_cast<uintptr_t>(pointer) % kPackBytes == 0;
-}
-
-// Whether channels-last data can be read a pack of channels at a time.
-template <typename T, typename... Pointers>
-bool packs_of_channels(bool channels_last, int64_t channels, const Pointers*... pointers) {
-  return channels_last && channels % (kPackBytes / sizeof(T)) == 0 && (aligned(pointers) && ...);
-}
 
 inline unsigned int blocks_for(int64_t items, int64_t threads = kThreads) {
   const int64_t blocks = ceil_div(items, threads);
   return static_cast<unsigned int>(blocks < kMaxBlocks ? blocks : kMaxBlocks);
+}
+
+inline unsigned int grid_x(int64_t blocks) {
+  return static_cast<unsigned int>(blocks < kMaxGridX ? blocks : kMaxGridX);
+}
+inline unsigned int grid_yz(int64_t blocks) {
+  return static_cast<unsigned int>(blocks < kMaxGridYZ ? blocks : kMaxGridYZ);
 }
 
 __device__ inline int64_t global_thread() {
@@ -118,30 +115,6 @@ __device__ inline Split split(int64_t index, int64_t size) {
   }
   const int64_t quotient = index / size;
   return {quotient, index - quotient * size};
-}
-
-template <typename T, int kCount>
-struct alignas(sizeof(T) * kCount) Pack {
-  T values[kCount];
-};
-
-template <int kCount, typename T>
-__device__ inline void load_pack(const T* source, acc_type<T>* target) {
-  const Pack<T, kCount> pack = *reinterpret_cast<const Pack<T, kCount>*>(source);
-#pragma unroll
-  for (int k = 0; k < kCount; ++k) {
-    target[k] = widen(pack.values[k]);
-  }
-}
-
-template <int kCount, typename T>
-__device__ inline void store_pack(const acc_type<T>* source, T* target) {
-  Pack<T, kCount> pack;
-#pragma unroll
-  for (int k = 0; k < kCount; ++k) {
-    narrow(source[k], &pack.values[k]);
-  }
-  *reinterpret_cast<Pack<T, kCount>*>(target) = pack;
 }
 
 // The value of T nearest to `value`, as the sum's type.

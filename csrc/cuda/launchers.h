@@ -62,13 +62,6 @@ struct Cells {
   PSPNET_HOST_DEVICE int32_t size() const { return edges[count]; }
 };
 
-// Ranges of uint8 for each level: of cells for each bin (forward), of bins for each cell
-// (backward).
-struct CellRanges {
-  uint8_t first[kMaxCellLevels][kMaxCells];
-  uint8_t last[kMaxCellLevels][kMaxCells];
-};
-
 // False where the levels need more cells, or more shared memory, than these kernels have.
 bool make_cells(const Levels& levels, const Image& input, DType dtype, Cells* rows, Cells* cols);
 
@@ -80,10 +73,9 @@ void launch_pyramid_cells(DType dtype, bool max, const Image& input, const void*
 void launch_pyramid_combine(DType dtype, bool max, const Image& input, const Levels& levels,
                             const Cells& rows, const Cells& cols, const void* values,
                             const int32_t* indices, Stream stream);
-void launch_pyramid_shares(DType dtype, const Image& input, const Levels& levels,
-                           const Cells& rows, const Cells& cols, void* values, Stream stream);
-void launch_pyramid_spread(DType dtype, const Image& input, const Cells& rows, const Cells& cols,
-                           const void* values, void* grad_input, Stream stream);
+void launch_pyramid_backward(DType dtype, const Image& input, const Levels& levels,
+                             const Cells& rows, const Cells& cols, void* grad_input,
+                             Stream stream);
 
 // The part of an image that interpolation reads, and the size that it makes of it.
 struct Resize {

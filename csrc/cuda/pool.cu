@@ -2,31 +2,16 @@
 // channels-last pack of them, in the original's order of sums. Backward passes gather.
 #include <cfloat>
 
-#include "launch.h"
+#include "packs.h"
+#include "places.h"
 
 namespace pspnet::cuda {
 namespace {
 
-// Where the `item`-th pack of a tensor of height * width pixels lies: image and channel for
-// channels-last data, plane and 0 otherwise.
-struct Place {
-  int64_t outer;
-  int64_t channel;
-  int64_t row;
-  int64_t col;
-  // Offset of this channel's first pixel in a tensor of `pixels` an image, `step` elements apart.
-  __device__ int64_t base(int64_t pixels, int64_t step) const {
-    return outer * pixels * step + channel;
-  }
-};
-
-__device__ inline Place place_of(int64_t item, const Image& image, int pack, int64_t height,
-                                 int64_t width) {
-  Split channel{item, 0};
-  if (image.channels_last) channel = split(item, image.channels / pack);
-  const Split col = split(channel.quotient, width);
-  const Split row = split(col.quotient, height);
-  return {row.quotient, channel.remainder * pack, row.remainder, col.remainder};
+// The first element of a place's channel, in a tensor of `pixels` an image.
+template <typename Index>
+__device__ inline int64_t base_of(const Place<Index>& place, int64_t pixels, int64_t step) {
+  return static_cast<int64_t>(place.outer) * pixels * step + place.channel;
 }
 
 __global__ void cover_kernel(AxisRule rows, AxisRule cols, Cover* covers) {
@@ -41,16 +26,15 @@ __global__ void cover_kernel(AxisRule rows, AxisRule cols, Cover* covers) {
                                       [&](int64_t o) { return rule.range(o).begin > at; }))};
 }
 
-template <typename T, int kPack, bool kMax>
-__global__ void forward_kernel(Image image, AxisRule rows, AxisRule cols, const T* input,
-                               T* output, int64_t* indices) {
+template <typename T, int kPack, bool kMax, typename Index>
+__global__ void forward_kernel(Image image, AxisRule rows, AxisRule cols, Places<Index> places,
+                               const T* input, T* output, int64_t* indices) {
   using acc_t = acc_type<T>;
-  const int64_t items =
-      image.images * image.channels * rows.outputs * cols.outputs / kPack;
   const int64_t step = image.channels_last ? image.channels : 1;
-  for (int64_t item = global_thread(); item < items; item += all_threads()) {
-    const Place place = place_of(item, image, kPack, rows.outputs, cols.outputs);
-    const T* plane = input + place.base(image.pixels(), step);
+  for (Index item = global_thread(); item < places.items; item += all_threads()) {
+    const Place<Index> place = places.at(item);
+    const int64_t at = static_cast<int64_t>(item) * kPack;
+    const T* plane = input + base_of(place, image.pixels(), step);
     const AxisRange y = rows.range(place.row), x = cols.range(place.col);
     acc_t result[kPack];
     int64_t source[kPack];
@@ -77,48 +61,86 @@ __global__ void forward_kernel(Image image, AxisRule rows, AxisRule cols, const 
         }
       }
     }
-    for (int k = 0; k < kPack; ++k) {
-      if constexpr (kMax) {
-        indices[item * kPack + k] = source[k];
-      } else {
-        result[k] /= static_cast<acc_t>(y.extent * x.extent);
-      }
+    if constexpr (kMax) {
+      store_pack<kPack>(source, indices + at);
+    } else {
+      const acc_t area = static_cast<acc_t>(y.extent * x.extent);
+      for (int k = 0; k < kPack; ++k) result[k] /= area;
     }
-    store_pack<kPack>(result, output + item * kPack);
+    store_pack<kPack>(result, output + at);
   }
 }
 
-template <typename T, int kPack, bool kMax>
-__global__ void backward_kernel(Image image, Levels levels, T* grad_input) {
+// kLoads outputs of a row are read before the first is added.
+template <typename T, int kPack, typename Index>
+__global__ void max_backward_kernel(Image image, Levels levels, Places<Index> places,
+                                    T* grad_input) {
   using acc_t = acc_type<T>;
-  const int64_t items = image.images * image.channels * image.pixels() / kPack;
+  constexpr int kLoads = 2;
   const int64_t step = image.channels_last ? image.channels : 1;
-  for (int64_t item = global_thread(); item < items; item += all_threads()) {
-    const Place place = place_of(item, image, kPack, image.height, image.width);
-    const int64_t pixel = place.row * image.width + place.col;
+  const int height = static_cast<int>(image.height), width = static_cast<int>(image.width);
+  for (Index item = global_thread(); item < places.items; item += all_threads()) {
+    const Place<Index> place = places.at(item);
+    const int row = static_cast<int>(place.row), col = static_cast<int>(place.col);
+    const int64_t pixel = static_cast<int64_t>(row) * width + col;
     acc_t sum[kPack] = {};
     for (int l = 0; l < levels.count; ++l) {
       const Level& level = levels.at[l];
-      const int64_t base = place.base(level.rows.outputs * level.cols.outputs, step);
-      const Cover y = level.covers[place.row], x = level.covers[image.height + place.col];
-      for (int64_t i = y.first; i < y.last; ++i) {
-        for (int64_t j = x.first; j < x.last; ++j) {
-          const int64_t at = base + (i * level.cols.outputs + j) * step;
-          acc_t grad[kPack];
-          load_pack<kPack>(static_cast<const T*>(level.output) + at, grad);
-          const acc_t area =
-              static_cast<acc_t>(level.rows.range(i).extent * level.cols.range(j).extent);
-          for (int k = 0; k < kPack; ++k) {
-            if constexpr (kMax) {
-              sum[k] += level.indices[at + k] == pixel ? grad[k] : acc_t(0);
-            } else {
-              sum[k] += grad[k] / area;
+      const Cover y = level.covers[row], x = level.covers[height + col];
+      const int out_w = static_cast<int>(level.cols.outputs);
+      int64_t line = base_of(place, level.rows.outputs * out_w, step) +
+                     (static_cast<int64_t>(y.first) * out_w + x.first) * step;
+      for (int i = y.first; i < y.last; ++i, line += out_w * step) {
+        int64_t at = line;
+#pragma unroll 1
+        for (int j = x.first; j < x.last; j += kLoads, at += kLoads * step) {
+          int64_t source[kLoads][kPack];
+          acc_t grad[kLoads][kPack];
+#pragma unroll
+          for (int k = 0; k < kLoads; ++k) {
+            if (j + k >= x.last) break;
+            load_pack<kPack>(level.indices + at + k * step, source[k]);
+            load_pack<kPack>(static_cast<const T*>(level.output) + at + k * step, grad[k]);
+          }
+#pragma unroll
+          for (int k = 0; k < kLoads; ++k) {
+            if (j + k >= x.last) break;
+#pragma unroll
+            for (int p = 0; p < kPack; ++p) {
+              sum[p] += source[k][p] == pixel ? grad[k][p] : acc_t(0);
             }
           }
         }
       }
     }
-    store_pack<kPack>(sum, grad_input + item * kPack);
+    store_pack<kPack>(sum, grad_input + static_cast<int64_t>(item) * kPack);
+  }
+}
+
+template <typename T, int kPack, typename Index>
+__global__ void avg_backward_kernel(Image image, Levels levels, Places<Index> places,
+                                    T* grad_input) {
+  using acc_t = acc_type<T>;
+  const int64_t step = image.channels_last ? image.channels : 1;
+  for (Index item = global_thread(); item < places.items; item += all_threads()) {
+    const Place<Index> place = places.at(item);
+    acc_t sum[kPack] = {};
+    for (int l = 0; l < levels.count; ++l) {
+      const Level& level = levels.at[l];
+      const int64_t base = base_of(place, level.rows.outputs * level.cols.outputs, step);
+      const Cover y = level.covers[place.row], x = level.covers[image.height + place.col];
+      for (int i = y.first; i < y.last; ++i) {
+        const int64_t rows = level.rows.range(i).extent;
+        for (int j = x.first; j < x.last; ++j) {
+          acc_t grad[kPack];
+          load_pack<kPack>(static_cast<const T*>(level.output) + base +
+                               (i * level.cols.outputs + j) * step, grad);
+          const acc_t area = static_cast<acc_t>(rows * level.cols.range(j).extent);
+          for (int k = 0; k < kPack; ++k) sum[k] += grad[k] / area;
+        }
+      }
+    }
+    store_pack<kPack>(sum, grad_input + static_cast<int64_t>(item) * kPack);
   }
 }
 
@@ -131,21 +153,24 @@ void launch_pool_covers(const Level& level, Cover* covers, Stream stream) {
 
 void launch_pool_forward(DType dtype, const Image& input, const void* data, const Level& level,
                          Stream stream) {
+  const Image outputs{input.images, input.channels, level.rows.outputs, level.cols.outputs,
+                      input.channels_last};
   dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
     const T* source = static_cast<const T*>(data);
     T* target = static_cast<T*>(level.output);
-    dispatch_packs<T>(
-        packs_of_channels<T>(input.channels_last, input.channels, source, target),
-        [&](auto pack) {
-          constexpr int kPack = decltype(pack)::value;
-          const auto kernel = level.indices != nullptr ? &forward_kernel<T, kPack, true>
-                                                       : &forward_kernel<T, kPack, false>;
-          const int64_t items = input.images * input.channels * level.rows.outputs *
-                                level.cols.outputs / kPack;
-          PSPNET_LAUNCH(kernel, blocks_for(items), kThreads, 0, stream, input, level.rows,
-                        level.cols, source, target, level.indices);
-        });
+    const int64_t run = input.channels_last ? input.channels : 1;
+    dispatch_packs<T>(pack_of<T>(run, source, target), [&](auto pack) {
+      constexpr int kPack = decltype(pack)::value;
+      const int64_t items = outputs.images * outputs.channels * outputs.pixels() / kPack;
+      dispatch_index(items, [&](auto index) {
+        using Index = decltype(index);
+        const auto kernel = level.indices != nullptr ? &forward_kernel<T, kPack, true, Index>
+                                                     : &forward_kernel<T, kPack, false, Index>;
+        PSPNET_LAUNCH(kernel, blocks_for(items), kThreads, 0, stream, input, level.rows,
+                      level.cols, Places<Index>(outputs, kPack), source, target, level.indices);
+      });
+    });
   });
 }
 
@@ -154,16 +179,23 @@ void launch_pool_backward(DType dtype, const Image& input, const Levels& levels,
   dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
     T* target = static_cast<T*>(grad_input);
-    bool whole = packs_of_channels<T>(input.channels_last, input.channels, target);
+    int64_t run = input.channels_last ? input.channels : 1;
     for (int l = 0; l < levels.count; ++l) {
-      whole = whole && aligned(static_cast<const T*>(levels.at[l].output));
+      // Indices come from the caller and may start anywhere.
+      run = levels.at[l].indices == nullptr || aligned(levels.at[l].indices) ? run : 1;
+      run = pack_of<T>(run, static_cast<const T*>(levels.at[l].output));
     }
-    dispatch_packs<T>(whole, [&](auto pack) {
+    dispatch_packs<T>(pack_of<T>(run, target), [&](auto pack) {
       constexpr int kPack = decltype(pack)::value;
-      const auto kernel = levels.at[0].indices != nullptr ? &backward_kernel<T, kPack, true>
-                                                          : &backward_kernel<T, kPack, false>;
       const int64_t items = input.images * input.channels * input.pixels() / kPack;
-      PSPNET_LAUNCH(kernel, blocks_for(items), kThreads, 0, stream, input, levels, target);
+      dispatch_index(items, [&](auto index) {
+        using Index = decltype(index);
+        const auto kernel = levels.at[0].indices != nullptr
+                                ? &max_backward_kernel<T, kPack, Index>
+                                : &avg_backward_kernel<T, kPack, Index>;
+        PSPNET_LAUNCH(kernel, blocks_for(items), kThreads, 0, stream, input, levels,
+                      Places<Index>(input, kPack), target);
+      });
     });
   });
 }

@@ -2,30 +2,27 @@
 // cells. The forward rule alone says where bins lie.
 #pragma once
 
-#include "launch.h"
+#include "packs.h"
 
 namespace pspnet::cuda {
 
-// Where a level's element lies, found from its number in the level's own memory format.
-struct Element {
-  int64_t outer;    // image for channels-last data, else plane
-  int64_t channel;  // 0 for planes
-  int row;
-  int col;
+// One axis as the kernels look it up: its cells, and for each level the cells of every bin (forward)
+// or the bins of every cell (backward), and the extent of every bin.
+struct AxisTable {
+  Cells cells;
+  uint8_t first[kMaxCellLevels][kMaxCells];
+  uint8_t last[kMaxCellLevels][kMaxCells];
+  uint16_t extent[kMaxCellLevels][kMaxCells];  // make_cells takes no longer axes
 };
-__device__ inline Element element_of(int64_t index, int64_t channels, int height, int width) {
-  const Split channel = split(index, channels);
-  const Split col = split(channel.quotient, width);
-  const Split row = split(col.quotient, height);
-  return {row.quotient, channel.remainder, static_cast<int>(row.remainder),
-          static_cast<int>(col.remainder)};
-}
 
-// For every bin its cells, or for every cell its bins.
-inline CellRanges ranges_of(const Levels& levels, const Cells& cells, bool is_rows, bool of_bins) {
-  CellRanges ranges{};
+inline AxisTable table_of(const Levels& levels, const Cells& cells, bool is_rows, bool of_bins) {
+  AxisTable table{};
+  table.cells = cells;
   for (int l = 0; l < levels.count; ++l) {
     const AxisRule& rule = is_rows ? levels.at[l].rows : levels.at[l].cols;
+    for (int i = 0; i < rule.outputs; ++i) {
+      table.extent[l][i] = static_cast<uint16_t>(rule.range(i).extent);
+    }
     const int count = of_bins ? static_cast<int>(rule.outputs) : cells.count;
     for (int k = 0; k < count; ++k) {
       int first = 0, last = 0;
@@ -37,12 +34,32 @@ inline CellRanges ranges_of(const Levels& levels, const Cells& cells, bool is_ro
         while (rule.range(first).end <= cells.edges[k]) ++first;
         for (last = first; last < rule.outputs && rule.range(last).begin <= cells.edges[k];) ++last;
       }
-      ranges.first[l][k] = static_cast<uint8_t>(first);
-      ranges.last[l][k] = static_cast<uint8_t>(last);
+      table.first[l][k] = static_cast<uint8_t>(first);
+      table.last[l][k] = static_cast<uint8_t>(last);
     }
   }
-  return ranges;
+  return table;
 }
+
+// Of a Level what these kernels read. With two tables it fits into the 4 KB of a launch.
+struct Bins {
+  int rows, cols;
+  void* output;
+  int64_t* indices;
+  __device__ int count() const { return rows * cols; }
+};
+struct AllBins {
+  int count;
+  Bins at[kMaxCellLevels];
+  explicit AllBins(const Levels& levels) : count(levels.count), at{} {
+    for (int l = 0; l < count; ++l) {
+      const Level& level = levels.at[l];
+      at[l] = {static_cast<int>(level.rows.outputs), static_cast<int>(level.cols.outputs),
+               level.output, level.indices};
+    }
+  }
+};
+static_assert(2 * sizeof(AxisTable) + sizeof(AllBins) + sizeof(Image) + 64 <= 4096);
 
 // Cuts an axis where bins of any level begin or end, and longer pieces into even ones.
 inline bool cut(const Levels& levels, bool is_rows, int64_t size, Cells* cells) {
@@ -71,10 +88,6 @@ inline bool cut(const Levels& levels, bool is_rows, int64_t size, Cells* cells) 
   return true;
 }
 
-inline unsigned int images_a_grid(const Image& image) {
-  return static_cast<unsigned int>(image.images < 65535 ? image.images : 65535);
-}
-
 inline int threads_for(int64_t items) {
   const int64_t warps = ceil_div(items, kWarp);
   return static_cast<int>(warps * kWarp < kThreads ? warps * kWarp : kThreads);
@@ -83,7 +96,7 @@ inline int threads_for(int64_t items) {
 inline dim3 grid_of_cells(const Image& image, const Cells& rows, const Cells& cols, int pack) {
   const int64_t packs = image.channels / pack;
   return dim3(blocks_for(packs, threads_for(packs)), rows.count * cols.count,
-              images_a_grid(image));
+              grid_yz(image.images));
 }
 
 }  // namespace pspnet::cuda

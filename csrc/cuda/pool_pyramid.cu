@@ -2,6 +2,7 @@
 // Sums of cells are not in the original's order; they differ from it by rounding only.
 #include <cfloat>
 
+#include "places.h"
 #include "pool_cells.h"
 
 namespace pspnet::cuda {
@@ -89,45 +90,95 @@ __global__ void pixel_cells_kernel(Image image, Cells rows, Cells cols, const T*
     }
     const int64_t at =
         (n * rows.count * cols.count + blockIdx.y) * image.channels + channel;
+    acc_t cell_values[kPack];
+    int32_t cell_pixels[kPack];
     for (int k = 0; k < kPack; ++k) {
-      values[at + k] = cell[k].value;
-      if constexpr (kMax) indices[at + k] = cell[k].pixel;
+      cell_values[k] = cell[k].value;
+      cell_pixels[k] = cell[k].pixel;
     }
+    store_pack<kPack>(cell_values, values + at);
+    if constexpr (kMax) store_pack<kPack>(cell_pixels, indices + at);
   }
 }
 
+// How `lanes` planes, or channels of an image, lie in a combining block's shared memory: side by
+// side for channels-last data, else each in a row of its own whose length spreads over the banks.
+struct Staging {
+  bool channels_last;
+  int cells, lanes;
+  Divisor<uint32_t> by_lanes, by_cells;
+
+  Staging(bool channels_last_, int cells_, int64_t bytes)
+      : channels_last(channels_last_), cells(cells_), lanes(1), by_lanes(1), by_cells(cells_) {
+    while (lanes < kWarp && 2 * lanes * (cells | 1) * bytes <= kSharedBytes) lanes *= 2;
+    by_lanes = Divisor<uint32_t>(lanes);
+  }
+  PSPNET_HOST_DEVICE int pitch() const { return lanes > 1 ? cells | 1 : cells; }
+  PSPNET_HOST_DEVICE int words() const { return lanes * pitch(); }
+  __device__ int at(int lane, int cell) const {
+    return channels_last ? cell * lanes + lane : lane * pitch() + cell;
+  }
+};
+
+// A block takes `lanes` planes, or channels of one image, a thread a bin of one of them.
 template <typename T, bool kMax>
-__global__ void combine_kernel(Image image, Levels levels, CellRanges rows, CellRanges cols,
-                               int cell_rows, int cell_cols, const acc_type<T>* values,
+__global__ void combine_kernel(Image image, AllBins levels, AxisTable rows, AxisTable cols,
+                               Staging staging, const acc_type<T>* values,
                                const int32_t* indices) {
   using acc_t = acc_type<T>;
-  const int64_t planes = image.images * image.channels;
-  const int64_t step = image.channels_last ? image.channels : 1;
-  int64_t index = global_thread();
-  int l = 0;
-  for (; l < levels.count; ++l) {
-    const int64_t count = planes * levels.at[l].rows.outputs * levels.at[l].cols.outputs;
-    if (index < count) break;
-    index -= count;
+  acc_t* cell_values = shared_memory<acc_t>();
+  int32_t* cell_pixels = reinterpret_cast<int32_t*>(cell_values + staging.words());
+  const bool last = staging.channels_last;
+  const int lanes = staging.lanes, cells = staging.cells, cell_cols = cols.cells.count;
+  const int64_t width = last ? image.channels : image.images * image.channels;
+  const int64_t tiles = ceil_div(width, lanes);
+  const int64_t outer = last ? blockIdx.x / tiles : 0;
+  const int64_t first = (blockIdx.x - outer * tiles) * lanes;
+  const int count = static_cast<int>(width - first < lanes ? width - first : lanes);
+  for (int item = threadIdx.x; item < lanes * cells; item += blockDim.x) {
+    const int major = static_cast<int>(
+        (last ? staging.by_lanes : staging.by_cells).quotient(static_cast<uint32_t>(item)));
+    const int minor = item - major * (last ? lanes : cells);
+    const int lane = last ? minor : major, cell = last ? major : minor;
+    if (lane >= count) continue;
+    const int64_t source = last ? (outer * cells + cell) * width + first + lane
+                                : (first + lane) * cells + cell;
+    cell_values[staging.at(lane, cell)] = values[source];
+    if constexpr (kMax) cell_pixels[staging.at(lane, cell)] = indices[source];
   }
-  if (l == levels.count) return;
-  const Level& level = levels.at[l];
-  const Element at = element_of(index, step, static_cast<int>(level.rows.outputs),
-                                static_cast<int>(level.cols.outputs));
-  Reduced<acc_t, kMax> result;
-  for (int r = rows.first[l][at.row]; r < rows.last[l][at.row]; ++r) {
-    for (int c = cols.first[l][at.col]; c < cols.last[l][at.col]; ++c) {
-      const int64_t cell = ((at.outer * cell_rows + r) * cell_cols + c) * step + at.channel;
-      result.add(values[cell], kMax ? indices[cell] : 0);
+  __syncthreads();
+  int before = 0;  // items of the levels before l
+  for (int item = threadIdx.x, l = 0; l < levels.count;) {
+    const Bins& level = levels.at[l];
+    const int bins = level.count(), rest = item - before;
+    if (rest >= bins * lanes) {
+      before += bins * lanes;
+      ++l;
+      continue;
     }
+    item += blockDim.x;
+    const int lane = last ? rest % lanes : rest / bins;
+    const int bin = last ? rest / lanes : rest % bins;
+    if (lane >= count) continue;
+    const int i = bin / level.cols, j = bin % level.cols;
+    Reduced<acc_t, kMax> result;
+    for (int r = rows.first[l][i]; r < rows.last[l][i]; ++r) {
+#pragma unroll 4
+      for (int c = cols.first[l][j]; c < cols.last[l][j]; ++c) {
+        const int at = staging.at(lane, r * cell_cols + c);
+        result.add(cell_values[at], kMax ? cell_pixels[at] : 0);
+      }
+    }
+    const int64_t target = last ? (outer * bins + bin) * width + first + lane
+                                : (first + lane) * bins + bin;
+    if constexpr (kMax) {
+      level.indices[target] = result.pixel;
+    } else {
+      result.value /= static_cast<acc_t>(static_cast<int64_t>(rows.extent[l][i]) *
+                                         cols.extent[l][j]);
+    }
+    narrow(result.value, static_cast<T*>(level.output) + target);
   }
-  if constexpr (kMax) {
-    level.indices[index] = result.pixel;
-  } else {
-    const AxisRange y = level.rows.range(at.row), x = level.cols.range(at.col);
-    result.value /= static_cast<acc_t>(y.extent * x.extent);
-  }
-  narrow(result.value, static_cast<T*>(level.output) + index);
 }
 
 // Rows of cells that a block's shared memory holds.
@@ -164,7 +215,7 @@ void launch_pyramid_cells(DType dtype, bool max, const Image& input, const void*
     const T* source = static_cast<const T*>(data);
     acc_type<T>* target = static_cast<acc_type<T>*>(values);
     if (input.channels_last) {
-      dispatch_packs<T>(packs_of_channels<T>(true, input.channels, source), [&](auto pack) {
+      dispatch_packs<T>(pack_of<T>(input.channels, source, target), [&](auto pack) {
         constexpr int kPack = decltype(pack)::value;
         const auto kernel =
             max ? &pixel_cells_kernel<T, kPack, true> : &pixel_cells_kernel<T, kPack, false>;
@@ -179,31 +230,31 @@ void launch_pyramid_cells(DType dtype, bool max, const Image& input, const void*
         group * input.width * static_cast<int64_t>(sizeof(acc_type<T>) + (max ? 4 : 0));
     const dim3 grid(static_cast<unsigned int>(input.images * input.channels),
                     static_cast<unsigned int>(ceil_div(rows.count, group)));
-    dispatch_packs<T>(
-        input.width % (kPackBytes / sizeof(T)) == 0 && aligned(source), [&](auto pack) {
-          constexpr int kPack = decltype(pack)::value;
-          const auto kernel =
-              max ? &plane_cells_kernel<T, kPack, true> : &plane_cells_kernel<T, kPack, false>;
-          PSPNET_LAUNCH(kernel, grid, threads_for(group * input.width / kPack), bytes, stream,
-                        input, rows, cols, group, source, target, indices);
-        });
+    dispatch_packs<T>(pack_of<T>(input.width, source), [&](auto pack) {
+      constexpr int kPack = decltype(pack)::value;
+      const auto kernel =
+          max ? &plane_cells_kernel<T, kPack, true> : &plane_cells_kernel<T, kPack, false>;
+      PSPNET_LAUNCH(kernel, grid, threads_for(group * input.width / kPack), bytes, stream, input,
+                    rows, cols, group, source, target, indices);
+    });
   });
 }
 
 void launch_pyramid_combine(DType dtype, bool max, const Image& input, const Levels& levels,
                             const Cells& rows, const Cells& cols, const void* values,
                             const int32_t* indices, Stream stream) {
-  int64_t outputs = 0;
-  for (int l = 0; l < levels.count; ++l) {
-    outputs += input.images * input.channels * levels.at[l].rows.outputs *
-               levels.at[l].cols.outputs;
-  }
   dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
+    const int64_t bytes = sizeof(acc_type<T>) + (max ? sizeof(int32_t) : 0);
+    const Staging staging(input.channels_last, rows.count * cols.count, bytes);
+    const int64_t blocks =
+        input.channels_last ? input.images * ceil_div(input.channels, staging.lanes)
+                            : ceil_div(input.images * input.channels, staging.lanes);
     const auto kernel = max ? &combine_kernel<T, true> : &combine_kernel<T, false>;
-    PSPNET_LAUNCH(kernel, blocks_for(outputs), kThreads, 0, stream, input, levels,
-                  ranges_of(levels, rows, true, true), ranges_of(levels, cols, false, true),
-                  rows.count, cols.count, static_cast<const acc_type<T>*>(values), indices);
+    PSPNET_LAUNCH(kernel, blocks_for(blocks, 1), kThreads, staging.words() * bytes, stream, input,
+                  AllBins(levels), table_of(levels, rows, true, true),
+                  table_of(levels, cols, false, true), staging,
+                  static_cast<const acc_type<T>*>(values), indices);
   });
 }
 

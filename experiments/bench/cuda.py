@@ -1,10 +1,10 @@
 """Times the CUDA operators against torch's own and against the card's measured copy bandwidth."""
 
 import argparse
+import functools
 import statistics
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +15,23 @@ from pspnet_repro import ops
 from pspnet_repro.errors import check_printed, command
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 
+from .ops import scores_pair
+from .timing import device_seconds, forward_backward, interleaved
+
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
-PASSES = 10  # a timing is of so many, so that launches do not wait for the clock
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the cases are made of: those of a training with crops of 473 pixels."""
+
+    batch: int = 16
+    channels: int = 2048  # of the last stage
+    classes: int = 150
+    stem: int = 128       # channels of the stem
+    side: int = 60        # of the last stage's maps
+    crop: int = 473
 
 
 @dataclass(frozen=True)
@@ -28,9 +42,9 @@ class Case:
     """
 
     name: str
-    tensors: list
-    ours: Callable
-    theirs: Callable
+    tensors: Sequence[torch.Tensor]
+    ours: Callable[[], object]
+    theirs: Callable[[], object]
     faster: float | None = None
     bandwidth: float | None = None
 
@@ -40,22 +54,17 @@ def _pass_back(function, x, grads):
     return lambda: torch.autograd.grad(outputs, x, grads, retain_graph=True)
 
 
-def _step(module, x, grad):
-    def run():
-        x.grad = None
-        module(x).backward(grad)
-    return run
-
-
-def cases(device, batch, dtype, memory_format):
-    """The goals' cases for one dtype and memory format."""
+def cases(device: torch.device, sizes: Sizes, dtype: torch.dtype,
+          memory_format: torch.memory_format) -> Iterator[Case]:
+    """The cases for one dtype and memory format."""
     def noise(*shape):
         return torch.randn(shape, device=device, dtype=dtype).contiguous(
             memory_format=memory_format)
 
+    batch, side, crop = sizes.batch, sizes.side, sizes.crop
     bins = (1, 2, 3, 6)
-    x = noise(batch, 2048, 60, 60).requires_grad_()
-    levels = [noise(batch, 2048, b, b) for b in bins]
+    x = noise(batch, sizes.channels, side, side).requires_grad_()
+    levels = [noise(batch, sizes.channels, b, b) for b in bins]
 
     def four(t):
         return [F.adaptive_avg_pool2d(t, b) for b in bins]
@@ -65,62 +74,71 @@ def cases(device, batch, dtype, memory_format):
     yield Case("pyramid pooling backward", [x], _pass_back(ops.pyramid_pool2d, x, levels),
                _pass_back(four, x, levels), 3.0, 0.8)
 
-    small = noise(batch, 150, 60, 60).requires_grad_()
-    large = noise(batch, 150, 473, 473)
+    small = noise(batch, sizes.classes, side, side).requires_grad_()
+    large = noise(batch, sizes.classes, crop, crop)
 
     def stretch(t):
-        return F.interpolate(t, (473, 473), mode="bilinear", align_corners=True)
+        return F.interpolate(t, (crop, crop), mode="bilinear", align_corners=True)
 
     yield Case("interpolation forward", [small, large],
-               lambda: ops.interp2d(small.detach(), (473, 473)), lambda: stretch(small.detach()),
-               None, 0.8)
+               lambda: ops.interp2d(small.detach(), (crop, crop)),
+               lambda: stretch(small.detach()), None, 0.8)
     yield Case("interpolation backward", [small, large],
-               _pass_back(lambda t: ops.interp2d(t, (473, 473)), small, [large]),
+               _pass_back(lambda t: ops.interp2d(t, (crop, crop)), small, [large]),
                _pass_back(stretch, small, [large]), 3.0, None)
 
-    for shape in ((batch, 256, 60, 60), (batch, 64, 237, 237)):
+    wide = noise(batch, sizes.stem, crop // 2 + 1, crop // 2 + 1).requires_grad_()
+
+    def pool1(t):
+        return ops.window_pool2d(t, 3, 2, 1, "max")
+
+    halved = torch.randn_like(pool1(wide.detach()))
+    yield Case("pool1 forward", [wide, halved], lambda: pool1(wide.detach()),
+               lambda: F.max_pool2d(wide.detach(), 3, 2, 1), 1.0, 0.8)
+    yield Case("pool1 backward", [wide, halved], _pass_back(pool1, wide, [halved]),
+               _pass_back(lambda t: F.max_pool2d(t, 3, 2, 1), wide, [halved]), 1.0, None)
+
+    for shape in ((batch, sizes.channels, side, side), (batch, sizes.channels // 8, side, side),
+                  (batch, sizes.stem // 2, crop // 2 + 1, crop // 2 + 1)):
         x, grad = noise(*shape).requires_grad_(), noise(*shape)
         ours = SyncBatchNorm2d(shape[1]).to(device)
         theirs = nn.Sequential(nn.BatchNorm2d(shape[1]), nn.ReLU(inplace=True)).to(device)
         # Eight passes over memory: one for statistics, two to normalize, two for the sums, three
         # for the gradient.
         yield Case(f"BN + ReLU, {shape[1]} x {shape[2]} x {shape[3]}, training step",
-                   [x] * 8, _step(lambda t, bn=ours: bn(t, relu=True), x, grad),
-                   _step(theirs, x, grad), 1.3, None)
+                   [x] * 8, forward_backward(lambda t, bn=ours: bn(t, relu=True), x, [grad]),
+                   forward_backward(theirs, x, [grad]), 1.3, None)
+    if (dtype, memory_format) == (torch.float32, torch.contiguous_format):
+        ours, theirs, canvas = scores_pair(sizes.classes, side, crop, device)
+        yield Case("scores, one window mirrored", [canvas] * 2, ours, theirs, 1.0, None)
 
 
-def seconds(run, device):
-    """Time of one pass."""
-    if device.type != "cuda":
-        began = time.perf_counter()
-        for _ in range(PASSES):
-            run()
-        return (time.perf_counter() - began) / PASSES
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    begin.record()
-    for _ in range(PASSES):
-        run()
-    end.record()
-    end.synchronize()
-    return 1e-3 * begin.elapsed_time(end) / PASSES
+def rows(device: torch.device, sizes: Sizes, runs: int, dtypes: dict = DTYPES) -> Iterator[dict]:
+    """What was measured of each case: milliseconds, times faster, share of the copy bandwidth."""
+    bandwidth = copy_bandwidth(device, runs, 2 ** 24 * sizes.batch)
+    yield {"case": "copy", "GB/s": round(bandwidth / 1e9)}
+    for dtype_name, dtype in dtypes.items():
+        for format_name, memory_format in FORMATS.items():
+            for case in cases(device, sizes, dtype, memory_format):
+                times = interleaved({"ours": case.ours, "torch": case.theirs}, runs, case.name,
+                                    functools.partial(device_seconds, device=device))
+                ours, theirs = map(statistics.median, times.values())
+                share = sum(t.nbytes for t in case.tensors) / ours / bandwidth
+                yield {"case": f"{case.name}, {dtype_name}, {format_name}", "ours ms": 1e3 * ours,
+                       "torch ms": 1e3 * theirs, "faster": theirs / ours,
+                       "goal": case.faster, "of copy": share, "copy goal": case.bandwidth}
 
 
-def medians(ours, theirs, device, runs):
-    """Median seconds of both, interleaved."""
-    pairs = [(seconds(ours, device), seconds(theirs, device)) for _ in range(runs + 1)][1:]
-    return [statistics.median(times) for times in zip(*pairs)]
-
-
-def copy_bandwidth(device, runs, elements):
+def copy_bandwidth(device: torch.device, runs: int, elements: int) -> float:
     """Bytes read and written a second when a float32 tensor is copied."""
     source = torch.randn(elements, device=device)
     target = torch.empty_like(source)
-    times = [seconds(lambda: target.copy_(source), device) for _ in range(runs)]
+    times = [device_seconds(lambda: target.copy_(source), device) for _ in range(runs)]
     return 2 * source.nbytes / statistics.median(times)
 
 
 @command
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda", help="as torch names it")
     parser.add_argument("--batch", type=int, default=16, help="images")
@@ -130,19 +148,11 @@ def main(argv=None):
     if device.type == "cuda" and not torch.cuda.is_available():
         sys.exit("error: torch finds no GPU")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    bandwidth = copy_bandwidth(device, args.runs, 2 ** 24 * args.batch)
-    print(f"{name}, torch {torch.__version__}, batch {args.batch}; a copy moves "
-          f"{bandwidth / 1e9:.0f} GB/s; medians of {args.runs} interleaved runs")
-    print(f"{'ours ms':>9} {'torch ms':>9} {'faster':>7} {'goal':>5} {'of copy':>8} {'goal':>5}")
-    for dtype_name, dtype in DTYPES.items():
-        for format_name, memory_format in FORMATS.items():
-            for case in cases(device, args.batch, dtype, memory_format):
-                ours, theirs = medians(case.ours, case.theirs, device, args.runs)
-                share = sum(t.nbytes for t in case.tensors) / ours / bandwidth
-                goals = [f"{goal:.1f}" if goal else "" for goal in (case.faster, case.bandwidth)]
-                print(f"{1e3 * ours:9.3f} {1e3 * theirs:9.3f} {theirs / ours:7.2f} {goals[0]:>5} "
-                      f"{share:8.2f} {goals[1]:>5}  {case.name}, {dtype_name}, {format_name}",
-                      flush=True)
+    print(f"{name}, torch {torch.__version__}, batch {args.batch}; medians of {args.runs} "
+          "interleaved runs")
+    for row in rows(device, Sizes(batch=args.batch), args.runs):
+        print("  ".join(f"{key} {value:.3f}" if isinstance(value, float) else f"{value}"
+                        for key, value in row.items() if value is not None), flush=True)
     check_printed()
 
 

@@ -17,12 +17,12 @@ CLASSES = 19
 class NoNetwork:
     """Gives logits at an eighth of the size, for nothing."""
 
-    def logits(self, x):
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
         return x.new_zeros(len(x), CLASSES, (x.shape[2] - 1) // 8 + 1, (x.shape[3] - 1) // 8 + 1)
 
 
 @command
-def main():
+def main() -> None:
     torch.set_num_threads(2)
     before, began = peak_bytes(), time.perf_counter()
     predict_probabilities(NoNetwork(), np.zeros((1024, 2048, 3), np.uint8), classes=CLASSES,

@@ -4,50 +4,50 @@ Medians of interleaved runs in one process, so that what else the machine does m
 """
 
 import argparse
+import copy
 import json
 import multiprocessing
-import statistics
 import sys
-import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
 from pspnet_repro import PSPNet
 from pspnet_repro.errors import command
 from pspnet_repro.model.multiply_adds import logits_multiply_adds
-from pspnet_repro.outputs import Outputs
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 
 from ..peak_memory import peak_bytes
 from ..places import RUNS_FOLDER
-from ..provenance import provenance
+from ..provenance import claim, provenance
+from .timing import figures, interleaved
 
+KEYS = "settings", "provenance", "results"  # of networks.json
 GOAL = 0.65  # of the plain port's time, one crop for testing
 
 
 class PlainPort(nn.Module):
     """PSPNet as it is usually written: torch's own layers, one after the other."""
 
-    def __init__(self, net):
+    def __init__(self, net: PSPNet):
         super().__init__()
-        self.net = net  # for its convolutions, and for BN as nn.BatchNorm2d
+        self.net = net  # for its convolutions, and for BN as torch's own layers
 
     @staticmethod
-    def unit(part, x, relu=True):
+    def unit(part: nn.Module, x: torch.Tensor, relu: bool = True) -> torch.Tensor:
         x = part.bn(part.conv(x))
         return F.relu(x, inplace=True) if relu else x
 
-    def block(self, block, x):
+    def block(self, block: nn.Module, x: torch.Tensor) -> torch.Tensor:
         y = self.unit(block.increase, self.unit(block.spatial, self.unit(block.reduce, x)), False)
         y += x if block.project is None else self.unit(block.project, x, False)
         return F.relu(y, inplace=True)
 
-    def logits(self, x):
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
         backbone, pyramid, head = self.net.backbone, self.net.pyramid, self.net.head
         for part in backbone.stem:
             x = self.unit(part, x)
@@ -62,7 +62,7 @@ class PlainPort(nn.Module):
         return head.score(self.unit(head.conv, torch.cat(maps, 1)))
 
 
-def drawn(net):
+def drawn(net: PSPNet) -> PSPNet:
     """The network in eval mode with random statistics, so that folding has something to fold."""
     torch.manual_seed(0)
     for module in net.modules():
@@ -73,52 +73,16 @@ def drawn(net):
     return net.eval()
 
 
-def plain_port(net):
+def plain_port(net: PSPNet) -> PlainPort:
     """A plain port with the weights of `net`."""
-    copy = PSPNet(**net.settings).eval()
-    copy.load_state_dict(net.state_dict())
-    SyncBatchNorm2d.convert_to_torch(copy)
-    for part in copy.modules():
-        for name, layer in list(part.named_children()):
-            if isinstance(layer, nn.SyncBatchNorm):
-                plain = nn.BatchNorm2d(layer.num_features, layer.eps).eval()
-                plain.load_state_dict(layer.state_dict())
-                setattr(part, name, plain)
-    return PlainPort(copy)
-
-
-def interleaved(functions, runs, what):
-    """{name: seconds of each run}, one run of each function after the other."""
-    times = {name: [] for name in functions}
-    for k in tqdm(range(runs + 1), desc=what, leave=False):
-        for name, function in functions.items():
-            began = time.perf_counter()
-            function()
-            if k:  # the first warms up
-                times[name].append(time.perf_counter() - began)
-    return times
-
-
-def figures(times, base):
-    """Median and quartiles of the times, and of the ratios to `base` of the same round."""
-    rows = {}
-    for name, values in times.items():
-        ratios = [a / b for a, b in zip(values, times[base], strict=True)]
-        rows[name] = {"seconds": statistics.median(values), "quartiles": _quartiles(values),
-                      "ratio": statistics.median(ratios), "ratio_quartiles": _quartiles(ratios)}
-    return rows
-
-
-def _quartiles(values):
-    values = sorted(values)
-    return [values[len(values) // 4], values[-1 - len(values) // 4]]
+    return PlainPort(SyncBatchNorm2d.convert_to_torch(copy.deepcopy(net)))
 
 
 @torch.inference_mode()
-def testing(args):
+def testing(args: argparse.Namespace) -> dict:
     """One crop: the plain port in both memory formats, ours unfused and fused."""
     net = drawn(PSPNet(args.classes, args.depth))
-    x = torch.randn(1, 3, args.crop, args.crop) * 60
+    x = _crop(args.crop)
     x_last = x.to(memory_format=torch.channels_last)
     port, port_last = (plain_port(net) for _ in range(2))
     port_last.to(memory_format=torch.channels_last)
@@ -137,14 +101,12 @@ def testing(args):
             "same_argmax": agreement}
 
 
-def _head_settings(args, reduce):
-    return {head: {"classes": args.classes, "depth": args.depth, "reduce": reduce, "head": head}
-            for head in ("literal", "factorized")}
+def _crop(side):
+    return torch.randn(1, 3, side, side) * 60
 
 
 def _trainer(settings, crop):
-    net = PSPNet(**settings).train()
-    x = torch.randn(1, 3, crop, crop) * 60
+    net, x = PSPNet(**settings).train(), _crop(crop)
 
     def step():
         net.zero_grad()
@@ -154,13 +116,8 @@ def _trainer(settings, crop):
 
 
 def _tester(settings, crop):
-    net = drawn(PSPNet(**settings))
-    x = torch.randn(1, 3, crop, crop) * 60
-
-    def test():
-        with torch.inference_mode():
-            net.logits(x)
-    return test
+    net, x = drawn(PSPNet(**settings)), _crop(crop)
+    return torch.inference_mode()(lambda: net.logits(x))
 
 
 def _peak(make, settings, crop, threads):
@@ -169,30 +126,31 @@ def _peak(make, settings, crop, threads):
     return peak_bytes() / 2 ** 20
 
 
-def peak_mib(*arguments):
+def peak_mib(make: Callable, settings: dict, crop: int, threads: int) -> float:
     """Peak memory of a new process that does it once."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_peak, *arguments).result()
+        return pool.submit(_peak, make, settings, crop, threads).result()
 
 
-def heads(args):
+def heads(args: argparse.Namespace) -> dict[str, dict]:
     """A training step and a test, literal against factorized: time, memory, multiply-adds."""
-    found = {}
+    measured = {}
     for reduce in (True, False):
-        settings = _head_settings(args, reduce)
+        networks = {head: {"classes": args.classes, "depth": args.depth, "reduce": reduce,
+                           "head": head} for head in ("literal", "factorized")}
         for what, make in (("training step", _trainer), ("test", _tester)):
             label = f"{what}, {'with' if reduce else 'without'} reduction"
-            rows = figures(interleaved({head: make(given, args.crop) for head, given
-                                        in settings.items()}, args.runs, label), "literal")
-            for head, given in settings.items():
-                rows[head]["peak_mib"] = peak_mib(make, given, args.crop, args.threads)
-                rows[head]["gmac"] = logits_multiply_adds(given, args.crop,
+            rows = figures(interleaved({head: make(settings, args.crop) for head, settings
+                                        in networks.items()}, args.runs, label), "literal")
+            for head, settings in networks.items():
+                rows[head]["peak_mib"] = peak_mib(make, settings, args.crop, args.threads)
+                rows[head]["gmac"] = logits_multiply_adds(settings, args.crop,
                                                           what == "training step") / 1e9
-            found[label] = {"base": "literal", "rows": rows}
-    return found
+            measured[label] = {"base": "literal", "rows": rows}
+    return measured
 
 
-def table(results):
+def table(results: dict[str, dict]) -> str:
     """All figures as lines of a Markdown table."""
     lines = ["| what | seconds | quartiles | ratio | quartiles | peak MiB | GMAC forward |",
              "|---|---:|---:|---:|---:|---:|---:|"]
@@ -208,38 +166,25 @@ def table(results):
     return "\n".join(lines)
 
 
-def heading(args, results):
+def heading(args: argparse.Namespace, results: dict[str, dict]) -> str:
     """What was measured where, in one line."""
-    said = (f"PSPNet{args.depth}, {args.classes} classes, crop {args.crop}, batch 1, float32, "
+    text = (f"PSPNet{args.depth}, {args.classes} classes, crop {args.crop}, batch 1, float32, "
             f"{args.threads} threads, medians of {args.runs} interleaved runs; "
             f"torch {torch.__version__}, {provenance()['processor']}")
     if "one crop" in results:
         crop = results["one crop"]
         ratio = crop["rows"]["ours, for_inference"]["ratio"]
-        said += (f". for_inference against the port: {ratio:.2f} of its time (goal {GOAL}), "
+        text += (f". for_inference against the port: {ratio:.2f} of its time (goal {GOAL}), "
                  f"largest error {crop['largest_error']:.1e} of the largest logit, same argmax on "
                  f"{100 * crop['same_argmax']:.3f}% of the map")
-    return said
+    return text
 
 
 PARTS = {"testing": lambda args: {"one crop": testing(args)}, "heads": heads}
 
 
-def _claim(paths):
-    """Outputs that may write the figures; of an earlier version, which kept no list of its files,
-    they are known by what the JSON file holds."""
-    outputs = Outputs(paths[0].parent)
-    try:
-        if {"settings", "provenance", "results"} == json.loads(paths[0].read_bytes()).keys():
-            outputs.adopt(paths)
-    except (OSError, ValueError, AttributeError, RecursionError):
-        pass  # claim says what is in the way
-    outputs.claim(paths)
-    return outputs
-
-
 @command
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=7, help="of each function, interleaved")
@@ -252,16 +197,15 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     paths = [args.output / "networks.json", args.output / "networks.md"]
-    outputs = _claim(paths)
-    about, results = provenance(), {}
+    outputs = claim(paths, KEYS)
+    machine, results = provenance(), {}
     for part, measure in PARTS.items():
         if args.only in (None, part):
             results |= measure(args)
     text = f"{heading(args, results)}\n\n{table(results)}\n"
     print(text)
-    outputs.write(dict(zip(paths, (json.dumps(
-        {"settings": {**vars(args), "output": None}, "provenance": about, "results": results},
-        indent=1), text))))
+    contents = dict(zip(KEYS, ({**vars(args), "output": None}, machine, results), strict=True))
+    outputs.write(dict(zip(paths, (json.dumps(contents, indent=1), text), strict=True)))
 
 
 if __name__ == "__main__":

@@ -106,10 +106,6 @@ def _wait(device):
         torch.cuda.synchronize()
 
 
-def _peak(device):
-    return torch.cuda.max_memory_allocated() if device == "cuda" else peak_bytes()
-
-
 def _reading_seconds(settings, pairs):
     """Of one sample: read and augmented."""
     sequence = TrainingSequence(
@@ -140,7 +136,7 @@ def measure(job: dict) -> Rates:
     net = PSPNet(**settings.model).train().to(choose_device(device))
     solver = CaffeSGD(parameter_groups(net), 1e-3, 0.9, 1e-4)
     images = torch.randn(batch, 3, crop, crop, device=device) * 50
-    before = _peak(device)
+    before = peak_bytes(device)
 
     def step():
         solver.zero_grad(set_to_none=True)
@@ -149,7 +145,7 @@ def measure(job: dict) -> Rates:
         solver.step()
 
     seconds, busy = _seconds(step, device)
-    activations = max(_peak(device) - before - 2 * work.weight_bytes, 0)
+    activations = max(peak_bytes(device) - before - 2 * work.weight_bytes, 0)
     base_size = round(job["base_size"] * crop / settings.crop_size)
     fused = net.eval().for_inference()
     image = np.random.default_rng(0).integers(0, 256, (crop, crop, 3), np.uint8)

@@ -1,21 +1,25 @@
 """The results of the tables as an HTML page, as Markdown with pictures, and as JSON."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from pspnet_repro.files import refuse_pipe
 from pspnet_repro.outputs import Outputs
 
+from ..experiment import Experiment
+from ..provenance import claim
+from ..rows import Row
+from .details import class_blocks, curve_blocks, provenance_blocks
 from .document import Heading, Table, Text
 from .fidelity import costs, fidelity_blocks
 from .markdown import markdown_files, table_lines
 from .page import page_text
 from .pictures import picture_blocks
 from .results import METRICS, PAPER, Results
-from .runs import class_blocks, curve_blocks, provenance_blocks
 from .tables import PAPER_DATA, depth_blocks, orderings, row_label, summary_blocks, table_blocks
 
 FIDELITY = "fidelity"
+KEYS = "profile", "tables", "results"  # of report.json
 
 
 def _opening(results, profile, with_paper):
@@ -56,82 +60,65 @@ def _results_text(tables, results, profile):
         return {"mean": value.mean, "deviation": value.deviation, "interval": value.interval,
                 "by_seed": {str(seed): v for seed, v in value.values.items()}}
 
-    told = {}
-    for number, rows in tables.items():
-        told[number] = {"rows": [row.name for row in rows]}
+    contents = {number: {"rows": [row.name for row in rows]} for number, rows in tables.items()}
+    for number, content in contents.items():
         if number in PAPER:
-            told[number] |= {"paper": PAPER[number], "orderings": [
+            content |= {"paper": PAPER[number], "orderings": [
                 {"lower": o.lower, "higher": o.higher, "metric": o.metric, "paper": o.paper,
                  "ours": spread(o.ours), "holds": o.holds}
                 for o in orderings(number, results)]}
         else:
-            told[number]["costs"] = {
+            content["costs"] = {
                 row.name: {metric: spread(cost[metric]) for metric in METRICS}
                 for group in costs(results).values() for row, cost in group if cost["mean_iou"]}
     runs = ",\n".join(
         f" {json.dumps(name)}: [\n" + ",\n".join(f"  {json.dumps(run)}" for run in runs) + "\n ]"
         for name, runs in results.runs.items())
-    return (f'{{"profile": {json.dumps(profile.name)},\n"tables": {json.dumps(told)},\n'
+    return (f'{{"profile": {json.dumps(profile.name)},\n"tables": {json.dumps(contents)},\n'
             f'"results": {{\n{runs}\n}}}}\n')
 
 
-def claim_report(output):
-    """Claim a report's files in a folder, see Outputs.claim.
-
-    Those of an earlier version, which kept no list, are known by a report.json of ours.
-    """
-    outputs = Outputs(output)
+def claim_report(output: Path) -> Outputs:
+    """Claim a report's files in a folder, see provenance.claim."""
     paths = [output / name for name in ("report.json", "report.md", "report.html")]
-    paths += sorted(output.glob("report-*.png"))
-    if _is_report(paths[0]):
-        outputs.adopt(paths)
-    outputs.claim(paths)
+    return claim([*paths, *sorted(output.glob("report-*.png"))], KEYS)
 
 
-def _is_report(path):
-    refuse_pipe(path)
-    try:
-        return {"profile", "tables", "results"} <= json.loads(path.read_bytes()).keys()
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return False
-
-
-def write_report(experiment, tables, folders, output):
+def write_report(experiment: Experiment, tables: dict[str, Sequence[Row]],
+                 folders: dict[str, Sequence[Path]], output: Path) -> list[str]:
     """Write report.html, report.md with its pictures, and report.json to a folder.
 
     Args:
-        experiment: an Experiment.
-        tables: {number of a table, or "fidelity": the Rows asked for, in order}.
+        tables: {number of a table, or FIDELITY: the rows asked for, in order}.
         folders: {row name: folders of its tests, one a seed}; rows without are shown as "-".
-        output: folder.
     Returns:
         The tables as lines of Markdown.
     Raises:
         UserError: a file of a run or of the data cannot be read, or the report not be written,
             also where a file that is not this program's is in its place.
     """
-    output, profile = Path(output), experiment.profile
+    profile = experiment.profile
     results = Results(folders, profile)
-    claim_report(output)
+    outputs = claim_report(output)
     papers = [number for number in tables if number in PAPER]
     summary = summary_blocks(papers, results)
-    told, names = [], {}
+    parts, names = [], {}
     for number, rows in tables.items():
         labels = {row.name: row_label(number, row) for row in rows}
         names = names | labels | names  # a row keeps its first place and label
         if number == FIDELITY:
-            told += fidelity_blocks(results, profile) + curve_blocks("Fidelity", labels, results)
+            parts += fidelity_blocks(results, profile) + curve_blocks("Fidelity", labels, results)
             continue
-        told += table_blocks(number, results, profile)
-        told += curve_blocks(f"Table {number}", labels, results)
+        parts += table_blocks(number, results, profile)
+        parts += curve_blocks(f"Table {number}", labels, results)
         if number == "3":
-            told += depth_blocks(results, profile)
-    blocks = [*_opening(results, profile, bool(papers)), *summary, *told]
+            parts += depth_blocks(results, profile)
+    blocks = [*_opening(results, profile, bool(papers)), *summary, *parts]
     blocks += picture_blocks(results, experiment)
     blocks += class_blocks(names, results, profile) + provenance_blocks(names, results)
-    Outputs(output).write({
+    outputs.write({
         output / "report.json": _results_text(tables, results, profile),
         **markdown_files(blocks, output / "report.md"),
         output / "report.html": page_text(blocks)})
-    shown = [block for block in told + summary if isinstance(block, Table) and not block.folded]
+    shown = [block for block in parts + summary if isinstance(block, Table) and not block.folded]
     return [line for table in shown for line in (table.caption, "", *table_lines(table), "")]

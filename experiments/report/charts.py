@@ -3,11 +3,15 @@
 import io
 import re
 import textwrap
+from collections.abc import Sequence
 from html import escape
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+
+from .document import Chart
+from .results import Spread
 
 WIDTH = 4.6  # inches
 INK = "#1b1f24"  # becomes the page's own colour of text
@@ -30,18 +34,18 @@ def _save(chart, kind, **how):
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": chart.name}):
         buffer = io.BytesIO()
         # Without dates and versions, so that the same results give the same bytes.
-        about = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-        chart.figure().savefig(buffer, format=kind, metadata=about, **how)
+        metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+        chart.figure().savefig(buffer, format=kind, metadata=metadata, **how)
         return buffer.getvalue()
 
 
-def chart_png(chart):
-    """A document.Chart as bytes of a PNG file."""
+def chart_png(chart: Chart) -> bytes:
+    """The content of a PNG file."""
     return _save(chart, "png", dpi=140)
 
 
-def chart_svg(chart):
-    """A document.Chart as an svg element in the colours of the page that it stands in."""
+def chart_svg(chart: Chart) -> str:
+    """An svg element in the colours of the page that it stands in."""
     text = _save(chart, "svg", transparent=True).decode()
     text = text[text.index("<svg"):].replace(INK, "currentColor")
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{chart.name}-", text)
@@ -54,16 +58,10 @@ def _figure(height, columns=1, rows=1, **sharing):
     return figure, figure.subplots(rows, columns, squeeze=False, **sharing)
 
 
-def _dots(axes, spreads, colour):
-    """A dot a row with its figure beside it and a line as long as the deviation on both sides."""
-    for place, spread in enumerate(spreads):
-        axes.errorbar(spread.mean, place, xerr=spread.deviation, fmt="o", color=colour,
-                      capsize=3, markersize=5)
-    axes.margins(x=0.12)
-    axes.set_ylim(len(spreads) - 0.4, -0.75)
-    axes.tick_params(left=False, labelleft=False)
-    axes.spines["left"].set_visible(False)
-    axes.grid(False, axis="y")
+def _dot(axes, place, spread, colour):
+    """The mean, with a line as long as the deviation on both sides."""
+    axes.errorbar(spread.mean, place, xerr=spread.deviation, fmt="o", color=colour, capsize=3,
+                  markersize=5)
 
 
 def _name_above(axes, place, name):
@@ -71,31 +69,27 @@ def _name_above(axes, place, name):
                   va="bottom", annotation_clip=False)
 
 
-def dots_figure(names, ours, paper):
-    """Our mean IoU and the paper's, each on an axis of its own.
-
-    Args:
-        names: of the rows.
-        ours: a Spread a row.
-        paper: a Spread a row, of one figure each.
-    """
-    figure, ((left, right),) = _figure(0.42 * len(names) + 0.7, 2, sharey=True)
-    _dots(left, ours, COLOURS[0])
-    _dots(right, paper, COLOURS[1])
-    for place, name in enumerate(names):
-        _name_above(left, place, name)
-    left.set_title("ours")
-    right.set_title("paper")
-    for axes in (left, right):
+def dots_figure(names: Sequence[str], ours: Sequence[Spread], paper: Sequence[Spread]) -> Figure:
+    """The mean IoU of rows, ours and the paper's, each on an axis of its own."""
+    figure, (panels,) = _figure(0.42 * len(names) + 0.7, 2, sharey=True)
+    for axes, title, spreads, colour in zip(panels, ("ours", "paper"), (ours, paper), COLOURS):
+        for place, spread in enumerate(spreads):
+            _dot(axes, place, spread, colour)
+        axes.margins(x=0.12)
+        axes.set_ylim(len(names) - 0.4, -0.75)
+        axes.tick_params(left=False, labelleft=False)
+        axes.spines["left"].set_visible(False)
+        axes.grid(False, axis="y")
+        axes.set_title(title)
         axes.set_xlabel("mean IoU (%)")
+    for place, name in enumerate(names):
+        _name_above(panels[0], place, name)
     return figure
 
 
-def costs_figure(groups):
+def costs_figure(groups: dict[str, Sequence[tuple[str, Spread]]]) -> Figure:
     """Differences to a row, {name of a group: [(label, Spread)]}."""
-    lines = []
-    for group, costs in groups.items():
-        lines += [(group, None), *costs]
+    lines = [line for group, costs in groups.items() for line in ((group, None), *costs)]
     figure, ((axes,),) = _figure(0.4 * len(lines) + 0.7)
     axes.axvline(0, color=INK, linewidth=0.8)
     for place, (label, spread) in enumerate(lines):
@@ -103,8 +97,7 @@ def costs_figure(groups):
             axes.annotate(label, (0, place + 0.2), xycoords=("axes fraction", "data"), fontsize=10,
                           weight="bold", va="bottom")
             continue
-        axes.errorbar(spread.mean, place, xerr=spread.deviation, fmt="o", color=COLOURS[0],
-                      capsize=3, markersize=5)
+        _dot(axes, place, spread, COLOURS[0])
         _name_above(axes, place, label)
     axes.set_ylim(len(lines) - 0.4, -0.9)
     axes.set_yticks([])
@@ -113,7 +106,8 @@ def costs_figure(groups):
     return figure
 
 
-def depth_figure(depths, ours, paper):
+def depth_figure(depths: Sequence[int], ours: dict[str, dict[int, Spread]],
+                 paper: dict[str, dict[int, Spread]]) -> Figure:
     """Figure 5: (mean IoU + pixel accuracy) / 2 against depth.
 
     Args:
@@ -136,22 +130,22 @@ def depth_figure(depths, ours, paper):
     return figure
 
 
-def thinned(values, points=LOSS_POINTS):
-    """Means of equal stretches of a long curve: at most `points` values."""
-    return np.array([part.mean() for part in np.array_split(values, min(points, len(values)))])
+def thinned(values: np.ndarray) -> np.ndarray:
+    """Means of equal stretches of a long curve: at most LOSS_POINTS values."""
+    parts = np.array_split(values, min(LOSS_POINTS, len(values)))
+    return np.array([part.mean() for part in parts])
 
 
-def curves_figure(losses, scores):
+def curves_figure(losses: dict[str, list], scores: dict[str, list]) -> Figure:
     """Loss and intermediate mean IoU against the iteration.
 
     Args:
-        losses, scores: {name: [(iterations, values) of each seed]}; scores in percent, may be
-            empty.
+        losses, scores: {name: [(iterations, values) of each seed]}; scores in percent.
     """
     panels = 2 if scores else 1
     columns = 1 if max(map(len, losses)) > LONG_NAME else 2
-    lines = -(-len(losses) // columns)
-    figure, panel = _figure(2.1 * panels + 0.5 + 0.17 * lines, rows=panels, sharex=True)
+    height = 2.1 * panels + 0.5 + 0.17 * -(-len(losses) // columns)
+    figure, panel = _figure(height, rows=panels, sharex=True)
     for axes, curves, words in zip(panel[:, 0], (losses, scores),
                                    ("loss of the main branch", "mean IoU on a few images (%)")):
         for number, (name, seeds) in enumerate(curves.items()):
@@ -176,14 +170,13 @@ def curves_figure(losses, scores):
     return figure
 
 
-def gains_figure(gains):
+def gains_figure(gains: dict[str, Spread]) -> Figure:
     """Differences in IoU, {class: Spread}; of many classes only those that change most."""
     order = sorted(gains, key=lambda name: -gains[name].mean)
     if len(order) > 2 * DRAWN_CLASSES:
         order = order[:DRAWN_CLASSES] + order[-DRAWN_CLASSES:]
     figure, ((axes,),) = _figure(0.22 * len(order) + 0.7)
-    for place, name in enumerate(order):
-        gain = gains[name]
+    for place, gain in enumerate(map(gains.get, order)):
         axes.barh(place, gain.mean, 0.65, xerr=gain.deviation, ecolor=INK, capsize=2,
                   color=COLOURS[0] if gain.mean >= 0 else COLOURS[3])
     axes.axvline(0, color=INK, linewidth=0.8)

@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from matplotlib.figure import Figure
+
 from pspnet_repro.data.classes import Classes
+from pspnet_repro.evaluation.viewer import ViewerImage
 
 
 @dataclass(frozen=True)
 class Heading:
-    """Attributes: level, 1 for the report's own; text."""
-
-    level: int
+    level: int  # 1 for the report's own
     text: str
 
 
@@ -28,48 +29,40 @@ class Table:
     Attributes:
         caption: what it shows.
         heads: a text a column; the first column names the rows.
-        rows: tuples of texts.
         reported: numbers of the rows that are not ours.
         shades: for each row, a number in 0..1 for each column but the first, or None; or empty.
         folded: shown only when asked for.
     """
 
     caption: str
-    heads: tuple
-    rows: tuple
-    reported: frozenset = frozenset()
-    shades: tuple = ()
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    reported: frozenset[int] = frozenset()
+    shades: tuple[tuple[float | None, ...], ...] = ()
     folded: bool = False
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Attributes: name, of its file; alt, what it shows; figure: () -> matplotlib Figure."""
-
-    name: str
+    name: str  # of its file
     alt: str
-    figure: Callable
+    figure: Callable[[], Figure]
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Attributes: name, of its file; title; images, ViewerImages of which the name is a caption."""
-
-    name: str
+    name: str  # of its file
     title: str
-    images: tuple
+    images: tuple[ViewerImage, ...]  # their names are captions
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Photographs, their truth and the predictions of networks.
-
-    Attributes:
-        classes: data.classes.Classes.
-        networks: names, in order.
-        galleries: Galleries.
-    """
+    """Photographs, their truth and the predictions of networks."""
 
     classes: Classes
-    networks: tuple
-    galleries: tuple
+    networks: tuple[str, ...]
+    galleries: tuple[Gallery, ...]
+
+
+Block = Heading | Text | Table | Chart | Pictures

@@ -4,21 +4,20 @@ import math
 
 import numpy as np
 
-from ..rows import TABLES
+from ..profiles import Profile
+from ..rows import TABLES, Row
 from .charts import costs_figure
-from .document import Chart, Heading, Table, Text
+from .document import Block, Chart, Heading, Table, Text
 from .resampling import DRAWS, SHARE
-from .results import METRICS
+from .results import METRICS, Results, Spread
 
 FIRST, *OTHERS = TABLES["fidelity"]
 RETESTED, RETRAINED = "Same training, different test", "Different training"
 
 
-def costs(results):
+def costs(results: Results) -> dict[str, list[tuple[Row, dict[str, Spread | None]]]]:
     """Differences of the rows of the table `fidelity` to its first, by seed.
 
-    Args:
-        results: Results.
     Returns:
         {RETESTED: [(Row, {metric: Spread})], RETRAINED: ...}, in the order of the rows; without a
         seed in common with the first row the Spreads are None.
@@ -35,12 +34,12 @@ def costs(results):
     return groups
 
 
-def within_spread(cost):
+def within_spread(cost: Spread) -> bool:
     """Whether a mean difference is not larger than its deviation over the seeds."""
     return cost.deviation is not None and abs(cost.mean) <= cost.deviation
 
 
-def chance_beyond(seeds):
+def chance_beyond(seeds: int) -> float:
     """Share of rows without any effect whose mean lies beyond its deviation over the seeds.
 
     For normal figures: how often Student's t of seeds - 1 degrees exceeds the root of seeds.
@@ -82,8 +81,9 @@ def _line(row, cost, results):
     cells = [row.label]
     for metric in METRICS:
         spread = results.spread(row.name, metric)
-        cells += [spread.text() if spread else "-", cost[metric].text("+") if cost[metric] else "-",
-                  cost[metric].interval_text() if cost[metric] else "-"]
+        change = cost[metric]
+        cells += [spread.text() if spread else "-",
+                  *((change.text("+"), change.interval_text()) if change else "--")]
     if not cost["mean_iou"] or cost["mean_iou"].deviation is None:
         return (*cells, "-", row.name)
     if not any(value for metric in METRICS for value in cost[metric].values.values()):
@@ -92,19 +92,18 @@ def _line(row, cost, results):
     return (*cells, ", ".join(within) or "none", row.name)
 
 
-def fidelity_blocks(results, profile):
-    """The table `fidelity` as parts of a report; a group none of whose rows was run is left out."""
-    seeds = results.seeds
+def fidelity_blocks(results: Results, profile: Profile) -> list[Block]:
+    """The table `fidelity`; a group none of whose rows was run is left out."""
     blocks = [Heading(2, "Cost of each deviation"),
               Text("Each row deviates from the authors' program in one thing. Its change is its "
                    f"figure minus that of {FIRST.label}, in points. A negative change is a cost. "
                    "The last column is the name that --rows takes.")]
-    if seeds > 1:
+    if results.seeds > 1:
         blocks.append(Text(
             "Changes are taken seed by seed: mean ± sample deviation. A change that is not larger "
             "than its deviation is within the spread and shows no effect. A change beyond the "
-            f"spread is a hint, not a proof: with {seeds} seeds, chance alone puts "
-            f"{100 * chance_beyond(seeds):.0f}% of rows without any effect beyond it."))
+            f"spread is a hint, not a proof: with {results.seeds} seeds, chance alone puts "
+            f"{100 * chance_beyond(results.seeds):.0f}% of rows without any effect beyond it."))
     blocks.append(Text(
         f"The interval over images is the middle {SHARE}% of the change when the test images are "
         f"drawn {DRAWS} times {results.how_drawn}. It says how much a change depends on these "

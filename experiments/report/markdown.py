@@ -1,5 +1,8 @@
 """A report as Markdown, with its pictures in files beside it."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 
 from pspnet_repro.data.images import png_bytes
@@ -13,11 +16,11 @@ def _cell(text):
     return text.replace("|", "\\|")
 
 
-def table_lines(table):
-    """A document.Table as lines of Markdown, without its caption."""
-    lines = [table.heads, *table.rows]
-    lines = ["| " + " | ".join(map(_cell, line)) + " |" for line in lines]
-    return [lines[0], "|---|" + "---:|" * (len(table.heads) - 1), *lines[1:]]
+def table_lines(table: document.Table) -> list[str]:
+    """Without the caption."""
+    heads, *rows = ("| " + " | ".join(map(_cell, line)) + " |"
+                    for line in (table.heads, *table.rows))
+    return [heads, "|---|" + "---:|" * (len(table.heads) - 1), *rows]
 
 
 def _gallery_pixels(gallery, pictures):
@@ -60,19 +63,10 @@ def _block_lines(block):
         case document.Pictures(_, networks, galleries):
             return [line for gallery in galleries
                     for line in (*_gallery_lines(gallery, networks), "")][:-1]
-        case _:
-            raise TypeError(f"no part of a report: {type(block).__name__}")
 
 
-def markdown_files(blocks, path):
-    """A report's parts as a Markdown file with their pictures beside it.
-
-    Args:
-        blocks: parts of document.py.
-        path: of the Markdown file.
-    Returns:
-        {path: text or bytes} of all files.
-    """
+def markdown_files(blocks: Sequence[document.Block], path: Path) -> dict[Path, str | bytes]:
+    """The content of a Markdown file with a report's parts, and of the pictures beside it."""
     files = {path: "\n".join(line for block in blocks for line in (*_block_lines(block), ""))}
     for block in blocks:
         match block:

@@ -1,6 +1,7 @@
 """A report as one HTML page that needs nothing else."""
 
 import itertools
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -44,11 +45,6 @@ def _table_html(table):
     return f"<details><summary>{caption}</summary>{box}</details>" if table.folded else box
 
 
-def _chart_html(chart):
-    return (f'<figure class="chart">{chart_svg(chart)}<figcaption>{escape(chart.alt)}</figcaption>'
-            "</figure>")
-
-
 def _pictures_html(pictures):
     images = [image for gallery in pictures.galleries for image in gallery.images]
     return viewer.viewer_html(pictures.classes, images, pictures.networks, 3) if images else ""
@@ -63,15 +59,14 @@ def _block_html(block):
         case document.Table():
             return _table_html(block)
         case document.Chart():
-            return _chart_html(block)
+            return (f'<figure class="chart">{chart_svg(block)}'
+                    f"<figcaption>{escape(block.alt)}</figcaption></figure>")
         case document.Pictures():
             return _pictures_html(block)
-        case _:
-            raise TypeError(f"no part of a report: {type(block).__name__}")
 
 
-def page_text(blocks):
-    """A report's parts of document.py, the first of them its heading, as one HTML page."""
+def page_text(blocks: Sequence[document.Block]) -> str:
+    """The HTML of a report's parts, the first of them its heading."""
     title, *rest = blocks
     contents = "".join(
         f'<li><a href="#{_anchor(block.text)}">{escape(block.text)}</a></li>' for block in rest

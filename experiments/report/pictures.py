@@ -1,8 +1,9 @@
 """The test images on which one row gains and loses most over another, as in Figure 6."""
 
+from pathlib import Path
+
 from tqdm import tqdm
 
-from pspnet_repro.data.classes import Classes
 from pspnet_repro.data.labels import read_label
 from pspnet_repro.data.pairs import read_pair
 from pspnet_repro.errors import UserError
@@ -10,9 +11,11 @@ from pspnet_repro.evaluation.metrics import ConfusionMatrix
 from pspnet_repro.evaluation.viewer import ViewerImage
 from pspnet_repro.evaluation.viewer.encode import nearest, scaled, shrink
 
+from ..experiment import Experiment
 from ..rows import BASELINE, FULL, TABLES
 from ..run_row import prediction_name
-from .document import Gallery, Heading, Pictures, Text
+from .document import Block, Gallery, Heading, Pictures, Text
+from .results import Results
 
 PICTURES = 4  # of each kind
 SIDE = 360  # pixels, of the longest picture
@@ -23,17 +26,11 @@ AUTHORS = TABLES["fidelity"][0].name
 class _Tests:
     """The test images of an Experiment with the predictions of two tests, {name: folder}."""
 
-    def __init__(self, folders, experiment):
+    def __init__(self, folders: dict[str, Path], experiment: Experiment):
         self._folders, self._profile = folders, experiment.profile
         self._pairs = experiment.pairs("val")
 
-    def __len__(self):
-        return len(self._pairs)
-
-    def name(self, number):
-        return self._pairs[number].image.name
-
-    def read(self, number):
+    def _read(self, number):
         """Image (H, W, 3) BGR, label (H, W), predictions: {name: (H, W)}."""
         pair, count = self._pairs[number], len(self._profile.classes)
         image, label = read_pair(pair, count, self._profile.zero_is_void)
@@ -49,9 +46,9 @@ class _Tests:
                                 f"{prediction.max()}")
         return image, label, predictions
 
-    def accuracies(self, number):
+    def accuracies(self, number: int) -> list[float] | None:
         """Pixel accuracy of both predictions in percent, or None for an image without labels."""
-        _, label, predictions = self.read(number)
+        _, label, predictions = self._read(number)
         accuracies = []
         for prediction in predictions.values():
             matrix = ConfusionMatrix(len(self._profile.classes))
@@ -59,20 +56,20 @@ class _Tests:
             accuracies.append(100 * matrix.pixel_accuracy)
         return accuracies if matrix.counts.any() else None
 
-    def picture(self, number, accuracies, iou):
-        """A ViewerImage of at most SIDE pixels."""
-        image, label, predictions = self.read(number)
-        size = scaled(*label.shape, SIDE)
+    def picture(self, number: int, accuracies: list[float], iou: dict) -> ViewerImage:
+        """Of at most SIDE pixels."""
+        image, label, predictions = self._read(number)
+        size, name = scaled(*label.shape, SIDE), self._pairs[number].image.name
         before, after = accuracies
         told = [f"{name} {value:.1f}" for name, value in zip(predictions, accuracies)]
         return ViewerImage(
-            f"{self.name(number)}, pixel accuracy: {', '.join(told)} ({after - before:+.1f})",
+            f"{name}, pixel accuracy: {', '.join(told)} ({after - before:+.1f})",
             shrink(image[:, :, ::-1], size),
             {name: nearest(prediction, size) for name, prediction in predictions.items()},
             nearest(label, size), iou=iou)
 
 
-def compared_rows(results):
+def compared_rows(results: Results) -> tuple[str, ...]:
     """The two rows that pictures compare: baseline and PSPNet; where one of them was not run, the
     row of the lowest mean IoU and that of the highest, or the authors' program; or ()."""
     if BASELINE in results and FULL in results:
@@ -85,25 +82,16 @@ def compared_rows(results):
     return next(name for name in rows if name != AUTHORS), AUTHORS
 
 
-def extremes(gains):
-    """The numbers of the largest gains, and those of the largest losses, largest first.
-
-    Args:
-        gains: {number of an image: points}; equal ones keep their order.
-    """
-    order = sorted(gains, key=lambda number: -gains[number])
-    up = [number for number in order[:PICTURES] if gains[number] > 0]
-    order = sorted(gains, key=lambda number: gains[number])
-    return up, [number for number in order[:PICTURES] if gains[number] < 0]
+def extremes(gains: dict[int, float]) -> tuple[list[int], list[int]]:
+    """The numbers of the images with the largest gains, and with the largest losses, largest
+    first; equal ones keep their order."""
+    up, down = (sorted(gains, key=gains.get, reverse=most)[:PICTURES] for most in (True, False))
+    return [n for n in up if gains[n] > 0], [n for n in down if gains[n] < 0]
 
 
-def picture_blocks(results, experiment, progress=True):
-    """Pictures of the images that differ most, as parts of a report.
+def picture_blocks(results: Results, experiment: Experiment, progress: bool = True) -> list[Block]:
+    """Pictures of the images that differ most.
 
-    Args:
-        results: Results.
-        experiment: an Experiment.
-        progress: show a progress bar.
     Raises:
         UserError: an image, label or prediction cannot be read.
     """
@@ -112,9 +100,9 @@ def picture_blocks(results, experiment, progress=True):
         return [heading, Text("Pictures compare two rows; fewer were run.")]
     before, after = names = [NAMES.get(row, row) for row in rows]
     tests = _Tests({name: results.folders[row][0] for name, row in zip(names, rows)}, experiment)
-    profile = experiment.profile
+    numbers = range(len(experiment.pairs("val")))
     accuracies = {number: both for number in
-                  tqdm(range(len(tests)), desc="pictures", unit="image", disable=not progress)
+                  tqdm(numbers, desc="pictures", unit="image", disable=not progress)
                   if (both := tests.accuracies(number))}
     gains = {number: after - before for number, (before, after) in accuracies.items()}
     iou = {name: results.runs[row][0]["iou"] for name, row in zip(names, rows)}
@@ -131,5 +119,4 @@ def picture_blocks(results, experiment, progress=True):
         f"{seed}). Shown are the images with the largest gains and losses in pixel accuracy. In "
         "report.html, point at a picture to read its classes; each IoU is that of the class over "
         "all test images."),
-        Pictures(Classes(tuple(profile.classes), tuple(profile.palette_rgb)), tuple(names),
-                 galleries)]
+        Pictures(experiment.profile.names_and_colours, tuple(names), galleries)]

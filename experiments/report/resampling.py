@@ -1,6 +1,7 @@
 """How far a test's figures move when other images like its own are drawn: a paired bootstrap."""
 
 import functools
+from pathlib import Path
 
 import numpy as np
 
@@ -22,12 +23,12 @@ def _times(images, blocks, size):
     return sum(np.roll(firsts, place, axis=1) for place in range(size))
 
 
-def how_drawn(block):
+def how_drawn(block: int) -> str:
     """How test images are drawn anew, in words; block as in drawn_figures."""
     return "with replacement" + f", in blocks of {block} neighbours" * (block > 1)
 
 
-def drawn_figures(folder, result, block):
+def drawn_figures(folder: Path, result: dict, block: int) -> dict[str, np.ndarray]:
     """Figures of a test in each draw of its images.
 
     Args:
@@ -70,7 +71,7 @@ def drawn_figures(folder, result, block):
             "pixel_accuracy": 100 * accuracies}
 
 
-def interval(draws):
+def interval(draws: np.ndarray) -> tuple[float, float]:
     """(low, high): the middle SHARE percent of the draws, (DRAWS,), that have a labelled pixel."""
     rest = (100 - SHARE) / 2
     low, high = np.nanpercentile(draws, (rest, 100 - rest))

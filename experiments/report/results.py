@@ -1,6 +1,7 @@
 """The finished runs that a report is about, read from their folders."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cached_property
@@ -12,6 +13,7 @@ from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.evaluation.record import RESULT
 from pspnet_repro.files import json_lines, refuse_pipe
 
+from ..profiles import Profile
 from .resampling import drawn_figures, how_drawn, interval
 
 PAPER = json.loads((Path(__file__).parents[1] / "paper.json").read_text(encoding="utf-8"))
@@ -26,16 +28,13 @@ _MACHINE = {"commit": str, "python": str, "torch": str, "processor": str, "cores
 _SETTINGS = {"max_iter": int, "batch_size": int, "initial_weights": (str, type(None))}
 
 
-def read_result(folder, profile):
+def read_result(folder: Path, profile: Profile) -> dict:
     """The result.json of a test.
 
-    Args:
-        folder: of the test.
-        profile: the Profile that it must belong to.
     Raises:
-        UserError: no such file, or it is damaged or of other classes.
+        UserError: no such file, or it is damaged or of other classes than the profile's.
     """
-    path = Path(folder) / RESULT
+    path = folder / RESULT
     refuse_pipe(path)
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -56,20 +55,16 @@ def read_result(folder, profile):
     return result
 
 
-def read_curve(path, names):
-    """Columns of a file of one JSON object a line; a last line that was cut off is dropped.
+def read_curve(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """{name: (lines,) float64} of a training's losses.jsonl or curve.jsonl; a last line that was
+    cut off is dropped.
 
-    Args:
-        path: losses.jsonl or curve.jsonl of a training.
-        names: of numbers that each object has.
-    Returns:
-        {name: (lines,) float64}.
     Raises:
         UserError: the file cannot be read, is empty, or a line has no such numbers.
     """
     refuse_pipe(path)
     try:
-        lines = json_lines(Path(path).read_bytes())
+        lines = json_lines(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
     if not lines:
@@ -94,57 +89,56 @@ class Spread:
             known; see resampling.py.
     """
 
-    values: dict
-    draws: dict = field(default_factory=dict, compare=False, repr=False)
+    values: dict[int | None, float]
+    draws: dict[int, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
     @property
-    def mean(self):
+    def mean(self) -> float:
         return float(np.mean(list(self.values.values())))
 
     @property
-    def deviation(self):
+    def deviation(self) -> float | None:
         """Over n - 1; None for one seed."""
         return float(np.std(list(self.values.values()), ddof=1)) if len(self.values) > 1 else None
 
-    def minus(self, other):
-        """The Spread of the difference to another, seed by seed, over the seeds of both."""
+    def minus(self, other: "Spread") -> "Spread":
+        """The difference, seed by seed, over the seeds of both."""
         both = (self.values, other.values), (self.draws, other.draws)
         return Spread(*({seed: value - theirs[seed] for seed, value in ours.items()
                          if seed in theirs} for ours, theirs in both))
 
     @cached_property
-    def interval(self):
+    def interval(self) -> tuple[float, float] | None:
         """(low, high) of the mean in the middle 95% of the draws; None where a seed has none."""
         if not self.values or self.draws.keys() != self.values.keys():
             return None
         return interval(np.mean(list(self.draws.values()), 0))
 
     @property
-    def clear(self):
+    def clear(self) -> bool:
         """Whether the mean has the same sign throughout the interval."""
         return self.interval is not None and self.interval[0] * self.interval[1] > 0
 
-    def interval_text(self):
+    def interval_text(self) -> str:
         """`low .. high` with signs, or "-"."""
         return " .. ".join(number_text(end, "+") for end in self.interval or ()) or "-"
 
-    def text(self, sign=""):
+    def text(self, sign: str = "") -> str:
         """`mean ± deviation`; with sign "+" the mean bears its sign."""
         spread = "" if self.deviation is None else f" ± {number_text(self.deviation)}"
         return number_text(self.mean, sign) + spread
 
 
-def number_text(value, sign=""):
+def number_text(value: float, sign: str = "") -> str:
     """Two decimals, half away from zero as people round, and no sign of a zero."""
     rounded = Decimal(repr(round(float(value), 9))).quantize(Decimal("0.01"), ROUND_HALF_UP)
     return format(rounded if rounded else Decimal(0), f"{sign}.2f")
 
 
-def class_means(result, contextual):
+def class_means(result: dict, contextual: Sequence[bool]) -> tuple[float, float]:
     """Mean IoU in percent over the locally decidable and over the contextual classes."""
     iou = np.array(list(result["iou"].values())) * 100
-    contextual = np.array(contextual)
-    return float(iou[~contextual].mean()), float(iou[contextual].mean())
+    return tuple(float(iou[np.equal(contextual, kind)].mean()) for kind in (False, True))
 
 
 class Results:
@@ -152,16 +146,14 @@ class Results:
 
     Args:
         folders: {row name: folders of its tests, one a seed}.
-        profile: Profile.
     Attributes:
         folders: {row name: folders}, of the rows that have any.
         runs: {row name: result.json's contents}, likewise.
         how_drawn: how test images are drawn anew, in words.
     """
 
-    def __init__(self, folders, profile):
-        self.folders = {name: [Path(f) for f in places]
-                        for name, places in folders.items() if places}
+    def __init__(self, folders: dict[str, Sequence[Path]], profile: Profile):
+        self.folders = {name: list(places) for name, places in folders.items() if places}
         self.runs = {name: [read_result(folder, profile) for folder in places]
                      for name, places in self.folders.items()}
         self._contextual = profile.contextual
@@ -170,16 +162,12 @@ class Results:
                        for name, places in self.folders.items()}
         self.how_drawn = how_drawn(profile.alike)
 
-    def __contains__(self, name):
+    def __contains__(self, name: str) -> bool:
         return name in self.runs
 
-    def spread(self, name, metric):
-        """The Spread of a metric of a row, in percent; None where the row was not run.
-
-        Args:
-            name: of the row.
-            metric: one of METRICS, "local", "contextual" or the name of a class.
-        """
+    def spread(self, name: str, metric: str) -> Spread | None:
+        """A metric of a row in percent: one of METRICS, "local", "contextual" or the IoU of the
+        class of that name; None where the row was not run."""
         if name not in self.runs:
             return None
         return Spread({run["seed"]: self._percent(run, metric) for run in self.runs[name]},
@@ -187,13 +175,11 @@ class Results:
                        if metric in draws})
 
     def _percent(self, run, metric):
-        if metric in METRICS:
-            return 100 * run[metric]
-        if metric in run["iou"]:
-            return 100 * run["iou"][metric]
-        return class_means(run, self._contextual)[metric == "contextual"]
+        if metric in ("local", "contextual"):
+            return class_means(run, self._contextual)[metric == "contextual"]
+        return 100 * (run if metric in METRICS else run["iou"])[metric]
 
     @property
-    def seeds(self):
+    def seeds(self) -> int:
         """The largest number of runs that a row has."""
         return max(map(len, self.runs.values()), default=0)

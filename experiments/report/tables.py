@@ -1,28 +1,30 @@
 """The paper's tables with our figures, and what they say about the paper's orderings."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pspnet_repro.model.settings import BLOCKS
 
-from ..rows import BASELINE, FULL
+from ..profiles import Profile
+from ..rows import BASELINE, FULL, Row
 from .charts import depth_figure, dots_figure
-from .document import Chart, Heading, Table, Text
+from .document import Block, Chart, Heading, Table, Text
 from .resampling import DRAWS, SHARE
-from .results import METRICS, PAPER, Spread, number_text
+from .results import METRICS, PAPER, Results, Spread, number_text
 
 MARK = " †"
 PAPER_DATA = "ade20k"
 DEPTHS = tuple(BLOCKS)
 
 
-def paper_spread(table, name, metric):
+def paper_spread(table: str, name: str, metric: str) -> Spread:
     """The paper's figure of a row as a Spread of one value."""
     return Spread({None: PAPER[table][name][metric]})
 
 
-def row_label(table, row):
-    """What a Row is called in a table: as in the paper, or by its own label."""
+def row_label(table: str, row: Row) -> str:
+    """As in the paper, or the row's own for tables that the paper does not have."""
     return _label(table, row.name) if table in PAPER else row.label
 
 
@@ -30,16 +32,16 @@ def _label(number, name):
     return PAPER[number][name]["label"]
 
 
-def paper_table(number, results, profile):
-    """A table of the paper as a document.Table.
+def _were_run(number, results):
+    """The names of a table's rows that were run; those that are only reported never are."""
+    return [name for name in PAPER[number] if name in results]
+
+
+def paper_table(number: str, results: Results, profile: Profile) -> Table:
+    """A table of the paper, "1" to "4"; rows that were not run are shown as "-".
 
     On the paper's data it gives ours, the paper's and the difference; on other data, where figures
     cannot be compared, ours and whether the rows stand in the paper's order.
-
-    Args:
-        number: of the table, "1" to "4".
-        results: Results; rows without are shown as "-".
-        profile: Profile.
     """
     split = ("local", "contextual") if profile.contextual else ()
     same_data = profile.data == PAPER_DATA
@@ -50,13 +52,14 @@ def paper_table(number, results, profile):
         heads += ["rank", "rank in the paper", "pairs in the paper's order"]
     ranks = {} if same_data else _ranks(number, results)
     for name, paper in PAPER[number].items():
-        if paper.get("reported"):
-            if not same_data:
-                continue
+        is_reported = paper.get("reported", False)
+        if is_reported and not same_data:
+            continue
+        if is_reported:
             reported.add(len(rows))
-        cells = [paper["label"] + MARK * bool(paper.get("reported"))]
+        cells = [paper["label"] + MARK * is_reported]
         for metric in METRICS:
-            ours = None if paper.get("reported") else results.spread(name, metric)
+            ours = results.spread(name, metric)
             cells.append(_cell(ours))
             if same_data:
                 theirs = paper_spread(number, name, metric)
@@ -64,9 +67,8 @@ def paper_table(number, results, profile):
                           number_text(ours.mean - theirs.mean, "+") if ours else "-"]
         if not same_data:
             cells += ranks.get(name, ("-",) * 3)
-        cells += [_cell(None if paper.get("reported") else results.spread(name, metric))
-                  for metric in split]
-        rows.append((*cells, "" if paper.get("reported") else name))
+        cells += [_cell(results.spread(name, metric)) for metric in split]
+        rows.append((*cells, "" if is_reported else name))
     how = "; difference: ours minus the paper's" * same_data
     return Table(f"Table {number}: figures in percent{how}",
                  (*heads, *split, "row"), tuple(rows), frozenset(reported))
@@ -75,17 +77,16 @@ def paper_table(number, results, profile):
 def _ranks(number, results):
     """{row: (our rank, the paper's, "k of n" pairs with another row that stand in the paper's
     order)} by mean IoU, of the rows that were run."""
-    ours = {name: results.spread(name, "mean_iou").mean for name, entry in PAPER[number].items()
-            if name in results and not entry.get("reported")}
+    ours = {name: results.spread(name, "mean_iou").mean for name in _were_run(number, results)}
     papers = {name: PAPER[number][name]["mean_iou"] for name in ours}
-    pairs = [o for o in orderings(number, results) if o.metric == "mean_iou"]
-
-    def rank(figures, name):
-        return str(1 + sum(figure > figures[name] for figure in figures.values()))
-
-    return {name: (rank(ours, name), rank(papers, name), "{} of {}".format(
-        *(sum(name in (o.lower, o.higher) and (o.holds or every) for o in pairs)
-          for every in (False, True)))) for name in ours}
+    ranks = {}
+    for name in ours:
+        pairs = [o for o in orderings(number, results)
+                 if o.metric == "mean_iou" and name in (o.lower, o.higher)]
+        ranks[name] = (*(str(1 + sum(figure > figures[name] for figure in figures.values()))
+                         for figures in (ours, papers)),
+                       f"{sum(o.holds for o in pairs)} of {len(pairs)}")
+    return ranks
 
 
 def _reported_text(number):
@@ -100,7 +101,7 @@ def _cell(spread):
     return spread.text() if spread else "-"
 
 
-def reported_table(number):
+def reported_table(number: str) -> Table:
     """A table of which no row is ours: Table 5."""
     rows = tuple((entry["label"] + MARK, entry["rank"], f"{entry['score']:.2f}")
                  for entry in PAPER[number].values())
@@ -116,7 +117,7 @@ class Ordering:
         lower, higher: names of the rows, as the paper has them.
         metric: one of METRICS.
         paper: points between them in the paper, above 0.
-        ours: the same of ours, a Spread.
+        ours: the same of ours.
     """
 
     lower: str
@@ -126,22 +127,21 @@ class Ordering:
     ours: Spread
 
     @property
-    def holds(self):
+    def holds(self) -> bool:
         """Whether it holds in the means over the seeds."""
         return self.ours.mean > 0
 
     @property
-    def seeds(self):
+    def seeds(self) -> int:
         """The number of seeds in which it holds."""
         return sum(value > 0 for value in self.ours.values.values())
 
 
-def orderings(number, results):
-    """Every Ordering of a table whose two rows were both run; equal figures are no ordering."""
-    names = [name for name, entry in PAPER[number].items()
-             if name in results and not entry.get("reported")]
+def orderings(number: str, results: Results) -> list[Ordering]:
+    """Those of a table whose two rows were both run; equal figures are no ordering."""
     found = []
-    for metric, pair in itertools.product(METRICS, itertools.combinations(names, 2)):
+    pairs = itertools.combinations(_were_run(number, results), 2)
+    for metric, pair in itertools.product(METRICS, pairs):
         lower, higher = sorted(pair, key=lambda name: PAPER[number][name][metric])
         lead = PAPER[number][higher][metric] - PAPER[number][lower][metric]
         ours = results.spread(higher, metric).minus(results.spread(lower, metric))
@@ -164,7 +164,7 @@ def _counts(found, metric):
     return text + (f" ({', '.join(sure)})" if sure else "")
 
 
-def summary_blocks(numbers, results):
+def summary_blocks(numbers: Sequence[str], results: Results) -> list[Block]:
     """How many of the paper's orderings hold, table by table."""
     found = {number: orderings(number, results) for number in numbers}
     rows = tuple((f"Table {number}", *(_counts(group, metric) for metric in METRICS))
@@ -213,29 +213,26 @@ def _ordering_blocks(number, results):
 
 def _lead_blocks(results):
     """How far the full row leads the baseline, by kind of class, seed by seed."""
-    metrics = ("mean_iou", "local", "contextual")
-    leads = {metric: results.spread(FULL, metric).minus(results.spread(BASELINE, metric))
-             for metric in metrics}
-    rows = tuple((f"seed {seed}", *(number_text(leads[m].values[seed], "+") for m in metrics))
-                 for seed in leads["mean_iou"].values)
+    leads = [results.spread(FULL, metric).minus(results.spread(BASELINE, metric)).values
+             for metric in ("mean_iou", "local", "contextual")]
+    rows = tuple((f"seed {seed}", *(number_text(lead[seed], "+") for lead in leads))
+                 for seed in leads[0])
     return [Table("Lead of PSPNet over the baseline in points of mean IoU",
                   ("Seed", "all classes", "local", "contextual"), rows)]
 
 
-def table_blocks(number, results, profile):
-    """A table of the paper, its chart and its orderings as parts of a report."""
-    blocks = [Heading(2, f"Table {number}")]
-    marked = Text("† The paper's figure; not run here.")
-    if all(entry.get("reported") for entry in PAPER[number].values()):
-        return [*blocks, reported_table(number), marked]
-    table = paper_table(number, results, profile)
-    others = any(entry.get("reported") for entry in PAPER[number].values())
+def table_blocks(number: str, results: Results, profile: Profile) -> list[Block]:
+    """A table of the paper, its chart and its orderings."""
+    heading, marked = Heading(2, f"Table {number}"), Text("† The paper's figure; not run here.")
+    reported = [entry.get("reported", False) for entry in PAPER[number].values()]
+    if all(reported):
+        return [heading, reported_table(number), marked]
     note = marked if profile.data == PAPER_DATA else _reported_text(number)
-    blocks += [table, *[note] * others, *_ordering_blocks(number, results)]
+    blocks = [heading, paper_table(number, results, profile), *[note] * any(reported),
+              *_ordering_blocks(number, results)]
     if number == "1" and profile.contextual and BASELINE in results and FULL in results:
         blocks += _lead_blocks(results)
-    done = [name for name, entry in PAPER[number].items()
-            if name in results and not entry.get("reported")]
+    done = _were_run(number, results)
     if len(done) > 1:
         blocks.append(Chart(
             f"report-table{number}",
@@ -251,7 +248,7 @@ def _score(miou, accuracy):
                    for seed, value in miou.values.items()})
 
 
-def depth_scores(results):
+def depth_scores(results: Results) -> tuple[dict[str, dict[int, Spread]], ...]:
     """Figure 5's points: ({line: {depth: Spread of ours}}, the same of the paper)."""
     ours, paper = {}, {}
     for line, suffix in (("single scale", ""), ("multi scale", "-ms")):
@@ -264,14 +261,13 @@ def depth_scores(results):
 
 
 def _stand_in(profile, depth):
-    arguments = profile.depths[depth]
     words = [f"{name} {'-'.join(map(str, value)) if isinstance(value, tuple) else value}"
-             for name, value in arguments.items()]
+             for name, value in profile.depths[depth].items()]
     return ", ".join([*words, f"sees {profile.receptive_field(depth)} pixels"])
 
 
-def depth_blocks(results, profile):
-    """Figure 5 from Table 3's results, as parts of a report."""
+def depth_blocks(results: Results, profile: Profile) -> list[Block]:
+    """Figure 5 from Table 3's results."""
     ours, paper = depth_scores(results)
     if not any(ours.values()):
         return []

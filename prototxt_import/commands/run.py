@@ -27,6 +27,9 @@ def add(commands: argparse._SubParsersAction) -> None:
                         help=".npz file of recorded values: name the first blob that deviates")
     parser.add_argument("--tolerance", type=float, default=2e-4,
                         help="largest error over the blob's largest value")
+    parser.add_argument("--arithmetic", choices=("original", "torch"), default="original",
+                        help="torch: several times faster, equal within rounding; original: "
+                             "Caffe's own order of sums")
     parser.set_defaults(work="prototxt_import.commands.work.run")
 
 

@@ -3,6 +3,7 @@
 import math
 
 from prototxt_import.conversion.graph import Node, Unit
+from prototxt_import.conversion.image_input import SHAPE
 from prototxt_import.conversion.parts import Parts
 from prototxt_import.format.caffe_pb2 import MAX, EltwiseParameter
 from pspnet_repro.model.settings import EXPANSION
@@ -14,6 +15,7 @@ def read_backbone(parts: Parts, whole: bool) -> tuple[Node, Node]:
     """Read stem and stages into `parts`; returns the outputs of stage 4 and stage 5."""
     node = parts.image = _find_image(parts)
     parts.used.add(node)
+    node = _read_normalization(parts, node)
     stem = []
     while len(node.users) == 1 and node.users[0].kind == "Convolution":
         stem.append(Unit(node.users[0]))
@@ -52,6 +54,19 @@ def _find_image(parts):
     parts.check(len(shape) == 4 and shape[1] == 3 and shape[2] == shape[3], images[0],
                 f"must be of shape (N, 3, S, S), is {shape}")
     return images[0]
+
+
+def _read_normalization(parts, image):
+    """The node that the stem reads: the image, or the layer of image_input.py."""
+    conv = image.users[0]
+    if (len(image.users) != 1 or conv.kind != "Convolution"
+            or [tuple(shape) for shape in conv.params] != [SHAPE, SHAPE[:1]]):
+        return image
+    parts.check(parts.graph.window(conv) == (1, 1, 0), conv, "must be 1x1 without padding")
+    parts.check_own(conv)
+    parts.normalization = conv
+    parts.used.add(conv)
+    return conv
 
 
 def _read_mini(parts, conv1, pool):
@@ -127,11 +142,14 @@ def _read_stages(parts, pool):
     last = stages[-1][-1][2]
     parts.check(len(stages) == 4, last, "must end four stages, each begun by a bottleneck with "
                                         f"a projection; there are {len(stages)}")
-    widths, strides, dilations, places = [], [], [], {}
+    widths, strides, dilations, places, contracts = [], [], [], {}, set()
     for stage, blocks in enumerate(stages):
         reduce, spatial, _ = blocks[0][0]
         widths.append(reduce.channels)
-        dilations.append(parts.graph.dilation(spatial.conv))
+        dilations.append(parts.graph.dilation(blocks[-1][0][1].conv))
+        first = parts.graph.dilation(spatial.conv)
+        if dilations[-1] > 1 and len(blocks) > 1:
+            contracts.add(first == dilations[-1] // 2)
         pair = parts.graph.window(reduce.conv)[1], parts.graph.window(spatial.conv)[1]
         strides.append(math.prod(pair))
         parts.check(min(pair) == 1, spatial.conv, f"only one of two strides may be above 1, "
@@ -140,9 +158,13 @@ def _read_stages(parts, pool):
             places["1x1" if pair[0] > 1 else "3x3"] = reduce
         for k, (units, project, _) in enumerate(blocks):
             _add_block(parts, f"backbone.stage{stage + 2}.{k}", units, project, widths[-1],
-                       pair if k == 0 else (1, 1), dilations[-1])
+                       pair if k == 0 else (1, 1), first if k == 0 and True in contracts
+                       else dilations[-1])
     parts.check(len(places) <= 1, reduce.conv,
                 "the stages' strides must all be in the 1x1 or all in the 3x3 convolutions")
+    parts.check(len(contracts) < 2, reduce.conv, "the first bottlenecks of all dilated stages must "
+                                                 "have half of the stage's dilation, or none")
+    parts.settings |= {"contract_dilation": True} if True in contracts else {}
     parts.settings |= {"blocks": tuple(map(len, stages)), "widths": tuple(widths),
                        "strides": tuple(strides), "dilations": tuple(dilations),
                        "stride_in": next(iter(places), "1x1")}

@@ -2,36 +2,21 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from prototxt_import.conversion.blobs import Blobs, listed, merged_bn
 from prototxt_import.conversion.graph import Graph
+from prototxt_import.conversion.image_input import layer_settings
 from prototxt_import.conversion.miniature import network_class
 from prototxt_import.conversion.structure import Structure
 from pspnet_repro.errors import UserError
 from pspnet_repro.model.caffe_names import caffe_names
 from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.model.resnet import ResNet
+from pspnet_repro.weights.adopt import Conversion, Row
 from pspnet_repro.weights.model_file import shape_differences
-
-
-class Row(NamedTuple):
-    """A line of the report: a layer of the file, the shape of its first blob, where it went."""
-
-    layer: str
-    shape: str
-    place: str
-
-
-class Conversion(NamedTuple):
-    """A network, rows that say what went where, and the side in pixels of the file's input."""
-
-    model: PSPNet | ResNet
-    rows: list[Row]
-    crop_size: int
 
 
 def convert(prototxt: Path | str, caffemodel: Path | str) -> PSPNet:
@@ -89,6 +74,8 @@ def convert_network(prototxt: Path | str, caffemodel: Path | str,
             rows.append(rows[-1]._replace(layer=unit.scale.name))
     for path, node in structure.scores.items():
         put(path, node.name, dict(zip(("weight", "bias"), blobs.take(node.name, node.params))))
+    if structure.normalization is not None:
+        settings |= _input_settings(structure.normalization, blobs, prototxt)
     if whole and not settings["aux"]:
         _take_auxiliary(settings, blobs, put, prototxt)
     for node in structure.left_out:
@@ -103,6 +90,15 @@ def convert_network(prototxt: Path | str, caffemodel: Path | str,
     model.load_state_dict({name: torch.from_numpy(np.array(array, np.float32))
                            for name, array in arrays.items()}, assign=True)
     return Conversion(model.eval(), rows, structure.image.shape[2])
+
+
+def _input_settings(node, blobs, prototxt):
+    weight, bias = blobs.take(node.name, node.params)
+    settings = layer_settings(weight, bias)
+    if settings is None:
+        blobs.problems.append(f"layer {node.name!r} of {prototxt} must give each channel of the "
+                              "input once, times a number above 0")
+    return settings or {}
 
 
 def _bn(unit, conv_bias, blobs):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from prototxt_import.conversion import image_input
 from prototxt_import.conversion.miniature import MiniPSPNet
 from prototxt_import.format import caffe_pb2
 from prototxt_import.layers.base import MAX_BLOB
@@ -10,6 +11,7 @@ from pspnet_repro.errors import UserError
 from pspnet_repro.model.caffe_names import caffe_names
 from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.model.settings import BLOCKS
+from pspnet_repro.ops import checks
 from pspnet_repro.training.solver import parameter_groups
 
 _POOLS = {"ave": caffe_pb2.AVE, "max": caffe_pb2.MAX}
@@ -134,13 +136,24 @@ class _Description:
             setattr(param, field, value)
         return name
 
+    def _image(self):
+        """What the stem reads."""
+        if image_input.is_caffes(self.model.settings):
+            return "data"
+        layer = self._add(image_input.LAYER, "Convolution", ["data"])
+        for _ in range(2):
+            layer.param.add(lr_mult=0, decay_mult=0)
+        layer.convolution_param.num_output = 3
+        layer.convolution_param.kernel_size.append(1)
+        return image_input.LAYER
+
     def _mini(self):
         conv2 = self._unit("backbone.conv2",
-                           self._pool1("pool1", self._unit("backbone.conv1", "data")))
+                           self._pool1("pool1", self._unit("backbone.conv1", self._image())))
         return conv2, self._sum("res", conv2, self._unit("backbone.conv3", conv2))
 
     def _resnet(self, backbone):
-        top = "data"
+        top = self._image()
         for k in range(len(backbone.stem)):
             top = self._unit(f"backbone.stem.{k}", top)
         top = self._pool1("pool1_3x3_s2", top)
@@ -198,8 +211,12 @@ class _Description:
 
 def map_size(model: PSPNet, crop_size: int) -> int:
     """Pixels a side of the feature map, which every bin divides."""
+    if not model.align_corners:
+        raise UserError("the network upsamples with half-pixel centres (align_corners false), and "
+                        "Caffe's Interp has corner pixels on corner pixels: it cannot be exported "
+                        "to Caffe's files")
     try:
-        model.check_crop(crop_size)
+        checks.crop((crop_size,), model.stride, model.pyramid.bins)
     except ValueError as error:
         raise UserError(str(error)) from error
     if max(3, model.classes) * crop_size ** 2 > MAX_BLOB:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+from prototxt_import.conversion import image_input
 from prototxt_import.conversion.describe import describe
 from prototxt_import.conversion.head import shortest
 from prototxt_import.format.caffe_pb2 import SolverParameter
@@ -80,6 +81,8 @@ def _layers(model, train_net):
         module = names.get(layer.name)
         arrays = [tensor.detach().cpu().numpy() for tensor in module.state_dict().values()
                   ] if module is not None else []
+        if layer.name == image_input.LAYER:
+            arrays = image_input.layer_arrays(model.settings)
         if layer.type in ("BN", "SyncBN"):
             # The original goes by name; BN is the type that every release of it knows.
             layer.type = "BN"

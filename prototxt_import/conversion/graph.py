@@ -61,6 +61,11 @@ class Graph:
         with torch.device("meta"):
             net = (CaffeNet(*written_net(prototxt)) if is_caffemodel(prototxt) else
                    load_net(prototxt, phase="TRAIN"))
+            # A database leaves the channels of images open; PSPNet's have three.
+            colour = {name: tuple(3 if size is None else size for size in shape)
+                      for name, shape in net.partial_shapes.items() if shape is not None}
+            if net.steps is None and colour and not is_caffemodel(prototxt):
+                net = load_net(prototxt, phase="TRAIN", shapes=colour)
         for name, shape in net.input_shapes.items():
             if shape is None:
                 raise UserError(f"{prototxt}: the size of input {name!r} is not in the file: bins "
@@ -75,6 +80,10 @@ class Graph:
                 continue
             node = Node(step.layer, inputs, *step.built.tops[:1] or [None],
                         [param.shape for param in step.built.params])
+            self.check(node.kind != "BN" or len(node.params) == 4, node,
+                       "is caffe-segnet's BN, which keeps no statistics: must have 4 blobs")
+            self.check(not step.layer.dropout_param.sample_weights_test, node,
+                       "sample_weights_test must be false: a PSPNet drops nothing in testing")
             self.nodes.append(node)
             makers |= dict.fromkeys(step.layer.top, node)
 

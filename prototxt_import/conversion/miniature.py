@@ -20,8 +20,13 @@ class MiniSettings(NetworkSettings):
     backbone: Literal["mini"] = "mini"
 
     def __iter__(self):
-        others = {f.name for f in fields(BackboneSettings)} - {"stem_width"}
+        others = {f.name for f in fields(BackboneSettings)} - {"stem_width", *self.INPUT}
         return (name for name in super().__iter__() if name not in others)
+
+    def validate(self) -> None:
+        super().validate()
+        if not self.ceil_mode or self.contract_dilation:
+            raise ValueError("the miniature network must have ceil_mode and no contract_dilation")
 
     @property
     def channels(self) -> tuple[int, int]:

@@ -6,7 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from prototxt_import.conversion.convert import convert_network
+from prototxt_import.conversion.graph import Graph
 from prototxt_import.format.caffemodel import read_caffemodel
+from prototxt_import.format.hdf5 import is_hdf5
 from prototxt_import.format.solverstate import read_solverstate
 from prototxt_import.snapshot import find_learned_net
 from pspnet_repro.errors import UserError
@@ -22,9 +24,18 @@ class Momentum(NamedTuple):
     buffers: dict
 
 
-def learned_net(solverstate: str | Path) -> Path:
-    """The path of the caffemodel with the weights of a solverstate, see find_learned_net."""
-    return find_learned_net(solverstate, read_solverstate(solverstate).learned_net)
+def described_net(solverstate: str | Path) -> Path:
+    """The path of the caffemodel that a solverstate names, which describes its network too.
+
+    Raises:
+        UserError: a file cannot be read, the caffemodel is missing, or it is HDF5, which has no
+            settings of layers.
+    """
+    caffemodel = find_learned_net(solverstate, read_solverstate(solverstate).learned_net)
+    if is_hdf5(caffemodel):
+        raise UserError(f"{caffemodel}: HDF5 holds weights without the settings of their layers: "
+                        f"name the training net too: --initial-weights NET.prototxt,{caffemodel}")
+    return caffemodel
 
 
 def convert_momentum(solverstate: str | Path, prototxt: str | Path, caffemodel: str | Path
@@ -41,7 +52,7 @@ def convert_momentum(solverstate: str | Path, prototxt: str | Path, caffemodel: 
     """
     state = read_solverstate(solverstate)
     places = {row.layer: row.place for row in convert_network(prototxt, caffemodel).rows}
-    blobs = [(layer, k, blob) for layer, (_, arrays) in read_caffemodel(caffemodel).items()
+    blobs = [(layer, k, blob) for layer, arrays in _layers(prototxt, caffemodel).items()
              for k, blob in enumerate(arrays)]
     if len(state.history) != len(blobs):
         kind = (": it is of AdaDelta or Adam, and PSPNet trains with SGD" if len(state.history)
@@ -71,6 +82,17 @@ def convert_momentum(solverstate: str | Path, prototxt: str | Path, caffemodel: 
                 raise UserError(f"{where}: a second layer for {name}; {_FRESH}")
             buffers[name] = array
     return Momentum(state.iteration, buffers)
+
+
+def _layers(prototxt, caffemodel):
+    """{layer: arrays} in the order of the network."""
+    layers = {name: layer.blobs for name, layer in read_caffemodel(caffemodel).items()
+              if layer.blobs}
+    if not is_hdf5(caffemodel):
+        return layers
+    # HDF5 has them in alphabetical order.
+    order = [node.name for node in Graph(prototxt).nodes if node.params]
+    return {name: layers[name] for name in order if name in layers}
 
 
 def _plain(shape):

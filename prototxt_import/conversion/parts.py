@@ -10,6 +10,7 @@ class Parts:
 
     Attributes:
         image: the node of the network's input.
+        normalization: that of the convolution in image_input.py, or None.
         settings: keyword arguments of PSPNet, or of a ResNet.
         units: {module path: Unit} of every ConvBN.
         scores: {module path: Node} of every score convolution.
@@ -19,6 +20,7 @@ class Parts:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.image, self.settings, self.units, self.scores = None, {}, {}, {}
+        self.normalization = None
         self.used = set()
 
     def check(self, condition: object, node: Node, rule: str) -> None:

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
+
 from prototxt_import.format import caffe_pb2
 from prototxt_import.format.wire import iterate_fields
-from pspnet_repro.errors import UserError
+from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.weights import recognize
 
 _NAME, _INPUT, _LAYER = 1, 3, 100
@@ -31,36 +33,37 @@ def written_net(path: str | Path) -> tuple[caffe_pb2.NetParameter, str | Path, d
     largest bin, which is the whole feature map.
 
     Raises:
-        UserError: a damaged file, or one without layers' settings, as the released caffemodels.
+        UserError: a damaged file, one without layers' settings, as the released caffemodels, or one
+            whose settings programs read differently.
     """
     net = caffe_pb2.NetParameter(state=caffe_pb2.NetState(phase=caffe_pb2.TRAIN))
     for number, value in iterate_fields(path, "a caffemodel", (recognize.CAFFEMODEL,),
-                                        (_NAME, _INPUT, _LAYER)):
+                                        dict.fromkeys((_NAME, _INPUT, _LAYER), bytes)):
         try:
-            # Blobs are unknown to a LayerParameter.
-            layer = caffe_pb2.NetParameter.FromString(_field(number, value))
-        except ValueError as error:
-            raise UserError(f"{path}: damaged: {error}: copy it again") from error
-        layer.DiscardUnknownFields()
-        net.MergeFrom(layer)
+            if number == _LAYER:
+                net.layer.append(_layer(value, path))
+            elif number == _INPUT:
+                net.input.append(value.decode())
+            else:
+                net.name = value.decode()
+        except (DecodeError, ValueError) as error:
+            raise UserError(f"{path}: damaged: {first_line(error)}: copy it again") from error
     if not any(layer.HasField("convolution_param") for layer in net.layer):
         raise UserError(f"{path}: holds weights without the settings of their layers: name the "
-                        f"network's prototxt too: NET.prototxt,{path}")
+                        f"network's prototxt too: --initial-weights NET.prototxt,{path}")
     sides = [layer.pooling_param.kernel_size for layer in net.layer if layer.type == "Pooling"
              and layer.pooling_param.kernel_size == layer.pooling_param.stride]
     size = (max(sides) - 1) * _STRIDE + 1 if sides else _CROP_SIZE
     return net, path, {name: (1, 1 if name == "label" else 3, size, size) for name in net.input}
 
 
-def _field(number, value):
-    """A field of bytes as a message holds it."""
-    head, length = number << 3 | 2, len(value)
-    return b"".join(map(_varint, (head, length))) + value
-
-
-def _varint(number):
-    digits = []
-    while number > 127:
-        digits.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*digits, number])
+def _layer(data, path):
+    layer = caffe_pb2.LayerParameter.FromString(data)
+    layer.DiscardUnknownFields()  # blobs
+    if layer.pooling_param.HasField("round_mode"):
+        raise UserError(f"{path}: layer {layer.name!r} (Pooling): its field 13 is round_mode in "
+                        "BVLC's Caffe and ceil_mode in others: name the network's prototxt too: "
+                        f"NET.prototxt,{path}")
+    if layer.type == "Input":
+        layer.input_param.CopyFrom(caffe_pb2.InputLayer.FromString(data).input_param)
+    return layer

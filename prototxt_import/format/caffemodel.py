@@ -72,7 +72,7 @@ def _binary_layers(path):
     name, form = None, None
     for number, data in iterate_fields(
             path, "a caffemodel", (recognize.CAFFEMODEL, recognize.OLD_CAFFEMODEL),
-            (_V1_LAYERS, _LAYERS)):
+            {_V1_LAYERS: bytes, _LAYERS: bytes}):
         if form not in (None, number):
             raise UserError(f"{path}: has layers of the first format (V1) and of the present one, "
                             "of which Caffe would drop one kind: save it with Caffe again")

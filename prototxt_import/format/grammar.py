@@ -74,6 +74,8 @@ def _tokens(text, path):
     position, line = 0, 1
     while position < len(text):
         match = _TOKEN.match(text, position)
+        if match is None and text.startswith("${", position):
+            raise error_at(path, line, _template(text))
         if match is None:
             raise error_at(path, line, f"unexpected {text[position:position + 10].split()[0]!r}")
         if match.lastgroup != "space":
@@ -81,6 +83,13 @@ def _tokens(text, path):
         line += match.group().count("\n")
         position = match.end()
     yield Token("end", "the end of the file", line)
+
+
+def _template(text):
+    names = list(dict.fromkeys(re.findall(r"\$\{\w*\}", text)))
+    edits = " ".join(f"-e 's/{name}/VALUE/g'" for name in names[:8])
+    return (f"is a template: replace {', '.join(names[:8])} by values: sed {edits} TEMPLATE > "
+            "NET.prototxt" if names else "unexpected '${'")
 
 
 def parse(path: Path | str) -> list[Field]:

@@ -1,8 +1,9 @@
 """Prototxt files: read with errors that name file and line, and written."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from google.protobuf import descriptor_pb2, text_format
 from google.protobuf.descriptor import FieldDescriptor
@@ -38,15 +39,19 @@ _INTEGERS = {FieldDescriptor.CPPTYPE_INT32: (-2 ** 31, 2 ** 31 - 1),
              FieldDescriptor.CPPTYPE_INT64: (-2 ** 63, 2 ** 63 - 1)}
 
 
-def read_net(path: Path | str, state: caffe_pb2.NetState | None = None) -> caffe_pb2.NetParameter:
+def read_net(path: Path | str, state: caffe_pb2.NetState | None = None,
+             types: Container[str] | None = None,
+             left_out: dict[str, str] | None = None) -> caffe_pb2.NetParameter:
     """Read a network's prototxt.
 
-    Layers that read data (a type ending in "Data", no bottom) may hold any field; elsewhere an
-    unknown field is an error.
+    Layers that read data ("Data" in their type, or Python; no bottom) may hold any field; elsewhere
+    an unknown field is an error.
 
     Args:
         state: merged into the file's own. With one, layers that their include and exclude rules
             leave out are dropped before their fields are looked at.
+        types: with it, layers of types that are not in it may hold any field.
+        left_out: gets {top: layer name} of the layers dropped.
     Raises:
         UserError: no such file, not a text, wrong syntax, an unknown field or value; file and line
             are named.
@@ -57,7 +62,7 @@ def read_net(path: Path | str, state: caffe_pb2.NetState | None = None) -> caffe
     fields = parse(path)
     _refuse_solver(fields, path)
     fields = v1.upgrade(fields, path)
-    _fill(net, fields, path, state)
+    _fill(net, fields, path, _Rule(state, types, left_out))
     return net
 
 
@@ -80,14 +85,15 @@ def net_file(solver: Path | str, name: str) -> Path:
     return beside if os.path.exists(beside) else Path(name)
 
 
-def read_solver(path: Path | str) -> caffe_pb2.SolverParameter:
-    """Read a solver's prototxt; errors as in `read_net`.
+def read_solver(path: Path | str,
+                types: Container[str] | None = None) -> caffe_pb2.SolverParameter:
+    """Read a solver's prototxt; `types` and errors as in `read_net`.
 
     Of a network inside, layers that are not in it in training are dropped; test_net_param is
     ignored.
     """
     solver = caffe_pb2.SolverParameter()
-    _fill(solver, parse(path), path, None)
+    _fill(solver, parse(path), path, _Rule(types=types))
     return solver
 
 
@@ -110,7 +116,7 @@ def prototxt_text(message: Message) -> str:
 
 def is_data_layer(kind: str, bottoms: Sequence) -> bool:
     """Whether a layer of this type with these bottoms reads data from outside the network."""
-    return kind.endswith("Data") and not bottoms
+    return ("Data" in kind or kind == "Python") and not bottoms
 
 
 def _text_of(fields, name):
@@ -119,7 +125,15 @@ def _text_of(fields, name):
                 "")
 
 
-def _fill(message, fields, path, state, where="", lenient=False):
+class _Rule(NamedTuple):
+    """Which layers of a text are kept, and where these that are not are told: see read_net."""
+
+    state: caffe_pb2.NetState | None = None
+    types: Container | None = None
+    left_out: dict | None = None
+
+
+def _fill(message, fields, path, rule, where="", lenient=False):
     """Put parsed fields into a message; `where` names the layer they are in."""
     known = message.DESCRIPTOR.fields_by_name
     # What decides which layers are in comes before the layers.
@@ -130,7 +144,7 @@ def _fill(message, fields, path, state, where="", lenient=False):
                 continue
             raise error_at(path, field.line, where + _unknown(message, field.name))
         try:
-            _set(message, target, field, path, state, where, lenient)
+            _set(message, target, field, path, rule, where, lenient)
         except ValueError as error:
             if not lenient:
                 raise error_at(path, field.line, f"{where}{field.name} {error}") from error
@@ -144,7 +158,7 @@ def _unknown(message, name):
         way.get(kind, "") if kind == "SolverParameter" or name in _SPELLINGS else "")
 
 
-def _set(message, target, field, path, state, where, lenient):
+def _set(message, target, field, path, rule, where, lenient):
     if target.message_type is None:
         if not isinstance(field.value, Token):
             raise ValueError("must be a value, got braces")
@@ -160,35 +174,39 @@ def _set(message, target, field, path, state, where, lenient):
         else:
             setattr(message, target.name, value)
     elif target.message_type.name == "LayerParameter":
-        _add_layer(message, field.value, path, state)
+        _add_layer(message, field.value, path, rule)
     elif target.name == "state":
         own = caffe_pb2.NetState()
-        _fill(own, field.value, path, state)
+        _fill(own, field.value, path, rule)
         own.MergeFrom(message.state)
         message.state.CopyFrom(own)
     elif target.name in ("net_param", "train_net_param"):
         net = getattr(message, target.name)
         net.state.CopyFrom(training_state(message))
-        _fill(net, v1.upgrade(field.value, path), path, net.state)
+        _fill(net, v1.upgrade(field.value, path), path, rule._replace(state=net.state))
     elif target.name != "test_net_param":
         inner = getattr(message, target.name)
         inner = inner.add() if repeated else inner
         if not repeated:
             inner.SetInParent()
-        _fill(inner, field.value, path, state, where, lenient)
+        _fill(inner, field.value, path, rule, where, lenient)
 
 
-def _add_layer(net, fields, path, state):
+def _add_layer(net, fields, path, rule):
     name, kind = _text_of(fields, "name"), _text_of(fields, "type")
     where = f"layer {name!r} ({kind}): "
-    if state is not None:
+    if rule.state is not None:
         rules = [f for f in fields if f.name in ("include", "exclude")]
         layer = caffe_pb2.LayerParameter(name=name)
-        _fill(layer, rules, path, state, where)
+        _fill(layer, rules, path, rule, where)
         if not included(layer, net.state, path):
+            if rule.left_out is not None:
+                rule.left_out.update({f.value.text: name for f in fields
+                                      if f.name == "top" and isinstance(f.value, Token)})
             return
-    lenient = is_data_layer(kind, [f for f in fields if f.name == "bottom"])
-    _fill(net.layer.add(), fields, path, state, where, lenient)
+    lenient = (is_data_layer(kind, [f for f in fields if f.name == "bottom"])
+               or rule.types is not None and kind not in rule.types)
+    _fill(net.layer.add(), fields, path, rule, where, lenient)
 
 
 def _convert(target, token):

@@ -59,10 +59,7 @@ def _read_binary(path):
     iteration, learned_net, current_step, history = None, b"", 0, []
     for number, value in iterate_fields(
             path, "a solverstate", (recognize.SOLVERSTATE,),
-            (_ITER, _LEARNED_NET, _HISTORY, _CURRENT_STEP), _WAY):
-        if (number in (_ITER, _CURRENT_STEP)) != isinstance(value, int):
-            raise UserError(f"{path}: not a solverstate, or damaged: field {number} is of another "
-                            f"kind: {_WAY}")
+            {_ITER: int, _LEARNED_NET: bytes, _HISTORY: bytes, _CURRENT_STEP: int}, _WAY):
         if number == _ITER:
             iteration = value
         elif number == _LEARNED_NET:

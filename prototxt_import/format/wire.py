@@ -1,7 +1,7 @@
 """Protobuf's wire format: the fields of a binary file, one at a time."""
 
 import os
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 
 from pspnet_repro.errors import UserError, first_line
@@ -13,7 +13,7 @@ _FIXED = {1: 8, 2: 0, 5: 4}
 
 
 def iterate_fields(path: Path | str, what: str, kinds: Container[recognize.Kind],
-                   wanted: Container[int], way: str | None = None
+                   wanted: Mapping[int, type], way: str | None = None
                    ) -> Iterator[tuple[int, bytes | int]]:
     """(number, value) of the fields of a binary file, which is never whole in memory.
 
@@ -21,11 +21,12 @@ def iterate_fields(path: Path | str, what: str, kinds: Container[recognize.Kind]
         path: the file.
         what: it must be, such as "a caffemodel".
         kinds: the Kinds of recognize that it may be; what no Kind is known for may be any.
-        wanted: numbers of the fields that are read: bytes as bytes, varints as int; others are
+        wanted: {number: bytes, or int for a varint} of the fields that are read; others are
             skipped.
         way: what to do with a file of another Kind; None: what the Kind says.
     Raises:
-        UserError: no such file, another kind of file, or one that is cut short.
+        UserError: no such file, another kind of file, one that is cut short, or a field that is
+            wanted and of another type.
     """
     refuse_pipe(path)
     try:
@@ -46,6 +47,9 @@ def _fields(file, path, what, wanted):
     while file.tell() < size:
         key = _varint(file, path, what)
         number, wire_type = key >> 3, key & 7
+        if number in wanted and wire_type != (0 if wanted[number] is int else 2):
+            raise UserError(f"{path}: not {what}, or damaged: field {number} before byte "
+                            f"{file.tell()} is of another type")
         if wire_type == 0:
             value = _varint(file, path, what)
             if number in wanted:
@@ -58,7 +62,7 @@ def _fields(file, path, what, wanted):
         if length > left:
             raise UserError(f"{path}: not {what}, or cut short: byte {file.tell()} promises "
                             f"{length} bytes, {left} are left")
-        if number in wanted and wire_type == 2:
+        if number in wanted:
             yield number, file.read(length)
         else:
             file.seek(length, os.SEEK_CUR)

@@ -29,13 +29,17 @@ class Param(NamedTuple):
 class Built(NamedTuple):
     """A layer for inputs of given shapes.
 
-    `run(bottoms, params)` returns tensors of the shapes `tops`.
+    `run(bottoms, params)` returns tensors of the shapes `tops`. What it keeps from pass to pass is
+    in the dictionary `state`, which outlives other sizes of the inputs. `assumption` says what the
+    file leaves open and how it was taken.
     """
 
     tops: list[Shape]
     run: Callable[[list[torch.Tensor], list[torch.Tensor]], list[torch.Tensor]]
     params: Sequence[Param] = ()
     multiply_adds: int = 0
+    state: dict | None = None
+    assumption: str = ""
 
 
 def check(condition: object, message: str) -> None:

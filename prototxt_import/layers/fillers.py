@@ -2,12 +2,13 @@
 
 import math
 
+import numpy as np
 import torch
 
 from prototxt_import.format.caffe_pb2 import FillerParameter
 from prototxt_import.layers.base import FLOAT_MAX, Shape, check_finite_fields
 
-FILLERS = ("constant", "uniform", "gaussian", "xavier", "msra")
+FILLERS = ("constant", "uniform", "gaussian", "xavier", "msra", "bilinear", "positive_unitball")
 
 
 def fan(shape: Shape, variance_norm: int) -> float:
@@ -19,8 +20,9 @@ def fan(shape: Shape, variance_norm: int) -> float:
             FillerParameter.AVERAGE: (fan_in + fan_out) / 2}[variance_norm]
 
 
-def check_filler(filler: FillerParameter) -> None:
-    """ValueError for a filler of another type, or with values out of range."""
+def _check_filler(filler, shape):
+    """ValueError for a filler of another type, or with values out of range, or that a blob of this
+    shape cannot have."""
     if filler.type not in FILLERS:
         raise ValueError(f"filler must be one of {', '.join(FILLERS)}, got {filler.type!r}")
     check_finite_fields(filler, ("value", "min", "max", "mean", "std"), "filler's ")
@@ -29,6 +31,18 @@ def check_filler(filler: FillerParameter) -> None:
                          f"min {filler.min}, max {filler.max}")
     if filler.type == "gaussian" and not filler.std >= 0:
         raise ValueError(f"filler's std must be at least 0, got {filler.std}")
+    if filler.type == "bilinear" and not (len(shape) == 4 and shape[2] == shape[3]):
+        raise ValueError(f"filler bilinear needs a 4-D blob of square kernels, got {shape}")
+    if filler.type == "positive_unitball" and not shape:
+        raise ValueError("filler positive_unitball needs a blob with an axis")
+
+
+def _bilinear(size):
+    """(size, size) weights that fall off from the middle."""
+    factor = np.float32((size + 1) // 2)
+    centre = np.float32((2 * factor - 1 - factor % 2) / (2.0 * factor))
+    row = 1 - np.abs(np.arange(size, dtype=np.float32) / factor - centre)
+    return torch.from_numpy(np.outer(row, row))
 
 
 @torch.no_grad()
@@ -37,9 +51,10 @@ def fill(tensor: torch.Tensor, filler: FillerParameter) -> None:
 
     constant: value; uniform: min to max; gaussian: mean and std, and if `sparse` is given all but
     about that many numbers of an output are 0; xavier: uniform within sqrt(3 / n); msra: gaussian
-    with std sqrt(2 / n).
+    with std sqrt(2 / n); bilinear: the kernel that upsamples; positive_unitball: each output's
+    numbers are positive and sum to 1.
     """
-    check_filler(filler)
+    _check_filler(filler, tuple(tensor.shape))
     if tensor.numel() == 0:
         return
     if filler.type == "constant":
@@ -50,6 +65,11 @@ def fill(tensor: torch.Tensor, filler: FillerParameter) -> None:
         tensor.normal_(filler.mean, filler.std)
         if filler.sparse >= 0:
             tensor *= torch.rand_like(tensor) < filler.sparse / tensor.shape[0]
+    elif filler.type == "bilinear":
+        tensor.copy_(_bilinear(tensor.shape[-1]))
+    elif filler.type == "positive_unitball":
+        rows = tensor.uniform_(0, 1).view(len(tensor), -1)
+        rows /= rows.sum(1, keepdim=True)
     elif filler.type == "xavier":
         bound = math.sqrt(3 / fan(tensor.shape, filler.variance_norm))
         tensor.uniform_(-bound, bound)

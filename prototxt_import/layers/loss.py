@@ -1,16 +1,19 @@
-"""Softmax, its loss, ArgMax and Accuracy."""
+"""Softmax and the losses."""
 
 import math
 
 import torch
 
-from prototxt_import.format.caffe_pb2 import LayerParameter, LossParameter
+from prototxt_import.format.caffe_pb2 import HingeLossParameter, LayerParameter, LossParameter
 from prototxt_import.layers.base import Built, Shapes, axis_index, check, check_counts
-from pspnet_repro.exact import norm
+from prototxt_import.layers.labels import ignored_label, labelled, read_labels
+from pspnet_repro.exact import functions, norm
+from pspnet_repro.exact.linear import is_exact
 from pspnet_repro.training.loss import softmax_loss
 
 _NORMALIZATIONS = {LossParameter.FULL: "full", LossParameter.VALID: "valid",
                    LossParameter.BATCH_SIZE: "batch_size", LossParameter.NONE: "none"}
+_SMALLEST = torch.finfo(torch.float32).tiny
 
 
 def softmax(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
@@ -19,103 +22,126 @@ def softmax(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     return Built([shapes[0]], lambda bottoms, params: [norm.softmax(bottoms[0], axis)])
 
 
-def _labelled(shapes, axis):
-    """(items before the axis, classes, positions after it) of scores, checked against labels."""
-    axis = axis_index(axis, shapes[0])
-    outer, inner = math.prod(shapes[0][:axis]), math.prod(shapes[0][axis + 1:])
-    check(math.prod(shapes[1]) == outer * inner,
-          f"scores {shapes[0]} need {outer * inner} labels, got {shapes[1]}")
-    return outer, shapes[0][axis], inner
-
-
-def _labels(bottom, classes, ignored):
-    labels = bottom.detach().long()
-    wrong = (labels < 0) | (labels >= classes)
-    if ignored is not None:
-        wrong &= labels != ignored
-    if wrong.any():
-        value = labels[wrong][0].item()
-        raise ValueError(f"labels must be 0 to {classes - 1}, got {value}")
-    return labels
-
-
-def _ignored(param):
-    return param.ignore_label if param.HasField("ignore_label") else None
+def _normalization(param, default):
+    """`normalization`, or what the older `normalize` says, or the default."""
+    if param.HasField("normalization") or not param.HasField("normalize"):
+        return param.normalization if param.HasField("normalization") else default
+    return LossParameter.VALID if param.normalize else LossParameter.BATCH_SIZE
 
 
 def softmax_with_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
-    """pspnet_repro.training.loss.softmax_loss; a second top gets the probabilities."""
+    """pspnet_repro.training.loss.softmax_loss; a second top gets the probabilities.
+
+    With `weight_by_label_freqs` (caffe-segnet) a pixel counts `class_weighting` of its label times.
+    """
     check_counts(layer, 2, (0, 2))
     param, axis = layer.loss_param, layer.softmax_param.axis
-    outer, classes, inner = _labelled(shapes, axis)
-    normalization = param.normalization
-    if not param.HasField("normalization") and param.HasField("normalize"):
-        normalization = LossParameter.VALID if param.normalize else LossParameter.BATCH_SIZE
+    outer, classes, inner = labelled(shapes, axis)
+    normalization = _normalization(param, LossParameter.VALID)
+    weights = None
+    if param.weight_by_label_freqs:
+        check(len(param.class_weighting) == classes,
+              f"class_weighting must be given for each of {classes} classes, got "
+              f"{len(param.class_weighting)}")
+        weights = torch.tensor(list(param.class_weighting))
 
     def run(bottoms, params):
         scores = bottoms[0].reshape(outer, classes, inner)
-        labels = _labels(bottoms[1], classes, _ignored(param)).reshape(outer, inner)
-        rule = (_ignored(param), _NORMALIZATIONS[normalization])
-        loss = softmax_loss(scores, labels, *rule, arithmetic="original")
+        ignored = ignored_label(param)
+        labels, counted = (t.reshape(outer, inner) for t in
+                           read_labels(bottoms[1], classes, ignored))
+        if weights is None:
+            rule = (ignored[0] if ignored else None, _NORMALIZATIONS[normalization])
+            loss = softmax_loss(scores, labels, *rule, arithmetic="original")
+        else:
+            normalizer = _count(normalization, counted)
+            # caffe-segnet itself divides by 0 where no pixel is labelled.
+            if param.HasField("normalization"):
+                normalizer = max(1, normalizer)
+            loss = _weighted(scores, labels, counted, weights.to(scores), normalizer)
         return [loss, norm.softmax(bottoms[0], axis)] if len(layer.top) == 2 else [loss]
 
     return Built([(), shapes[0]][:max(1, len(layer.top))], run)
 
 
-def _ranked(x, axis, count):
-    """(values, indices) of the `count` largest along an axis; of equal ones the last comes first,
-    as the original's sort of pairs has it."""
-    values, indices = torch.sort(x.flip(axis), dim=axis, descending=True, stable=True)
-    return (values.narrow(axis, 0, count), x.shape[axis] - 1 - indices.narrow(axis, 0, count))
+def _count(normalization, counted):
+    """What a loss is divided by; `counted`: which labels of (N, positions) count."""
+    return {"full": counted.numel(), "valid": int(counted.sum()), "batch_size": len(counted),
+            "none": 1}[_NORMALIZATIONS[normalization]]
 
 
-def argmax(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
-    """Indices, or values, of the top_k largest along an axis, or over everything of an item."""
-    check_counts(layer, 1, 1)
-    param, shape = layer.argmax_param, shapes[0]
-    check(len(shape) >= 1, "its bottom must have an axis")
-    has_axis = param.HasField("axis")
-    axis = axis_index(param.axis, shape) if has_axis else 1
-    size = shape[axis] if has_axis else math.prod(shape[1:])
-    check(1 <= param.top_k <= size, f"top_k must be 1 to {size}, got {param.top_k}")
-    if has_axis:
-        top = (*shape[:axis], param.top_k, *shape[axis + 1:])
-    else:
-        top = (shape[0], 2 if param.out_max_val else 1, param.top_k)
-        top += (1,) * (len(shape) - 3)
-
-    def run(bottoms, params):
-        x = bottoms[0].detach()
-        values, indices = _ranked(x if has_axis else x.reshape(shape[0], size), axis, param.top_k)
-        indices = indices.to(x.dtype)
-        if has_axis:
-            return [values if param.out_max_val else indices]
-        return [torch.stack([indices, values] if param.out_max_val else [indices], 1).reshape(top)]
-
-    return Built([top], run)
+def _weighted(scores, labels, counted, weights, normalizer):
+    """Softmax loss of (N, C, S) scores whose pixels weigh as their labels do."""
+    x = scores.detach()
+    p = norm.probabilities(x) if is_exact(x) else x.softmax(1)
+    labels = labels.where(counted, 0)[:, None]
+    weight = weights[labels].where(counted[:, None], 0)
+    terms = -functions.log(p.gather(1, labels).clamp(min=_SMALLEST)) * weight
+    difference = (p.scatter_add(1, labels, -torch.ones_like(weight)) * weight).where(
+        counted[:, None], 0)
+    return functions.loss(scores, functions.total(terms), difference, normalizer)
 
 
-def accuracy(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
-    """Part of the labelled positions whose label is among the top_k; a second top: per class."""
-    check_counts(layer, 2, (1, 2))
-    param = layer.accuracy_param
-    outer, classes, inner = _labelled(shapes, param.axis)
-    check(1 <= param.top_k <= classes, f"top_k must be 1 to {classes}, got {param.top_k}")
+def _check_pair(layer, shapes):
+    """Check two bottoms of as many numbers; returns the first's (items, numbers of an item)."""
+    check_counts(layer, 2, (0, 1))
+    check(len(shapes[0]) >= 1, "its bottoms must have an axis of items")
+    check(math.prod(shapes[0]) == math.prod(shapes[1]) and shapes[0][:1] == shapes[1][:1],
+          f"its bottoms must have as many items and numbers, got {shapes}")
+    return shapes[0][0], math.prod(shapes[0][1:])
+
+
+def sigmoid_cross_entropy_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """-sum of t * log(sigmoid(x)) + (1 - t) * log(1 - sigmoid(x)), over the batch size unless
+    loss_param says otherwise."""
+    items, size = _check_pair(layer, shapes)
+    param = layer.loss_param
+    normalization = _normalization(param, LossParameter.BATCH_SIZE)
 
     def run(bottoms, params):
-        scores = bottoms[0].detach().reshape(outer, classes, inner)
-        labels = _labels(bottoms[1], classes, _ignored(param)).reshape(outer, 1, inner)
-        _, best = _ranked(scores, 1, param.top_k)
-        right = (best == labels).any(1)[:, None]
-        counted = torch.ones_like(right)
-        if _ignored(param) is not None:
-            counted = labels != param.ignore_label
-        right = right[counted].to(scores.dtype)
-        tops = [right.mean()]
-        if len(layer.top) == 2:
-            kinds = labels[counted]
-            total = torch.bincount(kinds, minlength=classes).clamp(min=1)
-            tops.append(torch.bincount(kinds, right, classes).to(scores.dtype) / total)
-        return tops
+        x, target = bottoms[0], bottoms[1].detach().reshape(shapes[0])
+        counted = torch.ones_like(target, dtype=torch.bool)
+        for value in ignored_label(param):
+            counted &= target.long() != value
+        v = x.detach()
+        positive = (v >= 0).to(v.dtype)
+        terms = functions.log(1 + functions.exp(v - 2 * v * positive)) - v * (target - positive)
+        difference = (functions.sigmoid(v) - target).where(counted, 0)
+        normalizer = max(1, _count(normalization, counted.reshape(items, size)))
+        return [functions.loss(x, functions.total(terms[counted]), difference, normalizer)]
 
-    return Built([(), (classes,)][:len(layer.top)], run)
+    return Built([()], run)
+
+
+def hinge_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """Sum of max(0, 1 - x) of each label's score and max(0, 1 + x) of the others, or of their
+    squares (norm L2), over the batch size."""
+    check_counts(layer, 2, (0, 1))
+    check(len(shapes[0]) >= 1, "its scores must have an axis of items")
+    items, size = shapes[0][0], math.prod(shapes[0][1:])
+    check(math.prod(shapes[1]) == items,
+          f"scores {shapes[0]} need {items} labels, got {shapes[1]}")
+    squared = layer.hinge_loss_param.norm == HingeLossParameter.L2
+
+    def run(bottoms, params):
+        x = bottoms[0].detach().reshape(items, size)
+        labels, _ = read_labels(bottoms[1].reshape(items, 1), size, ())
+        sign = torch.ones_like(x).scatter_(1, labels, -1)
+        margin = (1 + x * sign).clamp(min=0)
+        total = (margin * margin if squared else margin).sum()
+        difference = 2 * margin * sign if squared else (margin * sign).sign()
+        return [functions.loss(bottoms[0], total, difference.reshape(shapes[0]), items)]
+
+    return Built([()], run)
+
+
+def euclidean_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """Half the sum of the squared differences, over the batch size; gradients reach both."""
+    items, _ = _check_pair(layer, shapes)
+
+    def run(bottoms, params):
+        difference = bottoms[0] - bottoms[1].reshape(shapes[0])
+        total = difference.detach().square().sum() / 2
+        return [functions.loss(difference, total, difference, items)]
+
+    return Built([()], run)

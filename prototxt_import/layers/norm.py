@@ -8,6 +8,7 @@ import torch
 from torch.func import functional_call
 
 from prototxt_import.format.caffe_pb2 import LayerParameter
+from prototxt_import.layers import segnet
 from prototxt_import.layers.base import (
     Built,
     Param,
@@ -61,7 +62,12 @@ def _bn(layer, shapes, train, variance, group, exact, frozen):
 
 
 def bn(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
-    """Blobs: slope, bias, running mean, running variance, each (1, C, 1, 1); biased variance."""
+    """Blobs: slope, bias, running mean, running variance, each (1, C, 1, 1); biased variance.
+
+    With fields of caffe-segnet, its BN.
+    """
+    if segnet.is_segnet_bn(layer.bn_param):
+        return segnet.bn(layer, shapes, train)
     return _bn(layer, shapes, train, "biased", LOCAL, exact=True, frozen=layer.bn_param.frozen)
 
 
@@ -84,37 +90,38 @@ def warn_of_frozen(path: Path | str, layers: Iterable[LayerParameter]) -> None:
 
 
 def batch_norm(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
-    """Blobs: sums of means (C) and of variances (C), and their weight (1).
+    """Blobs: sums of means (C) and of variances (C), and their weight (1); channels are axis 1.
 
     In training the batch normalizes with its biased variance, and each sum s becomes
     s * moving_average_fraction + new, with the unbiased variance.
     """
     check_counts(layer, 1, 1)
-    shape = check_image(shapes[0])
-    param = layer.batch_norm_param
+    shape, param = shapes[0], layer.batch_norm_param
+    check(len(shape) >= 1, "its bottom must have an axis")
+    channels = shape[1] if len(shape) > 1 else 1
     _check_eps(param.eps)
     use_global = param.use_global_stats if param.HasField("use_global_stats") else not train
     update = not param.HasField("update_global_stats") or param.update_global_stats
-    module = SyncBatchNorm2d(shape[1], param.eps, 1.0, "torch", LOCAL)
+    module = SyncBatchNorm2d(channels, param.eps, 1.0, "torch", LOCAL)
     module.train(not use_global)
 
     def run(bottoms, params):
-        x, (mean, var, factor) = bottoms[0], params
+        x, (mean, var, factor) = bottoms[0].reshape(shape[0], channels, -1, 1), params
         one, zero = torch.ones_like(mean), torch.zeros_like(mean)
         if use_global:
             scale = torch.where(factor == 0, 0, 1 / factor)
             if linear.is_exact(x, *params):
-                return [norm.standardize(x, mean * scale, var * scale, param.eps)]
-            return [_normalize(module, x, one, zero, mean * scale, var * scale)]
+                return [norm.standardize(x, mean * scale, var * scale, param.eps).view(shape)]
+            return [_normalize(module, x, one, zero, mean * scale, var * scale).view(shape)]
         new = [torch.zeros_like(mean), torch.zeros_like(var)]
         output = _normalize(module, x, one, zero, *new)
         if update:
             with torch.no_grad():
                 for total, value in zip((mean, var, factor), (*new, 1)):
                     total.mul_(param.moving_average_fraction).add_(value)
-        return [output]
+        return [output.view(shape)]
 
-    params = [Param((shape[1],), constant(0), False), Param((shape[1],), constant(0), False),
+    params = [Param((channels,), constant(0), False), Param((channels,), constant(0), False),
               Param((1,), constant(0), False)]
     return Built([shape], run, params)
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -15,11 +16,17 @@ from prototxt_import.layers.base import (
     check_finite_fields,
     filler_or,
 )
+from pspnet_repro.exact import functions
 
 
 def _pointwise(layer, shapes, function):
     check_counts(layer, 1, 1)
     return Built([shapes[0]], lambda bottoms, params: [function(bottoms[0])])
+
+
+def _custom(layer, shapes, function, gradient):
+    """A layer of a function(x) and a gradient(x, y, grad_output)."""
+    return _pointwise(layer, shapes, lambda x: functions.apply(x, function, gradient))
 
 
 def relu(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
@@ -30,7 +37,8 @@ def relu(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
 
 
 def sigmoid(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
-    return _pointwise(layer, shapes, torch.sigmoid)
+    return _custom(layer, shapes, functions.sigmoid,
+                   lambda x, y, grad: (grad * y * (1 - y.double())).to(y.dtype))
 
 
 def tanh(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
@@ -49,9 +57,120 @@ def power(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     return _pointwise(layer, shapes, function)
 
 
+def absval(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    check(list(layer.top) != list(layer.bottom), "must have a top of its own, not its bottom")
+    return _pointwise(layer, shapes, torch.abs)
+
+
+def elu(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """x where x > 0, else alpha * (e^x - 1)."""
+    check_finite_fields(layer.elu_param, ("alpha",))
+    alpha = layer.elu_param.alpha
+
+    def function(x):
+        return x.clamp(min=0) + alpha * (functions.exp(x.clamp(max=0)) - 1)
+
+    def gradient(x, y, grad):
+        return grad * torch.where(x > 0, 1, alpha + y)
+
+    return _custom(layer, shapes, function, gradient)
+
+
+def bnll(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """log(1 + e^x)."""
+    def function(x):
+        # In float64 after the exponential, as in the original.
+        return (x.clamp(min=0) + (1 + functions.exp(-x.abs()).double()).log()).to(x.dtype)
+
+    def gradient(x, y, grad):
+        # The original's limit, beyond which e^x may overflow.
+        exp = functions.exp(x.clamp(max=50))
+        return (grad * exp / (exp.double() + 1)).to(x.dtype)
+
+    return _custom(layer, shapes, function, gradient)
+
+
+def _log_base(param):
+    """The logarithm of `base`, of which -1 stands for e."""
+    check_finite_fields(param, ("base", "scale", "shift"))
+    check(param.base == -1 or param.base > 0, f"base must be above 0, or -1 for e, got "
+                                              f"{param.base}")
+    return np.float32(1 if param.base == -1 else math.log(param.base))
+
+
+def exp(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """base^(shift + scale * x)."""
+    param = layer.exp_param
+    inner = float(_log_base(param) * np.float32(param.scale))
+    with np.errstate(over="ignore"):
+        outer = float(np.float32(np.float64(math.e if param.base == -1 else param.base)
+                                 ** param.shift))
+    check(math.isfinite(outer), f"base^shift must be finite as float32, got {outer}")
+
+    def function(x):
+        return functions.exp(x * inner) * outer
+
+    return _custom(layer, shapes, function, lambda x, y, grad: y * grad * inner)
+
+
+def log(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """The logarithm of shift + scale * x to the base."""
+    param = layer.log_param
+    base = _log_base(param)
+    check(base != 0, "base must not be 1")
+    factor = float(1 / base)
+    slope = float(np.float32(param.scale) / base)
+
+    def function(x):
+        return functions.log(x * param.scale + param.shift) * factor
+
+    def gradient(x, y, grad):
+        return functions.power(x * param.scale + param.shift, -1) * slope * grad
+
+    return _custom(layer, shapes, function, gradient)
+
+
+def threshold(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """1 where x is above the threshold, else 0; no gradient."""
+    check_finite_fields(layer.threshold_param, ("threshold",))
+    limit = layer.threshold_param.threshold
+    return _pointwise(layer, shapes, lambda x: (x.detach() > limit).to(x.dtype))
+
+
+def swish(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """x * sigmoid(beta * x)."""
+    check_finite_fields(layer.swish_param, ("beta",))
+    beta = layer.swish_param.beta
+
+    def rate(x):
+        # In float64, as in the original.
+        return 0.5 * torch.tanh(0.5 * (beta * x).double()) + 0.5
+
+    def gradient(x, y, grad):
+        part = beta * y
+        return (grad * (part + rate(x).to(x.dtype) * (1 - part.double()))).to(x.dtype)
+
+    return _custom(layer, shapes, lambda x: x * rate(x).to(x.dtype), gradient)
+
+
+def clip(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """x, but at least min and at most max; at both the gradient passes."""
+    param = layer.clip_param
+    check(param.HasField("min") and param.HasField("max"), "needs min and max")
+    check_finite_fields(param, ("min", "max"))
+    check(param.min <= param.max, f"min must be at most max {param.max}, got {param.min}")
+
+    def gradient(x, y, grad):
+        return grad * ((x >= param.min) & (x <= param.max))
+
+    return _custom(layer, shapes, lambda x: x.clamp(param.min, param.max), gradient)
+
+
 def dropout(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
-    """In training each element is 0 with probability dropout_ratio, else divided by the rest."""
+    """In training each element is 0 with probability dropout_ratio, else divided by the rest; with
+    `sample_weights_test` in testing too."""
     ratio = layer.dropout_param.dropout_ratio
+    train = train or layer.dropout_param.sample_weights_test
     check(0 <= ratio < 1, f"dropout_ratio must be at least 0 and below 1, got {ratio}")
     return _pointwise(layer, shapes, lambda x: F.dropout(x, ratio, train))
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from prototxt_import.format.caffe_pb2 import AVE, MAX, LayerParameter
+from prototxt_import.format.caffe_pb2 import AVE, MAX, LayerParameter, PoolingParameter
 from prototxt_import.layers.base import Built, Shapes, check, check_counts, check_image
 from pspnet_repro import ops
 from pspnet_repro.exact import linear
@@ -46,16 +46,39 @@ def pooling(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
         kernel = tuple(size)
     else:
         kernel = _pair(param, "kernel_size", "kernel", 1)
-    top = (n, c, *checks.window_output_sizes(size, kernel, stride, pad))
+    read, out = list(size), None
+    if _rounds_down(param):
+        # Windows that are not whole are left out, with the pixels that they alone cover.
+        out = [(side + 2 * p - k) // s + 1 for side, k, s, p in zip(size, kernel, stride, pad)]
+        check(min(out) >= 1, f"its kernel must be at most its padded input {shapes[0]}, got "
+                             f"{kernel}")
+        read = [min(side, (count - 1) * s + k - p)
+                for side, count, k, s, p in zip(size, out, kernel, stride, pad)]
+    rounded_up = checks.window_output_sizes(read, kernel, stride, pad)
+    rows, columns = out = out or rounded_up
 
     def run(bottoms, params):
+        x = bottoms[0][:, :, :read[0], :read[1]]
         if len(layer.top) == 2:
             check(not ops.USE_REFERENCE, "indices of maxima need the compiled operators")
-            pooled, index = torch.ops.pspnet.window_max_pool2d(bottoms[0], kernel, stride, pad)
-            return [pooled, index.to(pooled.dtype)]
-        return [ops.window_pool2d(bottoms[0], kernel, stride, pad, mode)]
+            pooled, index = torch.ops.pspnet.window_max_pool2d(x, kernel, stride, pad)
+            index = index // read[1] * size[1] + index % read[1] if read != size else index
+            tops = [pooled, index.to(pooled.dtype)]
+        else:
+            tops = [ops.window_pool2d(x, kernel, stride, pad, mode)]
+        return [top[:, :, :rows, :columns] for top in tops]
 
-    return Built([top] * len(layer.top), run)
+    return Built([(n, c, *out)] * len(layer.top), run)
+
+
+def _rounds_down(param):
+    """Whether a layer leaves out windows that are not whole: `round_mode`, or others' `ceil_mode`.
+    """
+    floors = {param.round_mode == PoolingParameter.FLOOR} if param.HasField("round_mode") else set()
+    if param.HasField("ceil_mode"):
+        floors.add(not param.ceil_mode)
+    check(len(floors) < 2, "round_mode and ceil_mode must say the same")
+    return True in floors
 
 
 def spp(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:

@@ -1,6 +1,8 @@
 """Layers that move numbers without changing them."""
 
+import builtins
 import math
+import operator
 
 import torch
 
@@ -22,9 +24,10 @@ def concat(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     axis = _axis(layer.concat_param, "concat_dim", shapes[0])
     first = shapes[0]
     for shape in shapes:
-        check(len(shape) == len(first) and all(
-            a == b for k, (a, b) in enumerate(zip(shape, first)) if k != axis),
-            f"its bottoms must be alike but for axis {axis}, got {shapes}")
+        if (*shape[:axis], *shape[axis + 1:]) != (*first[:axis], *first[axis + 1:]) or (
+                len(shape) != len(first)):
+            raise ValueError(f"its bottoms must be alike but for axis {axis}, got {first} and "
+                             f"{shape}")
     top = (*first[:axis], sum(shape[axis] for shape in shapes), *first[axis + 1:])
     return Built([top], lambda bottoms, params: [torch.cat(bottoms, axis)])
 
@@ -100,3 +103,40 @@ def reshape(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     top = (*shape[:start], *new, *shape[end:])
     check(math.prod(top) == count, f"{top} must have the {count} elements of {shape}")
     return _reshaped(top)
+
+
+_NO_OFFSET = ("Crop has no offset: it cuts from the first row and column on, as BVLC's Caffe does; "
+              "some forks compute an offset from the network: write it as crop_param { offset: N }")
+
+
+def crop(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """The first bottom cut to the second's sizes from `axis` on, beginning at the offsets."""
+    check_counts(layer, 2, 1)
+    param, (shape, wanted) = layer.crop_param, shapes
+    axis = axis_index(param.axis, shape)
+    axes = len(shape) - axis
+    check(len(wanted) >= len(shape), f"its second bottom must have the axes of {shape}, got "
+                                     f"{wanted}")
+    offsets = list(param.offset) or [0]
+    check(len(offsets) in (1, axes), f"offset must be given once or for each of {axes} axes, got "
+                                     f"{len(offsets)} times")
+    offsets = [0] * axis + (offsets * axes if len(offsets) == 1 else offsets)
+    top = (*shape[:axis], *wanted[axis:len(shape)])
+    for k, (side, size, offset) in enumerate(zip(shape, top, offsets)):
+        check(offset + size <= side, f"axis {k} of {shape} must hold {size} from offset {offset} on"
+                                     f", as {wanted} asks")
+    places = tuple(map(builtins.slice, offsets, map(operator.add, offsets, top)))
+    assumption = "" if param.offset or top == shape else _NO_OFFSET
+    return Built([top], lambda bottoms, params: [bottoms[0][places].contiguous()],
+                 assumption=assumption)
+
+
+def tile(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """Copies of the bottom, one after the other along an axis."""
+    check_counts(layer, 1, 1)
+    param, shape = layer.tile_param, shapes[0]
+    axis = axis_index(param.axis, shape)
+    check(param.tiles >= 1, f"tiles must be at least 1, got {param.tiles}")
+    top = (*shape[:axis], shape[axis] * param.tiles, *shape[axis + 1:])
+    return Built([top], lambda bottoms, params:
+                 [torch.cat(linear.split(bottoms[0], param.tiles), axis)])

@@ -3,47 +3,80 @@
 from collections.abc import Iterable
 
 from prototxt_import.format.caffe_pb2 import LayerParameter
-from prototxt_import.layers import linear, loss, norm, pointwise, pool, shape
+from prototxt_import.layers import (
+    accuracy,
+    attention,
+    linear,
+    loss,
+    norm,
+    normalize,
+    pointwise,
+    pool,
+    reduction,
+    segnet,
+    shape,
+)
 
 # type -> function(layer, bottom shapes, whether in training) -> Built
 LAYERS = {
-    "Accuracy": loss.accuracy,
-    "ArgMax": loss.argmax,
+    "AbsVal": pointwise.absval,
+    "Accuracy": accuracy.accuracy,
+    "ArgMax": accuracy.argmax,
+    "Axpy": attention.axpy,
     "BN": norm.bn,
+    "BNLL": pointwise.bnll,
     "BatchNorm": norm.batch_norm,
     "Bias": norm.bias,
+    "Clip": pointwise.clip,
     "Concat": shape.concat,
     "Convolution": linear.convolution,
+    "Crop": shape.crop,
     "Deconvolution": linear.deconvolution,
     "Dropout": pointwise.dropout,
+    "ELU": pointwise.elu,
     "Eltwise": pointwise.eltwise,
+    "EuclideanLoss": loss.euclidean_loss,
+    "Exp": pointwise.exp,
     "Flatten": shape.flatten,
+    "HingeLoss": loss.hinge_loss,
     "InnerProduct": linear.inner_product,
     "Interp": pool.interp,
+    "LRN": normalize.lrn,
+    "Log": pointwise.log,
+    "MVN": normalize.mvn,
     "PReLU": pointwise.prelu,
+    "PointwiseSpatialAttention": attention.pointwise_spatial_attention,
     "Pooling": pool.pooling,
     "Power": pointwise.power,
     "ReLU": pointwise.relu,
+    "Reduction": reduction.reduction,
     "Reshape": shape.reshape,
     "SPP": pool.spp,
     "Scale": norm.scale,
+    "SegAccuracy": accuracy.seg_accuracy,
     "Sigmoid": pointwise.sigmoid,
+    "SigmoidCrossEntropyLoss": loss.sigmoid_cross_entropy_loss,
     "Silence": shape.silence,
     "Slice": shape.slice,
     "Softmax": loss.softmax,
     "SoftmaxWithLoss": loss.softmax_with_loss,
     "Split": shape.split,
+    "Swish": pointwise.swish,
     "SyncBN": norm.sync_bn,
     "TanH": pointwise.tanh,
+    "Threshold": pointwise.threshold,
+    "Tile": shape.tile,
+    "Upsample": segnet.upsample,
 }
 
-# Loss weight of the first top where a layer gives none.
-_DEFAULT_LOSS_WEIGHTS = {"SoftmaxWithLoss": 1.0}
+
+# Their first top has loss weight 1 where a layer gives none.
+_LOSSES = [kind for kind in LAYERS if kind.endswith("Loss")]
 
 
 def loss_weights(layer: LayerParameter) -> list[float]:
     """A number for each of the first tops; later ones have none."""
-    return list(layer.loss_weight) or [_DEFAULT_LOSS_WEIGHTS.get(layer.type, 0.0)]
+    return list(layer.loss_weight) or [1.0 if layer.type in _LOSSES else 0.0]
 
 
 def count_uses(layers: Iterable[LayerParameter]) -> list[list[int]]:

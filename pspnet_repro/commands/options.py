@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pspnet_repro.data.classes import KNOWN
-from pspnet_repro.defaults import BATCH_SIZE, MAX_SIDE, MULTI_SCALE, PRECISIONS
+from pspnet_repro.defaults import BATCH_SIZE, MAX_SIDE, MULTI_SCALE, PRECISIONS, PROTOCOLS
 
 Weights = Path | tuple[Path, Path]  # a file, or NET.prototxt and W.caffemodel
 WEIGHTS = "weights.pt of a training, a file of convert, or NET.prototxt,W.caffemodel"
@@ -81,7 +81,7 @@ def weights(text: str) -> Weights:
     net, comma, caffemodel = text.rpartition(".prototxt,")
     if comma and caffemodel:
         return Path(f"{net}.prototxt"), Path(caffemodel)
-    if comma or re.search(r"^,.*\.caffemodel$|\.caffemodel,(.*\.prototxt)?$", text):
+    if comma or re.search(r"^,.*\.caffemodel(\.h5)?$|\.caffemodel(\.h5)?,(.*\.prototxt)?$", text):
         raise argparse.ArgumentTypeError(f"must be a file, or NET.prototxt,W.caffemodel in this "
                                          f"order, got {text!r}")
     return path(text)
@@ -93,6 +93,9 @@ def add_testing(parser: argparse.ArgumentParser) -> None:
                         help=f"{WEIGHTS}; with several, their probabilities are averaged")
     add_names(parser)
     add = parser.add_argument_group("protocol").add_argument
+    add("--protocol", choices=PROTOCOLS,
+        help="whose tests: those of the authors' scripts, or of their later program; default: the "
+             "one that pspnet convert noted in the weights, else caffe")
     add("--base-size", type=pixels,
         help="resize the image to a long side of this many pixels and one more; "
              "default: the benchmark's, or that of the weights")
@@ -106,6 +109,10 @@ def add_testing(parser: argparse.ArgumentParser) -> None:
         "What ports do differently; to measure what it costs.").add_argument
     add("--half-pixel-logits", action="store_true",
         help="upsample logits with half-pixel centres, not aligned corners")
+    add("--opencv-resize", action="store_true",
+        help="resize by OpenCV in floating point, without rounding to 8 bits")
+    add("--python-rounding", action="store_true",
+        help="round the short side of an image half to even, as Python does")
     add("--no-antialias", action="store_true",
         help="resize images without the filter against aliasing")
     add("--average-probabilities", action="store_true",

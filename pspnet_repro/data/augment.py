@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from pspnet_repro.data.conventions import IGNORE_INDEX, MEAN_BGR
+from pspnet_repro.data.conventions import IGNORE_INDEX
 from pspnet_repro.defaults import PADDINGS
+from pspnet_repro.model import image_input as image_inputs
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ NO_AUGMENTATION = Augmentation(scales=None, rotation=0.0, blur=False, mirror=Fal
 
 
 def augment(image: np.ndarray, label: np.ndarray, crop_size: int, augmentation: Augmentation,
-            rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+            rng: np.random.Generator, image_input: image_inputs.ImageInput = image_inputs.CAFFE,
+            ) -> tuple[np.ndarray, np.ndarray]:
     """One training sample.
 
     Args:
@@ -52,13 +54,14 @@ def augment(image: np.ndarray, label: np.ndarray, crop_size: int, augmentation: 
         label: (H, W) uint8.
         crop_size: side of the crop in pixels.
         rng: the same number of draws for every image and setting.
+        image_input: of the network.
     Returns:
-        (3, crop, crop) float32, BGR minus the mean, and (crop, crop) uint8. Borders have the mean
+        (3, crop, crop) float32, see PSPNet.prepare, and (crop, crop) uint8. Borders have the mean
         colour (0 after subtraction) and label 255.
     """
     scale, turn, angle, blur, mirror, top, left = rng.random(7)
     image = image.astype(np.float32)
-    mean = MEAN_BGR.tolist()
+    mean = image_input.mean_rgb[::-1].tolist()
     if augmentation.scales is not None:
         low, high = augmentation.scales
         factor = low + (high - low) * scale
@@ -76,7 +79,7 @@ def augment(image: np.ndarray, label: np.ndarray, crop_size: int, augmentation: 
         image = cv2.GaussianBlur(image, (5, 5), 0)
     h, w = label.shape
     y, x = (int(at * (max(size - crop_size, 0) + 1)) for at, size in ((top, h), (left, w)))
-    image = image[y:y + crop_size, x:x + crop_size] - MEAN_BGR
+    image = image_input(image[y:y + crop_size, x:x + crop_size, ::-1])
     label = label[y:y + crop_size, x:x + crop_size]
     below, right = crop_size - label.shape[0], crop_size - label.shape[1]
     if below or right:

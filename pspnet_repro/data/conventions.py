@@ -2,5 +2,7 @@
 
 import numpy as np
 
+from pspnet_repro.model import settings
+
 IGNORE_INDEX = 255  # the label of pixels that count neither in training nor in a test
-MEAN_BGR = np.array([103.939, 116.779, 123.68], np.float32)
+MEAN_BGR = np.array(settings.MEAN_BGR, np.float32)

@@ -11,6 +11,7 @@ from pspnet_repro.data.augment import Augmentation, augment
 from pspnet_repro.data.check import check_lesson
 from pspnet_repro.data.pairs import Pair, read_pair
 from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.model import image_input as image_inputs
 
 
 class TrainingSequence(Dataset):
@@ -23,16 +24,19 @@ class TrainingSequence(Dataset):
         classes, zero_is_void: see data.labels.read_label.
         crop_size: side of the crops in pixels.
         seed: of order and augmentation.
+        image_input: of the network, see model.image_input.
     """
 
     def __init__(self, pairs: Sequence[Pair], classes: int, crop_size: int,
-                 augmentation: Augmentation, seed: int, zero_is_void: bool = False) -> None:
+                 augmentation: Augmentation, seed: int, zero_is_void: bool = False,
+                 image_input: image_inputs.ImageInput = image_inputs.CAFFE) -> None:
         self.pairs = pairs
         self.classes = classes
         self.crop_size = crop_size
         self.augmentation = augmentation
         self.seed = seed
         self.zero_is_void = zero_is_void
+        self.image_input = image_input
         self._epoch, self._order = -1, None
 
     def pair(self, position: int) -> Pair:
@@ -50,7 +54,8 @@ class TrainingSequence(Dataset):
         except UserError as error:
             return error
         rng = np.random.default_rng((self.seed, 1, position))
-        image, label = augment(image, label, self.crop_size, self.augmentation, rng)
+        image, label = augment(image, label, self.crop_size, self.augmentation, rng,
+                               self.image_input)
         return torch.from_numpy(image), torch.from_numpy(label)
 
 

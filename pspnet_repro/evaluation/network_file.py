@@ -8,7 +8,7 @@ from pspnet_repro.data.classes import KNOWN, MAX_NAME, Classes, known_classes, n
 from pspnet_repro.defaults import MAX_SIDE
 from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation.memory import wrong_sizes
-from pspnet_repro.evaluation.protocol import Protocol
+from pspnet_repro.evaluation.protocol import PRESETS, Protocol, preset
 from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.weights.model_file import crop_size_of, model_of
 from pspnet_repro.weights.source import read_weights, weights_name
@@ -28,6 +28,7 @@ class NetworkFile:
         classes: their names and colours.
         crop_size, base_size: pixels, see evaluation.Protocol.
         data: name of the data set that it was trained on, or None.
+        preset: of evaluation.protocol.PRESETS, which `pspnet convert` notes.
     """
 
     path: Path
@@ -36,11 +37,12 @@ class NetworkFile:
     crop_size: int
     base_size: int
     data: str | None
+    preset: str = "caffe"
 
     @property
     def protocol(self) -> Protocol:
-        """The authors' test with the sizes of this network."""
-        return Protocol(self.base_size, self.crop_size)
+        """The test of the program that made the network, with the sizes of the file."""
+        return preset(self.preset, self.base_size, self.crop_size)
 
     def check_memory(self) -> None:
         """Raise UserError where the file's sizes would need more memory than a test may."""
@@ -71,11 +73,15 @@ def read_network(weights: str | Path | tuple) -> NetworkFile:
     """
     content, path = read_weights(weights), Path(weights_name(weights))
     net = model_of(content, path)
+    if content.get("protocol") not in (None, *PRESETS):
+        raise UserError(f"{path}: protocol must be one of {', '.join(PRESETS)}, got "
+                        f"{str(content['protocol'])[:40]!r}: convert it again")
     data = _data(content, net.classes)
     recipe = LAYOUTS[data].recipe if data in LAYOUTS else Recipe()
     return NetworkFile(path, net.eval(), _classes(content, net.classes, data, path),
                        crop_size_of(content) or recipe.crop_size,
-                       _base_size(content) or recipe.base_size, data)
+                       _base_size(content) or recipe.base_size, data,
+                       "caffe" if content.get("protocol") is None else content["protocol"])
 
 
 def _data(content, count):

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from pspnet_repro import ops
 from pspnet_repro.evaluation.protocol import Protocol
 from pspnet_repro.evaluation.sliding import first_windows
 from pspnet_repro.model.pspnet import PSPNet
+from pspnet_repro.model.upsampling import upsample2d
 
 
 def _switches():
@@ -49,6 +49,7 @@ class Autocast(nn.Module):
         super().__init__()
         self.net = net
         self.classes, self.stride = net.classes, net.stride
+        self.image_input, self.align_corners = net.image_input, net.align_corners
         super().train(net.training)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
@@ -58,7 +59,7 @@ class Autocast(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As PSPNet.forward in eval mode."""
-        return ops.interp2d(self.logits(x), x.shape[2:])
+        return upsample2d(self.logits(x), x.shape[2:], self.align_corners)
 
 
 def network_in(net: PSPNet, precision: str, fused: bool) -> nn.Module:
@@ -89,7 +90,7 @@ def agreement(net: nn.Module, exact: nn.Module, precision: str, image_rgb: np.nd
         "windows": their number}.
     """
     device = next(net.parameters()).device
-    windows, areas = first_windows(image_rgb, protocol, count, net.stride)
+    windows, areas = first_windows(image_rgb, protocol, count, net.stride, net.image_input)
     windows = windows.to(device)
     with use_precision(precision):
         logits = net.logits(windows)
@@ -97,8 +98,8 @@ def agreement(net: nn.Module, exact: nn.Module, precision: str, image_rgb: np.nd
         wanted = exact.logits(windows)
     same = pixels = 0
     for one, other, (rows, cols) in zip(logits, wanted, areas, strict=True):
-        labels = [ops.interp2d(maps[None], windows.shape[2:])[0, :, rows, cols].argmax(0)
-                  for maps in (one, other)]
+        labels = [upsample2d(maps[None], windows.shape[2:], net.align_corners)
+                  [0, :, rows, cols].argmax(0) for maps in (one, other)]
         same += (labels[0] == labels[1]).sum().item()
         pixels += labels[0].numel()
     largest = wanted.abs().max().clamp_min(torch.finfo(wanted.dtype).tiny)

@@ -19,7 +19,7 @@ from pspnet_repro.evaluation import precision as precisions
 from pspnet_repro.evaluation.memory import wrong_sizes
 from pspnet_repro.evaluation.network_file import NetworkFile, read_network
 from pspnet_repro.evaluation.pictures import overlay
-from pspnet_repro.evaluation.protocol import Protocol
+from pspnet_repro.evaluation.protocol import PRESETS, Protocol, preset
 from pspnet_repro.evaluation.sliding import predict_tiles
 from pspnet_repro.evaluation.tiles import Tile
 
@@ -69,7 +69,8 @@ class Predictor:
             of these.
         device: "cpu" or "cuda".
         precision: "float32", "tf32" (GPUs) or "bfloat16", see pspnet_repro.evaluation.precision.
-        protocol: the Protocol of the test; None: the authors', with the sizes of the first file.
+        protocol: the Protocol of the test, or a name of evaluation.PRESETS with the sizes of the
+            first file; None: the one that the first file notes, else the authors'.
         fused: run the copy PSPNet.for_inference, which is faster and rounds otherwise.
     Raises:
         UserError: a file cannot be used, or files name other classes than the first.
@@ -80,14 +81,17 @@ class Predictor:
     """
 
     def __init__(self, weights: Source | list[Source], *, device: str = "cpu",
-                 precision: str = "float32", protocol: Protocol | None = None, fused: bool = True):
+                 precision: str = "float32", protocol: Protocol | str | None = None,
+                 fused: bool = True):
         if precision not in PRECISIONS:
             raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
         if precision == "tf32" and device == "cpu":
             raise UsageError('precision "tf32" needs device "cuda": only GPUs have TF32')
-        if protocol is not None and not isinstance(protocol, Protocol):
-            raise UsageError("protocol must be a pspnet_repro.evaluation.Protocol, or None for the "
-                             f"authors' test, got {protocol!r}")
+        if not (protocol is None or isinstance(protocol, Protocol)
+                or isinstance(protocol, str) and protocol in PRESETS):
+            raise UsageError("protocol must be a pspnet_repro.evaluation.Protocol, or one of "
+                             f"{', '.join(PRESETS)}, or None for the weights' own, got "
+                             f"{protocol!r}")
         if not isinstance(fused, bool):
             raise UsageError(f"fused must be True or False, got {fused!r}")
         files = [each if isinstance(each, NetworkFile) else read_network(each)
@@ -95,8 +99,10 @@ class Predictor:
         if not files:
             raise UsageError("weights must name a file, got an empty list")
         self.classes = files[0].classes
-        if protocol is None:
+        if not isinstance(protocol, Protocol):
             files[0].check_memory()
+        if isinstance(protocol, str):
+            protocol = preset(protocol, files[0].base_size, files[0].crop_size)
         self.protocol = protocol or files[0].protocol
         for file in files:
             for name, why in wrong_sizes(file.net.settings, self.protocol).items():

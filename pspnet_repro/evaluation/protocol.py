@@ -1,13 +1,20 @@
 """The settings of a test, and which pixels its windows cover."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 
 from pspnet_repro.defaults import MULTI_SCALE
 
-__all__ = ["MULTI_SCALE", "Protocol"]
+__all__ = ["MULTI_SCALE", "PRESETS", "Protocol", "preset"]
+
+# What the programs that tests follow do otherwise than the authors' scripts.
+PRESETS = {
+    "caffe": {},
+    "semseg": {"plus_one": False, "rounding": "python", "resize": "opencv", "padding": "centre",
+               "merge": "probabilities"}}
 
 
 @dataclass(frozen=True)
@@ -22,9 +29,9 @@ class Protocol:
         crop_size: side of the windows in pixels.
         scales: factors of the base size whose probabilities are averaged; see MULTI_SCALE.
         flip: also the mirror image.
-        align_corners: logits grow with corner pixels on corner pixels; False: half-pixel centres
-            (needs a network with `.logits`).
-        antialias: both resizes filter where they shrink.
+        align_corners: logits grow as the network's settings say, by default with corner pixels on
+            corner pixels; False: half-pixel centres (needs a network with `.logits`).
+        antialias: both resizes filter where they shrink ("matlab").
         merge: "logits": those of an image and its mirror image are summed before softmax;
             "probabilities": averaged after it.
         plus_one: the + 1 of the long side.
@@ -33,6 +40,11 @@ class Protocol:
         whole_image: one pass over the whole image, its sides padded to 8k + 1 and at least 41
             pixels, without windows.
         stride: of the windows in pixels; None: two thirds of the crop, rounded up.
+        resize: "matlab": imresize, whose images are rounded to 8 bits and whose probabilities are
+            renormalized; "opencv": cv2's bilinear resize in float32, without either; then the
+            border of a window is the network's mean, not rounded.
+        rounding: of an image's short side: "matlab", half away from zero of a float32, or "python",
+            half to even of a double.
     Raises:
         ValueError: a field out of range.
 
@@ -50,6 +62,8 @@ class Protocol:
     padding: str = "end"
     whole_image: bool = False
     stride: int | None = None
+    resize: str = "matlab"
+    rounding: str = "matlab"
 
     def __post_init__(self):
         object.__setattr__(self, "scales", tuple(float(scale) for scale in self.scales))
@@ -60,14 +74,40 @@ class Protocol:
             raise ValueError(f'merge must be "logits" or "probabilities", got {self.merge!r}')
         if self.padding not in ("end", "centre"):
             raise ValueError(f'padding must be "end" or "centre", got {self.padding!r}')
+        if self.resize not in ("matlab", "opencv"):
+            raise ValueError(f'resize must be "matlab" or "opencv", got {self.resize!r}')
+        if self.rounding not in ("matlab", "python"):
+            raise ValueError(f'rounding must be "matlab" or "python", got {self.rounding!r}')
         if self.stride is not None and not 1 <= self.stride <= self.crop_size:
             raise ValueError(f"stride must be 1 to crop_size {self.crop_size}, got {self.stride}")
+
+    @property
+    def name(self) -> str:
+        """The preset of these switches, and those that differ: "semseg", "caffe, padding centre".
+        """
+        ours = {f.name: getattr(self, f.name) for f in fields(self) if f.name in _SWITCHES}
+        others = {name: {**_SWITCHES, **switches} for name, switches in PRESETS.items()}
+        nearest = min(others, key=lambda name: sum(
+            others[name][field] != value for field, value in ours.items()))
+        return ", ".join([nearest, *(f"{field} {value}" for field, value in ours.items()
+                                     if others[nearest][field] != value)])
+
+    def facts(self) -> dict:
+        """The fields as plain data. Those that later versions added are left out where they are as
+        in Caffe: records of tests stay as they were."""
+        return {name: value for name, value in asdict(self).items()
+                if name not in ("resize", "rounding") or value != _SWITCHES[name]}
 
     def scaled_size(self, height: int, width: int, scale: float) -> tuple[int, int]:
         """(rows, columns) of an image at one scale.
 
-        The short side is computed in float32 and rounded half away from zero, as in the script.
+        The short side is computed in float32 and rounded half away from zero, as in the script, or
+        as Python does it.
         """
+        if self.rounding == "python":
+            long_side = max(1, round(self.base_size * scale) + self.plus_one)
+            sides = long_side / max(height, width) * np.array([height, width], float)
+            return tuple(max(1, round(side)) for side in sides.tolist())
         long_side = max(1, math.floor(self.base_size * scale + self.plus_one + 0.5))
         longest, shortest = max(height, width), min(height, width)
         ratio = np.float32(long_side) / np.float32(longest)
@@ -97,3 +137,18 @@ class Protocol:
         stride = self.stride or math.ceil(self.crop_size * 2 / 3)
         count = math.ceil((size - window) / stride) + 1
         return [min(i * stride, size - window) for i in range(count)]
+
+
+_SWITCHES = {f.name: f.default for f in fields(Protocol) if f.name not in (
+    "base_size", "crop_size", "scales", "flip")}
+
+
+def preset(name: str, base_size: int, crop_size: int, **others: Any) -> Protocol:
+    """The Protocol of a name of PRESETS, with further fields.
+
+    Raises:
+        ValueError: another name, or a field out of range.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"protocol must be one of {', '.join(PRESETS)}, got {name!r}")
+    return Protocol(base_size, crop_size, **{**PRESETS[name], **others})

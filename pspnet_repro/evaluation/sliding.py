@@ -10,14 +10,11 @@ import torch
 import torch.nn.functional as F
 
 from pspnet_repro import ops
-from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.defaults import BATCH_SIZE
 from pspnet_repro.evaluation.imresize import imresize
-from pspnet_repro.evaluation.protocol import Protocol
-from pspnet_repro.evaluation.tiles import Tiles
-
-# What fills the border while the image is still 8-bit: the mean, rounded.
-PAD_BGR = np.array([104, 117, 124], np.float32)
+from pspnet_repro.evaluation.protocol import Protocol, preset
+from pspnet_repro.evaluation.tiles import Tiles, opencv_resize
+from pspnet_repro.model import image_input as image_inputs
 
 Network = torch.nn.Module | Callable[[torch.Tensor], torch.Tensor]
 
@@ -27,11 +24,12 @@ class _View:
     """One scale of one image: its pixels, its windows, and the canvas they add up on."""
 
     tiles: Tiles  # of the photograph
-    image: np.ndarray  # (rows, columns, 3) uint8 RGB
+    image: np.ndarray  # (rows, columns, 3) RGB, 0..255
     window: tuple
     tops: list
     lefts: list
-    border: np.ndarray  # BGR minus mean outside the image
+    border: np.ndarray  # the network's input outside the image
+    image_input: image_inputs.ImageInput
     canvas: torch.Tensor | None = None  # made when the first window arrives
     windows_left: int = field(init=False)
 
@@ -39,12 +37,12 @@ class _View:
         self.windows_left = len(self.tops) * len(self.lefts)
 
     def pixels(self, top, left):
-        """(3, h, w) float32 BGR minus mean of the window at (top, left)."""
+        """(3, h, w) float32, the network's input of the window at (top, left)."""
         window = np.empty((3, *self.window), np.float32)
         window[:] = self.border[:, None, None]
         rows, cols = (slice(max(start, 0), min(start + size, in_size)) for start, size, in_size
                       in zip((top, left), self.window, self.image.shape))
-        part = self.image[rows, cols, ::-1].astype(np.float32) - MEAN_BGR
+        part = self.image_input(self.image[rows, cols])
         window[:, rows.start - top:rows.stop - top,
                cols.start - left:cols.stop - left] = part.transpose(2, 0, 1)
         return torch.from_numpy(window)
@@ -63,30 +61,37 @@ class _View:
         self.canvas /= counts[0][:, None] * counts[1]
 
 
-def _views(image_rgb, protocol, classes, step):
+def _views(image_rgb, protocol, classes, step, image_input):
     """The _View of every scale of an image, each made when it is asked for."""
     height, width = image_rgb.shape[:2]
     sizes = [protocol.scaled_size(height, width, scale) for scale in protocol.scales]
-    tiles = Tiles((classes, height, width), sizes, protocol.antialias)
-    for size in sizes:
-        scaled = imresize(image_rgb, size, protocol.antialias)
+    tiles = Tiles((classes, height, width), sizes, protocol.antialias, protocol.resize)
+    for scaled_size in sizes:
+        scaled = (imresize(image_rgb, scaled_size, protocol.antialias)
+                  if protocol.resize == "matlab" else
+                  opencv_resize(image_rgb.astype(np.float32), scaled_size))
         rows, cols = scaled.shape[:2]
         window = protocol.window_size(rows, cols, step)
-        border = np.zeros(3, np.float32) if protocol.fits(rows, cols) else PAD_BGR - MEAN_BGR
+        # The scripts pad a larger image while it is still 8-bit: with the mean, rounded.
+        exact = protocol.resize == "opencv" or protocol.fits(rows, cols)
+        border = (np.zeros(3, np.float32) if exact else
+                  image_input(image_input.mean_rgb.round()))
         yield _View(tiles, scaled, window, protocol.window_starts(rows, window[0]),
-                    protocol.window_starts(cols, window[1]), border)
+                    protocol.window_starts(cols, window[1]), border, image_input)
 
 
-def first_windows(image_rgb: np.ndarray, protocol: Protocol, count: int,
-                  step: int = 8) -> tuple[torch.Tensor, list[tuple[slice, slice]]]:
+def first_windows(image_rgb: np.ndarray, protocol: Protocol, count: int, step: int = 8,
+                  image_input: image_inputs.ImageInput = image_inputs.CAFFE,
+                  ) -> tuple[torch.Tensor, list[tuple[slice, slice]]]:
     """What the network sees first of a photograph, at the scale nearest 1.
 
     Returns:
-        ((N, 3, h, w) float32 BGR minus mean, N at most `count`; for each window the slices (rows,
-        columns) of it that lie on the image).
+        ((N, 3, h, w) float32, the network's input, N at most `count`; for each window the slices
+        (rows, columns) of it that lie on the image).
     """
     scale = min(protocol.scales, key=lambda scale: abs(scale - 1))
-    (view,) = _views(_checked(image_rgb), dataclasses.replace(protocol, scales=(scale,)), 1, step)
+    (view,) = _views(_checked(image_rgb), dataclasses.replace(protocol, scales=(scale,)), 1, step,
+                     image_input)
     places = [(top, left) for top in view.tops for left in view.lefts][:count]
     areas = [tuple(slice(max(-start, 0), size - start) for start, size
                    in zip(place, view.image.shape)) for place in places]
@@ -131,7 +136,8 @@ def _run(net, places, protocol, classes, device):
         if view.canvas is None:
             view.canvas = torch.zeros(classes, *view.image.shape[:2], device=device)
     logits = getattr(net, "logits", None)
-    if logits is not None and protocol.align_corners and (
+    aligned = protocol.align_corners and getattr(net, "align_corners", True)
+    if logits is not None and aligned and (
             protocol.merge == "logits" or not protocol.flip):
         maps = logits(batch)
         _check_shape(maps, batch, classes, *maps.shape[2:])
@@ -211,9 +217,10 @@ def predict_tiles(net: Network, images_rgb: Iterable[np.ndarray], *, classes: in
     if hasattr(net, "logits") and getattr(net, "training", False):
         raise ValueError("net must be in eval mode: call .eval()")
     step = getattr(net, "stride", 8) if hasattr(net, "logits") else 8
+    image_input = getattr(net, "image_input", image_inputs.CAFFE)
     device = _device_of(net)
     windows = ((view, top, left) for image in images_rgb
-               for view in _views(_checked(image), protocol, classes, step)
+               for view in _views(_checked(image), protocol, classes, step, image_input)
                for top in view.tops for left in view.lefts)
     places = []
     for window in windows:
@@ -236,8 +243,9 @@ def _checked(image_rgb):
 
 def predict_probabilities(net: Network, image_rgb: np.ndarray, *, classes: int, base_size: int,
                           crop_size: int, scales: Iterable[float] = (1.0,), flip: bool = True,
-                          batch_size: int = BATCH_SIZE, **deviations: Any) -> np.ndarray:
-    """Class probabilities of a photograph by the authors' protocol.
+                          batch_size: int = BATCH_SIZE, protocol: str = "caffe",
+                          **deviations: Any) -> np.ndarray:
+    """Class probabilities of a photograph by the authors' protocol, or another program's.
 
     At each scale the image is resized to a long side of base_size * scale + 1, windows of
     `crop_size` slide over it by two thirds, logits of a window and of its mirror image are summed
@@ -253,7 +261,8 @@ def predict_probabilities(net: Network, image_rgb: np.ndarray, *, classes: int, 
         scales: factors of the base size.
         flip: also the mirror image.
         batch_size: windows a pass of the network.
-        deviations: further fields of Protocol.
+        protocol: "caffe" or "semseg", see evaluation.protocol.PRESETS.
+        deviations: further fields of Protocol, in place of the preset's.
     Returns:
         (H, W, classes) float32.
     Raises:
@@ -261,16 +270,10 @@ def predict_probabilities(net: Network, image_rgb: np.ndarray, *, classes: int, 
 
     Source: the evaluation scripts of the release.
     """
-    protocol = Protocol(base_size, crop_size, scales, flip, **deviations)
-    (tiles,) = predict_tiles(net, [image_rgb], classes=classes, protocol=protocol,
+    test = preset(protocol, base_size, crop_size, scales=scales, flip=flip, **deviations)
+    (tiles,) = predict_tiles(net, [image_rgb], classes=classes, protocol=test,
                              batch_size=batch_size)
-    return channels_last(tiles)
-
-
-def channels_last(tiles: Tiles) -> np.ndarray:
-    """(H, W, classes) float32 of Tiles."""
-    classes, height, width = tiles.shape
-    probabilities = np.empty((height, width, classes), np.float32)
+    probabilities = np.empty((*tiles.shape[1:], classes), np.float32)
     for place, tile in tiles:
         probabilities[place] = tile.permute(1, 2, 0).cpu().numpy()
     return probabilities

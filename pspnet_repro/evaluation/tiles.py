@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import cv2
+import numpy as np
 import torch
 
 from pspnet_repro.evaluation.imresize import bands
@@ -19,20 +21,22 @@ class Tiles:
     Args:
         shape: (classes, height, width) of the photograph.
         canvas_sizes: (rows, columns) of the canvases that will be added.
-        antialias: see Protocol.
+        antialias, resize: see Protocol. What OpenCV resizes is not renormalized, and is added up
+            in the photograph's size.
 
     Canvases are kept until all are there, or added up in the photograph's size where that takes
     less memory.
     """
 
     def __init__(self, shape: tuple[int, int, int], canvas_sizes: list[tuple[int, int]],
-                 antialias: bool):
+                 antialias: bool, resize: str = "matlab"):
         self.shape = shape
-        self._antialias = antialias
+        self._antialias, self._resize = antialias, resize
         self._missing = self._count = len(canvas_sizes)
         self._canvases = []
         pixels = [rows * columns for rows, columns in canvas_sizes]
-        self._adds_up = sum(pixels) > max(pixels) + shape[1] * shape[2]
+        self._adds_up = (resize != "matlab"
+                         or sum(pixels) > max(pixels) + shape[1] * shape[2])
         self._total = None
 
     def add(self, canvas: torch.Tensor) -> bool:
@@ -41,6 +45,11 @@ class Tiles:
         if self._adds_up:
             if self._total is None:
                 self._total = canvas.new_zeros(self.shape)
+            if self._resize != "matlab":
+                resized = opencv_resize(canvas.permute(1, 2, 0).contiguous().cpu().numpy(),
+                                        self.shape[1:])
+                self._total += torch.from_numpy(resized).permute(2, 0, 1).to(self._total)
+                return not self._missing
             for (rows, columns), tile in self._resized(canvas):
                 self._total[:, rows, columns] += tile
         else:
@@ -89,6 +98,12 @@ class Tiles:
                         stretched[:, :, in_cols] @ matrix.T)
                 tile /= tile.sum(0, keepdim=True)
                 yield (out_rows, slice(first, end)), tile
+
+
+def opencv_resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, C) float32 resized bilinearly to (rows, columns) by OpenCV."""
+    return cv2.resize(image, tuple(reversed(size)), interpolation=cv2.INTER_LINEAR).reshape(
+        *size, -1)
 
 
 def _slices(length, step):

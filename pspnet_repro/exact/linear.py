@@ -2,7 +2,9 @@
 run with one thread of its BLAS. Other devices and dtypes, and PSPNET_OPS=reference, compute in
 torch."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +14,22 @@ from pspnet_repro import ops
 from pspnet_repro.exact.gradients import add_gradient
 
 _ops = torch.ops.pspnet
+_IN_TORCH = ContextVar("in_torch", default=False)
+
+
+@contextlib.contextmanager
+def in_torch(active: bool) -> Iterator[None]:
+    """A block in which, if `active`, no tensor is exact: torch computes everything, and faster."""
+    token = _IN_TORCH.set(active)
+    try:
+        yield
+    finally:
+        _IN_TORCH.reset(token)
 
 
 def is_exact(*tensors: torch.Tensor | None) -> bool:
     """Whether the functions below compute on these tensors; None counts as yes."""
-    return not ops.USE_REFERENCE and all(
+    return not ops.USE_REFERENCE and not _IN_TORCH.get() and all(
         t is None or (t.device.type == "cpu" and t.dtype == torch.float32) for t in tensors)
 
 

@@ -4,8 +4,10 @@ import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from pspnet_repro.exact import functions
 from pspnet_repro.exact.gradients import add_gradient
 from pspnet_repro.exact.linear import is_exact
 
@@ -36,6 +38,15 @@ def _add_channel_sums(parameter, terms):
         return sums.view(parameter.shape)
 
     return add_gradient(parameter, add)
+
+
+def _centred(scaled, xhat):
+    """What the normalization of a batch leaves of a gradient, but for the division by the
+    deviation."""
+    result = xhat * _wide(_channel_sums(scaled * xhat))
+    result += _wide(_channel_sums(scaled))
+    count = len(scaled) * scaled.shape[2]
+    return _add_weighted(result, float(-1 / np.float32(count)), scaled, 1.0)
 
 
 class _BatchNorm(torch.autograd.Function):
@@ -77,11 +88,7 @@ class _BatchNorm(torch.autograd.Function):
             factor = slope.view(-1) * invstd.view(-1)
             grads[0] = (grad_output * _wide(factor)).view(grad.shape)
         elif ctx.needs_input_grad[0]:
-            scaled = grad_output * _wide(slope)
-            result = xhat * _wide(_channel_sums(scaled * xhat))
-            result += _wide(_channel_sums(scaled))
-            count = len(scaled) * scaled.shape[2]
-            _add_weighted(result, float(-1 / np.float32(count)), scaled, 1.0)
+            result = _centred(grad_output * _wide(slope), xhat)
             grads[0] = result.mul_(_wide(invstd)).view(grad.shape)
         return tuple(grads)
 
@@ -161,3 +168,97 @@ def softmax_loss(scores: torch.Tensor, labels: torch.Tensor, ignored: int | None
     """
     counted = torch.ones_like(labels, dtype=torch.bool) if ignored is None else labels != ignored
     return _SoftmaxLoss.apply(scores, labels.where(counted, 0), counted, float(normalizer))
+
+
+class _OwnStatistics(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, scale, shift, eps):
+        flat = x.reshape(*x.shape[:2], -1)
+        weights = (1 / np.float32(flat.shape[2]), 1 / np.float32(len(flat)))
+        mean = _channel_sums(flat, *weights)
+        squares = _channel_sums(_ops.original_pow(flat, 2), *weights)
+        var = squares - _ops.original_pow(mean, 2)
+        deviation = _ops.original_pow(var + np.float32(eps), 0.5)
+        xhat = (flat - _wide(mean)) / _wide(deviation)
+        ctx.parameters = (scale, shift)
+        ctx.save_for_backward(xhat, scale, deviation)
+        ctx.mark_non_differentiable(mean, var)
+        y = xhat * _wide(scale)
+        y += _wide(shift)
+        return y.view(x.shape), mean, var
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad, *_):
+        xhat, scale, deviation = ctx.saved_tensors
+        grad_output = grad.reshape(*grad.shape[:2], -1)
+        grads = [None] * 4
+        for k, terms in ((1, xhat * grad_output), (2, grad_output)):
+            if ctx.needs_input_grad[k]:
+                grads[k] = _add_channel_sums(ctx.parameters[k - 1], terms)
+        if ctx.needs_input_grad[0]:
+            grads[0] = (_centred(grad_output * _wide(scale), xhat) / _wide(deviation)).view(
+                grad.shape)
+        return tuple(grads)
+
+
+def own_statistics_norm(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor,
+                        eps: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """caffe-segnet's BN, which always takes the batch's mean and variance.
+
+    Args:
+        x: (N, C, H, W).
+        scale, shift: C numbers.
+        eps: added to the variance E[x^2] - E[x]^2.
+    Returns:
+        The output, the mean (C) and the variance (C), the last two without gradients.
+    """
+    if is_exact(x, scale, shift):
+        return _OwnStatistics.apply(x, scale, shift, eps)
+    y = F.batch_norm(x, None, None, scale.reshape(-1), shift.reshape(-1), True, 0, eps)
+    var, mean = torch.var_mean(x.detach(), (0, 2, 3), correction=0)
+    return y, mean, var
+
+
+class _Standardize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, eps):
+        weight = float(np.float32(1 / x.shape[1]))
+        y = x - _wide(_row_sums(x, weight))
+        ctx.deviation = None
+        if eps is not None:
+            squares = functions.power(y, 2)
+            ctx.deviation = functions.power(_row_sums(squares, weight), 0.5) + eps
+            y /= _wide(ctx.deviation)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        y, = ctx.saved_tensors
+        if ctx.deviation is None:
+            return grad - _wide(_row_sums(grad, float(np.float32(1 / grad.shape[1])))), None
+        result = _wide(_row_sums(y * grad, 1.0)) * y + _wide(_row_sums(grad, 1.0))
+        weight = float(np.float32(-1 / y.shape[1]))
+        result = (_add_weighted(result, weight, grad.contiguous(), 1.0) if is_exact(y) else
+                  grad + result * weight)
+        return result / _wide(ctx.deviation), None
+
+
+def _row_sums(x, weight):
+    return _ops.original_sum_rows(x, weight) if is_exact(x) else x.sum(1) * weight
+
+
+def standardize_rows(x: torch.Tensor, eps: float | None) -> torch.Tensor:
+    """Caffe's MVN of (rows, numbers): less the row's mean, and over its deviation + eps unless eps
+    is None. The gradient takes eps for a part of the deviation, as the original's does."""
+    return _Standardize.apply(x, eps)
+
+
+def affine(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """scale * x + shift for each channel of (N, C, H, W)."""
+    if is_exact(x, scale, shift):
+        zero, one = torch.zeros_like(scale), torch.ones_like(scale)
+        return batch_norm(x, scale, shift, zero, one, 0.0, False, 0.0)
+    return x * _wide(scale)[:, :, None] + _wide(shift)[:, :, None]

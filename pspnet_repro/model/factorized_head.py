@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from pspnet_repro import ops
+from pspnet_repro.model.upsampling import upsample2d
 
 TAPS = 3  # rows and columns of conv5_4's kernel
 
 
-def shifted_interpolation(bins: int, size: int, dtype: torch.dtype,
-                          device: torch.device) -> torch.Tensor:
+def shifted_interpolation(bins: int, size: int, dtype: torch.dtype, device: torch.device,
+                          align_corners: bool = True) -> torch.Tensor:
     """Weights that carry `bins` values to `size` pixels, once for each tap of a kernel of 3.
 
     Row (tap, p), column i holds the weight of value p at upsampled pixel i + tap - 1, which is 0
@@ -21,7 +21,7 @@ def shifted_interpolation(bins: int, size: int, dtype: torch.dtype,
         (3 * bins, size).
     """
     identity = torch.eye(bins, dtype=dtype, device=device)
-    upsampled = ops.interp2d(identity[None, None], (size, bins))[0, 0]
+    upsampled = upsample2d(identity[None, None], (size, bins), align_corners)[0, 0]
     padded = F.pad(upsampled, (0, 0, TAPS // 2, TAPS // 2)).T
     return torch.cat([padded[:, tap:tap + size] for tap in range(TAPS)])
 
@@ -57,8 +57,8 @@ def upsampled_conv2d(products: Sequence[torch.Tensor], rows: torch.Tensor,
     return output.unflatten(2, wide.shape[2:]).permute(0, 3, 1, 2)
 
 
-def pyramid_conv2d(x: torch.Tensor, levels: Sequence[torch.Tensor],
-                   weight: torch.Tensor) -> torch.Tensor:
+def pyramid_conv2d(x: torch.Tensor, levels: Sequence[torch.Tensor], weight: torch.Tensor,
+                   align_corners: bool = True) -> torch.Tensor:
     """conv2d(cat([x, up(levels[-1]), ..., up(levels[0])], 1), weight, padding=1), factorized.
 
     The convolution is linear, so the features have their share of it and each level its own: nine
@@ -66,8 +66,9 @@ def pyramid_conv2d(x: torch.Tensor, levels: Sequence[torch.Tensor],
 
     Args:
         x: (N, C, H, W), any floating dtype.
-        levels: maps (N, C_l, b, b), one a level; up is `ops.interp2d` to (H, W).
+        levels: maps (N, C_l, b, b), one a level; up is `upsample2d` to (H, W).
         weight: (O, C + sum of C_l, 3, 3).
+        align_corners: of `upsample2d`.
     Returns:
         (N, O, H, W), dtype of conv2d. The levels' part is computed in float32 (float64 for
         float64), also under autocast.
@@ -81,6 +82,6 @@ def pyramid_conv2d(x: torch.Tensor, levels: Sequence[torch.Tensor],
         wide = torch.promote_types(weight.dtype, torch.float32)
         products = [tap_products(level.to(wide), tap_matrix(part.to(wide)))
                     for level, part in zip(reversed(levels), parts)]
-        rows, columns = ([shifted_interpolation(level.shape[2], size, wide, x.device)
+        rows, columns = ([shifted_interpolation(level.shape[2], size, wide, x.device, align_corners)
                           for level in reversed(levels)] for size in x.shape[2:])
         return (output + upsampled_conv2d(products, torch.cat(rows), columns)).to(output.dtype)

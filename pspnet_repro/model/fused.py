@@ -4,6 +4,7 @@ import copy
 import functools
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -16,6 +17,7 @@ from pspnet_repro.model.factorized_head import (
     tap_products,
     upsampled_conv2d,
 )
+from pspnet_repro.model.upsampling import upsample2d
 from pspnet_repro.ops import checks
 
 # oneDNN chooses the layout of a kernel by the map that it will see: the one of a 473 crop.
@@ -149,6 +151,7 @@ class FusedHead(nn.Module):
                  dtype: torch.dtype | None) -> None:
         super().__init__()
         self.bins, self.pool = pyramid.bins, pyramid.pool
+        self.align_corners = pyramid.align_corners
         self.reduce = (None if pyramid.reduce is None else
                        nn.ModuleList(FusedConv.of(level, dtype, (b, b))
                                      for level, b in zip(pyramid.reduce, self.bins)))
@@ -165,9 +168,9 @@ class FusedHead(nn.Module):
 
     def _interpolation(self, height, width):
         """(rows, columns) as upsampled_conv2d takes them."""
-        about = self.taps[0].dtype, self.taps[0].device
-        return (torch.cat([shifted_interpolation(b, height, *about) for b in self.bins]),
-                [shifted_interpolation(b, width, *about) for b in self.bins])
+        kind = self.taps[0].dtype, self.taps[0].device, self.align_corners
+        return (torch.cat([shifted_interpolation(b, height, *kind) for b in self.bins]),
+                [shifted_interpolation(b, width, *kind) for b in self.bins])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.bins:
@@ -187,6 +190,8 @@ class FusedPSPNet(nn.Module):
     def __init__(self, net: nn.Module, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.classes, self.stride, self.dtype = net.classes, net.stride, dtype
+        self.any_size, self.align_corners = net.any_size, net.align_corners
+        self.image_input = net.image_input
         self.stem = _stem(net.backbone, dtype)
         self.blocks = nn.Sequential(*(FusedResidual(branch, project, dtype)
                                       for branch, project in net.backbone.residuals()))
@@ -198,7 +203,11 @@ class FusedPSPNet(nn.Module):
 
     def check_crop(self, *sizes: int) -> None:
         """As PSPNet.check_crop."""
-        checks.crop(sizes, self.stride, self.head.bins)
+        checks.crop(sizes, self.stride, self.head.bins, self.any_size)
+
+    def prepare(self, image_rgb: np.ndarray) -> torch.Tensor:
+        """As PSPNet.prepare."""
+        return self.image_input.tensor(image_rgb)
 
     def train(self, mode: bool = True) -> "FusedPSPNet":
         """Does nothing in eval mode. Raises ValueError: for training there is the PSPNet."""
@@ -223,6 +232,6 @@ class FusedPSPNet(nn.Module):
             return self.score(x.to(self.score.bias.dtype)).contiguous()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Scores (N, classes, H, W), H and W stride * k + 1."""
+        """As PSPNet.forward in eval mode."""
         self.check_crop(*x.shape[2:])
-        return ops.interp2d(self.logits(x), x.shape[2:])
+        return upsample2d(self.logits(x), x.shape[2:], self.align_corners)

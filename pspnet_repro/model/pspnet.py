@@ -3,14 +3,17 @@
 import inspect
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
 from pspnet_repro import ops
 from pspnet_repro.model.factorized_head import pyramid_conv2d
 from pspnet_repro.model.fused import FusedPSPNet
+from pspnet_repro.model.image_input import ImageInput
 from pspnet_repro.model.resnet import ConvBN, MaxPool, ResNet, convolution
 from pspnet_repro.model.settings import NetworkSettings
+from pspnet_repro.model.upsampling import upsample2d
 from pspnet_repro.ops import checks
 
 
@@ -25,6 +28,7 @@ class PyramidPooling(nn.Module):
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
         self.bins, self.pool = settings.bins, settings.pool
+        self.align_corners = settings.align_corners
         channels = reduced = settings.channels[1]
         self.reduce = None
         if settings.reduce:
@@ -43,7 +47,8 @@ class PyramidPooling(nn.Module):
         return [reduce(level) for reduce, level in zip(self.reduce, levels)]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        upsampled = [ops.interp2d(level, x.shape[2:]) for level in self.levels(x)]
+        upsampled = [upsample2d(level, x.shape[2:], self.align_corners)
+                     for level in self.levels(x)]
         return torch.cat([x, *reversed(upsampled)], 1) if upsampled else x
 
 
@@ -55,10 +60,12 @@ class Classifier(nn.Module):
         self.conv = ConvBN(in_channels, channels, 3, **settings.unit_arguments)
         self.dropout = (nn.Dropout2d if settings.spatial_dropout else nn.Dropout)(settings.dropout)
         self.score = convolution(settings.arithmetic)(channels, settings.classes, 1)
+        self.align_corners = settings.align_corners
 
     def forward(self, x: torch.Tensor, levels: Sequence[torch.Tensor] = ()) -> torch.Tensor:
         """Scores of x or, with levels of a pyramid, of x beside their upsampled maps."""
-        x = (self.conv.normalize(pyramid_conv2d(x, levels, self.conv.conv.weight)) if levels
+        x = (self.conv.normalize(pyramid_conv2d(x, levels, self.conv.conv.weight,
+                                                self.align_corners)) if levels
              else self.conv(x))
         return self.score(self.dropout(x))
 
@@ -70,8 +77,8 @@ class PSPNet(nn.Module):
     PSPNet(**net.settings) is the same network.
 
     Weights start as in the original: convolutions normal with deviation sqrt(2 / fan_in), biases
-    0, BN slope 1. Input is BGR, 0..255, minus the mean. Source: paper, section 3, and the released
-    prototxts.
+    0, BN slope 1. Input is what `prepare` makes of an image, by default BGR, 0..255, minus the
+    mean. Source: paper, section 3, and the released prototxts.
     """
 
     __signature__ = inspect.signature(NetworkSettings)
@@ -83,6 +90,10 @@ class PSPNet(nn.Module):
         self.arithmetic = settings.arithmetic
         self.classes = settings.classes
         self.factorized = settings.head == "factorized"
+        self.align_corners = settings.align_corners
+        self.any_size = not settings.ceil_mode
+        self.image_input = ImageInput(settings.input_order, settings.input_mean,
+                                      settings.input_std)
         self.backbone = self.Backbone(settings.unit_arguments, **settings.backbone_arguments)
         self.pyramid = PyramidPooling(settings)
         self.head = Classifier(self.pyramid.out_channels, settings.head_width, settings)
@@ -101,16 +112,30 @@ class PSPNet(nn.Module):
         return self.backbone.stride
 
     def check_crop(self, *sizes: int) -> None:
-        """Raise ValueError unless each size in pixels is stride * k + 1 and holds all bins."""
-        checks.crop(sizes, self.stride, self.pyramid.bins)
+        """Raise ValueError unless each size in pixels is stride * k + 1, or any where ceil_mode is
+        False, and holds all bins."""
+        checks.crop(sizes, self.stride, self.pyramid.bins, self.any_size)
+
+    def prepare(self, image_rgb: np.ndarray) -> torch.Tensor:
+        """A photograph as this network's input: channels in `input_order`, less `input_mean`,
+        divided by `input_std`.
+
+        Args:
+            image_rgb: (H, W, 3) uint8 RGB.
+        Returns:
+            (1, 3, H, W) float32 on the CPU. The network pads it with zeros: the mean.
+        Raises:
+            ValueError: an image of another kind.
+        """
+        return self.image_input.tensor(image_rgb)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor | None]:
         """Scores before the last interpolation.
 
         Args:
-            x: (N, 3, H, W) float, BGR minus the mean.
+            x: (N, 3, H, W) float, see `prepare`.
         Returns:
-            (N, classes, h, w), h = (H - 1) / stride + 1; in training mode (logits, aux_logits),
+            (N, classes, h, w), h = (H - 1) // stride + 1; in training mode (logits, aux_logits),
             the latter None without an auxiliary branch.
         """
         stage4, stage5 = self.backbone(x)
@@ -123,16 +148,18 @@ class PSPNet(nn.Module):
         return logits, None if self.auxiliary is None else self.auxiliary(stage4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor | None]:
-        """In eval mode scores (N, classes, H, W), H and W stride * k + 1; in training as logits."""
+        """In eval mode scores (N, classes, H, W) of sizes that `check_crop` allows; in training as
+        `logits`."""
         if self.training:
             return self.logits(x)
         self.check_crop(*x.shape[2:])
-        return ops.interp2d(self.logits(x), x.shape[2:])
+        return upsample2d(self.logits(x), x.shape[2:], self.align_corners)
 
     def for_inference(self, dtype: torch.dtype | None = None) -> FusedPSPNet:
         """A copy for testing: BN folded, ReLU and additions fused, on the same device.
 
-        Same `logits`, `forward`, `check_crop`, `classes` and `stride`; results differ by rounding
+        Same `logits`, `forward`, `prepare`, `check_crop`, `classes` and
+        `stride`; results differ by rounding
         (largest error over largest logit at most 1e-4 in float32). The head is factorized whatever
         `head` says. Later changes of this network do not reach the copy.
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from pspnet_repro import ops
@@ -69,13 +70,15 @@ class Bottleneck(nn.Module):
 
 
 class MaxPool(nn.Module):
-    """pool1: MAX 3x3, stride 2, by the original's window rule."""
+    """pool1: MAX 3x3, stride 2, by the original's window rule, or by torch's."""
 
-    def __init__(self, padding: int = 1) -> None:
+    def __init__(self, padding: int = 1, ceil_mode: bool = True) -> None:
         super().__init__()
-        self.padding = padding
+        self.padding, self.ceil_mode = padding, ceil_mode
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.ceil_mode:
+            return F.max_pool2d(x, 3, 2, self.padding)
         return ops.window_pool2d(x, 3, 2, self.padding, "max")
 
 
@@ -99,14 +102,16 @@ class ResNet(nn.Module):
         else:
             channels = width
             self.stem = nn.Sequential(ConvBN(3, width, 7, 2, **units))
-        self.pool = MaxPool(settings.pool_padding)
+        self.pool = MaxPool(settings.pool_padding, settings.ceil_mode)
         self.stride = 4 * math.prod(settings.strides)
         for k, width in enumerate(settings.widths):
             stage = []
             for i in range(settings.blocks[k]):
+                dilation = settings.dilations[k]
+                if i == 0 and settings.contract_dilation:
+                    dilation = max(dilation // 2, 1)
                 stage.append(Bottleneck(channels, width, settings.strides[k] if i == 0 else 1,
-                                        settings.dilations[k], settings.stride_in,
-                                        project=i == 0, **units))
+                                        dilation, settings.stride_in, project=i == 0, **units))
                 channels = width * EXPANSION
             setattr(self, f"stage{k + 2}", nn.Sequential(*stage))
 

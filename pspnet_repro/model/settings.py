@@ -20,8 +20,10 @@ MAX_WIDTH = 8  # times the released networks: beyond is a slip, and exhausts the
 MAX_BLOCKS = 1000  # a stage
 MAX_STRIDE, MAX_DILATION = 8, 64  # of a stage: the released networks have 2 and 4
 MAX_BINS = 128  # a side of a pyramid level
+MEAN_BGR = (103.939, 116.779, 123.68)  # what the original subtracts from pixels of 0..255
 
 Numbers = tuple[int, ...]
+Reals = tuple[float, ...]
 Place = Literal["1x1", "3x3"]
 
 _TYPES = {
@@ -31,7 +33,10 @@ _TYPES = {
     bool: ("true or false", lambda value: type(value) is bool),
     str: ("text", lambda value: type(value) is str),
     Numbers: ("a list of whole numbers", lambda value: (
-        type(value) in (list, tuple) and all(type(item) is int for item in value)))}
+        type(value) in (list, tuple) and all(type(item) is int for item in value))),
+    Reals: ("a list of finite numbers", lambda value: (
+        type(value) in (list, tuple)
+        and all(type(item) in (int, float) and abs(item) < math.inf for item in value)))}
 
 
 def _check(condition, message):
@@ -69,6 +74,12 @@ class BackboneSettings(Mapping):
             stride 2, dilation 1.
         stride_in: the convolution of a bottleneck that has its stride.
         pool_padding: of pool1; many ImageNet networks have 0.
+        ceil_mode: pool1 has a window for the last odd pixel, as in Caffe; False: it has none, as in
+            torch, and images need not be stride * k + 1 pixels.
+        contract_dilation: the first bottleneck of a stage has half of its stage's dilation.
+        input_order: of the input's channels, "bgr" or "rgb".
+        input_mean, input_std: three numbers in this order, of values 0..255: what is subtracted
+            from a pixel, then what divides it. `PSPNet.prepare` applies them.
     Raises:
         TypeError: an argument of another type, a name that is none, or one that is missing.
         ValueError: an argument out of range.
@@ -82,9 +93,19 @@ class BackboneSettings(Mapping):
     dilations: Numbers = (1, 1, 2, 4)
     stride_in: Place = "1x1"
     pool_padding: Literal[0, 1] = 1
+    ceil_mode: bool = True
+    contract_dilation: bool = False
+    input_order: Literal["bgr", "rgb"] = "bgr"
+    input_mean: Reals = MEAN_BGR
+    input_std: Reals = (1.0, 1.0, 1.0)
 
+    INPUT: ClassVar = ("input_order", "input_mean", "input_std")
     # What decides whether weights fit, in the order of messages.
-    STRUCTURE: ClassVar = ("stem", "stem_width", "widths", "blocks", "stride_in")
+    STRUCTURE: ClassVar = ("stem", "stem_width", "widths", "blocks", "stride_in", "ceil_mode",
+                           *INPUT)
+    # Options of other programs' networks. The mapping leaves out those that are as in Caffe: files
+    # of Caffe's networks, whose digests identify trainings, stay as they were before these options.
+    OTHERS: ClassVar = ("ceil_mode", "contract_dilation", *INPUT)
     # What a PSPNet does otherwise than an ImageNet network of the same weights.
     DILATED: ClassVar = ("strides", "dilations", "pool_padding")
 
@@ -94,8 +115,11 @@ class BackboneSettings(Mapping):
         self._set(**{name: tuple(value) for name, value in vars(self).items()
                      if isinstance(value, list)})
         self.validate()
+        self._set(**{name: tuple(map(float, getattr(self, name))) for name in self.INPUT[1:]})
         if max(self.strides) == 1:
             self._set(stride_in="1x1")  # either place is the same
+        if max(self.dilations) == 1:
+            self._set(contract_dilation=False)
 
     def _set(self, **values):
         for name, value in values.items():
@@ -104,7 +128,8 @@ class BackboneSettings(Mapping):
     def __iter__(self):
         # A network's own come first: so files have them, whose digests identify trainings. What
         # does not compare is a starting value.
-        names = (f.name for f in fields(self) if f.compare)
+        names = (f.name for f in fields(self) if f.compare and not (
+            f.name in self.OTHERS and getattr(self, f.name) == f.default))
         return iter(sorted(names, key=_BACKBONE.__contains__))
 
     def __len__(self):
@@ -144,6 +169,11 @@ class BackboneSettings(Mapping):
                 _check_choice(name, value, choices)
         for name in _BACKBONE:
             value = getattr(self, name)
+            if name in self.INPUT[1:]:
+                _check(len(value) == 3, f"{name} must be 3 numbers, got {value}")
+                _check(name == "input_mean" or min(value) > 0,
+                       f"{name} must be 3 numbers above 0, got {value}")
+                continue
             _check(not isinstance(value, tuple) or len(value) == 4 and min(value) >= 1,
                    f"{name} must be 4 numbers of at least 1, got {value}")
         _check(max(self.blocks) <= MAX_BLOCKS,
@@ -187,7 +217,9 @@ class NetworkSettings(BackboneSettings):
         width: factor of the stages' channels (1.0: 64/256 ... 512/2048); sets `widths` where they
             are not given. An argument only.
         stride_in: None is as released: "1x1" at depth 50, else "3x3".
-        stem, stem_width, widths, strides, dilations: see BackboneSettings.
+        align_corners: the pyramid's levels and the scores grow with corner pixels on corner pixels;
+            False: with half-pixel centres, as in some ports.
+        All others: see BackboneSettings.
     Raises: as BackboneSettings.
     """
 
@@ -211,11 +243,14 @@ class NetworkSettings(BackboneSettings):
     width: InitVar[float] = 1.0
     widths: Numbers | None = None
     stride_in: Place | None = None
+    align_corners: bool = True
     pool_padding: ClassVar = 1  # crops of stride * k + 1 pixels need it
+    OTHERS: ClassVar = (*BackboneSettings.OTHERS, "align_corners")
 
     PYRAMID: ClassVar = ("bins", "pool", "reduce")
     # What decides, beside STRUCTURE and PYRAMID, what a whole network computes with its weights.
-    WHOLE: ClassVar = ("backbone", "strides", "dilations", "head_width")
+    WHOLE: ClassVar = ("backbone", "strides", "dilations", "head_width", "contract_dilation",
+                       "align_corners")
 
     def __post_init__(self, depth, width):
         _check_choice("depth", depth, tuple(BLOCKS))
@@ -265,7 +300,8 @@ class NetworkSettings(BackboneSettings):
     @property
     def backbone_arguments(self) -> dict:
         """The arguments of its backbone's module."""
-        return {name: value for name, value in self.items() if name in _BACKBONE}
+        return {name: value for name, value in self.items()
+                if name in _BACKBONE and name not in self.INPUT}
 
     @property
     def unit_arguments(self) -> dict:

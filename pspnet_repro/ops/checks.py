@@ -143,10 +143,11 @@ def mode(mode: str) -> None:
         raise ValueError(f'mode must be "ave" or "max", got {mode!r}')
 
 
-def crop(sizes: Sequence[int], stride: int, bins: Sequence[int]) -> None:
-    """Raise ValueError unless each size in pixels is stride * k + 1 and holds all bins."""
+def crop(sizes: Sequence[int], stride: int, bins: Sequence[int], any_size: bool = False) -> None:
+    """Raise ValueError unless each size in pixels is stride * k + 1, or `any_size`, and holds all
+    bins."""
     for size in sizes:
-        if size < 1 or (size - 1) % stride:
+        if size < 1 or (size - 1) % stride and not any_size:
             raise ValueError(f"crop sizes must be {stride} * k + 1 pixels, got {size}")
         features = (size - 1) // stride + 1
         if max(bins, default=0) > features:

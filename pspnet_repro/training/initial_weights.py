@@ -46,7 +46,8 @@ def read_structure(weights: Weights) -> Structure:
     if content["kind"] == "pspnet":
         names += settings.WHOLE + (settings.PYRAMID if settings.bins else ())
     return Structure(path, weights_sha256(weights),
-                     {name: settings[name] for name in names if name in settings})
+                     {name: getattr(settings, name) for name in names
+                      if name in settings or name in settings.OTHERS})
 
 
 def with_structure(model: dict, structure: Structure) -> dict:
@@ -70,9 +71,11 @@ def with_structure(model: dict, structure: Structure) -> dict:
     for name, theirs in structure.settings.items():
         if name in NetworkSettings.PYRAMID and not wanted.bins:
             continue  # a network without the pyramid can start from one with it
+        ours = getattr(wanted, name)
         if name not in asked:
-            completed[name] = theirs
-        elif wanted[name] != theirs:
+            if name not in NetworkSettings.OTHERS or ours != theirs:
+                completed[name] = theirs
+        elif ours != theirs:
             shown, rule = (name, theirs) if name in given else (
                 _SHORT[name], _DEPTHS.get(theirs, f"that of {name} {theirs}"))
             raise UsageError(
@@ -86,8 +89,10 @@ def _other_settings(model, settings, names):
     PSPNet."""
     for name in names:
         ours = getattr(model.settings, name)
-        if settings.get(name, ours) != ours:
-            yield name, settings[name], ours
+        theirs = (getattr(settings, name) if name in settings or name in settings.OTHERS
+                  or name == "pool_padding" else ours)
+        if theirs != ours:
+            yield name, theirs, ours
 
 
 @torch.no_grad()
@@ -122,6 +127,8 @@ def load_initial_weights(model: PSPNet, weights: Weights) -> list[str]:
     wanted = {name: tensor for name, tensor in wanted.items() if not of(fresh, name)}
     given = {name: tensor for name, tensor in given.items() if not of(fresh + left_out, name)}
     names = settings.STRUCTURE
+    if content["kind"] == "pspnet":
+        names += ("contract_dilation", "align_corners")
     if any(name.startswith("pyramid.") for name in given):
         names += settings.PYRAMID
     differences = [f"{name} is {theirs} there, {ours} here" for name, theirs, ours in

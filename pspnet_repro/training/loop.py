@@ -61,7 +61,8 @@ def _losses(model, images, labels, settings):
         outputs = model(images)
     loss, aux_loss = (
         None if logits is None else guided_loss(logits, labels, settings.guidance, model.stride,
-                                                arithmetic=model.arithmetic)
+                                                arithmetic=model.arithmetic,
+                                                align_corners=model.align_corners)
         for logits in outputs)
     return loss if aux_loss is None else loss + settings.aux_weight * aux_loss, loss, aux_loss
 
@@ -177,6 +178,9 @@ def _build(settings, processes):
             raise ValueError(f"arithmetic original has each process's own statistics: it is for "
                              f"one process, got {processes.size}")
         model.check_crop(settings.crop_size)
+        if settings.guidance == "eighth" and (settings.crop_size - 1) % model.stride:
+            raise ValueError(f"crop_size must be {model.stride} * k + 1 pixels where guidance is "
+                             f"eighth, got {settings.crop_size}: choose another, or guidance full")
         freeze(model, settings.freeze_bn, settings.freeze_backbone)
         solver = CaffeSGD(learning(parameter_groups(model, settings.decay_bn)), settings.base_lr,
                           settings.momentum, settings.weight_decay, settings.iter_size,
@@ -227,7 +231,7 @@ def _train(settings, pairs, output, processes, device, model, solver, initial_we
     curve = Curve(output / "curve.jsonl", how.watch, start, settings.max_iter, processes, device)
     validator = Validator(how.validation, output, settings, start, processes, device, facts)
     sequence = TrainingSequence(pairs, model.classes, settings.crop_size, settings.augmentation,
-                                settings.seed, settings.zero_is_void)
+                                settings.seed, settings.zero_is_void, model.image_input)
     passes = settings.iter_size
     reader = ((images.to(device), labels.to(device)) for images, labels in batches(
         sequence, settings.batch_size, start * passes, settings.max_iter * passes, how.workers,

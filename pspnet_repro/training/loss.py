@@ -5,9 +5,9 @@ import math
 import torch
 import torch.nn.functional as F
 
-from pspnet_repro import ops
 from pspnet_repro.data.conventions import IGNORE_INDEX
 from pspnet_repro.exact import linear, norm
+from pspnet_repro.model.upsampling import upsample2d
 
 NORMALIZATIONS = ("valid", "full", "batch_size", "none")
 _LARGEST = -math.log(torch.finfo(torch.float32).tiny)
@@ -88,7 +88,8 @@ def shrink_labels(labels: torch.Tensor, stride: int) -> torch.Tensor:
 
 
 def guided_loss(logits: torch.Tensor, labels: torch.Tensor, guidance: str, stride: int,
-                ignore_index: int | None = IGNORE_INDEX, arithmetic: str = "torch") -> torch.Tensor:
+                ignore_index: int | None = IGNORE_INDEX, arithmetic: str = "torch",
+                align_corners: bool = True) -> torch.Tensor:
     """The loss of one branch against full-size labels.
 
     Args:
@@ -97,11 +98,12 @@ def guided_loss(logits: torch.Tensor, labels: torch.Tensor, guidance: str, strid
         guidance: "eighth" shrinks the labels to the logits (the authors' Caffe program), "full"
             interpolates the logits to the labels.
         arithmetic: see softmax_loss.
+        align_corners: of the network, for "full".
     """
     if guidance == "eighth":
         labels = shrink_labels(labels, stride)
     elif guidance == "full":
-        logits = ops.interp2d(logits.float(), labels.shape[1:])
+        logits = upsample2d(logits.float(), labels.shape[1:], align_corners)
     else:
         raise ValueError(f'guidance must be "eighth" or "full", got {guidance!r}')
     return softmax_loss(logits, labels, ignore_index, arithmetic=arithmetic)

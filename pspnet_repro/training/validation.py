@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 import torch
 
-from pspnet_repro import ops
-from pspnet_repro.data.conventions import IGNORE_INDEX, MEAN_BGR
+from pspnet_repro.data.conventions import IGNORE_INDEX
 from pspnet_repro.data.labels import read_label
 from pspnet_repro.data.pairs import Pair, read_pair
 from pspnet_repro.defaults import BATCH_SIZE
@@ -21,7 +20,9 @@ from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.imresize import imresize
 from pspnet_repro.evaluation.metrics import ConfusionMatrix
 from pspnet_repro.evaluation.protocol import Protocol
+from pspnet_repro.model import image_input as image_inputs
 from pspnet_repro.model.pspnet import PSPNet
+from pspnet_repro.model.upsampling import upsample2d
 from pspnet_repro.outputs import WAY_ON
 from pspnet_repro.training.curve import add_point, eval_mode, keep_points
 from pspnet_repro.training.progress_log import ProgressLog
@@ -129,26 +130,28 @@ class Validation:
                 except UserError as error:
                     failed(error)
                     continue
-                images.append(centre_of_image(image, self.protocol))
+                images.append(centre_of_image(image, self.protocol, net.image_input))
                 labels.append(centre_of_label(label, self.protocol))
             if not images:
                 continue
             with torch.no_grad():
                 logits = net.logits(torch.from_numpy(np.stack(images)).to(device))
                 for k, label in enumerate(labels):
-                    scores = ops.interp2d(logits[k:k + 1], label.shape)
+                    scores = upsample2d(logits[k:k + 1], label.shape, net.align_corners)
                     matrix.update(scores[0].argmax(0).cpu().numpy(), label)
                     each()
         return matrix
 
 
-def centre_of_image(image: np.ndarray, protocol: Protocol) -> np.ndarray:
-    """(3, crop, crop) float32 BGR minus mean: the middle of a (H, W, 3) uint8 BGR image at scale 1.
+def centre_of_image(image: np.ndarray, protocol: Protocol,
+                    image_input: image_inputs.ImageInput = image_inputs.CAFFE) -> np.ndarray:
+    """(3, crop, crop) float32, a network's input: the middle of a (H, W, 3) uint8 BGR image at
+    scale 1.
 
     The border of a smaller image has the mean colour, as in training.
     """
     scaled = imresize(image, protocol.scaled_size(*image.shape[:2], 1.0), protocol.antialias)
-    window = _centre(scaled.astype(np.float32) - MEAN_BGR, protocol, 0.0)
+    window = _centre(image_input(scaled[..., ::-1]), protocol, 0.0)
     return np.ascontiguousarray(window.transpose(2, 0, 1))
 
 

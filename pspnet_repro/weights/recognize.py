@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-import torch
+from pspnet_repro.weights.names import CONVERT, OTHER, has_tensors, network_of, state_dict_of
 
 _HEAD = 4096
 _FIELDS = 12  # of a protobuf message, that are looked at
@@ -26,17 +26,10 @@ _UNPACK = "unpack it and name the file of weights in it"
 _NAME = "it holds no weights; name a file of train or of pspnet convert"
 _BINARY = "Caffe did not write it, or it is damaged: save it with snapshot_format: BINARYPROTO"
 _CONVERT = "pspnet convert NET.prototxt W.caffemodel -o OUT.safetensors"
-_BACKBONE = ("pspnet convert --backbone FILE -o OUT.safetensors makes a "
-             "backbone of it, for train --initial-weights")
 _TENSORS = ('only tensors are read from files of other programs; save {"state_dict": '
             "model.state_dict()} alone with the program that wrote it")
-_RESNETS = "only ResNets of torchvision's bottlenecks (50, 101, 152) can be converted"
-_OTHER = f"it cannot be loaded; {_RESNETS}, and the authors' caffemodels"
-_LATER = f"it cannot be loaded yet; the authors' caffemodels can: {_CONVERT}"
-_SETTINGS = ("its settings are missing: save the network with "
-             "pspnet_repro.weights.model_file.save_model")
 
-PYTORCH = Kind("a PyTorch file", f"if it is a ResNet's, {_BACKBONE}")
+PYTORCH = Kind("a PyTorch file", f"if a PSPNet or ResNet is in it, {CONVERT}")
 SAFETENSORS = Kind("a safetensors file", PYTORCH.way)
 CAFFEMODEL = Kind("a caffemodel", "convert it first: " + _CONVERT.replace("W.caffemodel", "FILE"))
 OLD_CAFFEMODEL = Kind("a caffemodel of the first format (V1 'layers')", CAFFEMODEL.way)
@@ -59,19 +52,6 @@ _STARTS = (
     (b"\x93NUMPY", Kind("a NumPy array", _NAME)), (b"%PDF", Kind("a PDF document", _NAME)),
     (b"\x89PNG", Kind("a PNG image", _NAME)), (b"\xff\xd8\xff", Kind("a JPEG image", _NAME)),
     (b"MATLAB 5.0", Kind("a MATLAB file", _NAME)))
-
-_NETWORKS = (  # whose, beginnings of names that it has, what can be done
-    ("semseg's PSPNet", ("layer0.0.", "ppm.features.", "cls."), _LATER),
-    ("mmsegmentation's PSPNet", ("backbone.", "decode_head.psp_modules."), _LATER),
-    ("kazuto1011's PSPNet", ("fcn.layer1.", "ppm.stages.", "final.conv6."), _LATER),
-    ("semseg's PSANet", ("layer0.0.", "psa."), _OTHER),
-    ("an mmsegmentation network other than PSPNet", ("backbone.", "decode_head."), _OTHER),
-    ("torchvision's FCN or DeepLab", ("backbone.layer4.", "classifier."), _OTHER),
-    ("a PSPNet of this program", ("backbone.", "head.score."), _SETTINGS),
-    ("a backbone of this program", ("stem.0.conv.", "stage2.0.reduce."), _SETTINGS))
-_RESNET = re.compile(r"(conv|bn)[123]\.\w+|fc\.\w+"
-                     r"|layer[1-4]\.\d+\.((conv|bn)[123]|downsample\.[01])\.\w+")
-_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "ema")
 
 
 def what_is(path: Path | str, content: object = None) -> str:
@@ -115,6 +95,8 @@ def kind_of(file: BinaryIO) -> Kind:
     size = file.seek(0, os.SEEK_END)
     if not head:
         return Kind("an empty file", _AGAIN)
+    if not any(head):
+        return Kind("a file of zeros", f"a download or a copy that was never filled: {_AGAIN}")
     for start, kind in _STARTS:
         if head.startswith(start):
             return kind
@@ -161,7 +143,7 @@ def _kind_of_hdf5(head):
     if b"learned_net\0" in head:
         return HDF5_SOLVERSTATE
     if b"layer_names\0" in head or b"keras" in head:
-        return Kind("a Keras file", _OTHER)
+        return Kind("a Keras file", OTHER)
     return HDF5_CAFFEMODEL if b"data\0" in head else Kind("an HDF5 file", _BINARY)
 
 
@@ -228,31 +210,6 @@ def with_objects(error: Exception) -> Kind:
     return Kind(f"a PyTorch file with objects of {words or name[1][:80]}", _TENSORS)
 
 
-def state_dict_of(content: dict) -> tuple[dict[str, torch.Tensor], str]:
-    """The tensors by name in what a program saved, at the top or at a usual place.
-
-    Returns:
-        (them without the "module." that DataParallel puts before every name, words that say where
-        they were or "").
-    """
-    places = []
-    if not _has_tensors(content):
-        for key in _WRAPPERS:
-            if _has_tensors(content.get(key)):
-                content = content[key]
-                places.append(f"under {key!r}")
-                break
-    if content and all(str(name).startswith("module.") for name in content):
-        content = {name.removeprefix("module."): value for name, value in content.items()}
-        places.append("after 'module.'")
-    return content, ", ".join(places)
-
-
-def _has_tensors(content):
-    return isinstance(content, dict) and any(isinstance(value, torch.Tensor)
-                                             for value in content.values())
-
-
 def kind_of_content(content: object, form: Kind = PYTORCH) -> Kind:
     """The Kind of what was loaded from a file of a form, PYTORCH or SAFETENSORS."""
     if not isinstance(content, dict):
@@ -260,31 +217,11 @@ def kind_of_content(content: object, form: Kind = PYTORCH) -> Kind:
     if {"settings", "weights"} <= content.keys():
         return Kind("a file of this program", _NAME)
     state, places = state_dict_of(content)
-    if not _has_tensors(state):
+    if not has_tensors(state):
         held = ", ".join(repr(str(key)[:40]) for key in list(content)[:5])
+        if sum(map(has_tensors, content.values())) > 1:
+            return Kind(f"{form.what} with tensors of several networks ({held})", _TENSORS)
         return Kind(f"{form.what} without tensors (it holds {held or 'nothing'})", _TENSORS)
-    whose, way = _network(state)
+    whose, way = network_of(state)
     place = f" ({places})" if places else ""
     return Kind(f"{form.what.removesuffix(' file')} state dict with names of {whose}{place}", way)
-
-
-def _network(state):
-    """(whose network has such tensors, what can be done)"""
-    names = [str(name) for name in state]
-
-    def has(*starts):
-        return all(any(name.startswith(start) for name in names) for start in starts)
-
-    for whose, starts, way in _NETWORKS:
-        if has(*starts):
-            return whose, way
-    if not has("layer1.0.conv1.", "layer4.0.conv1."):
-        return f"another network, such as {names[0][:80]!r}", _OTHER
-    if not has("layer1.0.conv3."):
-        return "a ResNet of basic blocks (18 or 34)", _RESNETS
-    middle, last = (state.get(f"layer1.0.conv{k}.weight") for k in (2, 3))
-    plain = (all(_RESNET.fullmatch(name) for name in names) and middle is not None
-             and last is not None and middle.dim() == last.dim() == 4
-             and (middle.shape[1], last.shape[0]) == (middle.shape[0], 4 * middle.shape[0]))
-    return (("torchvision's ResNet", _BACKBONE) if plain else
-            ("a ResNet other than torchvision's", _RESNETS))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pspnet_repro.errors import UsageError
 from pspnet_repro.files import file_sha256
+from pspnet_repro.weights.convert import convert_file, is_resnet
 from pspnet_repro.weights.model_file import kind_of, read_model_file
 
 Weights = Path | str | Sequence[Path | str]
@@ -19,7 +20,8 @@ def read_weights(weights: Weights, whole: bool | None = True) -> dict:
         weights: path of a file of model_file.save_model, or a pair (prototxt, caffemodel), which is
             converted.
         whole: of a pair: True for a PSPNet, False for the backbone of a classification network,
-            None for the one that the prototxt describes.
+            None for the one that the prototxt describes; None also takes a file with a ResNet's
+            state dict, see convert.convert_file.
     Raises:
         UserError: a file cannot be read, or holds another network.
         UsageError: a prototxt without a caffemodel, or neither a path nor a pair of paths.
@@ -32,13 +34,18 @@ def read_weights(weights: Weights, whole: bool | None = True) -> dict:
     if paths is weights:
         # Only here does this package need the importer: for networks in Caffe's files.
         from prototxt_import.conversion.convert import convert_network
-        model, _, crop_size = convert_network(*map(Path, weights), whole=whole)
-        return {"kind": kind_of(model), "settings": dict(model.settings),
-                "weights": model.state_dict(), "crop_size": crop_size}
+        return _content(convert_network(*map(Path, weights), whole=whole))
     if Path(weights).suffix == ".prototxt":
         raise UsageError(f"weights must name a caffemodel beside {weights}: "
                          f"{weights},W.caffemodel for a command, a pair of paths in Python")
+    if whole is None and is_resnet(weights):
+        return _content(convert_file(weights))
     return read_model_file(weights)
+
+
+def _content(made):
+    return {"kind": kind_of(made.model), "settings": dict(made.model.settings),
+            "weights": made.model.state_dict(), "crop_size": made.crop_size}
 
 
 def weights_name(weights: Weights) -> str:
@@ -67,10 +74,10 @@ def snapshot_weights(solverstate: str | os.PathLike) -> tuple[Path, Path]:
     wrote the network too, twice.
 
     Raises:
-        UserError: a file cannot be read, or the caffemodel is missing.
+        UserError: a file cannot be read, or the caffemodel is missing or HDF5.
     """
-    from prototxt_import.conversion.momentum import learned_net
-    caffemodel = learned_net(solverstate)
+    from prototxt_import.conversion.momentum import described_net
+    caffemodel = described_net(solverstate)
     return caffemodel, caffemodel
 
 

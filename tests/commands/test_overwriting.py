@@ -9,7 +9,8 @@ from helpers.image_files import photograph, put
 from helpers.trainings import train_settings
 
 from experiments import run_table
-from experiments.bench.networks import _claim
+from experiments.bench.networks import KEYS
+from experiments.provenance import claim as claim_by_keys
 from experiments.report import claim_report
 from prototxt_import.__main__ import main as imports
 from pspnet_repro.data.pairs import read_list
@@ -206,8 +207,8 @@ def test_tables_keep_files_of_their_reports_names(tmp_path, monkeypatch, capsys,
 @pytest.mark.parametrize("claim, key, names, text", [
     (claim_report, "report.json", ("report.md", "report-x.png"),
      {"profile": "mini", "tables": {}, "results": {}}),
-    (lambda folder: _claim([folder / "networks.json", folder / "networks.md"]), "networks.json",
-     ("networks.md",), {"settings": {}, "provenance": {}, "results": {}})])
+    (lambda folder: claim_by_keys([folder / "networks.json", folder / "networks.md"], KEYS),
+     "networks.json", ("networks.md",), {"settings": {}, "provenance": {}, "results": {}})])
 def test_reports_of_an_earlier_version_are_known_by_their_json(tmp_path, claim, key, names, text):
     for name in names:
         (tmp_path / name).write_text("of an earlier version")

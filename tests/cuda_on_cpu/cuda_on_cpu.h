@@ -23,6 +23,17 @@ struct dim3 {
       : x(x_), y(y_), z(z_) {}
 };
 
+struct alignas(16) uint4 {
+  unsigned int x, y, z, w;
+};
+struct alignas(8) uint2 {
+  unsigned int x, y;
+};
+template <typename T>
+void __stwb(T* target, T value) {
+  *target = value;
+}
+
 // Of the fibre that runs.
 extern thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 
@@ -31,6 +42,12 @@ namespace cuda_on_cpu {
 // In which order blocks, and the threads of a block between two waits, run.
 enum class Order { kAscending, kDescending, kRandom };
 void set_order(Order order, uint64_t seed);
+
+// Where a kernel's blocks have to take several parts, and where 32-bit indices end. Descending order
+// has no 32-bit indices at all, so both kinds must give equal bits.
+constexpr int64_t kMaxGridX = 61;
+constexpr int64_t kMaxGridYZ = 7;
+int64_t max_index();
 
 // Throws std::runtime_error for what a card would not do.
 void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& kernel);

@@ -220,6 +220,8 @@ void set_order(Order order, uint64_t seed) {
   g_seed = seed;
 }
 
+int64_t max_index() { return g_order == Order::kDescending ? -1 : INT32_MAX; }
+
 void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& kernel) {
   const size_t threads = static_cast<size_t>(block.x) * block.y * block.z;
   const size_t blocks = static_cast<size_t>(grid.x) * grid.y * grid.z;

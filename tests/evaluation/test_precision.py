@@ -13,6 +13,7 @@ from pspnet_repro import ops
 from pspnet_repro.evaluation import Protocol
 from pspnet_repro.evaluation.precision import Autocast, agreement, network_in, use_precision
 from pspnet_repro.evaluation.sliding import first_windows
+from pspnet_repro.model.image_input import CAFFE
 
 PROTOCOL = Protocol(base_size=96, crop_size=89)
 
@@ -56,7 +57,7 @@ def test_bfloat16_networks_give_float32_logits(onednn, monkeypatch):
 class Shifted(torch.nn.Module):
     """Logits (N, 2, 12, 12): a step at column `edge` of the map, plus 1 for every window before."""
 
-    stride = 8
+    stride, image_input, align_corners = 8, CAFFE, True
 
     def __init__(self, edge):
         super().__init__()

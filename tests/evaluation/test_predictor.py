@@ -171,8 +171,8 @@ def test_other_images_are_refused(weights, image, words):
 @pytest.mark.parametrize("how, words", [
     ({"precision": "float16"}, "precision must be one of float32, tf32, bfloat16, got 'float16'"),
     ({"precision": "tf32"}, 'precision "tf32" needs device "cuda"'),
-    ({"protocol": 3}, "protocol must be a pspnet_repro.evaluation.Protocol, or None .*, got 3$"),
-    ({"protocol": "caffe"}, "or None for the authors' test, got 'caffe'$"),
+    ({"protocol": 3}, "protocol must be a pspnet_repro.evaluation.Protocol, or .*, got 3$"),
+    ({"protocol": "Caffe"}, "or one of caffe, semseg, or None for .* own, got 'Caffe'$"),
     ({"fused": "no"}, "fused must be True or False, got 'no'$"),
     ({"protocol": Protocol(64, 60)}, "crop_size: .*60")])
 def test_other_arguments_are_refused(weights, how, words):

@@ -7,6 +7,7 @@ import pytest
 from helpers.report_runs import MINI, renamed, result, write_run
 
 from experiments.report.charts import curves_figure, thinned
+from experiments.report.details import trainings
 from experiments.report.fidelity import (
     RETESTED,
     RETRAINED,
@@ -24,7 +25,6 @@ from experiments.report.results import (
     class_means,
     number_text,
 )
-from experiments.report.runs import trainings
 from experiments.report.tables import (
     depth_blocks,
     depth_scores,

@@ -214,7 +214,7 @@ def test_run_table_reports_mistakes(words, code, said):
 
 def test_run_table_under_torchrun_rejects_jobs():
     with pytest.raises(UsageError, match="--jobs must be left out under torchrun"):
-        run_table.run_tables(run_table.parse_arguments(["--jobs", "2"]), Processes(0, 2))
+        run_table.run_tables(run_table.parser().parse_args(["--jobs", "2"]), Processes(0, 2))
 
 
 @pytest.mark.slow

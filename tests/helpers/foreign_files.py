@@ -76,6 +76,7 @@ FORMS = {
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n",
             "a git-LFS pointer", "git lfs pull"),
     "empty": (b"", "an empty file", "download or copy it again"),
+    "zeros": (bytes(5000), "a file of zeros", "download or copy it again"),
     "gzip": (gzip.compress(b"x"), "a gzip archive", "unpack it"),
     "bzip2": (bz2.compress(b"x"), "a bzip2 archive", "unpack it"),
     "xz": (lzma.compress(b"x"), "an xz archive", "unpack it"),
@@ -120,5 +121,7 @@ FORMS = {
     "tensor": (saved(torch.ones(2)), "a PyTorch file that holds a Tensor", "only tensors are"),
     "no tensors": (saved({"epoch": 3, "lr": 0.1}),
                    "a PyTorch file without tensors (it holds 'epoch', 'lr')", "only tensors are"),
+    "gan": (saved({"g": STATE, "d": STATE}),
+            "a PyTorch file with tensors of several networks ('g', 'd')", "only tensors are read"),
     "nothing": (saved({}), "a PyTorch file without tensors (it holds nothing)", "only tensors"),
     "unknown": (bytes(range(7, 200)), "a file of no known kind", "name a file of train")}

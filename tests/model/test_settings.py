@@ -48,7 +48,8 @@ def test_settings_are_a_mapping_of_the_arguments_that_make_the_network_again():
     settings = NetworkSettings(3, 101, width=0.5, initial_running_var=0.0)
     assert settings == NetworkSettings(3, blocks=list(BLOCKS[101]), widths=[32, 64, 128, 256],
                                        stride_in="3x3")
-    assert len(settings) == len(dict(settings)) == len(dataclasses.fields(settings)) - 1
+    assert len(settings) == len(dict(settings)) == (
+            len(dataclasses.fields(settings)) - 1 - len(NetworkSettings.OTHERS))
     assert "depth" not in settings and "initial_running_var" not in settings
     assert NetworkSettings(**settings) == settings == dict(settings)
     with pytest.raises(KeyError):

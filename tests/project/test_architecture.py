@@ -14,7 +14,7 @@ FLOORS = {
                      {"weights"}, {"data"}, {"evaluation"}, {"training"}, {"commands"},
                      {"__main__"}],
     "prototxt_import": [{"format"}, {"layers"},
-                        {"inputs", "parameters", "schedule", "update_rules"},
+                        {"ends", "inputs", "parameters", "schedule", "update_rules"},
                         {"net", "snapshot", "solver", "solver_settings", "splits"},
                         {"conversion"}, {"commands"}, {"__main__"}],
     "experiments": [{"children", "peak_memory", "places", "profiles", "provenance", "rows"},

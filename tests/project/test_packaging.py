@@ -13,7 +13,7 @@ from helpers.networks import tiny_net
 from helpers.paths import ROOT
 
 from experiments import places, provenance
-from experiments.report import runs as report_runs
+from experiments.report import details
 from pspnet_repro import Predictor, PSPNet, __version__
 from pspnet_repro.data import scenes
 from pspnet_repro.errors import UsageError
@@ -153,7 +153,7 @@ def test_provenance_names_the_commit_of_this_repository_alone(monkeypatch, tmp_p
     assert provenance.provenance()["commit"] == f"version {__version__}"
     for commit, shown in (("a" * 40, "a" * 10), ("0" * 40 + "+changes", "0" * 10 + "+changes"),
                           ("version 0.1.0", "version 0.1.0"), ("unknown", "unknown")):
-        assert report_runs._commit({"commit": commit}) == shown
+        assert details._commit({"commit": commit}) == shown
 
 
 def test_compiled_file_says_what_it_needs():

@@ -89,7 +89,7 @@ def test_results_are_of_the_settings_that_the_rows_have_now(path, tmp_path):
                 # The structure of the file.
                 wanted["model"]["stride_in"] = settings["model"]["stride_in"]
             assert settings == {**wanted, "initial_weights": settings["initial_weights"]}
-            protocol = vars(experiment.protocol(ROWS[name]))
+            protocol = experiment.protocol(ROWS[name]).facts()
             assert json.loads(json.dumps(protocol)).items() <= run["test"].items()
             assert (settings["initial_weights"] is None) == (run["profile"] == "mini")
 

@@ -53,6 +53,16 @@ def test_run_subtracts_the_mean_and_writes_blobs(files, capsys):
     assert capsys.readouterr() == (f"sum  1x1x4x5\ndata  1x3x4x5\n{folder / 'o.npz'}\n", "")
 
 
+def test_run_takes_the_size_of_a_database(files):
+    folder, _ = files
+    text = NET.replace('"Input"', '"Data"').replace(
+        "input_param { shape { dim: 1 dim: 3 dim: 4 dim: 5 } }",
+        "data_param { batch_size: 1 } transform_param { crop_height: 4 crop_width: 5 }")
+    (folder / "net.prototxt").write_text(text)
+    assert _run(folder, folder / "a.png", "-o", folder / "o.npz", "--arithmetic", "torch") == 0
+    assert read_golden(folder / "o.npz")["sum"].shape == (1, 1, 4, 5)
+
+
 def test_run_resizes_and_takes_another_mean(files):
     folder, image = files
     assert cv2.imwrite(str(folder / "b.png"), np.tile(image, (2, 2, 1)))

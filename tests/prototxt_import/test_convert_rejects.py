@@ -9,6 +9,8 @@ from helpers.import_files import change_layer, small_network, write_files
 
 from prototxt_import import convert
 from prototxt_import.__main__ import main
+from prototxt_import.conversion.written_net import written_net
+from prototxt_import.format import caffe_pb2
 from pspnet_repro.errors import UserError
 
 
@@ -132,6 +134,13 @@ def _append(extra):
     (change_layer("conv5_1_pool6_interp", "height: 12", "height: 11"), "conv5_1_concat"),
     (change_layer("conv6_interp", "zoom_factor: 8", "zoom_factor: 4"),
      r"layer 'conv6_interp' \(Interp\): must give the input's 89x89 pixels, gives 45x45"),
+    (change_layer("conv3_2_3x3/bn", "bn_param {", "bn_param {\n    bn_mode: INFERENCE"),
+     r"layer 'conv3_2_3x3/bn' \(BN\): must have fields of one program"),
+    (_append('layer { name: "more" type: "BN" bottom: "conv3_2" top: "more" bn_param { bn_mode: '
+             'INFERENCE } }'), r"layer 'more' \(BN\): is caffe-segnet's BN, which keeps no"),
+    (_append('layer { name: "more" type: "Dropout" bottom: "conv3_2" top: "more" dropout_param { '
+             'sample_weights_test: true } }'),
+     r"layer 'more' \(Dropout\): sample_weights_test must"),
     (_append('layer { name: "prob" type: "Softmax" bottom: "conv6_interp" top: "prob" }'),
      r"layer 'prob' \(Softmax\): has no place in a PSPNet"),
     (_append('layer { name: "more" type: "Convolution" bottom: "conv3_2" top: "more" '
@@ -147,6 +156,16 @@ def test_convert_rejects_structures(files, tmp_path, change, words):
     with pytest.raises(UserError, match=words) as caught:
         convert(*paths)
     assert "net.prototxt" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_settings_that_programs_read_differently_are_refused(tmp_path):
+    net = caffe_pb2.NetParameter(input=["data"])
+    net.layer.add(name="p", type="Pooling", pooling_param={"kernel_size": 2, "round_mode": 1})
+    path = tmp_path / "w.caffemodel"
+    path.write_bytes(net.SerializeToString())
+    with pytest.raises(UserError, match="layer 'p' .Pooling.: its field 13 is round_mode in BVLC's "
+                                        "Caffe and ceil_mode in others: name the network's"):
+        written_net(path)
 
 
 @pytest.mark.parametrize("words, code, said", [

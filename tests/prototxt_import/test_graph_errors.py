@@ -25,7 +25,7 @@ def _load(tmp_path, *layers, **kwargs):
 XY = 'bottom: "x" top: "y"'
 FILLED = " inner_product_param { num_output: 2 weight_filler { %s } }"
 REFUSED = [
-    ("LRN", XY, "type 'LRN' is not supported"),
+    ("Embed", XY, "type 'Embed' is not supported"),
     ("ReLU", 'bottom: "z" top: "y"', "bottom 'z' is made by no layer$"),
     ("ReLU", 'bottom: "y" top: "y"', "bottom 'y' is made by no layer before it, only by 'l'"),
     ("Split", 'bottom: "x" top: "y" top: "y"', "top 'y' is there already"),
@@ -52,8 +52,9 @@ REFUSED = [
     ("Convolution", XY + " convolution_param { num_output: 3 kernel_size: 1 axis: 2 }",
      "axis must be 1, got 2"),
     ("Convolution", XY + ' convolution_param { num_output: 3 kernel_size: 1 '
-                         'weight_filler { type: "bilinear" } }',
-     "filler must be one of constant, uniform, gaussian, xavier, msra, got 'bilinear'"),
+                         'weight_filler { type: "cubic" } }',
+     "filler must be one of constant, uniform, gaussian, xavier, msra, bilinear, "
+     "positive_unitball, got 'cubic'"),
     ("Deconvolution", XY + " convolution_param { num_output: 2 kernel_size: 1 pad: 4 }",
      "its top must have at least one pixel"),
     ("Pooling", XY + " pooling_param { pool: STOCHASTIC kernel_size: 2 }", "must be MAX or AVE"),
@@ -186,7 +187,9 @@ def test_sizes_that_no_one_tells_are_refused(tmp_path, capsys):
     path = tmp_path / "net.prototxt"
     path.write_text('layer { name: "d" type: "Data" top: "x" top: "t" }' + _layer("ReLU", XY))
     assert main(["inspect", str(path)]) == 1
-    assert capsys.readouterr().err == f"error: {path}: the sizes of x, t are not in the file\n"
+    assert capsys.readouterr().err == (
+        f"error: {path}: the sizes of x, t are not in the file: give them with "
+        "--shape x=N,C,H,W --shape t=N,C,H,W\n")
     net = load_net(path)
     with pytest.raises(UserError, match="input: 'x' is missing"):
         net(t=torch.zeros(1))
@@ -240,10 +243,11 @@ def test_bn_blobs_of_older_shapes_are_read(tmp_path, shape):
 
 def test_commands_print_one_line(tmp_path, capsys):
     path = tmp_path / "net.prototxt"
-    path.write_text(INPUT + _layer("LRN", XY))
+    path.write_text(INPUT + _layer("Embed", XY))
     assert main(["inspect", str(path)]) == 1
     said = capsys.readouterr().err
-    assert said == f"error: {path}: layer 'l' (LRN): type 'LRN' is not supported\n"
+    assert said == (f"error: {path}: layer 'l' (Embed): type 'Embed' is not supported; "
+                    "docs/caffe-files.md lists the types that are\n")
     path.write_text(INPUT)
     weights = tmp_path / "w.caffemodel"
     write_caffemodel(weights, "n", {"a": ("X", [W])})

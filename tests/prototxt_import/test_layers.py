@@ -5,26 +5,8 @@ import warnings
 
 import pytest
 import torch
+from helpers.caffe_layers import build, layer
 from helpers.golden import golden_files, read_golden
-
-from prototxt_import import load_net
-
-
-def build(tmp_path, layers, shapes, phase="TRAIN"):
-    """A network in float64 of inputs x, z, ... with these shapes."""
-    text = ""
-    for name, shape in zip("xz", shapes):
-        dims = " ".join(f"dim: {size}" for size in shape)
-        text += f'input: "{name}" input_shape {{ {dims} }}\n'
-    path = tmp_path / "net.prototxt"
-    path.write_text(text + layers)
-    return load_net(path, phase=phase).double()
-
-
-def layer(kind, fields="", bottoms="x", tops="y"):
-    ends = " ".join([f'bottom: "{b}"' for b in bottoms] + [f'top: "{t}"' for t in tops])
-    return f'layer {{ name: "l" type: "{kind}" {ends} {fields} }}'
-
 
 X = [[-2.0, -1.0, 0.0, 1.0, 2.0, 4.0]]
 # layer, x, y by hand

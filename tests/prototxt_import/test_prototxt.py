@@ -92,8 +92,8 @@ def test_released_prototxt_reads_and_writes(shared, tmp_path, name):
     ("layers { }\nlayer { }", 2, "'layer' beside 'layers' of the first format"),
     ('layer {\n name: "p" type: "Pooling"\n pooling_param { kernel: 3 } }', 3,
      r"layer 'p' \(Pooling\): unknown field 'kernel' of PoolingParameter"),
-    ('layer { name: "p" type: "LRN" lrn_param { } }', 1,
-     r"layer 'p' \(LRN\): unknown field 'lrn_param' of LayerParameter"),
+    ('layer { name: "p" type: "LRN" lrm_param { } }', 1,
+     r"layer 'p' \(LRN\): unknown field 'lrm_param' of LayerParameter"),
     ('layer { loss_weight: x }', 1, "layer '' ..: loss_weight must be a number, got x"),
     ("a {" * 17, 1, "more than 16 levels of braces"),
     ("a {" * 100000, 1, "more than 16 levels of braces")])

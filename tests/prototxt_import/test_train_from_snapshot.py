@@ -1,7 +1,9 @@
 """`pspnet train --solverstate`: a training that changes sides in the middle."""
 
 import itertools
+import re
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +11,15 @@ from helpers.commands import run
 from helpers.import_files import MINI, drawn
 from helpers.trainings import read_losses, run_training, run_until_saved
 
-from prototxt_import import export, load_solver, read_solverstate, write_solverstate
+from prototxt_import import (
+    convert,
+    export,
+    load_solver,
+    read_caffemodel,
+    read_solverstate,
+    write_caffemodel,
+    write_solverstate,
+)
 from pspnet_repro import PSPNet, ops
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.pairs import read_list
@@ -116,3 +126,57 @@ def test_other_snapshots_are_refused(squares, half, tmp_path):
            "a.solverstate: its learned_net gone.caffemodel: no such file", initial_weights=None)
     refuse(state, "momentum of head.score.weight must have shape",
            changes={"model": {**NET, "classes": 5}})
+
+
+def test_hdf5_snapshots_need_the_training_net(squares, half, tmp_path):
+    """Names in HDF5 have no slash: the layers are renamed, and are there in another order."""
+    def renamed(text):
+        return text.replace("/", "_")
+
+    read = read_caffemodel(half / "s_iter_2.caffemodel")
+    caffemodel = tmp_path / "s_iter_2.caffemodel.h5"
+    write_caffemodel(caffemodel, "net", {renamed(name): layer for name, layer in read.items()})
+    state = read_solverstate(half / "s_iter_2.solverstate")
+    path = tmp_path / "s_iter_2.solverstate.h5"
+    write_solverstate(path, state._replace(learned_net=caffemodel.name))
+    _refused(squares, half, tmp_path, "HDF5 holds weights without the settings of their layers: "
+             "name the training net too: --initial-weights NET.prototxt,", solverstate=path)
+    net = tmp_path / "train_val.prototxt"
+    net.write_text(renamed((half / net.name).read_text()))
+    ours = _train(squares, tmp_path / "run", solverstate=path,
+                  initial_weights=(net, caffemodel))
+    wanted = _train(squares, tmp_path / "wanted", solverstate=half / "s_iter_2.solverstate")
+    ours, wanted = (load(weights)["weights"] for weights in (ours, wanted))
+    assert all(torch.equal(wanted[name], ours[name]) for name in wanted)
+
+
+def test_a_caffemodel_without_settings_of_layers_needs_its_net(squares, half, tmp_path):
+    """As the released ones, and those that export writes."""
+    state = read_solverstate(half / "s_iter_2.solverstate")
+    path = tmp_path / "a.solverstate"
+    write_solverstate(path, state._replace(learned_net=str(half / "w.caffemodel")))
+    _refused(squares, half, tmp_path, "w.caffemodel: holds weights without the settings of their "
+             "layers: name the network's prototxt too: --initial-weights NET.prototxt,",
+             solverstate=path)
+
+
+def test_a_snapshot_of_a_net_with_input_layers_describes_itself(half, tmp_path):
+    """Later Caffe writes them, and the number of their field."""
+    text = (half / "train_val.prototxt").read_text()
+    for name, channels in (("data", 3), ("label", 1)):
+        text = text.replace(f'input: "{name}"\n', "")
+        text += (f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ '
+                 f'dim: [2, {channels}, {CROP}, {CROP}] }} }} }}\n')
+    inputs, layers = re.split(r"(?m)^(?=layer)", text, maxsplit=1)
+    shapes = re.sub(r"(?s)input_shape \{.*?\}\n", "", inputs)
+    own = layers.rindex('layer { name: "data"')
+    (tmp_path / "train_val.prototxt").write_text(shapes + layers[own:] + layers[:own])
+    (tmp_path / "solver.prototxt").write_text((half / "solver.prototxt").read_text())
+    with pytest.warns(UserWarning, match="not followed"):
+        solver = load_solver(tmp_path / "solver.prototxt")
+    solver.net.load_weights(half / "w.caffemodel")
+    caffemodel, _ = solver.snapshot(tmp_path / "s")
+    assert b"\xfa\x08" in Path(caffemodel).read_bytes()  # field 143, of bytes
+    nets = [convert(prototxt, half / "w.caffemodel")
+            for prototxt in (caffemodel, half / "train_val.prototxt")]
+    assert nets[0].settings == nets[1].settings

@@ -20,15 +20,15 @@ from helpers.import_fuzz import mutate
 
 from prototxt_import import convert_backbone, read_caffemodel, read_net, write_caffemodel
 from prototxt_import.__main__ import main as import_main
-from prototxt_import.conversion.torch_resnet import convert_torch_resnet
 from pspnet_repro import PSPNet
 from pspnet_repro.errors import UserError
 from pspnet_repro.model.resnet import ResNet
 from pspnet_repro.weights import model_file, plain_file, recognize
+from pspnet_repro.weights.convert import convert_file
 from pspnet_repro.weights.recognize import what_is
 
 
-@pytest.mark.parametrize("read", [model_file.load_model, convert_torch_resnet])
+@pytest.mark.parametrize("read", [model_file.load_model, convert_file])
 @pytest.mark.parametrize("name", FORMS)
 def test_refusals_say_what_a_file_is(tmp_path, name, read):
     data, what, way = FORMS[name]
@@ -100,10 +100,10 @@ def test_ports_are_known_by_their_names(shared, tmp_path, port, whose):
         torch.save(content, path)
         what = f"a PyTorch state dict with names of {whose}'s PSPNet{place}"
         assert what_is(path, content) == what
-        for read in (model_file.load_model, convert_torch_resnet):
-            with pytest.raises(UserError) as caught:
-                read(path)
-            assert str(caught.value).startswith(f"{path}: this is {what}: it cannot be loaded yet")
+        with pytest.raises(UserError) as caught:
+            model_file.load_model(path)
+        assert str(caught.value) == (f"{path}: this is {what}: pspnet convert {path} -o "
+                                     "OUT.safetensors makes a file for this program of it")
     few = {name: torch.ones(1) for name in state}
     safetensors.torch.save_file(few, tmp_path / "x.safetensors", {"format": "pt", "note": "text"})
     with pytest.raises(UserError, match=f"this is a safetensors state dict with names of {whose}"):
@@ -114,14 +114,21 @@ BASIC = {f"layer{stage}.0.conv{k}.weight": torch.ones(1) for stage in (1, 2, 3, 
 
 
 @pytest.mark.parametrize("state, whose, way", [
-    (torch_state(), "torchvision's ResNet", "convert --backbone {path} -o OUT.safetensors"),
+    (torch_state(), "torchvision's ResNet", "pspnet convert {path} -o OUT.safetensors"),
     (BASIC | {"conv1.weight": torch.ones(1)}, "a ResNet of basic blocks (18 or 34)", "only"),
     (torch_state() | {"layer1.0.conv2.weight": torch.ones(8, 2, 3, 3)},
      "a ResNet other than torchvision's", "only ResNets of torchvision's bottlenecks"),
     (torch_state() | {"layer1.0.se.fc1.weight": torch.ones(1)},
      "a ResNet other than torchvision's", "only ResNets of torchvision's bottlenecks"),
-    ({"conv1.0.weight" if name == "conv1.weight" else name: t for name, t in torch_state().items()},
+    ({"conv1.x.weight" if name == "conv1.weight" else name: t for name, t in torch_state().items()},
      "a ResNet other than torchvision's", "only ResNets of torchvision's bottlenecks"),
+    ({"feats.conv1.weight": torch.ones(1), "psp.stages.0.1.weight": torch.ones(1),
+      "up_1.conv.0.weight": torch.ones(1)}, "Lextal's PSPNet", "it has the name but is another "
+     "network, whose scores come after three learned upsamplings"),
+    ({"encoder.conv1.weight": torch.ones(1), "decoder.psp.blocks.0.pool.1.weight": torch.ones(1)},
+     "segmentation_models.pytorch's PSPNet", "it has the name but is another network"),
+    ({"generator.0.weight": torch.ones(1), "discriminator.0.weight": torch.ones(1)},
+     "another network, such as 'generator.0.weight'", "it cannot be loaded; PSPNets of Caffe"),
     ({f"backbone.{name}": t for name, t in torch_state().items()} | {"classifier.0.weight":
                                                                      torch.ones(1)},
      "torchvision's FCN or DeepLab", "it cannot be loaded"),
@@ -157,10 +164,10 @@ def test_the_way_on_for_a_resnet_works(tmp_path, capfd, form):
     else:
         torch.save(content, path)
     code, _, error = run(capfd, "evaluate", "--weights", path, "--data", tmp_path)
-    assert code == 1 and f"pspnet convert --backbone {path} -o OUT" in error
+    assert code == 1 and f"pspnet convert {path} -o OUT" in error
     assert import_main(["convert", "--backbone", str(path), "-o", str(out)]) == 0
     torch.save(state, tmp_path / "plain.pth")
-    wanted = convert_torch_resnet(tmp_path / "plain.pth").model.state_dict()
+    wanted = convert_file(tmp_path / "plain.pth").model.state_dict()
     for name, tensor in model_file.load_backbone(out).state_dict().items():
         assert torch.equal(tensor, wanted[name])
 
@@ -170,13 +177,13 @@ def test_the_way_on_for_objects_works(tmp_path):
     state, path = torch_state(), tmp_path / "r.pth"
     torch.save({"state_dict": state, "args": argparse.Namespace()}, path)
     with pytest.raises(UserError, match="objects of argparse.Namespace: only tensors are read"):
-        convert_torch_resnet(path)
+        convert_file(path)
     torch.save({"state_dict": state}, path)
-    assert convert_torch_resnet(path).model.settings["stem"] == "classic"
+    assert convert_file(path).model.settings["stem"] == "classic"
 
 
 def test_a_folder_names_the_weights_in_it(tmp_path):
-    for read in (model_file.load_model, convert_torch_resnet):
+    for read in (model_file.load_model, convert_file):
         with pytest.raises(UserError, match="this is a folder: name the file of weights in it"):
             read(tmp_path)
     (tmp_path / "weights.pt").touch()
@@ -184,16 +191,16 @@ def test_a_folder_names_the_weights_in_it(tmp_path):
         model_file.load_model(tmp_path)
 
 
-def test_files_of_this_program_are_known_where_others_are_wanted(tmp_path):
+def test_files_of_this_program_are_converted_and_known_elsewhere(tmp_path):
     net = ResNet(blocks=(1, 1, 1, 1), stem_width=4, widths=(4, 4, 4, 4))
     for path in (tmp_path / "b.pt", tmp_path / "b.safetensors"):
         model_file.save_model(path, net)
-        with pytest.raises(UserError, match=r"this is a file of this program: "):
-            convert_torch_resnet(path)
+        again = convert_file(path).model.state_dict()
+        assert all(torch.equal(again[name], tensor) for name, tensor in net.state_dict().items())
     write_caffemodel(tmp_path / "w.caffemodel", "net", {"a": ("X", [np.ones(2)])})
     (tmp_path / "net.prototxt").write_bytes(PROTOTXT)
-    with pytest.raises(UserError, match="b.pt: this is a PyTorch file: if it is a ResNet's, pspnet "
-                                        "convert --backbone"):
+    with pytest.raises(UserError, match="b.pt: this is a PyTorch file: if a PSPNet or ResNet is in "
+                                        "it, pspnet convert"):
         read_caffemodel(tmp_path / "b.pt")
     with pytest.raises(UserError, match="b.pt: this is a PyTorch file: "):
         convert_backbone(tmp_path / "b.pt", tmp_path / "w.caffemodel")

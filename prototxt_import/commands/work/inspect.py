@@ -9,6 +9,7 @@ from pspnet_repro.errors import UserError, check_printed, printable
 from pspnet_repro.words import counted
 
 _HEAD = ("layer", "type", "shape", "parameters", "numbers", "multiply-adds", "reads", "writes")
+_MOST_NAMES = 8
 _RIGHT = ("numbers", "multiply-adds")
 
 
@@ -22,10 +23,10 @@ def table(net: CaffeNet) -> list[str]:
              for name, shape in net.input_shapes.items()]
     for step in net.steps:
         layer, built = step.layer, step.built
-        rows.append((layer.name, layer.type, " ".join(map(_shape, built.tops)),
+        rows.append((layer.name, layer.type, _names([_shape(shape) for shape in built.tops]),
                      " ".join(_shape(param.shape) for param in built.params),
                      _number(sum(p.numel() for p in step.params)), _number(built.multiply_adds),
-                     " ".join(layer.bottom), " ".join(layer.top)))
+                     _names(layer.bottom), _names(layer.top)))
     # A shared parameter counts once.
     rows.append(("total", counted(len(net.steps), "layer"), "", "",
                  _number(sum(p.numel() for p in net.parameters())),
@@ -34,6 +35,19 @@ def table(net: CaffeNet) -> list[str]:
     widths = [max(len(row[k]) for row in rows) for k in range(len(_HEAD))]
     return ["  ".join(cell.rjust(width) if name in _RIGHT else cell.ljust(width)
                       for name, cell, width in zip(_HEAD, row, widths)).rstrip() for row in rows]
+
+
+def _open(shape):
+    """A shape as --shape wants it, with the open sizes as letters."""
+    shape = [None] * 4 if shape is None else shape
+    return ",".join(letter if size is None else str(size) for letter, size in zip("NCHW", shape))
+
+
+def _names(names):
+    """The names of a cell, the first of them where they are many."""
+    many = len(names) > _MOST_NAMES
+    return " ".join(names[:_MOST_NAMES]) + (f" and {len(names) - _MOST_NAMES:,} more" if many else
+                                            "")
 
 
 def _shape(shape):
@@ -46,10 +60,12 @@ def _number(value):
 
 def run(args: Namespace) -> None:
     check_places("inspect", args.prototxt, args.caffemodel)
-    net = load_net(args.prototxt, args.caffemodel, args.phase)
+    net = load_net(args.prototxt, args.caffemodel, args.phase, dict(args.shape))
     if net.steps is None:
         unknown = [name for name, shape in net.input_shapes.items() if shape is None]
-        raise UserError(f"{net.path}: the sizes of {', '.join(unknown)} are not in the file")
+        options = " ".join(f"--shape {name}={_open(net.partial_shapes[name])}" for name in unknown)
+        raise UserError(f"{net.path}: the sizes of {', '.join(unknown)} are not in the file: give "
+                        f"them with {options}")
     print(*table(net), sep="\n")
     if args.caffemodel is not None:
         unused = [name for name, (_, blobs) in read_caffemodel(args.caffemodel).items()

@@ -23,6 +23,6 @@ def check_places(command: str, prototxt: Path, caffemodel: Path | None) -> None:
 def _is_caffemodel(path):
     refuse_pipe(path)
     with contextlib.suppress(OSError):  # whoever reads it says why
-        return recognize.what_is(path) in (recognize.CAFFEMODEL.what,
-                                           recognize.OLD_CAFFEMODEL.what)
+        return recognize.what_is(path) in [kind.what for kind in (
+            recognize.CAFFEMODEL, recognize.OLD_CAFFEMODEL, recognize.HDF5_CAFFEMODEL)]
     return False

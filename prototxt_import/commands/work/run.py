@@ -31,7 +31,7 @@ def run(args: Namespace) -> None:
         outputs.claim([args.output], [path for path in (args.prototxt, args.caffemodel, args.image,
                                                         args.compare) if path is not None])
     arrays = None if args.compare is None else read_recorded(args.compare)
-    net = load_net(args.prototxt, args.caffemodel)
+    net = load_net(args.prototxt, args.caffemodel, arithmetic=args.arithmetic)
     name, shape = _image_input(net)
     if net.steps is not None:
         # Before the image is resized.
@@ -87,11 +87,14 @@ def compare(net: CaffeNet, arrays: Mapping[str, np.ndarray], tolerance: float, p
 
 
 def _image_input(net):
-    found = [(name, shape) for name, shape in net.input_shapes.items()
-             if shape is not None and len(shape) == 4 and shape[1] == 3]
-    if not found:
-        raise UserError(f"{net.path}: has no input of images with 3 channels and a size")
-    return found[0]
+    # The channels of a database are open.
+    images = [(name, shape) for name, shape in net.partial_shapes.items()
+              if shape is not None and len(shape) == 4 and shape[1] in (3, None)
+              and None not in shape[2:]]
+    if not images:
+        raise UserError(f"{net.path}: has no input of images with 3 channels and a size: write one "
+                        "as an Input layer with a shape")
+    return images[0]
 
 
 def _input(args, shape, arrays):

@@ -1,7 +1,6 @@
 """Mean IoU and pixel accuracy of weights on a data set."""
 
 import contextlib
-import dataclasses
 import json
 import sys
 from argparse import Namespace
@@ -44,7 +43,7 @@ def run(args: Namespace) -> int:
     about = {"weights_sha256": digests[0] if len(digests) == 1 else digests,
              "data": data.name, "split": args.split, "list_sha256": data.digest(args.split),
              "zero_is_void": args.zero_is_void, "predictions": predictions is not None,
-             "protocol": dataclasses.asdict(predictor.protocol), "precision": args.precision,
+             "protocol": predictor.protocol.facts(), "precision": args.precision,
              "fused": not args.no_fusion}
     with distributed.join(command="evaluate") as processes:
         processes.on_first(lambda: claim_results(
@@ -69,8 +68,9 @@ def run(args: Namespace) -> int:
                             f"{counted(len(pairs) - failed, 'image')} is labelled, so no accuracy "
                             "is defined; `pspnet check-data` says which values the label "
                             "files hold")
-        _write_results(matrix, classes, {**about, "agreement": measured}, len(pairs), failed,
-                       output, outputs)
+        _write_results(matrix, classes, {
+            **about, "protocol_name": predictor.protocol.name, "agreement": measured}, len(pairs),
+            failed, output, outputs)
     else:
         print(f"{counted(len(pairs) - failed, 'prediction is', 'predictions are')} in "
               f"{predictions}")

@@ -1,6 +1,5 @@
 """What predict and evaluate share: the networks of --weights, and how they test."""
 
-import dataclasses
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
@@ -19,9 +18,15 @@ from pspnet_repro.evaluation import precision as precisions
 from pspnet_repro.evaluation.memory import wrong_sizes
 from pspnet_repro.evaluation.network_file import NetworkFile, read_network
 from pspnet_repro.evaluation.predictor import Predictor
-from pspnet_repro.evaluation.protocol import Protocol
+from pspnet_repro.evaluation.protocol import Protocol, preset
 from pspnet_repro.words import counted
 
+# (option, field of Protocol, its value where the option is given)
+_SWITCHES = (("half_pixel_logits", "align_corners", False), ("no_antialias", "antialias", False),
+             ("average_probabilities", "merge", "probabilities"),
+             ("no_plus_one", "plus_one", False), ("centre_padding", "padding", "centre"),
+             ("whole_image", "whole_image", True), ("opencv_resize", "resize", "opencv"),
+             ("python_rounding", "rounding", "python"))
 _WEIGHTS = (".pt", ".pth", ".safetensors")
 
 
@@ -98,15 +103,13 @@ def tested(args: Namespace, files: list[NetworkFile], recipe: Recipe | None = No
 
 def _protocol(args, file, recipe):
     try:
-        protocol = dataclasses.replace(
-            file.protocol,
+        switches = {name: value for option, name, value in _SWITCHES if getattr(args, option)}
+        protocol = preset(
+            args.protocol or file.preset,
             base_size=args.base_size or (recipe or file).base_size,
             crop_size=args.crop_size or file.crop_size,
             scales=MULTI_SCALE if args.multi_scale else (1.0,), flip=not args.no_flip,
-            align_corners=not args.half_pixel_logits, antialias=not args.no_antialias,
-            merge="probabilities" if args.average_probabilities else "logits",
-            plus_one=not args.no_plus_one, padding="centre" if args.centre_padding else "end",
-            whole_image=args.whole_image, stride=args.window_stride)
+            stride=args.window_stride, **switches)
     except ValueError as error:
         raise UsageError(str(error)) from error
     # At a stride of 1 an image of 2049 pixels has millions of windows.
@@ -125,8 +128,9 @@ def say_protocol(protocol: Protocol) -> None:
                f"windows of {protocol.crop_size} pixels "
                + ("overlap by a third" if protocol.stride is None else
                   f"every {counted(protocol.stride, 'pixel')}"))
-    print(f"resized to {'a long side' if one else 'long sides'} of {sides} ({protocol.base_size} x "
-          f"{scales}{' + 1' * protocol.plus_one}); {windows}; "
+    other = "" if protocol.name.startswith("caffe") else f"protocol {protocol.name}: "
+    print(f"{other}resized to {'a long side' if one else 'long sides'} of "
+          f"{sides} ({protocol.base_size} x {scales}{' + 1' * protocol.plus_one}); {windows}; "
           f"{'averaged with' if protocol.flip else 'without'} the mirror image", file=sys.stderr)
 
 

@@ -1,43 +1,37 @@
-"""Curves, per-class figures and provenance of the runs."""
+"""Behind the figures of the tables: curves, the IoU of each class, provenance."""
 
 import re
+from collections.abc import Iterable
+from pathlib import Path
 
 from pspnet_repro.errors import UserError
 from pspnet_repro.words import counted
 
+from ..profiles import Profile
 from ..rows import BASELINE, FULL
 from .charts import DRAWN_CLASSES, curves_figure, gains_figure, thinned
-from .document import Chart, Heading, Table, Text
-from .results import number_text, read_curve
+from .document import Block, Chart, Heading, Table, Text
+from .results import Results, number_text, read_curve
 
 
-def trainings(names, results):
-    """{label: training folders, one a seed} of rows, each training once.
-
-    Args:
-        names: {row name: label}; a training bears the label of its first row.
-        results: Results.
-    """
-    found = {}
+def trainings(names: dict[str, str], results: Results) -> dict[str, list[Path]]:
+    """{label: training folders, one a seed} of rows, {name: label}; a training that rows share has
+    the label of the first."""
+    folders_of = {}
     for name, label in names.items():
         folders = [folder.parent for folder in results.folders.get(name, ())]
-        if folders and folders not in found.values():
-            found[label] = folders
-    return found
+        if folders and folders not in folders_of.values():
+            folders_of[label] = folders
+    return folders_of
 
 
-def curve_blocks(table, names, results):
-    """Losses and intermediate mean IoU of a table's trainings, as parts of a report."""
-    found = trainings(names, results)
-    if not found:
-        return []
+def curve_blocks(table: str, names: dict[str, str], results: Results) -> list[Block]:
+    """Losses and intermediate mean IoU of a table's trainings."""
     losses, scores = {}, {}
-    for label, folders in found.items():
-        losses[label], ends = [], []
-        for folder in folders:
-            curve = read_curve(folder / "losses.jsonl", ("iteration", "loss"))
-            ends.append(curve["iteration"][-1] + 1)
-            losses[label].append((thinned(curve["iteration"]), thinned(curve["loss"])))
+    for label, folders in trainings(names, results).items():
+        curves = [read_curve(folder / "losses.jsonl", ("iteration", "loss")) for folder in folders]
+        ends = [curve["iteration"][-1] + 1 for curve in curves]
+        losses[label] = [tuple(map(thinned, curve.values())) for curve in curves]
         places = [folder / "curve.jsonl" for folder in folders]
         if all(path.exists() for path in places):
             curves = [read_curve(path, ("iteration", "mean_iou")) for path in places]
@@ -48,20 +42,21 @@ def curve_blocks(table, names, results):
                                     "is cut; bring it back from a copy, or remove the folder to "
                                     "run the row again")
             scores[label] = [(c["iteration"], 100 * c["mean_iou"]) for c in curves]
-    alt = (f"{table}: loss{' and mean IoU' if scores else ''} during {len(found)} "
-           f"training{'s' * (len(found) > 1)}; the first losses lie above the axis")
+    if not losses:
+        return []
+    alt = (f"{table}: loss{' and mean IoU' if scores else ''} during "
+           f"{counted(len(losses), 'training')}; the first losses lie above the axis")
     return [Chart(f"report-curves-{table.lower().replace(' ', '')}", alt,
                   lambda: curves_figure(losses, scores))]
 
 
-def class_blocks(names, results, profile):
+def class_blocks(names: dict[str, str], results: Results, profile: Profile) -> list[Block]:
     """IoU of each class in each row, and what the full row gains over the baseline."""
     labels = list(names.values())
     rows = {name: label if labels.count(label) == 1 else f"{label} ({name})"
             for name, label in names.items() if name in results}
     spreads = {name: [results.spread(name, c) for c in profile.classes] for name in rows}
-    heads, columns = ["Class"], []
-    gains = {}
+    heads, columns, gains = ["Class"], [], {}
     if BASELINE in rows and FULL in rows:
         gains = {c: full.minus(base) for c, base, full in
                  zip(profile.classes, spreads[BASELINE], spreads[FULL], strict=True)}
@@ -88,33 +83,33 @@ def _either(trained, tested):
     return trained if trained == tested else f"{trained}; test: {tested}"
 
 
-def _commit(about):
-    return re.sub(r"^([0-9a-f]{10})[0-9a-f]+", r"\1", about["commit"])
+def _commit(provenance):
+    return re.sub(r"^([0-9a-f]{10})[0-9a-f]+", r"\1", provenance["commit"])
 
 
-def _versions(about):
-    return f"Python {about['python']}, torch {about['torch']}"
+def _versions(provenance):
+    return f"Python {provenance['python']}, torch {provenance['torch']}"
 
 
-def _machine(about):
-    gpu = f"{about['gpu']}, " if "gpu" in about else ""
-    return f"{gpu}{about['processor']}, {counted(about['cores'], 'core')}"
+def _machine(provenance):
+    gpu = f"{provenance['gpu']}, " if "gpu" in provenance else ""
+    return f"{gpu}{provenance['processor']}, {counted(provenance['cores'], 'core')}"
 
 
 def _run_cells(result, folder):
-    settings, abouts = result["settings"], (result["train_provenance"], result["provenance"])
-    given = settings["initial_weights"]
+    settings, file = result["settings"], result["settings"]["initial_weights"]
+    machines = result["train_provenance"], result["provenance"]
     return (result["finished"],
-            *(_either(*map(told, abouts)) for told in (_commit, _versions, _machine)),
+            *(_either(*map(text, machines)) for text in (_commit, _versions, _machine)),
             _either(str(result["train_processes"]), str(result["test_processes"])),
-            f"{result['initial_sha256'][:12]} ({'file ' + given[:12] if given else 'random'})",
+            f"{result['initial_sha256'][:12]} ({'file ' + file[:12] if file else 'random'})",
             str(settings["max_iter"]), str(settings["batch_size"]),
             f"{result['train_seconds_of_last_sitting']:.0f}", f"{result['test_seconds']:.0f}",
             str(result["train_peak_memory_mib"]), str(result["test_peak_memory_mib"]),
             folder.parent.name.rpartition("-")[2], folder.name.rpartition("-")[2])
 
 
-def provenance_blocks(names, results):
+def provenance_blocks(names: Iterable[str], results: Results) -> list[Block]:
     """Where every run comes from."""
     heads = ("Run", "finished", "commit", "versions", "machine", "processes",
              "initial weights (SHA-256)", "steps", "batch", "training (s)", "test (s)",

@@ -1,0 +1,54 @@
+"""One rank of NCCL: batch normalization and exchanges as if there were several.
+
+With one process nothing would be exchanged; here the path of several is taken, and its results must
+be those of a process alone: equal, but for the float64 in which statistics are gathered.
+"""
+
+from collections.abc import Iterator
+
+import torch
+
+from pspnet_repro import distributed
+from pspnet_repro.sync_bn import _BatchNormTrain
+
+from . import networks
+from .part import Row, Setting, main_of
+
+ALLOWED = 1e-6  # of the largest value
+
+
+def _pass(x, grad, variance, shared):
+    x = x.detach().requires_grad_()
+    weight, bias = (torch.linspace(low, 1.5, x.shape[1], device=x.device).requires_grad_()
+                    for low in (0.5, -0.5))
+    output, mean, var = _BatchNormTrain.apply(x, weight, bias, 1e-5, variance, True, None, shared)
+    return [output, mean, var, *torch.autograd.grad(output, (x, weight, bias), grad)]
+
+
+def work(setting: Setting) -> Iterator[Row]:
+    torch.manual_seed(0)
+    shape = (2, 4, 9, 9) if setting.small else (16, 256, 60, 60)
+    failed = []
+    with networks.one_rank(setting):
+        for name, layout in networks.LAYOUTS.items():
+            x, grad = (torch.randn(shape, device=setting.device).contiguous(memory_format=layout)
+                       for _ in range(2))
+            for variance in ("unbiased", "biased", "torch"):
+                pairs = zip(_pass(x, grad, variance, True), _pass(x, grad, variance, False),
+                            strict=True)
+                error = max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
+                failed += [] if error <= ALLOWED else [f"{variance}, {name}"]
+                yield {"what": f"BN + ReLU, {variance}, {name}", "error": error,
+                       "allowed": ALLOWED}
+        numbers = torch.arange(1000.0, device=setting.device)
+        for what, result in (("all_gather", distributed.all_gather(numbers)[0]),
+                             ("all_sum", distributed.all_sum(numbers.clone()))):
+            equal = torch.equal(result, numbers)
+            failed += [] if equal else [what]
+            yield {"what": what, "equal": equal}
+    if failed:
+        raise SystemExit(f"wrong: {'; '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main_of(work)

@@ -1,0 +1,92 @@
+"""Checks of a network's layers: their types, bottoms and tops, and what their fields leave open."""
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping
+from itertools import zip_longest
+from pathlib import Path
+
+from prototxt_import.format.caffe_pb2 import LayerParameter
+from prototxt_import.inputs import is_input
+from prototxt_import.layers.base import Built, Shape, check
+from prototxt_import.layers.table import LAYERS
+from pspnet_repro.errors import UserError
+from pspnet_repro.words import counted
+
+_MOST = 8
+
+
+def check_supported(path: Path | str, layers: Iterable[LayerParameter]) -> None:
+    """UserError that names every type of layer that is not supported."""
+    wrong = {}
+    for layer in layers:
+        if layer.type not in LAYERS and not is_input(layer):
+            wrong.setdefault(layer.type, []).append(layer.name)
+    parts = [f"layer {names[0]!r} ({kind})" + (f" and {len(names) - 1} more" if len(names) > 1 else
+                                               "") + f": type {kind!r} is not supported"
+             for kind, names in list(wrong.items())[:_MOST]]
+    if len(wrong) > _MOST:
+        parts.append(f"and {counted(len(wrong) - _MOST, 'other type')}")
+    if wrong:
+        raise UserError(f"{path}: {'; '.join(parts)}; docs/caffe-files.md lists the types that are")
+
+
+def _other_phase(training, left_out, top):
+    """How to have a blob whose layer the phase leaves out."""
+    here, there = ("TRAIN", "TEST") if training else ("TEST", "TRAIN")
+    return (f"phase {here} leaves out layer {left_out[top]!r}, which makes {top!r}: ask for phase "
+            f"{there} (--phase {there})")
+
+
+def missing_input(training: bool, left_out: Mapping[str, str]) -> str:
+    """What is wrong where a network has no inputs; left_out: {top: layer} of other phases."""
+    if not left_out:
+        return "the network has none"
+    return f"the network has none: {_other_phase(training, left_out, next(iter(left_out)))}"
+
+
+def check_ends(layer: LayerParameter, shapes: Mapping[str, Shape],
+               layers: Iterable[LayerParameter], training: bool,
+               left_out: Mapping[str, str]) -> None:
+    """Check a layer's bottoms, tops, propagate_down and loss_weight.
+
+    Args:
+        shapes: {blob: shape} of the blobs before it.
+        layers: all layers of the network.
+        training: whether the phase is TRAIN.
+        left_out: {top: layer} of layers of other phases.
+    Raises:
+        ValueError: what is wrong.
+    """
+    for name in layer.bottom:
+        if name not in shapes:
+            later = [other.name for other in layers if name in other.top]
+            reason = (f" before it, only by {later[0]!r}: a cycle, or layers out of order"
+                      if later else f": {_other_phase(training, left_out, name)}"
+                      if name in left_out else "")
+            raise ValueError(f"bottom {name!r} is made by no layer{reason}")
+    made = set()
+    for name, bottom in zip_longest(layer.top, layer.bottom[:len(layer.top)]):
+        check(name == bottom or name not in shapes and name not in made,
+              f"top {name!r} is there already")
+        made.add(name)
+    check(len(layer.propagate_down) in (0, len(layer.bottom)),
+          f"propagate_down must be given for each bottom or none, got "
+          f"{counted(len(layer.propagate_down), 'time')}")
+    check(len(layer.loss_weight) in (0, max(1, len(layer.top))),
+          f"loss_weight must be given for each top or none, got "
+          f"{counted(len(layer.loss_weight), 'time')}")
+    for weight in layer.loss_weight:
+        check(math.isfinite(weight), f"loss_weight must be finite as float32, got {weight}")
+
+
+def warn_of_assumptions(path: Path | str,
+                        layers: Iterable[tuple[LayerParameter, Built]]) -> None:
+    """Warn of what the fields of built layers leave open, once for each kind."""
+    names = {}
+    for layer, built in layers:
+        if built.assumption:
+            names.setdefault(built.assumption, []).append(layer.name)
+    for assumption, (first, *others) in names.items():
+        more = f" and {len(others)} more" if others else ""
+        warnings.warn(f"{path}: layer {first!r}{more}: {assumption}", stacklevel=2)

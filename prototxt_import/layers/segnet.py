@@ -1,0 +1,112 @@
+"""Layers of caffe-segnet: its BN and Upsample."""
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from prototxt_import.format.caffe_pb2 import BNParameter, LayerParameter
+from prototxt_import.layers.base import (
+    Built,
+    Param,
+    Shapes,
+    check,
+    check_counts,
+    check_image,
+    filler_or,
+)
+from pspnet_repro.exact import norm
+
+_EPS = 1e-9
+_OWN_FIELDS = ("scale_filler", "shift_filler", "bn_mode")
+_OTHER_FIELDS = ("slope_filler", "bias_filler", "momentum", "eps", "frozen", "engine")
+
+
+def is_segnet_bn(param: BNParameter) -> bool:
+    """Whether a bn_param is caffe-segnet's; ValueError where it is of both kinds."""
+    own, other = ([name for name in names if param.HasField(name)]
+                  for names in (_OWN_FIELDS, _OTHER_FIELDS))
+    check(not (own and other), f"must have fields of one program: {', '.join(own)} are of "
+                               f"caffe-segnet, {', '.join(other)} of PSPNet's Caffe")
+    return bool(own)
+
+
+def bn(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """Blobs: scale, shift, each (1, C, 1, 1).
+
+    LEARN normalizes with the batch's mean and biased variance, in testing too, then scales and
+    shifts; a second and a third top get mean and variance (1, C, 1, 1). INFERENCE only scales and
+    shifts.
+    """
+    check_counts(layer, 1, (1, 3))
+    channels = check_image(shapes[0])[1]
+    param, tops = layer.bn_param, len(layer.top)
+    learn = param.bn_mode == BNParameter.LEARN
+    check(learn or tops == 1, "bn_mode INFERENCE has no statistics: needs one top")
+    shape = (1, channels, 1, 1)
+
+    def run(bottoms, blobs):
+        x, (scale, shift) = bottoms[0], blobs
+        if not learn:
+            return [norm.affine(x, scale, shift)]
+        y, mean, var = norm.own_statistics_norm(x, scale, shift, _EPS)
+        return [y, mean.view(shape), var.view(shape)][:tops]
+
+    return Built([shapes[0], shape, shape][:tops], run,
+                 [Param(shape, filler_or(param, "scale_filler", 0)),
+                  Param(shape, filler_or(param, "shift_filler", 0))])
+
+
+class _Upsample(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, index, size):
+        ctx.save_for_backward(index)
+        y = x.new_zeros(*x.shape[:2], size)
+        # On the CPU the last one wins where two meet, as in the original.
+        return y.scatter_(2, index, x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        index, = ctx.saved_tensors
+        return grad.gather(2, index), None, None
+
+
+def _output_size(param, size):
+    """(rows, columns) of an Upsample layer's top."""
+    fields = {name: param.HasField(name) for name in
+              ("scale", "scale_h", "scale_w", "upsample_h", "upsample_w")}
+    check(fields["upsample_h"] == fields["upsample_w"],
+          "upsample_h and upsample_w must stand together")
+    if fields["upsample_h"]:
+        out = (param.upsample_h, param.upsample_w)
+        check(min(out) > 1, f"upsample_h and upsample_w must be above 1, got {out}")
+        return out
+    check(fields["scale_h"] == fields["scale_w"] and not (fields["scale"] and fields["scale_h"]),
+          "needs upsample_h and upsample_w, or scale, or scale_h and scale_w")
+    scales = (param.scale_h, param.scale_w) if fields["scale_h"] else (param.scale,) * 2
+    pads = (param.pad_out_h, param.pad_out_w)
+    for scale, pad, way in zip(scales, pads, "hw"):
+        check(1 < scale < 2 ** 20, f"scale must be 2 to {2 ** 20 - 1}, got {scale}")
+        check(not pad or scale == 2, f"pad_out_{way} must stand with scale 2, got {scale}")
+    return tuple(side * scale - pad for side, scale, pad in zip(size, scales, pads))
+
+
+def upsample(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """Each value goes to its mask's position in a plane of zeros; backward reads there.
+
+    The mask is the second top of a MAX Pooling layer.
+    """
+    check_counts(layer, 2, 1)
+    n, c, *size = check_image(shapes[0])
+    check(shapes[1] == shapes[0], f"its mask must be {shapes[0]}, got {shapes[1]}")
+    out = _output_size(layer.upsample_param, size)
+    pixels = out[0] * out[1]
+
+    def run(bottoms, params):
+        index = bottoms[1].detach().flatten(2).long()
+        low, high = (value.item() for value in index.aminmax())
+        check(low >= 0 and high < pixels,
+              f"its mask must be positions of the top's {out[0]} x {out[1]} pixels, got "
+              f"{high if high >= pixels else low}: the pooling's input has another size")
+        return [_Upsample.apply(bottoms[0].flatten(2), index, pixels).view(n, c, *out)]
+
+    return Built([(n, c, *out)], run)

@@ -1,0 +1,80 @@
+"""A file of another program, told by its content, into a network of ours."""
+
+import os
+
+import torch
+
+from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.model.pspnet import PSPNet
+from pspnet_repro.model.resnet import ResNet
+from pspnet_repro.model.settings import BackboneSettings
+from pspnet_repro.weights import kazuto, mmseg, names, recognize, semseg, torchvision
+from pspnet_repro.weights.adopt import Conversion, adopt
+from pspnet_repro.weights.model_file import crop_size_of, model_of, read_model_file
+from pspnet_repro.weights.plain_file import load_content
+from pspnet_repro.weights.sizes import check_tensors
+
+_PLANS = {names.SEMSEG: semseg.plan, names.MMSEG: mmseg.plan, names.KAZUTO: kazuto.plan,
+          names.RESNET: torchvision.plan}
+_FACTS = ("names", "palette_rgb", "base_size", "training")  # of our files, that commands read
+
+
+def convert_file(path: str | os.PathLike, backbone: bool = False,
+                 align_corners: bool = False) -> Conversion:
+    """The Conversion of one file: a PSPNet of semseg, mmsegmentation or kazuto1011, a ResNet with
+    torchvision's names, or a file of this program.
+
+    Tensors may stand under "state_dict", "model" and the like, and after "module." and the like.
+    Nothing of the network is folded: `PSPNet.prepare` applies order, mean and deviation of the
+    input.
+
+    Args:
+        path: the file, read without running code.
+        backbone: the backbone alone.
+        align_corners: as in the configuration of an mmsegmentation file.
+    Raises:
+        UserError: a file that cannot be read, names or shapes of another network, or numbers that
+            are not finite.
+        UsageError: `align_corners` for another file than mmsegmentation's.
+    """
+    content = load_content(path)
+    if {"settings", "weights"} & content.keys():
+        content = read_model_file(path)
+        model = model_of(content, path, ResNet if content["kind"] == "backbone" else PSPNet)
+        made = Conversion(model, [], crop_size_of(content), "this program's network",
+                          protocol=content.get("protocol"),
+                          facts={name: content[name] for name in _FACTS if name in content})
+    else:
+        state, _ = names.state_dict_of(content)
+        whose, _ = names.network_of(state) if state else ("", "")
+        if backbone and whose not in _PLANS and "backbone.layer1.0.conv3.weight" in state:
+            whose = names.RESNET
+        if whose not in _PLANS:
+            raise UserError(recognize.refusal(path, content))
+        check_tensors(path, {name: value for name, value in state.items()
+                             if isinstance(value, torch.Tensor)})
+        made = adopt(path, state, _PLANS[whose](path, state, align_corners), whose)
+    if align_corners and made.whose != names.MMSEG:
+        raise UsageError(f"--align-corners is for files of mmsegmentation, which do not say how "
+                         f"they upsample: {path} holds {made.whose}, leave it out")
+    return _backbone_of(made) if backbone and not isinstance(made.model, ResNet) else made
+
+
+@torch.no_grad()
+def _backbone_of(made):
+    """A Conversion's backbone alone."""
+    settings, weights = made.model.settings, made.model.backbone.state_dict()
+    with torch.device("meta"):
+        model = ResNet(**{name: getattr(settings, name) for name in BackboneSettings.arguments()})
+    model.load_state_dict(weights, assign=True)
+    rows = [row._replace(place=row.place.removeprefix("backbone.")
+                         if row.place.startswith("backbone.") else "left out")
+            for row in made.rows]
+    return made._replace(model=model.eval(), rows=rows, protocol=None)
+
+
+def is_resnet(path: str | os.PathLike) -> bool:
+    """Whether a file holds a ResNet's state dict, of another program."""
+    content = load_content(path)
+    state, _ = names.state_dict_of(content)
+    return bool(state) and "settings" not in content and names.network_of(state)[0] == names.RESNET
