@@ -6,7 +6,6 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 from pspnet_repro import __version__
 from pspnet_repro.commands import check_data, demo, evaluate, make_lists, predict, table, train
@@ -44,14 +43,10 @@ def _print_warning(message, *_):
 
 
 def _work(name):
-    """The module that does a command's work; the harness's is installed in this package."""
-    if name.startswith("experiments."):
-        root = Path(__file__).resolve().parents[1]
-        if importlib.util.find_spec("pspnet_repro.experiments") is not None:
-            name = f"pspnet_repro.{name}"
-        elif str(root) != sys.path[0]:  # a checkout, which has the folder beside this package
-            sys.path.insert(0, str(root))
-    return importlib.import_module(name)
+    """The module that does a command's work; an installed package has the harness in itself."""
+    installed = name.startswith("experiments.") and importlib.util.find_spec(
+        "pspnet_repro.experiments")
+    return importlib.import_module(f"pspnet_repro.{name}" if installed else name)
 
 
 if __name__ == "__main__":
