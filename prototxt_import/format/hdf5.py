@@ -8,13 +8,19 @@ from typing import BinaryIO
 import numpy as np
 
 from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.files import refuse_pipe
 from pspnet_repro.weights import recognize
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
 def is_hdf5(path: Path | str) -> bool:
-    """Whether a file begins as HDF5 does; False for what cannot be read."""
+    """Whether a file begins as HDF5 does; False for what cannot be read.
+
+    Raises:
+        UserError: a pipe, which may never give anything.
+    """
+    refuse_pipe(path)
     try:
         with open(path, "rb") as file:
             return file.read(len(_MAGIC)) == _MAGIC

@@ -75,8 +75,8 @@ def _upgrade_layer(field, path):
             kept.append(inner._replace(value=inner.value._replace(kind="string", text=kind)))
         else:
             kept.append(inner)
-    specs = [Field("param", [Field(_SPECS[name], given[k].value, given[k].line)
-                             for name, given in values.items() if k < len(given)], field.line)
+    specs = [Field("param", [Field(_SPECS[name], each[k].value, each[k].line)
+                             for name, each in values.items() if k < len(each)], field.line)
              for k in range(max(map(len, values.values())))]
     return field._replace(name="layer", value=_move_transforms(kept, kind, field.line) + specs)
 

@@ -81,8 +81,9 @@ def snapshot_weights(solverstate: str | os.PathLike) -> tuple[Path, Path]:
     return caffemodel, caffemodel
 
 
-def read_momentum(solverstate: str | os.PathLike, weights: tuple) -> tuple[int, dict]:
-    """(steps taken, {name of a PSPNet's parameter: float32 array}) of a solverstate of Caffe.
+def read_momentum(solverstate: str | os.PathLike, weights: tuple) -> tuple[int, dict, str]:
+    """(steps taken, {name of a PSPNet's parameter: float32 array}, variance of its BN) of a
+    solverstate of Caffe.
 
     Args:
         solverstate: path.

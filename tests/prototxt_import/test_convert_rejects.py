@@ -169,7 +169,10 @@ def test_settings_that_programs_read_differently_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("words, code, said", [
-    (("net.prototxt",), 2, "needs NET.prototxt and W.caffemodel, or --backbone and one file"),
+    (("net.prototxt",), 1, "net.prototxt: this is a prototxt: it holds no weights; they are in its "
+     "caffemodel: pspnet convert net.prototxt W.caffemodel -o OUT.safetensors\n"),
+    (("net.prototxt", "w.caffemodel", "w.caffemodel"), 2,
+     "needs NET.prototxt and W.caffemodel, or one file, got 3 files"),
     (("net.prototxt", "w.caffemodel", "-o", "x.npz"), 2, "must end in .safetensors, .pt, .pth"),
     (("w.caffemodel", "net.prototxt"), 2, "w.caffemodel: this is a caffemodel, put the prototxt "
      "first: pspnet convert net.prototxt w.caffemodel\n"),

@@ -124,6 +124,7 @@ def test_missing_files_are_refused(tmp_path):
 def test_gigantic_file_is_refused(tmp_path):
     path = tmp_path / "net.prototxt"
     with path.open("wb") as file:
+        file.write(b'name: "net"')
         file.truncate(2 ** 40)
     with pytest.raises(UserError, match="a prototxt must be at most 4194304 bytes"):
         read_net(path)

@@ -89,6 +89,7 @@ def test_the_command_resumes_a_solverstate(squares, half, tmp_path, capfd):
     assert code == 0, error
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "resuming Caffe's training after step 2: momentum of" in log and "step 2 of 3" in log
+    assert "batch normalization is --variance biased, this training's is unbiased" in log
     assert load(tmp_path / "run" / "weights.pt")["settings"]["stem_width"] == MINI["stem_width"]
 
 

@@ -101,8 +101,8 @@ def wrapped(state, form):
 
 @pytest.mark.parametrize("port", PORTS)
 @pytest.mark.parametrize("form", ["plain", "state_dict", "module", "both", "model", "nested",
-                                  "twice", "lightning", "beside a tensor", "other key", "safetensors",
-                                  "half"])
+                                  "twice", "lightning", "beside a tensor", "other key",
+                                  "safetensors", "half"])
 def test_ports_are_unwrapped(tmp_path, states, port, form):
     path = tmp_path / "w.bin"
     if form == "safetensors":
