@@ -10,6 +10,7 @@ TORCH_INDEX ?=
 MAX_JOBS ?= 2
 PSPNET_MARCH ?= native
 SETTINGS ?=
+SECONDS_LONG ?= 600
 BENCH ?= experiments/runs/bench
 CUDA_TORCH ?= torch==2.14.1
 CUDA_VENV ?= build/cuda-venv
@@ -31,7 +32,7 @@ compile = if MAX_JOBS=$(MAX_JOBS) PSPNET_MARCH=$(PSPNET_MARCH) $(1) setup.py --q
     then grep '^setup.py: ' $(2); else cat $(2); exit 1; fi
 SOURCES := setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu)
 
-.PHONY: help build test lint test-cuda cuda-check cuda-link-check gpu demo table tables bench clean always
+.PHONY: help build test lint attack test-cuda cuda-check cuda-link-check gpu demo table tables bench clean always
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 24
 
@@ -42,6 +43,9 @@ test: build  ## run the tests
 
 lint: build  ## look for mistakes in the Python code with ruff
 	$(PY) -m ruff check .
+
+attack: build  ## kill trainings and damage files for 10 minutes; SECONDS_LONG changes that
+	PYTHONPATH=tests $(PY) -m programs.attack --seconds $(SECONDS_LONG)
 
 test-cuda: build  ## run the kernels' tests on the GPU, also under compute-sanitizer
 	PSPNET_REQUIRE_CUDA=1 $(PY) -m pytest -m cuda

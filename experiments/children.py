@@ -20,8 +20,10 @@ def start(module: str, job: str, **streams) -> subprocess.Popen:
     """
     # `python -m` would import from the folder one stands in first.
     paths = [os.path.abspath(path) for path in sys.path]
-    code = (f"import sys; sys.path[:] = {paths!r}; sys.argv[0] = {module!r}; "
-            f"from {__package__}.{module} import main; sys.exit(main())")
+    code = (f"import sys; sys.path[:] = {paths!r}; sys.argv[0] = {module!r}\n"
+            "from pspnet_repro.errors import imports\n"
+            f"with imports(): from {__package__}.{module} import main\n"
+            "sys.exit(main())")
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, **streams)
     with contextlib.suppress(BrokenPipeError):  # its exit code says why it ended
         process.stdin.write(f"{job}\n".encode())

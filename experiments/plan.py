@@ -6,6 +6,7 @@ from pathlib import Path
 from pspnet_repro.errors import UsageError
 from pspnet_repro.evaluation import Protocol
 from pspnet_repro.evaluation.record import RESULT
+from pspnet_repro.files import refuse_pipe
 from pspnet_repro.training.run_folder import WEIGHTS
 from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.weights.source import weights_files
@@ -18,6 +19,7 @@ REPORTED = "5"  # a table of reported figures alone
 
 def _lines(path):
     """Number of lines of a file, 0 where there is none."""
+    refuse_pipe(path)
     try:
         with open(path, "rb") as lines:
             return sum(1 for _ in lines)

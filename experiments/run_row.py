@@ -16,7 +16,7 @@ from pspnet_repro.errors import UserError, command, first_line
 from pspnet_repro.evaluation.evaluate import evaluate
 from pspnet_repro.evaluation.precision import use_precision
 from pspnet_repro.evaluation.record import RESULT, CountsFile, claim_results
-from pspnet_repro.files import lock_folder, write_bytes
+from pspnet_repro.files import lock_folder, refuse_pipe, write_bytes
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.training.loop import train, weights_digest
 from pspnet_repro.weights import model_file
@@ -52,7 +52,7 @@ def run_row(experiment: Experiment, training: Training, *, progress: bool = True
     """
     tests = list(training.tests.values())
     try:
-        with (distributed.join() as processes, use_precision("float32"),
+        with (distributed.join(command="table") as processes, use_precision("float32"),
               contextlib.ExitStack() as held):
             def missing():
                 left = [not test.is_done for test in tests]
@@ -112,6 +112,7 @@ def _training_facts(weights):
     """
     path = weights.parent / "trained.json"
     training = model_file.read_model_file(weights)
+    refuse_pipe(path)
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         if (set(facts) != set(FACTS)

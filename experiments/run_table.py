@@ -21,8 +21,15 @@ from tqdm import tqdm
 
 from pspnet_repro import distributed
 from pspnet_repro.commands.table import parser
-from pspnet_repro.errors import Interrupted, UsageError, UserError, check_printed, command
-from pspnet_repro.files import lock_folder
+from pspnet_repro.errors import (
+    Interrupted,
+    UsageError,
+    UserError,
+    check_printed,
+    command,
+    first_line,
+)
+from pspnet_repro.files import lock_folder, refuse_pipe
 from pspnet_repro.weights.source import weights_files
 from pspnet_repro.words import counted
 
@@ -42,6 +49,7 @@ CONSOLE = "console.txt"
 def _start(job, training):
     """The process that does a training, and how long its file of last words was before."""
     training.folder.mkdir(parents=True, exist_ok=True)
+    refuse_pipe(training.folder / CONSOLE, "written")
     # At its end: another call may be at work in this folder.
     with open(training.folder / CONSOLE, "ab") as console:
         return start("run_row", job, stdout=console, stderr=subprocess.STDOUT), console.tell()
@@ -52,7 +60,14 @@ def _failure(training, start, code):
     if code < 0:
         return UserError(f"{training.name}: killed by {signal.Signals(-code).name}; the same "
                          "command resumes at its last checkpoint")
-    words = last_words((training.folder / CONSOLE).read_bytes()[start:], code)
+    console = training.folder / CONSOLE
+    words = last_words(console.read_bytes()[start:], code)
+    try:
+        with open(console, "ab") as file:  # what a process says of a full disk is lost with it
+            file.write(b"\n")
+    except OSError as error:
+        words += (f"; {console} cannot be written: {first_line(error)}; free some space, and the "
+                  "same command resumes")
     return (UsageError if code == 2 else UserError)(f"{training.name}: {words}")
 
 
@@ -113,10 +128,20 @@ def _check(args, processes):
                             "one")
 
 
+def _make_folder(path):
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--runs {path}: cannot be made: {first_line(error)}; choose another "
+                         "folder") from error
+
+
 def run_tables(args: argparse.Namespace, processes: distributed.Processes) -> None:
     """Run what is missing and print the tables; all of `processes` call this alike."""
     _check(args, processes)
     tables, profile = select_tables(args.table, args.rows), PROFILES[args.profile]
+    if not args.dry_run:
+        processes.on_first(lambda: _make_folder(args.runs))
     runs = args.runs / profile.name
     output = args.output or runs
     data = Path(processes.on_first(lambda: str(profile.folder(args.data, args.cache))))
@@ -169,7 +194,7 @@ def run(args: argparse.Namespace) -> None:
     args.runs, args.cache = args.runs or RUNS_FOLDER, args.cache or CACHE_FOLDER
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with distributed.join() as processes:
+        with distributed.join(command="table") as processes:
             run_tables(args, processes)
     except (KeyboardInterrupt, Interrupted) as stop:
         raise Interrupted("stopped; the same command resumes") from stop

@@ -3,15 +3,19 @@
 import importlib
 import importlib.util
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
+
+from pspnet_repro.errors import command, imports, stop_at_once
+
+if __name__ == "__main__" or os.path.basename(sys.argv[0]) == "pspnet":
+    signal.signal(signal.SIGINT, stop_at_once)  # until `_work` has imported what is slow
 
 from pspnet_repro import __version__
 from pspnet_repro.commands import check_data, demo, evaluate, make_lists, predict, table, train
 from pspnet_repro.commands.parser import Parser
-from pspnet_repro.errors import command
 
 
 def build_parser() -> Parser:
@@ -44,14 +48,11 @@ def _print_warning(message, *_):
 
 
 def _work(name):
-    """The module that does a command's work; the harness's is installed in this package."""
-    if name.startswith("experiments."):
-        root = Path(__file__).resolve().parents[1]
-        if importlib.util.find_spec("pspnet_repro.experiments") is not None:
-            name = f"pspnet_repro.{name}"
-        elif str(root) != sys.path[0]:  # a checkout, which has the folder beside this package
-            sys.path.insert(0, str(root))
-    return importlib.import_module(name)
+    """The module that does a command's work; an installed package has the harness in itself."""
+    installed = name.startswith("experiments.") and importlib.util.find_spec(
+        "pspnet_repro.experiments")
+    with imports():
+        return importlib.import_module(f"pspnet_repro.{name}" if installed else name)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ import torch.distributed as dist
 
 from pspnet_repro.defaults import TIMEOUT_SECONDS
 from pspnet_repro.errors import FailedElsewhere, UsageError, UserError, first_line
+from pspnet_repro.files import refuse_pipe
+from pspnet_repro.torchrun import meet, parent_watched, variable, world_size
 
 LOCAL = "local"  # as a group: this process alone, whatever others there are
 _PATIENCE = datetime.timedelta(days=7)
@@ -156,6 +157,7 @@ class Processes:
 
         def read():
             nonlocal data
+            refuse_pipe(path)
             data = path.read_bytes() if path.exists() else None
             return data is not None
 
@@ -209,7 +211,7 @@ def find_device(kind: str) -> torch.device:
         raise UsageError(f"device cuda: this torch ({torch.__version__}) is built without CUDA: "
                          "install a torch with CUDA and build this program again with it; "
                          "docs/gpu.md of its source says how")
-    number, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    number, count = variable("LOCAL_RANK", 0, 2 ** 20, "0"), torch.cuda.device_count()
     if not count:
         raise UsageError("device cuda: torch finds no GPU; nvidia-smi says which the driver finds")
     if number >= count:
@@ -226,8 +228,21 @@ def choose_device(kind: str) -> torch.device:
     return device
 
 
+def _check_command(processes, command):
+    """Raise UsageError where the processes run different commands."""
+    text = torch.zeros(32, dtype=torch.uint8)
+    letters = torch.frombuffer(bytearray(command.encode()[:32] or b" "), dtype=torch.uint8)
+    text[:len(letters)] = letters
+    commands = [bytes(row.tolist()).decode().strip(" \0") or "another program"
+                for row in processes.gather(text)]
+    if len(set(commands)) > 1:
+        other = next(k for k, name in enumerate(commands) if name != commands[0])
+        raise UsageError(f"all processes must run one command: process 0 runs {commands[0]}, "
+                         f"process {other} runs {commands[other]}")
+
+
 @contextlib.contextmanager
-def join(timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Processes]:
+def join(timeout_seconds: float = TIMEOUT_SECONDS, command: str = "") -> Iterator[Processes]:
     """The Processes that torchrun started, for the length of a with block.
 
     Tensors on the CPU go through Gloo, those on GPUs through NCCL. A block within another gets the
@@ -236,21 +251,23 @@ def join(timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Processes]:
 
     Args:
         timeout_seconds: how long a process waits for the others before it fails.
+        command: what this process does, which all must do.
     Raises:
         UserError: the processes do not find each other.
+        UsageError: torchrun's variables are not numbers, or another process runs another command.
     """
     global _joined, _groups
     if dist.is_available() and dist.is_initialized():
         yield _joined or Processes(dist.get_rank(), dist.get_world_size())
         return
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if world_size() == 1:
         yield ALONE
         return
     has_nccl = torch.cuda.is_available() and dist.is_nccl_available()
     backend = "cpu:gloo,cuda:nccl" if has_nccl else "gloo"
     timeout = datetime.timedelta(seconds=timeout_seconds)
     try:
-        store, rank, size = next(dist.rendezvous("env://", timeout=timeout))
+        store, rank, size = meet(timeout)
         # A second group would else read the addresses that the first one left in the store.
         _groups += 1
         dist.init_process_group(backend, store=dist.PrefixStore(f"group{_groups}", store),
@@ -260,7 +277,9 @@ def join(timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Processes]:
         raise UserError(f"the processes do not find each other: {first_line(error)}") from error
     try:
         _joined = Processes(rank, size, patient)
-        yield _joined
+        _check_command(_joined, command)
+        with parent_watched(timeout_seconds):
+            yield _joined
     finally:
         _joined = None
         dist.destroy_process_group()

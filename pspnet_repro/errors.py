@@ -4,9 +4,11 @@ import contextlib
 import errno
 import functools
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 
 class UserError(Exception):
@@ -74,9 +76,34 @@ def command(main: Callable[..., int]) -> Callable[..., int]:
     return run
 
 
+def stop_at_once(*_: object) -> None:
+    """A handler of SIGINT that ends the process with a word, whatever it imports."""
+    with contextlib.suppress(OSError, ValueError):
+        say("\nstopped")
+        sys.stderr.flush()
+    os._exit(130)
+
+
+@contextlib.contextmanager
+def imports() -> Iterator[None]:
+    """A block of slow imports, in which Ctrl-C ends the process at once: torch's modules answer
+    KeyboardInterrupt with errors of their own."""
+    waits = (threading.current_thread() is threading.main_thread()
+             and signal.getsignal(signal.SIGINT) in (signal.default_int_handler, stop_at_once))
+    if waits:
+        signal.signal(signal.SIGINT, stop_at_once)
+    try:
+        yield
+    finally:
+        if waits:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def say(text: str) -> None:
     """Print to stderr what all processes end with: once, by the first that torchrun started."""
-    if os.environ.get("RANK", "0") == "0":
+    rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "")
+    # A number that none of the processes has is nobody else's to speak for.
+    if rank == "0" or not (rank.isdigit() and size.isdigit() and int(rank) < int(size)):
         print(text, file=sys.stderr)
     else:
         # torchrun stops all as soon as one has failed: let the first finish its sentence.

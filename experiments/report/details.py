@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from pspnet_repro.errors import UserError
 from pspnet_repro.words import counted
 
 from ..profiles import Profile
@@ -29,10 +30,17 @@ def curve_blocks(table: str, names: dict[str, str], results: Results) -> list[Bl
     losses, scores = {}, {}
     for label, folders in trainings(names, results).items():
         curves = [read_curve(folder / "losses.jsonl", ("iteration", "loss")) for folder in folders]
+        ends = [curve["iteration"][-1] + 1 for curve in curves]
         losses[label] = [tuple(map(thinned, curve.values())) for curve in curves]
         places = [folder / "curve.jsonl" for folder in folders]
         if all(path.exists() for path in places):
             curves = [read_curve(path, ("iteration", "mean_iou")) for path in places]
+            for path, curve, end in zip(places, curves, ends, strict=True):
+                if curve["iteration"][-1] != end:
+                    raise UserError(f"{path}: ends at step {curve['iteration'][-1]:.0f}, and "
+                                    f"losses.jsonl beside it at {end:.0f}: one of them "
+                                    "is cut; bring it back from a copy, or remove the folder to "
+                                    "run the row again")
             scores[label] = [(c["iteration"], 100 * c["mean_iou"]) for c in curves]
     if not losses:
         return []

@@ -11,7 +11,7 @@ import numpy as np
 
 from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.evaluation.record import RESULT
-from pspnet_repro.files import json_lines
+from pspnet_repro.files import json_lines, refuse_pipe
 
 from ..profiles import Profile
 from .resampling import drawn_figures, how_drawn, interval
@@ -35,6 +35,7 @@ def read_result(folder: Path, profile: Profile) -> dict:
         UserError: no such file, or it is damaged or of other classes than the profile's.
     """
     path = folder / RESULT
+    refuse_pipe(path)
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         figures = np.array([*(result[name] for name in METRICS), *result["iou"].values()], float)
@@ -61,6 +62,7 @@ def read_curve(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     Raises:
         UserError: the file cannot be read, is empty, or a line has no such numbers.
     """
+    refuse_pipe(path)
     try:
         lines = json_lines(path.read_bytes())
     except OSError as error:

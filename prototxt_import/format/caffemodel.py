@@ -85,6 +85,9 @@ def _binary_layers(path):
                 name, kind, protos = layer.name, layer.type, layer.blobs
         except (DecodeError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: damaged after layer {name!r}: {first_line(error)}") from error
+        if not (isinstance(name, str) and isinstance(kind, str)):
+            raise UserError(f"{path}: name and type of a layer must be text in UTF-8, got {name!r} "
+                            f"and {kind!r}: rename it with the program that wrote the file")
         del data  # a large layer would else be in memory three times
         blobs = []
         for k, blob in enumerate(protos):

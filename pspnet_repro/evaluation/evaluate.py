@@ -15,7 +15,7 @@ from pspnet_repro.evaluation.metrics import ConfusionMatrix
 from pspnet_repro.evaluation.predictor import Predictor
 from pspnet_repro.evaluation.protocol import Protocol
 from pspnet_repro.evaluation.record import CountsFile
-from pspnet_repro.evaluation.sliding import Network, predict_stream
+from pspnet_repro.evaluation.sliding import Network, predict_tiles
 
 
 def evaluate(net: Network | Predictor, pairs: Sequence[Pair], *, classes: int, protocol: Protocol,
@@ -27,7 +27,7 @@ def evaluate(net: Network | Predictor, pairs: Sequence[Pair], *, classes: int, p
     """Confusion matrix of a network over image and label files.
 
     Args:
-        net, classes, protocol, batch_size: see predict_stream; or a Predictor of that protocol.
+        net, classes, protocol, batch_size: see predict_tiles; or a Predictor of that protocol.
         pairs: one without a label is predicted only.
         zero_is_void: see data.labels.read_label.
         record: images in it are not tested again, others are added to it.
@@ -61,15 +61,17 @@ def evaluate(net: Network | Predictor, pairs: Sequence[Pair], *, classes: int, p
                     on_error(error)
                     bar.update()
                     continue
-                reading.append((number, pair, label))
+                reading.append((number, pair, label, image.shape[:2]))
                 yield image[:, :, ::-1]
 
         stream = (net.stream(images(), batch_size) if isinstance(net, Predictor) else
-                  predict_stream(net, images(), classes=classes, protocol=protocol,
-                                 batch_size=batch_size))
-        for probabilities in stream:
-            number, pair, label = reading.popleft()
-            predicted = probabilities.argmax(0).cpu().numpy().astype(np.uint8)
+                  predict_tiles(net, images(), classes=classes, protocol=protocol,
+                                batch_size=batch_size))
+        for tiles in stream:
+            number, pair, label, size = reading.popleft()
+            predicted = np.empty(size, np.uint8)
+            for place, probabilities in tiles:
+                predicted[place] = probabilities.argmax(0).cpu().numpy()
             single = ConfusionMatrix(classes)
             if label is not None:
                 single.update(predicted, label)

@@ -48,10 +48,11 @@ def bands(in_size: int, out_size: int,
 
 def _resize_axis(image, out_size, axis, antialias):
     """One axis of (H, W, C)."""
-    lines = np.ascontiguousarray(np.moveaxis(image, axis, 0), np.float64)
+    lines = np.moveaxis(image, axis, 0)
     result = np.empty((out_size, *lines.shape[1:]), image.dtype)
     for out, source, matrix in bands(len(lines), out_size, antialias):
-        band = np.tensordot(matrix, lines[source], 1)
+        # Of a large image only a band at a time is there in double.
+        band = np.tensordot(matrix, np.ascontiguousarray(lines[source], np.float64), 1)
         if image.dtype == np.uint8:
             # Half away from zero: weights and pixels are never negative. Truncation follows.
             band = np.minimum(band + 0.5, 255)

@@ -7,6 +7,7 @@ from pspnet_repro.data.benchmarks import LAYOUTS, Recipe
 from pspnet_repro.data.classes import KNOWN, MAX_NAME, Classes, known_classes, numbered_classes
 from pspnet_repro.defaults import MAX_SIDE
 from pspnet_repro.errors import UserError
+from pspnet_repro.evaluation.memory import wrong_sizes
 from pspnet_repro.evaluation.protocol import PRESETS, Protocol, preset
 from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.weights.model_file import crop_size_of, model_of
@@ -42,6 +43,12 @@ class NetworkFile:
     def protocol(self) -> Protocol:
         """The test of the program that made the network, with the sizes of the file."""
         return preset(self.preset, self.base_size, self.crop_size)
+
+    def check_memory(self) -> None:
+        """Raise UserError where the file's sizes would need more memory than a test may."""
+        for name, why in wrong_sizes(self.net.settings, self.protocol).items():
+            raise UserError(f"{self.path}: {name} {getattr(self, name)}: {why}; give a smaller "
+                            f"--{name.replace('_', '-')}")
 
     def check_classes(self, count: int) -> None:
         """Raise UserError for a network of another number of classes."""

@@ -14,12 +14,14 @@ from pspnet_repro.data.classes import Classes
 from pspnet_repro.data.images import read_image
 from pspnet_repro.defaults import BATCH_SIZE, PRECISIONS
 from pspnet_repro.distributed import choose_device
-from pspnet_repro.errors import UsageError
+from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import precision as precisions
+from pspnet_repro.evaluation.memory import wrong_sizes
 from pspnet_repro.evaluation.network_file import NetworkFile, read_network
 from pspnet_repro.evaluation.pictures import overlay
 from pspnet_repro.evaluation.protocol import PRESETS, Protocol, preset
-from pspnet_repro.evaluation.sliding import predict_stream
+from pspnet_repro.evaluation.sliding import predict_tiles
+from pspnet_repro.evaluation.tiles import Tile
 
 Photo = str | Path | Image.Image | np.ndarray
 # A file, a pair (prototxt, caffemodel), or what one of these was read into.
@@ -97,9 +99,15 @@ class Predictor:
         if not files:
             raise UsageError("weights must name a file, got an empty list")
         self.classes = files[0].classes
+        if not isinstance(protocol, Protocol):
+            files[0].check_memory()
         if isinstance(protocol, str):
             protocol = preset(protocol, files[0].base_size, files[0].crop_size)
         self.protocol = protocol or files[0].protocol
+        for file in files:
+            for name, why in wrong_sizes(file.net.settings, self.protocol).items():
+                raise UsageError(f"{name} {getattr(self.protocol, name)}: {why}; choose a smaller "
+                                 "one")
         self.precision = precision
         self.networks = []
         for file in files:
@@ -107,6 +115,9 @@ class Predictor:
             try:
                 file.net.check_crop(self.protocol.crop_size)
             except ValueError as error:
+                if protocol is None and file is files[0]:
+                    raise UserError(f"{file.path}: {error}, its crop_size; give a protocol with "
+                                    "another") from error
                 raise UsageError(f"crop_size: {error}") from error
             # The file's own goes, for memory.
             net, file.net = file.net.to(choose_device(device)), None
@@ -152,33 +163,50 @@ class Predictor:
                 waiting.append(as_rgb(image))
                 yield waiting[-1]
 
-        for scores in self.stream(read(), batch_size):
-            labels = scores.argmax(0).to(torch.uint8).cpu().numpy()
-            kept = (np.ascontiguousarray(scores.permute(1, 2, 0).cpu().numpy())
-                    if probabilities else None)
-            yield Prediction(labels, scores.amax(0).cpu().numpy(), kept, self.names,
-                             list(self.classes.palette_rgb), waiting.popleft())
+        for tiles in self.stream(read(), batch_size):
+            image = waiting.popleft()
+            labels = np.empty(image.shape[:2], np.uint8)
+            confidence = np.empty(image.shape[:2], np.float32)
+            kept = np.empty((*image.shape[:2], len(self.names)), np.float32) if (
+                probabilities) else None
+            for place, tile in tiles:
+                labels[place] = tile.argmax(0).to(torch.uint8).cpu().numpy()
+                confidence[place] = tile.amax(0).cpu().numpy()
+                if kept is not None:
+                    kept[place] = tile.permute(1, 2, 0).cpu().numpy()
+            yield Prediction(labels, confidence, kept, self.names,
+                             list(self.classes.palette_rgb), image)
 
     def stream(self, images_rgb: Iterable[np.ndarray],
-               batch_size: int = BATCH_SIZE) -> Iterator[torch.Tensor]:
-        """Mean probabilities of the networks, (classes, H, W) float32 on their device, for each of
-        (H, W, 3) uint8 RGB images; see predict_stream."""
+               batch_size: int = BATCH_SIZE) -> Iterator[Iterable[Tile]]:
+        """For each of (H, W, 3) uint8 RGB images the tiles of the networks' mean probabilities, as
+        iterating Tiles gives them; read them before the next image's."""
         copies = itertools.tee(images_rgb, len(self.networks))
-        streams = [predict_stream(net, copy, classes=len(self.names), protocol=self.protocol,
-                                  batch_size=batch_size)
+        streams = [predict_tiles(net, copy, classes=len(self.names), protocol=self.protocol,
+                                 batch_size=batch_size)
                    for net, copy in zip(self.networks, copies)]
         while True:
             # Not around the whole: the caller's code runs between two images.
             with precisions.use_precision(self.precision):
-                maps = [next(stream, None) for stream in streams]
-                if maps[0] is None:
+                each = [next(stream, None) for stream in streams]
+            if each[0] is None:
+                return
+            yield self._mean(each)
+
+    def _mean(self, each):
+        """The tiles of the mean of several networks' Tiles of one photograph."""
+        tiles = zip(*each)
+        while True:
+            with precisions.use_precision(self.precision):
+                parts = next(tiles, None)
+                if parts is None:
                     return
-                mean = maps[0]
-                for other in maps[1:]:
+                place, mean = parts[0]
+                for _, other in parts[1:]:
                     mean += other
-                if len(maps) > 1:
-                    mean /= len(maps)
-            yield mean
+                if len(parts) > 1:
+                    mean /= len(parts)
+            yield place, mean
 
 
 def as_rgb(image: Photo) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from pspnet_repro.differences import difference
 from pspnet_repro.distributed import ALONE, Processes
 from pspnet_repro.errors import UserError, first_line
-from pspnet_repro.files import json_lines, lock_folder, sync, write_bytes
+from pspnet_repro.files import json_lines, lock_folder, refuse_pipe, sync, write_bytes
 from pspnet_repro.outputs import Outputs
 
 RESULT = "result.json"  # what a finished test writes beside its counts
@@ -37,6 +37,7 @@ def claim_results(outputs: Outputs, folder: Path, paths: Iterable[Path],
 
 
 def _holds_test(path):
+    refuse_pipe(path)
     try:
         with open(path, "rb") as file:
             return "weights_sha256" in json.loads(file.readline(2 ** 20))
@@ -80,6 +81,7 @@ class CountsFile:
             self.done = dict(self._entries(merged, processes.share_file(merged)))
             if not processes.first:
                 write_bytes(self.path, self._head)
+            refuse_pipe(self.path, "written")
             self._file = open(self.path, "ab")
         except OSError as error:
             raise UserError(f"{self.path}: cannot be used: {first_line(error)}") from error
@@ -90,6 +92,7 @@ class CountsFile:
         merged, *others = _files(folder)
         done = {}
         for path in [merged, *others] if merged.exists() else others:
+            refuse_pipe(path)
             done |= self._entries(path, path.read_bytes())
         lines = (_line(k, counts) + "\n" for k, counts in done.items())
         write_bytes(merged, self._head + "".join(lines))
@@ -190,6 +193,7 @@ def read_counts(folder: Path, classes: int) -> list[np.ndarray]:
     """
     entries = {}
     for path in _files(folder):
+        refuse_pipe(path)
         try:
             data = path.read_bytes()
         except OSError as error:

@@ -5,33 +5,25 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from pspnet_repro import ops
 from pspnet_repro.defaults import BATCH_SIZE
-from pspnet_repro.evaluation.imresize import bands, imresize
+from pspnet_repro.evaluation.imresize import imresize
 from pspnet_repro.evaluation.protocol import Protocol, preset
+from pspnet_repro.evaluation.tiles import Tiles, opencv_resize
 from pspnet_repro.model import image_input as image_inputs
 
 Network = torch.nn.Module | Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass
-class _Photograph:
-    """An image on its way: the sum of its scales' probabilities, and how many are missing."""
-
-    total: torch.Tensor  # (classes, H, W) float32
-    views_left: int
-
-
-@dataclass
 class _View:
     """One scale of one image: its pixels, its windows, and the canvas they add up on."""
 
-    photograph: _Photograph
+    tiles: Tiles  # of the photograph
     image: np.ndarray  # (rows, columns, 3) RGB, 0..255
     window: tuple
     tops: list
@@ -69,49 +61,23 @@ class _View:
         self.canvas /= counts[0][:, None] * counts[1]
 
 
-def _add_resized(total, canvas, antialias):
-    """total += canvas resized to the total's size and renormalized, both (classes, H, W).
-
-    As products of small weight matrices with bands of the canvas, so that nothing else of the
-    canvas' size exists.
-    """
-    def matrices(axis):
-        return [(out, source, torch.from_numpy(matrix).to(canvas)) for out, source, matrix
-                in bands(canvas.shape[axis], total.shape[axis], antialias)]
-
-    columns = matrices(2)
-    for out_rows, in_rows, row_matrix in matrices(1):
-        stretched = row_matrix @ canvas[:, in_rows]
-        part = total.new_empty(total.shape[0], stretched.shape[1], total.shape[2])
-        for out_cols, in_cols, matrix in columns:
-            part[:, :, out_cols] = stretched[:, :, in_cols] @ matrix.T
-        total[:, out_rows] += part / part.sum(0, keepdim=True)
-
-
-def _views(image_rgb, protocol, classes, device, step, image_input):
+def _views(image_rgb, protocol, classes, step, image_input):
     """The _View of every scale of an image, each made when it is asked for."""
     height, width = image_rgb.shape[:2]
-    photograph = _Photograph(torch.zeros(classes, height, width, device=device),
-                             len(protocol.scales))
-    for scale in protocol.scales:
-        scaled_size = protocol.scaled_size(height, width, scale)
+    sizes = [protocol.scaled_size(height, width, scale) for scale in protocol.scales]
+    tiles = Tiles((classes, height, width), sizes, protocol.antialias, protocol.resize)
+    for scaled_size in sizes:
         scaled = (imresize(image_rgb, scaled_size, protocol.antialias)
                   if protocol.resize == "matlab" else
-                  _opencv_resize(image_rgb.astype(np.float32), scaled_size))
+                  opencv_resize(image_rgb.astype(np.float32), scaled_size))
         rows, cols = scaled.shape[:2]
         window = protocol.window_size(rows, cols, step)
         # The scripts pad a larger image while it is still 8-bit: with the mean, rounded.
         exact = protocol.resize == "opencv" or protocol.fits(rows, cols)
         border = (np.zeros(3, np.float32) if exact else
                   image_input(image_input.mean_rgb.round()))
-        yield _View(photograph, scaled, window, protocol.window_starts(rows, window[0]),
+        yield _View(tiles, scaled, window, protocol.window_starts(rows, window[0]),
                     protocol.window_starts(cols, window[1]), border, image_input)
-
-
-def _opencv_resize(image, size):
-    """(H, W, C) float32 resized bilinearly to (rows, columns) by OpenCV."""
-    return cv2.resize(image, tuple(reversed(size)), interpolation=cv2.INTER_LINEAR).reshape(
-        *size, -1)
 
 
 def first_windows(image_rgb: np.ndarray, protocol: Protocol, count: int, step: int = 8,
@@ -124,8 +90,8 @@ def first_windows(image_rgb: np.ndarray, protocol: Protocol, count: int, step: i
         (rows, columns) of it that lie on the image).
     """
     scale = min(protocol.scales, key=lambda scale: abs(scale - 1))
-    (view,) = _views(_checked(image_rgb), dataclasses.replace(protocol, scales=(scale,)), 1, "cpu",
-                     step, image_input)
+    (view,) = _views(_checked(image_rgb), dataclasses.replace(protocol, scales=(scale,)), 1, step,
+                     image_input)
     places = [(top, left) for top in view.tops for left in view.lefts][:count]
     areas = [tuple(slice(max(-start, 0), size - start) for start, size
                    in zip(place, view.image.shape)) for place in places]
@@ -160,7 +126,7 @@ def _add_window(view, top, left, probabilities):
 def _run(net, places, protocol, classes, device):
     """Put a batch of (view, top, left) through the network, onto the canvases.
 
-    Returns the probabilities of the photographs that are complete with it.
+    Returns the Tiles of the photographs that are complete with it.
     """
     count, window = len(places), places[0][0].window
     batch = torch.stack([view.pixels(top, left) for view, top, left in places]).to(device)
@@ -187,8 +153,8 @@ def _run(net, places, protocol, classes, device):
         _check_shape(scores, batch, classes, *window)
         for k, (view, top, left) in enumerate(places):
             _add_window(view, top, left, _merged(scores, k, count, protocol))
-    return [view.photograph.total for view, run in _runs(places)
-            if _finished(view, run.stop - run.start, protocol)]
+    return [view.tiles for view, run in _runs(places)
+            if _finished(view, run.stop - run.start)]
 
 
 def _merged(scores, k, count, protocol):
@@ -201,25 +167,14 @@ def _merged(scores, k, count, protocol):
     return (torch.softmax(once, 0) + torch.softmax(mirrored, 0)) / 2
 
 
-def _finished(view, windows, protocol):
+def _finished(view, windows):
     """Whether `windows` more windows complete the view's photograph."""
     view.windows_left -= windows
     if view.windows_left:
         return False
     view.divide_by_counts()
-    photograph = view.photograph
-    if protocol.resize == "matlab":
-        _add_resized(photograph.total, view.canvas, protocol.antialias)
-    else:
-        resized = _opencv_resize(view.canvas.permute(1, 2, 0).contiguous().cpu().numpy(),
-                                 photograph.total.shape[1:])
-        photograph.total += torch.from_numpy(resized).permute(2, 0, 1).to(photograph.total)
-    view.canvas = None
-    photograph.views_left -= 1
-    if photograph.views_left:
-        return False
-    photograph.total /= len(protocol.scales)
-    return True
+    canvas, view.canvas = view.canvas, None
+    return view.tiles.add(canvas)
 
 
 def _device_of(net):
@@ -229,6 +184,18 @@ def _device_of(net):
 
 def predict_stream(net: Network, images_rgb: Iterable[np.ndarray], *, classes: int,
                    protocol: Protocol, batch_size: int = BATCH_SIZE) -> Iterator[torch.Tensor]:
+    """`predict_tiles` with the tiles of a photograph in one tensor.
+
+    Yields:
+        (classes, H, W) float32 on the network's device, in the order of the images.
+    """
+    for tiles in predict_tiles(net, images_rgb, classes=classes, protocol=protocol,
+                               batch_size=batch_size):
+        yield tiles.whole()
+
+
+def predict_tiles(net: Network, images_rgb: Iterable[np.ndarray], *, classes: int,
+                  protocol: Protocol, batch_size: int = BATCH_SIZE) -> Iterator[Tiles]:
     """Class probabilities of photographs, one after the other; windows of several share a batch.
 
     Args:
@@ -238,7 +205,7 @@ def predict_stream(net: Network, images_rgb: Iterable[np.ndarray], *, classes: i
         classes: how many.
         batch_size: windows a pass of the network; with `flip` as many mirror images go along.
     Yields:
-        (classes, H, W) float32 on the network's device, in the order of the images.
+        The Tiles of each image, on the network's device, in the order of the images.
     Raises:
         ValueError: an image, the batch size or what `net` returns is not as above.
     """
@@ -253,7 +220,7 @@ def predict_stream(net: Network, images_rgb: Iterable[np.ndarray], *, classes: i
     image_input = getattr(net, "image_input", image_inputs.CAFFE)
     device = _device_of(net)
     windows = ((view, top, left) for image in images_rgb
-               for view in _views(_checked(image), protocol, classes, device, step, image_input)
+               for view in _views(_checked(image), protocol, classes, step, image_input)
                for top in view.tops for left in view.lefts)
     places = []
     for window in windows:
@@ -304,6 +271,9 @@ def predict_probabilities(net: Network, image_rgb: np.ndarray, *, classes: int, 
     Source: the evaluation scripts of the release.
     """
     test = preset(protocol, base_size, crop_size, scales=scales, flip=flip, **deviations)
-    (probabilities,) = predict_stream(net, [image_rgb], classes=classes, protocol=test,
-                                      batch_size=batch_size)
-    return np.ascontiguousarray(probabilities.permute(1, 2, 0).cpu().numpy())
+    (tiles,) = predict_tiles(net, [image_rgb], classes=classes, protocol=test,
+                             batch_size=batch_size)
+    probabilities = np.empty((*tiles.shape[1:], classes), np.float32)
+    for place, tile in tiles:
+        probabilities[place] = tile.permute(1, 2, 0).cpu().numpy()
+    return probabilities

@@ -18,6 +18,8 @@ EXPANSION = 4  # of a bottleneck's output against its inside
 REDUCTION = 4  # of the head's convolutions against the features that they read
 MAX_WIDTH = 8  # times the released networks: beyond is a slip, and exhausts the memory
 MAX_BLOCKS = 1000  # a stage
+MAX_STRIDE, MAX_DILATION = 8, 64  # of a stage: the released networks have 2 and 4
+MAX_BINS = 128  # a side of a pyramid level
 MEAN_BGR = (103.939, 116.779, 123.68)  # what the original subtracts from pixels of 0..255
 
 Numbers = tuple[int, ...]
@@ -176,6 +178,9 @@ class BackboneSettings(Mapping):
                    f"{name} must be 4 numbers of at least 1, got {value}")
         _check(max(self.blocks) <= MAX_BLOCKS,
                f"blocks must be at most {MAX_BLOCKS}, got {self.blocks}")
+        for name, most in (("strides", MAX_STRIDE), ("dilations", MAX_DILATION)):
+            _check(max(getattr(self, name)) <= most,
+                   f"{name} must be at most {most}, got {getattr(self, name)}")
         _check(all(width <= full * MAX_WIDTH for width, full in zip(self.widths, WIDTHS)),
                f"widths must be at most {MAX_WIDTH} times {WIDTHS}, got {self.widths}")
         _check(1 <= self.stem_width <= 64 * MAX_WIDTH,
@@ -248,8 +253,8 @@ class NetworkSettings(BackboneSettings):
                        "align_corners")
 
     def __post_init__(self, depth, width):
+        _check_choice("depth", depth, tuple(BLOCKS))
         if self.blocks is None:
-            _check_choice("depth", depth, tuple(BLOCKS))
             self._set(blocks=BLOCKS[depth])
         if self.widths is None:
             _check(type(width) in (int, float) and 0 < width <= MAX_WIDTH
@@ -273,6 +278,8 @@ class NetworkSettings(BackboneSettings):
         middle, features = self.channels
         _check(self.classes >= 1, f"classes must be at least 1, got {self.classes}")
         _check(all(b >= 1 for b in self.bins), f"bins must be at least 1, got {self.bins}")
+        _check(max(self.bins, default=1) <= MAX_BINS,
+               f"bins must be at most {MAX_BINS}, got {self.bins}")
         _check(not self.reduce or len(self.bins) <= features, "bins must name at most as many "
                f"levels as the {features} channels, got {len(self.bins)}")
         _check(0 <= self.dropout <= 1, f"dropout must be 0 to 1, got {self.dropout}")

@@ -138,8 +138,10 @@ def load_initial_weights(model: PSPNet, weights: Weights) -> list[str]:
                         f"{'; '.join(differences[:5]) or 'no part of it'}"
                         + (f"; and {len(differences) - 5} more" if len(differences) > 5 else ""))
     for name, tensor in given.items():
-        if not tensor.isfinite().all():
-            raise UserError(f"{path}: {name} is not finite")
+        # As this network has it: 1e300 is not finite as float32.
+        if not tensor.to(wanted[name].dtype).isfinite().all():
+            raise UserError(f"{path}: {name} is not finite as {wanted[name].dtype}; take the file "
+                            "from its source again, or start from other weights")
         wanted[name].copy_(tensor)
     report = [f"initial weights: {len(given)} tensors of {path} loaded into "
               f"{', '.join(sorted({name.partition('.')[0] for name in given}))}"]

@@ -135,15 +135,19 @@ def train(settings: TrainSettings, pairs: Sequence[Pair], output: str | Path, *,
         settings = dataclasses.replace(settings, initial_weights=structure.sha256,
                                        model=initial.with_structure(settings.model, structure))
     try:
-        with (distributed.join(timeout_seconds) as processes, use_precision(settings.precision),
-              contextlib.ExitStack() as held):
+        with (distributed.join(timeout_seconds, "train") as processes,
+              use_precision(settings.precision), contextlib.ExitStack() as held):
             def lock():
                 run_folder.check_ours(output)
                 held.enter_context(lock_folder(output))
 
+            # What the arguments have wrong is found before a folder is made.
+            processes.split(settings.batch_size)
+            model, solver = _build(settings, processes)
+            device = distributed.choose_device(device)
             processes.on_first(lock)
             how = dataclasses.replace(how, progress=how.progress and processes.first)
-            return _train(settings, pairs, output, processes, distributed.choose_device(device),
+            return _train(settings, pairs, output, processes, device, model, solver,
                           initial_weights, begun, how)
     except OSError as error:
         raise UserError(f"{error.filename or output}: cannot be written: "
@@ -190,15 +194,19 @@ def _build(settings, processes):
     return model, solver
 
 
-def _train(settings, pairs, output, processes, device, initial_weights, begun, how):
+def _train(settings, pairs, output, processes, device, model, solver, initial_weights, begun,
+           how):
     weights_path, state_path, losses_path = (
         output / name for name in (run_folder.WEIGHTS, "checkpoint.pt", "losses.jsonl"))
+    first = begun.iteration if begun else 0
     slots = processes.split(settings.batch_size)
-    model, solver = _build(settings, processes)
 
     def finished():
         if weights_path.exists():
             run_folder.check_same_settings(settings, plain_file.load(weights_path), weights_path)
+            run_folder.check_whole(losses_path, settings.max_iter - first)
+            # A kill can have come between the two.
+            state_path.unlink(missing_ok=True)
         return weights_path.exists()
 
     if processes.on_first(finished):
@@ -212,7 +220,6 @@ def _train(settings, pairs, output, processes, device, initial_weights, begun, h
     note = ("" if how.validation is None else
             processes.on_first(lambda: how.validation.check(model.classes)))
     model.train().to(device)
-    first = begun.iteration if begun else 0
     origin += begun.load(model, solver) if begun else []
     start = run_folder.restore(state_path, settings, model, solver, processes, device) or first
 

@@ -103,6 +103,15 @@ def cut_losses(path: Path, iteration: int, first: int = 0) -> None:
     write_lines(path, (line for line, _ in lines[:iteration - first]))
 
 
+def check_whole(path: Path, steps: int) -> None:
+    """Raise UserError where the losses beside finished weights are not those of all steps."""
+    lines = read_lines(path)
+    if path.exists() and len(lines) != steps:
+        raise UserError(f"{path}: holds {counted(len(lines), 'step')}, but the finished training "
+                        f"beside it has {steps}; bring the whole file back from a copy, or remove "
+                        "the folder to train again")
+
+
 def read_lines(path: Path) -> list[tuple[str, dict | None]]:
     """json_lines of a file; [] where there is none. Raises UserError where a last line that was cut
     off is none that a training writes."""
@@ -156,6 +165,7 @@ def restore(path: Path, settings: TrainSettings, model: PSPNet, solver: torch.op
         for name, tensor in state["weights"].items():
             if tensor.dtype != torch.float32:
                 raise ValueError(f"{name} must be of torch.float32, got {tensor.dtype}")
+            _check_finite(name, tensor)
         model.load_state_dict(state["weights"])
         _load_solver(solver, state["solver"], state["iteration"])
         # A copy: torch crashes on a generator's state that starts within a storage.
@@ -199,3 +209,10 @@ def _load_solver(solver, state, iteration):
                 or buffer.dtype != parameter.dtype):
             raise ValueError(f"solver: momentum_buffer must be a tensor of shape "
                              f"{tuple(parameter.shape)} and {parameter.dtype}")
+        _check_finite("solver: momentum_buffer", buffer)
+
+
+def _check_finite(name, tensor):
+    if not tensor.isfinite().all():
+        raise ValueError(f"{name} must be finite, and holds NaN or infinity: the file is damaged; "
+                         "remove it to train again from the start")

@@ -12,6 +12,7 @@ from pspnet_repro.weights import kazuto, mmseg, names, recognize, semseg, torchv
 from pspnet_repro.weights.adopt import Conversion, adopt
 from pspnet_repro.weights.model_file import crop_size_of, model_of, read_model_file
 from pspnet_repro.weights.plain_file import load_content
+from pspnet_repro.weights.sizes import check_tensors
 
 _PLANS = {names.SEMSEG: semseg.plan, names.MMSEG: mmseg.plan, names.KAZUTO: kazuto.plan,
           names.RESNET: torchvision.plan}
@@ -50,6 +51,8 @@ def convert_file(path: str | os.PathLike, backbone: bool = False,
             whose = names.RESNET
         if whose not in _PLANS:
             raise UserError(recognize.refusal(path, content))
+        check_tensors(path, {name: value for name, value in state.items()
+                             if isinstance(value, torch.Tensor)})
         made = adopt(path, state, _PLANS[whose](path, state, align_corners), whose)
     if align_corners and made.whose != names.MMSEG:
         raise UsageError(f"--align-corners is for files of mmsegmentation, which do not say how "

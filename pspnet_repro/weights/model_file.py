@@ -15,6 +15,7 @@ from pspnet_repro.model.resnet import ResNet
 from pspnet_repro.model.settings import BackboneSettings, NetworkSettings
 from pspnet_repro.weights import recognize
 from pspnet_repro.weights.plain_file import load_content, saved
+from pspnet_repro.weights.sizes import check_tensors
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -78,7 +79,8 @@ def read_model_file(path: Path | str) -> dict[str, object]:
 
 
 def check_weights(weights: object, path: Path | str) -> None:
-    """Raise UserError unless what a file holds as weights are dense floating tensors by name."""
+    """Raise UserError unless what a file holds as weights are dense floating tensors by name,
+    together no larger than the file."""
     if not isinstance(weights, dict):
         raise UserError(f"{path}: not a PSPNet file: settings must be a dictionary, weights one of "
                         "tensors")
@@ -92,6 +94,7 @@ def check_weights(weights: object, path: Path | str) -> None:
             nested = "nested " if tensor.is_nested else ""
             raise UserError(f"{path}: {name}: must be a dense floating tensor, got a {nested}"
                             f"{tensor.layout} one of {tensor.dtype} on {tensor.device}")
+    check_tensors(path, weights)
 
 
 def _check_settings(settings, kind, path):
@@ -187,4 +190,4 @@ def check_finite(model: torch.nn.Module, where: Path | str) -> None:
     """Raise UserError where a parameter or buffer of a module holds NaN or infinity."""
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
-            raise UserError(f"{where}: {name} is not finite")
+            raise UserError(f"{where}: {name} is not finite as {tensor.dtype}: use other weights")

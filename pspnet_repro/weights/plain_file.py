@@ -13,6 +13,7 @@ import torch
 from pspnet_repro.errors import UsageError, UserError, first_line
 from pspnet_repro.files import refuse_pipe, write_bytes
 from pspnet_repro.weights import recognize
+from pspnet_repro.weights.sizes import check_archive
 
 
 def save(path: Path | str, content: Mapping[str, object]) -> None:
@@ -44,6 +45,7 @@ def load(path: Path | str, data: bytes | None = None) -> dict:
             kind = recognize.kind_of(file)
             if kind is not recognize.PYTORCH:
                 raise UserError(recognize.sentence(path, kind))
+            check_archive(path, file)
             file.seek(0)
             content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

@@ -18,7 +18,7 @@ from pspnet_repro.commands import config_file
 
 RESULTS = ROOT / "experiments" / "results"
 TASKS = ("predict", "train", "evaluate", "weights", "caffe-files", "tables", "fidelity", "speed",
-         "gpu")
+         "gpu", "promises")
 COMMANDS = ("predict", "evaluate", "train", "check-data", "make-lists", "convert", "export",
             "inspect", "run", "table", "demo")
 # Where a program of `pspnet` is started by another one.

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from prototxt_import.commands.work.places import check_places
 from prototxt_import.conversion.convert import convert_network
-from pspnet_repro.errors import UsageError
+from pspnet_repro.errors import UsageError, printable
 from pspnet_repro.files import file_sha256
 from pspnet_repro.model.resnet import ResNet
 from pspnet_repro.outputs import Outputs
@@ -60,6 +60,7 @@ def report(made: Conversion) -> Iterator[str]:
 
 def table(rows: Sequence[Row]) -> str:
     """Rows as lines with aligned columns, and their sums."""
+    rows = [row._replace(layer=printable(row.layer, 200)) for row in rows]
     widths = [max(len(row[k]) for row in rows) for k in (0, 1)]
     lines = [f"{row.layer:{widths[0]}}  {row.shape:{widths[1]}}  {row.place}" for row in rows]
     left_out = sum(row.place == "left out" for row in rows)

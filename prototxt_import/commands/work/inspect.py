@@ -5,7 +5,7 @@ from argparse import Namespace
 from prototxt_import.commands.work.places import check_places
 from prototxt_import.format.caffemodel import read_caffemodel
 from prototxt_import.net import CaffeNet, load_net
-from pspnet_repro.errors import UserError, check_printed
+from pspnet_repro.errors import UserError, check_printed, printable
 from pspnet_repro.words import counted
 
 _HEAD = ("layer", "type", "shape", "parameters", "numbers", "multiply-adds", "reads", "writes")
@@ -31,6 +31,7 @@ def table(net: CaffeNet) -> list[str]:
     rows.append(("total", counted(len(net.steps), "layer"), "", "",
                  _number(sum(p.numel() for p in net.parameters())),
                  _number(sum(step.built.multiply_adds for step in net.steps)), "", ""))
+    rows = [[printable(cell, 200) for cell in row] for row in rows]
     widths = [max(len(row[k]) for row in rows) for k in range(len(_HEAD))]
     return ["  ".join(cell.rjust(width) if name in _RIGHT else cell.ljust(width)
                       for name, cell, width in zip(_HEAD, row, widths)).rstrip() for row in rows]
@@ -70,5 +71,5 @@ def run(args: Namespace) -> None:
         unused = [name for name, (_, blobs) in read_caffemodel(args.caffemodel).items()
                   if blobs and name not in net.params]
         print(f"{args.caffemodel} fits; layers of it that the network lacks: "
-              f"{', '.join(unused) or 'none'}")
+              f"{printable(', '.join(unused)) or 'none'}")
     check_printed()

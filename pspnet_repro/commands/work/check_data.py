@@ -9,7 +9,7 @@ from pspnet_repro.commands.work.testing import given_classes
 from pspnet_repro.data.check import check_split
 from pspnet_repro.data.classes import numbered_classes
 from pspnet_repro.data.labels import IDENTITY
-from pspnet_repro.errors import UsageError, UserError, check_printed
+from pspnet_repro.errors import UsageError, UserError, check_printed, printable
 from pspnet_repro.words import counted
 
 SHOWN = 5  # files of a kind that are named
@@ -107,7 +107,7 @@ def _print_problems(findings):
     for (noun, what), details in findings.problems.items():
         print(f"wrong: {counted(len(details), noun)} {what}".rstrip())
         for detail in details[:SHOWN]:
-            print(f"    {detail}")
+            print(f"    {printable(detail)}")
         if len(details) > SHOWN:
             print(f"    and {len(details) - SHOWN} more")
         if (noun, what) in findings.advice:

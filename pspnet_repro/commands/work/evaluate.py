@@ -45,7 +45,7 @@ def run(args: Namespace) -> int:
              "zero_is_void": args.zero_is_void, "predictions": predictions is not None,
              "protocol": predictor.protocol.facts(), "precision": args.precision,
              "fused": not args.no_fusion}
-    with distributed.join() as processes:
+    with distributed.join(command="evaluate") as processes:
         processes.on_first(lambda: claim_results(
             outputs, output, {*paths.values(), *_figures(output)},
             [*testing.files_of(weights),

@@ -96,7 +96,9 @@ def run(args: Namespace) -> int:
     if used:
         print(f"{3 * used} pictures of {counted(used, 'photograph')} are in {args.output}")
     if failed:
-        print(f"{len(failed)} of {counted(len(files), 'file')} could not be used", file=sys.stderr)
+        shown = ", ".join(printable(str(file), 200) for file in failed[:20])
+        print(f"{len(failed)} of {counted(len(files), 'file')} could not be used: {shown}"
+              + f" and {len(failed) - 20} more" * (len(failed) > 20), file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -162,13 +164,19 @@ def _predict(args, predictor, photographs, count, classes, outputs, failed):
             yield image
 
     with tqdm(total=count, desc="predict", unit="image") as bar:
-        for done, prediction in enumerate(predictor.many(images(), args.batch_size), 1):
+        for read, prediction in enumerate(predictor.many(images(), args.batch_size), 1):
             name, file = reading.popleft()
             image, label = prediction.image, prediction.labels
-            outputs.write(dict(zip(_pictures(args.output, name), map(png_bytes, (
-                label, colourize(label, classes.palette_rgb), overlay(image, label, classes))))))
-            yield file, prediction
-            bar.update(done + len(failed) - bar.n)
+            try:
+                outputs.write(dict(zip(_pictures(args.output, name), map(png_bytes, (
+                    label, colourize(label, classes.palette_rgb),
+                    overlay(image, label, classes))))))
+            except UserError as error:
+                failed.append(file)
+                tqdm.write(f"error: {printable(str(error))}", file=sys.stderr)
+            else:
+                yield file, prediction
+            bar.update(min(read + len(failed), count) - bar.n)
         bar.update(count - bar.n)
 
 

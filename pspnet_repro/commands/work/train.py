@@ -58,7 +58,7 @@ def run(args: Namespace) -> None:
     facts = {"base_size": args.base_size or recipe.base_size}
     if known is not None:
         facts |= {"names": known.names, "palette_rgb": known.palette_rgb}
-    with distributed.join(args.timeout) as joined:
+    with distributed.join(args.timeout, "train") as joined:
         finished = joined.first and (args.output / WEIGHTS).exists()
         try:
             weights = train(
