@@ -8,9 +8,9 @@ from pspnet_repro.commands.options import WEIGHTS, weights
 
 def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
-        "export", help="write weights for Caffe or ONNX",
+        "export", help="write weights for Caffe, ONNX, torch.export or semseg",
         description="Writes a PSPNet as Caffe's files, a deploy net and its weights, with --train "
-                    "also a training net and its solver; or as an ONNX file.",
+                    "also a training net and its solver; or as files of other programs.",
         examples=("pspnet export RUN/weights.pt -o NET.prototxt W.caffemodel",
                   "pspnet export RUN/weights.pt -o NET.prototxt W.caffemodel --train",
                   "pspnet export RUN/weights.pt --onnx NET.onnx --crop-size 473"))
@@ -19,6 +19,8 @@ def add(commands: argparse._SubParsersAction) -> None:
                         metavar=("NET.prototxt", "W.caffemodel"), help="Caffe's files to write")
     parser.add_argument("--onnx", type=Path, metavar="NET.onnx",
                         help="ONNX file to write, checked in onnxruntime")
+    parser.add_argument("--semseg", type=Path, metavar="OUT.pth",
+                        help="file of weights for semseg's network to write")
     parser.add_argument("--crop-size", type=int, metavar="PIXELS",
                         help="side of the network's input; default: that of the weights")
     parser.add_argument("--train", action="store_true",

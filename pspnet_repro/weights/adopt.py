@@ -102,8 +102,8 @@ def adopt(path: str | os.PathLike, state: dict, plan: Plan, whose: str) -> Conve
     weights = {ours: state[name].float().clone(memory_format=torch.contiguous_format)
                for ours, name in sources.items()}
     if plan.levels_reversed:
-        weights["head.conv.conv.weight"] = _reversed_levels(weights["head.conv.conv.weight"],
-                                                            model)
+        weights["head.conv.conv.weight"] = reversed_levels(weights["head.conv.conv.weight"],
+                                                           model)
     model.load_state_dict(weights, assign=True)
     check_finite(model, path)
     rows = [Row(name.removesuffix(".weight"), _shape(state[name]), ours.removesuffix(".weight"))
@@ -126,8 +126,9 @@ def _shape(tensor):
         type(tensor).__name__)
 
 
-def _reversed_levels(weight, model):
-    """A kernel's input channels in our order: features, then the last level first."""
+def reversed_levels(weight: torch.Tensor, model: PSPNet) -> torch.Tensor:
+    """A kernel (out, in, k, k) whose input channels are features, then the pyramid's levels, with
+    the levels the other way round."""
     features = model.settings.channels[1]
     reduced = (weight.shape[1] - features) // len(model.pyramid.bins)
     own, *levels = weight.split([features, *[reduced] * len(model.pyramid.bins)], 1)

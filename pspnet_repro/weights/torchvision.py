@@ -1,6 +1,7 @@
 """ResNets with the names of torchvision, timm and mmsegmentation into our backbone."""
 
 import os
+from collections.abc import Sequence
 
 from pspnet_repro.errors import UserError
 from pspnet_repro.weights.adopt import Plan, count, size
@@ -10,12 +11,13 @@ INPUT = {"input_order": "rgb", "input_mean": MEAN, "input_std": STD}
 INPUT_WORDS = f"input: RGB minus {MEAN}, divided by {STD} (Caffe: BGR minus a mean)"
 _PARTS = {"reduce": ("conv1", "bn1"), "spatial": ("conv2", "bn2"), "increase": ("conv3", "bn3"),
           "project": ("downsample.0", "downsample.1")}
+SEMSEG_STEM = [(f"layer0.{k}", f"layer0.{k + 1}") for k in (0, 3, 6)]
 # Names of the stem's convolutions and BNs, by the first of them.
 _STEMS = {"conv3.weight": [(f"conv{k}", f"bn{k}") for k in (1, 2, 3)],  # semseg's ImageNet networks
           "conv1.weight": [("conv1", "bn1")],
           "conv1.0.weight": [("conv1.0", "conv1.1"), ("conv1.3", "conv1.4"), ("conv1.6", "bn1")],
           "stem.0.weight": [(f"stem.{k}", f"stem.{k + 1}") for k in (0, 3, 6)],
-          "layer0.0.weight": [(f"layer0.{k}", f"layer0.{k + 1}") for k in (0, 3, 6)]}
+          "layer0.0.weight": SEMSEG_STEM}
 
 
 def read_backbone(path: str | os.PathLike, state: dict, prefix: str = "") -> tuple[dict, dict]:
@@ -39,6 +41,15 @@ def read_backbone(path: str | os.PathLike, state: dict, prefix: str = "") -> tup
                 fail(f"lacks {prefix}layer{s}.0.conv{k}.weight")
     if f"{prefix}layer2.0.downsample.2.weight" in state:
         fail("its projections average first (ResNet-D), as no network here")
+    return {"blocks": blocks, "stem": "deep" if len(stem) == 3 else "classic",
+            "stem_width": size(state, f"{prefix}{stem[0][0]}.weight"),
+            "widths": tuple(size(state, f"{prefix}layer{s}.0.conv1.weight") for s in (1, 2, 3, 4)),
+            "stride_in": "3x3"}, backbone_modules(stem, blocks, prefix)
+
+
+def backbone_modules(stem: list[tuple[str, str]], blocks: Sequence[int],
+                     prefix: str = "") -> dict[str, str]:
+    """{our module of a ResNet: theirs} for the names of the stem's convolutions and BNs."""
     modules = {}
     for k, (conv, bn) in enumerate(stem):
         modules |= {f"stem.{k}.conv": prefix + conv, f"stem.{k}.bn": prefix + bn}
@@ -47,10 +58,7 @@ def read_backbone(path: str | os.PathLike, state: dict, prefix: str = "") -> tup
             for part, (conv, bn) in _PARTS.items():
                 ours, theirs = f"stage{s + 1}.{k}.{part}", f"{prefix}layer{s}.{k}."
                 modules |= {f"{ours}.conv": theirs + conv, f"{ours}.bn": theirs + bn}
-    return {"blocks": blocks, "stem": "deep" if len(stem) == 3 else "classic",
-            "stem_width": size(state, f"{prefix}{stem[0][0]}.weight"),
-            "widths": tuple(size(state, f"{prefix}layer{s}.0.conv1.weight") for s in (1, 2, 3, 4)),
-            "stride_in": "3x3"}, modules
+    return modules
 
 
 def plan(path: str | os.PathLike, state: dict, align_corners: bool = False) -> Plan:

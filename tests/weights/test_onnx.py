@@ -102,7 +102,7 @@ def test_command_writes_onnx_beside_caffes_files(tmp_path, weights, capsys):
 
 
 @pytest.mark.parametrize("words, message", [
-    ([], "needs a file to write: --output or --onnx"),
+    ([], "needs a file to write: --output or one of --onnx, "),
     (["--onnx", "net.pb"], "--onnx must end in .onnx, got net.pb"),
     (["--onnx", "net.onnx", "--train"], "--train needs --output NET.prototxt W.caffemodel"),
     (["--onnx", "net.onnx", "--crop-size", "90"],

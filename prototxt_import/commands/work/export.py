@@ -9,26 +9,32 @@ from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.weights import model_file
 from pspnet_repro.weights.onnx import onnx_bytes, require_onnx
+from pspnet_repro.weights.plain_file import saved
+from pspnet_repro.weights.semseg import state_for_semseg
 from pspnet_repro.weights.source import read_weights, weights_files, weights_name
 
 _CROP_SIZE = 473
 _ENDINGS = [".prototxt", ".caffemodel"]
+_OTHERS = {"onnx": ".onnx", "semseg": ".pth"}
 
 
 def run(args: Namespace) -> None:
     paths = _caffes_paths(args)
     if args.onnx:
         require_onnx()
-        paths.append(args.onnx)
+    others = {name: path for name in _OTHERS if (path := getattr(args, name))}
+    paths += others.values()
     if not paths:
-        raise UsageError("needs a file to write: --output or --onnx")
+        raise UsageError("needs a file to write: --output or one of "
+                         f"{', '.join(map(_option, _OTHERS))}")
     outputs = Outputs()
     outputs.claim(paths, weights_files(args.weights))
     if args.output and [path.suffix for path in args.output] != _ENDINGS:
         raise UsageError("--output must be NET.prototxt W.caffemodel in this order, got "
                          f"{' '.join(map(str, args.output))}")
-    if args.onnx and args.onnx.suffix != ".onnx":
-        raise UsageError(f"--onnx must end in .onnx, got {args.onnx}")
+    for name, path in others.items():
+        if path.suffix != _OTHERS[name]:
+            raise UsageError(f"{_option(name)} must end in {_OTHERS[name]}, got {path}")
     content = read_weights(args.weights)
     model = model_file.model_of(content, weights_name(args.weights),
                                 network_class(content["settings"]))
@@ -47,9 +53,18 @@ def run(args: Namespace) -> None:
         lines.append(f"onnxruntime {check.onnxruntime}: scores differ by at most "
                      f"{check.largest_error:.1e} of the largest, argmax on {check.other_argmax} "
                      f"of {check.pixels} pixels")
+    if args.semseg:
+        contents[args.semseg] = saved({"state_dict": state_for_semseg(model)})
+        settings = model.settings
+        lines.append(f"semseg's network computes the same of this input: {settings.input_order}, "
+                     f"minus {settings.input_mean}, divided by {settings.input_std}")
     outputs.write(contents)
     for line in [*lines, *paths]:
         print(line)
+
+
+def _option(name):
+    return f"--{name.replace('_', '-')}"
 
 
 def _caffes_paths(args):
