@@ -19,6 +19,8 @@ def add(commands: argparse._SubParsersAction) -> None:
                         metavar=("NET.prototxt", "W.caffemodel"), help="Caffe's files to write")
     parser.add_argument("--onnx", type=Path, metavar="NET.onnx",
                         help="ONNX file to write, checked in onnxruntime")
+    parser.add_argument("--torch-export", type=Path, metavar="NET.pt2",
+                        help="file for torch.export.load to write")
     parser.add_argument("--semseg", type=Path, metavar="OUT.pth",
                         help="file of weights for semseg's network to write")
     parser.add_argument("--crop-size", type=int, metavar="PIXELS",

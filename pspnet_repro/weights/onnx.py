@@ -2,7 +2,6 @@
 
 import copy
 import json
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,29 +12,10 @@ from pspnet_repro.errors import UserError
 from pspnet_repro.model.plain import bin_edges
 from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.model.upsampling import upsample2d
+from pspnet_repro.weights.score_check import Check, compare, drawn_input
 
 OPSET, _IR_VERSION = 17, 8
-TOLERANCE = 1e-5  # of the largest score
 INPUT, OUTPUT = "input", "scores"
-_IMAGES = 2
-
-
-class Check(NamedTuple):
-    """How far onnxruntime's scores are from this program's in float64.
-
-    Attributes:
-        largest_error: of any score, divided by the largest score.
-        images: drawn images that were compared, in one batch.
-        pixels: of all of them.
-        other_argmax: pixels with another argmax; their two best scores are equal but for rounding.
-        onnxruntime: its version.
-    """
-
-    largest_error: float
-    images: int
-    pixels: int
-    other_argmax: int
-    onnxruntime: str
 
 
 def require_onnx() -> None:
@@ -60,7 +40,7 @@ def onnx_bytes(net: PSPNet, crop_size: int) -> tuple[bytes, Check]:
         crop_size: pixels a side.
     Raises:
         UserError: onnx or onnxruntime is missing, a size that the network does not allow, or
-            scores of onnxruntime that are further than TOLERANCE from the network's.
+            scores of onnxruntime that differ from the network's.
     """
     require_onnx()
     import onnx
@@ -79,46 +59,21 @@ def onnx_bytes(net: PSPNet, crop_size: int) -> tuple[bytes, Check]:
 
 
 def check_scores(content: bytes, net: PSPNet, crop_size: int) -> Check:
-    """Compare an ONNX file in onnxruntime with the network that it was made of, in float64, on
-    drawn images.
+    """Compare an ONNX file in onnxruntime with the network that it was made of, in float64.
 
-    Raises:
-        UserError: a score is further off than TOLERANCE, or a pixel has another argmax though its
-            best score is clearly the best.
+    Raises as score_check.compare.
     """
     import onnxruntime
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
-    x = torch.cat([net.prepare(image) for image in _drawn_images(crop_size)])
+    x = drawn_input(net, crop_size)
     scores = torch.from_numpy(session.run([OUTPUT], {INPUT: x.numpy()})[0])
     # In float64: in float32 a deep network's own rounding may exceed the tolerance.
     exact = copy.deepcopy(net).double()
     with torch.inference_mode():
         wanted = torch.cat([exact(image[None].double()) for image in x])
-    largest = wanted.abs().max().item()
-    error = ((scores - wanted).abs().max() / largest).item() if largest else 0.0
-    others = scores.argmax(1) != wanted.argmax(1)
-    best = wanted.topk(min(2, net.classes), 1).values
-    tied = best[:, 0] - best[:, -1] <= 2 * TOLERANCE * largest
-    check = Check(error, len(x), others.numel(), int(others.sum()), onnxruntime.__version__)
-    # A NaN is no error that is small enough.
-    if not error <= TOLERANCE or (others & ~tied).any():
-        raise UserError(
-            f"the ONNX file's scores in onnxruntime {onnxruntime.__version__} differ from the "
-            f"network's by {error:.1e} of the largest, {check.other_argmax} of {check.pixels} "
-            f"pixels have another argmax; at most {TOLERANCE:g} is allowed, so nothing is written: "
-            "try another --crop-size or another version of onnxruntime")
-    return check
-
-
-def _drawn_images(size):
-    """RGB images of coarse colours and fine noise, always the same."""
-    random = np.random.RandomState(0)
-    for _ in range(_IMAGES):
-        side = -(-size // 8)
-        coarse = random.randint(0, 200, (side, side, 3)).repeat(8, 0).repeat(8, 1)
-        yield (coarse[:size, :size] + random.randint(0, 56, (size, size, 3))).astype(np.uint8)
+    return compare(f"onnxruntime {onnxruntime.__version__}", scores, wanted)
 
 
 class _Graph:

@@ -12,10 +12,11 @@ from pspnet_repro.weights.onnx import onnx_bytes, require_onnx
 from pspnet_repro.weights.plain_file import saved
 from pspnet_repro.weights.semseg import state_for_semseg
 from pspnet_repro.weights.source import read_weights, weights_files, weights_name
+from pspnet_repro.weights.torch_export import torch_export_bytes
 
 _CROP_SIZE = 473
 _ENDINGS = [".prototxt", ".caffemodel"]
-_OTHERS = {"onnx": ".onnx", "semseg": ".pth"}
+_OTHERS = {"onnx": ".onnx", "torch_export": ".pt2", "semseg": ".pth"}
 
 
 def run(args: Namespace) -> None:
@@ -47,12 +48,11 @@ def run(args: Namespace) -> None:
         export(model, crop_size, *args.output,
                training=content.get("training", {}) if args.train else None,
                write=contents.update)
-    if args.onnx:
-        _check_crop_size(args.crop_size, model.check_crop, crop_size)
-        contents[args.onnx], check = onnx_bytes(model, crop_size)
-        lines.append(f"onnxruntime {check.onnxruntime}: scores differ by at most "
-                     f"{check.largest_error:.1e} of the largest, argmax on {check.other_argmax} "
-                     f"of {check.pixels} pixels")
+    for path, make in ((args.onnx, onnx_bytes), (args.torch_export, torch_export_bytes)):
+        if path:
+            _check_crop_size(args.crop_size, model.check_crop, crop_size)
+            contents[path], check = make(model, crop_size)
+            lines.append(str(check))
     if args.semseg:
         contents[args.semseg] = saved({"state_dict": state_for_semseg(model)})
         settings = model.settings
