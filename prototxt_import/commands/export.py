@@ -19,6 +19,12 @@ def add(commands: argparse._SubParsersAction) -> None:
                         metavar=("NET.prototxt", "W.caffemodel"), help="Caffe's files to write")
     parser.add_argument("--onnx", type=Path, metavar="NET.onnx",
                         help="ONNX file to write, checked in onnxruntime")
+    parser.add_argument("--onnx-input", choices=("prepared", "rgb"),
+                        help="what the ONNX file takes: the network's input, or RGB images of "
+                             "0..255, which it prepares itself; default: prepared")
+    parser.add_argument("--onnx-output", choices=("logits", "scores", "labels"),
+                        help="what the ONNX file gives: scores at the network's stride, scores of "
+                             "every pixel, or classes; default: scores")
     parser.add_argument("--torch-export", type=Path, metavar="NET.pt2",
                         help="file for torch.export.load to write")
     parser.add_argument("--semseg", type=Path, metavar="OUT.pth",

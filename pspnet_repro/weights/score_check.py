@@ -34,17 +34,19 @@ class Check(NamedTuple):
                 f"largest, argmax on {self.other_argmax} of {self.pixels} pixels")
 
 
-def drawn_input(net: PSPNet, size: int) -> torch.Tensor:
-    """(images, 3, size, size), what the network makes of images of coarse colours and fine noise,
-    always the same."""
-    random = np.random.RandomState(0)
-    inputs = []
+def drawn_images(size: int) -> np.ndarray:
+    """(images, size, size, 3) uint8, coarse colours and fine noise, always the same."""
+    random, side = np.random.RandomState(0), -(-size // 8)
+    images = []
     for _ in range(_IMAGES):
-        side = -(-size // 8)
         coarse = random.randint(0, 200, (side, side, 3)).repeat(8, 0).repeat(8, 1)
-        noise = random.randint(0, 56, (size, size, 3))
-        inputs.append(net.prepare((coarse[:size, :size] + noise).astype(np.uint8)))
-    return torch.cat(inputs)
+        images.append(coarse[:size, :size] + random.randint(0, 56, (size, size, 3)))
+    return np.array(images, np.uint8)
+
+
+def drawn_input(net: PSPNet, size: int) -> torch.Tensor:
+    """(images, 3, size, size) float32, what the network makes of `drawn_images`."""
+    return torch.cat([net.prepare(image) for image in drawn_images(size)])
 
 
 def compare(program: str, scores: torch.Tensor, wanted: torch.Tensor) -> Check:

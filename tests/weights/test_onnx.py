@@ -14,6 +14,7 @@ from helpers.networks import ROWS, random_net, same_argmax, tiny_net
 from pspnet_repro.__main__ import main
 from pspnet_repro.errors import UserError
 from pspnet_repro.weights import model_file
+from pspnet_repro.weights import onnx as onnx_module
 from pspnet_repro.weights.onnx import OPSET, check_scores, onnx_bytes
 
 SETTINGS = {**{name: settings for name, (settings, _) in ROWS.items()},
@@ -65,6 +66,43 @@ def test_onnx_file_names_its_opset_and_has_no_other_operators():
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
 
 
+@pytest.mark.parametrize("settings", [{}, SETTINGS["mmseg"]], ids=["caffe", "mmseg"])
+@pytest.mark.parametrize("output", ["logits", "scores", "labels"])
+def test_onnx_file_prepares_images_and_gives_classes(settings, output):
+    torch.manual_seed(0)
+    net, image = random_net(**settings), photograph(97, 97)
+    content, check = onnx_bytes(net, 97, "rgb", output)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    assert [value.name for value in session.get_outputs()] == [output]
+    got = torch.from_numpy(session.run(None, {"image": image.transpose(2, 0, 1)[None]})[0])
+    with torch.inference_mode():
+        x = net.prepare(image)
+        wanted = net.logits(x) if output == "logits" else net(x)
+    assert check.largest_error <= 1e-5
+    if output == "labels":
+        assert got.shape == (1, 97, 97) and got.dtype == torch.int64
+        assert same_argmax(torch.nn.functional.one_hot(got, 5).movedim(3, 1), wanted)
+    else:
+        assert got.shape == wanted.shape
+        assert (got - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("kinds, message", [
+    (("bgr", "scores"), "input_kind must be one of prepared, rgb, got 'bgr'"),
+    (("rgb", "argmax"), "output_kind must be one of logits, scores, labels, got 'argmax'")])
+def test_another_kind_is_refused(kinds, message):
+    with pytest.raises(ValueError, match=message):
+        onnx_bytes(tiny_net(), 97, *kinds)
+
+
+def test_labels_that_are_no_argmax_are_refused():
+    net = tiny_net()
+    graph = onnx_module._Graph(net, 97, "prepared", "labels")
+    graph.nodes[-1].op_type = "ArgMin"
+    with pytest.raises(UserError, match="labels in onnxruntime .* are not the argmax"):
+        check_scores(graph.model("scores", "labels").SerializeToString(), net, 97)
+
+
 def test_onnx_file_is_the_same_every_time():
     net = random_net()
     assert onnx_bytes(net, 97) == onnx_bytes(net, 97)
@@ -85,7 +123,10 @@ def test_command_writes_a_checked_file(tmp_path, weights, capsys):
     with torch.inference_mode():
         np.testing.assert_allclose(scores_of(path.read_bytes(), x), net(x), rtol=0, atol=1e-4)
     # It is ours, so it is replaced; another's is not.
-    assert main(["export", str(weights), "--onnx", str(path), "--crop-size", "89"]) == 0
+    assert main(["export", str(weights), "--onnx", str(path), "--crop-size", "89", "--onnx-input",
+                 "rgb", "--onnx-output", "labels"]) == 0
+    graph = onnx.load(path).graph
+    assert (graph.input[0].name, graph.output[0].name) == ("image", "labels")
     path.write_text("mine")
     assert main(["export", str(weights), "--onnx", str(path)]) == 1
     assert path.read_text() == "mine"
@@ -104,6 +145,8 @@ def test_command_writes_onnx_beside_caffes_files(tmp_path, weights, capsys):
 @pytest.mark.parametrize("words, message", [
     ([], "needs a file to write: --output or one of --onnx, "),
     (["--onnx", "net.pb"], "--onnx must end in .onnx, got net.pb"),
+    (["--semseg", "net.pth", "--onnx-output", "labels"],
+     "--onnx-input and --onnx-output need --onnx NET.onnx"),
     (["--onnx", "net.onnx", "--train"], "--train needs --output NET.prototxt W.caffemodel"),
     (["--onnx", "net.onnx", "--crop-size", "90"],
      "--crop-size: crop sizes must be 8 * k + 1 pixels, got 90")])

@@ -1,5 +1,6 @@
 """pspnet export: a PSPNet into original files and those of other programs."""
 
+import functools
 from argparse import Namespace
 
 from prototxt_import.conversion.describe import map_size
@@ -28,6 +29,10 @@ def run(args: Namespace) -> None:
     if not paths:
         raise UsageError("needs a file to write: --output or one of "
                          f"{', '.join(map(_option, _OTHERS))}")
+    onnx_options = {f"{name}_kind": kind for name in ("input", "output")
+                    if (kind := getattr(args, f"onnx_{name}"))}
+    if onnx_options and not args.onnx:
+        raise UsageError("--onnx-input and --onnx-output need --onnx NET.onnx")
     outputs = Outputs()
     outputs.claim(paths, weights_files(args.weights))
     if args.output and [path.suffix for path in args.output] != _ENDINGS:
@@ -48,7 +53,8 @@ def run(args: Namespace) -> None:
         export(model, crop_size, *args.output,
                training=content.get("training", {}) if args.train else None,
                write=contents.update)
-    for path, make in ((args.onnx, onnx_bytes), (args.torch_export, torch_export_bytes)):
+    for path, make in ((args.onnx, functools.partial(onnx_bytes, **onnx_options)),
+                       (args.torch_export, torch_export_bytes)):
         if path:
             _check_crop_size(args.crop_size, model.check_crop, crop_size)
             contents[path], check = make(model, crop_size)
