@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pspnet_repro import PSPNet
+from pspnet_repro.distributed import LOCAL
 from pspnet_repro.errors import command
 from pspnet_repro.model.multiply_adds import logits_multiply_adds
 from pspnet_repro.sync_bn import SyncBatchNorm2d
@@ -75,7 +76,11 @@ def drawn(net: PSPNet) -> PSPNet:
 
 def plain_port(net: PSPNet) -> PlainPort:
     """A plain port with the weights of `net`."""
-    return PlainPort(SyncBatchNorm2d.convert_to_torch(copy.deepcopy(net)))
+    net = copy.deepcopy(net)
+    for module in net.modules():
+        if isinstance(module, SyncBatchNorm2d):
+            module.process_group = LOCAL  # becomes an nn.BatchNorm2d, which the CPU trains too
+    return PlainPort(SyncBatchNorm2d.convert_to_torch(net))
 
 
 @torch.inference_mode()
