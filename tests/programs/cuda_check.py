@@ -6,11 +6,13 @@ compile, a kernel spills registers, or one of WHOLE does not move 16 bytes at on
 says so.
 """
 
+import itertools
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from helpers.paths import ROOT
@@ -127,18 +129,23 @@ def main():
     faults = []
     print(f"{'kernel':52} {'arch':6} {'registers':>9} {'shared':>6} {'spilled':>7} "
           f"{'load':>4} {'store':>5}  as machine code")
-    with tempfile.TemporaryDirectory() as folder:
-        for source in sorted(CUDA.glob("*.cu")):
-            for architecture in ARCHITECTURES:
-                rows, ptx, machine = _measure(toolkit, source, architecture, Path(folder))
-                for name, row in zip(_readable([row[0] for row in rows]), rows, strict=True):
-                    seen = [ptx[row[0]]] + ([machine[row[0]]] if machine else [])
-                    print(f"{name[:52]:52} {architecture:6} {row[1]:9} {row[2]:6} {row[3]:7} "
-                          + "  ".join(f"{w['load']:4} {w['store']:5}" for w in seen))
-                    where = f"{source.name}: {name} for {architecture}"
-                    faults += [f"{where} spills {row[3]} bytes"] if row[3] else []
-                    faults += [f"{where}: {fault}" for widths in seen
-                               for fault in narrow(source.stem, name, widths)]
+
+    def measured(work):
+        source, architecture = work
+        with tempfile.TemporaryDirectory() as folder:
+            return source, architecture, _measure(toolkit, source, architecture, Path(folder))
+
+    kinds = list(itertools.product(sorted(CUDA.glob("*.cu")), ARCHITECTURES))
+    with ThreadPoolExecutor(2) as pool:  # each waits for a compiler
+        for source, architecture, (rows, ptx, machine) in pool.map(measured, kinds):
+            for name, row in zip(_readable([row[0] for row in rows]), rows, strict=True):
+                seen = [ptx[row[0]]] + ([machine[row[0]]] if machine else [])
+                print(f"{name[:52]:52} {architecture:6} {row[1]:9} {row[2]:6} {row[3]:7} "
+                      + "  ".join(f"{w['load']:4} {w['store']:5}" for w in seen))
+                where = f"{source.name}: {name} for {architecture}"
+                faults += [f"{where} spills {row[3]} bytes"] if row[3] else []
+                faults += [f"{where}: {fault}" for widths in seen
+                           for fault in narrow(source.stem, name, widths)]
     include = [f"-I{path}" for path in (*cpp_extension.include_paths(), toolkit.headers)]
     for source in sorted(CUDA.glob("*.cpp")):
         # A torch without CUDA lacks a header that it generates; nothing here needs it.
