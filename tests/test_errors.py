@@ -10,6 +10,7 @@ import pspnet_repro.__main__ as commands
 from experiments import run_table
 from prototxt_import import load_net, read_caffemodel
 from prototxt_import.commands.work.recorded import read_recorded
+from prototxt_import.conversion.written_net import is_caffemodel
 from pspnet_repro.data.classes import read_classes
 from pspnet_repro.data.pairs import read_list
 from pspnet_repro.distributed import ProcessLost
@@ -49,7 +50,7 @@ def test_memory_that_torch_lacks_is_told_and_bugs_keep_their_traceback(capsys):
 
 @pytest.mark.parametrize("read", [
     model_file.load_model, plain_file.load, file_sha256, read_classes, read_list,
-    read_caffemodel, load_net, read_recorded], ids=lambda read: read.__name__)
+    read_caffemodel, load_net, read_recorded, is_caffemodel], ids=lambda read: read.__name__)
 def test_pipes_are_refused(tmp_path, read):
     """Nothing would ever come from this one."""
     path = tmp_path / "pipe"

@@ -7,6 +7,7 @@ from google.protobuf.message import DecodeError
 from prototxt_import.format import caffe_pb2
 from prototxt_import.format.wire import iterate_fields
 from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.files import refuse_pipe
 from pspnet_repro.weights import recognize
 
 _NAME, _INPUT, _LAYER = 1, 3, 100
@@ -18,7 +19,8 @@ _CROP_SIZE = 473
 
 def is_caffemodel(path: str | Path) -> bool:
     """Whether a file is a binary caffemodel of layers of the present format; False for what cannot
-    be read."""
+    be read. Raises UserError for a pipe, which may never give anything."""
+    refuse_pipe(path)
     try:
         with open(path, "rb") as file:
             return recognize.kind_of(file) is recognize.CAFFEMODEL

@@ -88,8 +88,8 @@ def adopt(path: str | os.PathLike, state: dict, plan: Plan, whose: str) -> Conve
                for name in model.state_dict()
                for module, _, kind in [name.rpartition(".")]}
     wanted = {sources[name]: tensor for name, tensor in model.state_dict().items()}
-    left_out = [name for name in state if name.startswith(plan.left_out)
-                or not name.startswith(plan.parts) and name not in wanted]
+    left_out = dict.fromkeys(name for name in state if name.startswith(plan.left_out)
+                             or not name.startswith(plan.parts) and name not in wanted)
     given = {name: tensor for name, tensor in state.items()
              if name not in left_out and not name.endswith(COUNTER)}
     wrong = [f"{name} must be a dense floating tensor, got {what}" for name in given

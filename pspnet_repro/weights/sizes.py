@@ -39,8 +39,7 @@ def check_archive(path: str | Path, file: BinaryIO) -> None:
                    if record.filename.endswith("data.pkl")):
                 raise UserError(f"{path}: must hold tensors and plain data, holds a bytearray: "
                                 f"{_WAY}")
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, ValueError, EOFError,
-            LookupError) as error:
+    except (zipfile.BadZipFile, RuntimeError, ValueError, EOFError, LookupError) as error:
         raise UserError(f"{path}: not a readable checkpoint: damaged or cut short ({error}); copy "
                         "or download it again") from error
 
