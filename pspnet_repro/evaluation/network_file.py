@@ -81,7 +81,7 @@ def read_network(weights: str | Path | tuple) -> NetworkFile:
     return NetworkFile(path, net.eval(), _classes(content, net.classes, data, path),
                        crop_size_of(content) or recipe.crop_size,
                        _base_size(content) or recipe.base_size, data,
-                       "caffe" if content.get("protocol") is None else content["protocol"])
+                       content.get("protocol") or "caffe")
 
 
 def _data(content, count):
