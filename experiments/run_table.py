@@ -4,23 +4,27 @@ Rows that share a training share it. Alone it starts a process for each training
 all processes work at one.
 """
 
-import argparse
 import os
-import runpy
-import signal
-import subprocess
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
 if not __package__:  # started as a file of a checkout: start again as a module
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+    __import__("pspnet_repro")  # Ctrl-C ends this program with a word from here on
+
+    import runpy
     sys.exit(runpy.run_module("experiments.run_table", run_name="__main__", alter_sys=True))
+
+import argparse
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
 
 from tqdm import tqdm
 
 from pspnet_repro import distributed
 from pspnet_repro.commands.table import parser
+from pspnet_repro.commands.work.data import check_apart
 from pspnet_repro.errors import (
     Interrupted,
     UsageError,
@@ -146,6 +150,7 @@ def run_tables(args: argparse.Namespace, processes: distributed.Processes) -> No
     output = args.output or runs
     data = Path(processes.on_first(lambda: str(profile.folder(args.data, args.cache))))
     experiment = Experiment(profile, data, runs, dict(args.backbone))
+    check_apart(output, experiment.data)
     trainings, folders = experiment.plan(tables, args.seeds)
     at_once = 1 if processes.size > 1 else (
         args.jobs or min(profile.rows_at_once, os.cpu_count() or 1))

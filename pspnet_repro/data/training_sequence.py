@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pspnet_repro.data.augment import Augmentation, augment
 from pspnet_repro.data.check import check_lesson
+from pspnet_repro.data.images import MAX_PIXELS
 from pspnet_repro.data.pairs import Pair, read_pair
 from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.model import image_input as image_inputs
@@ -50,7 +51,15 @@ class TrainingSequence(Dataset):
     def __getitem__(self, position):
         """(image, label) tensors, or the UserError that reading met (errors cross processes)."""
         try:
-            image, label = read_pair(self.pair(position), self.classes, self.zero_is_void)
+            pair = self.pair(position)
+            image, label = read_pair(pair, self.classes, self.zero_is_void)
+            factor = max(self.augmentation.scales or (1,))
+            if label.size * factor ** 2 > MAX_PIXELS:
+                raise UserError(
+                    f"{pair.image}: must have at most {int(MAX_PIXELS / factor ** 2)} pixels, as a "
+                    f"training enlarges it up to {factor:g} times, has {label.shape[0]} x "
+                    f"{label.shape[1]}: make it and its label smaller, or train without resizing, "
+                    "--augmentation none")
         except UserError as error:
             return error
         rng = np.random.default_rng((self.seed, 1, position))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from pspnet_repro import ops
 from pspnet_repro.defaults import BATCH_SIZE
 from pspnet_repro.evaluation.imresize import imresize
 from pspnet_repro.evaluation.protocol import Protocol, preset
-from pspnet_repro.evaluation.tiles import Tiles, opencv_resize
+from pspnet_repro.evaluation.tiles import Tiles
 from pspnet_repro.model import image_input as image_inputs
 
 Network = torch.nn.Module | Callable[[torch.Tensor], torch.Tensor]
@@ -61,6 +62,13 @@ class _View:
         self.canvas /= counts[0][:, None] * counts[1]
 
 
+def _opencv_resize(image_rgb, size):
+    """A (rows, columns, 3) float32, one channel after the other: in float32 a large image takes
+    four times its memory."""
+    return np.stack([cv2.resize(image_rgb[:, :, k].astype(np.float32), size[::-1],
+                                interpolation=cv2.INTER_LINEAR) for k in range(3)], 2)
+
+
 def _views(image_rgb, protocol, classes, step, image_input):
     """The _View of every scale of an image, each made when it is asked for."""
     height, width = image_rgb.shape[:2]
@@ -69,7 +77,7 @@ def _views(image_rgb, protocol, classes, step, image_input):
     for scaled_size in sizes:
         scaled = (imresize(image_rgb, scaled_size, protocol.antialias)
                   if protocol.resize == "matlab" else
-                  opencv_resize(image_rgb.astype(np.float32), scaled_size))
+                  _opencv_resize(image_rgb, scaled_size))
         rows, cols = scaled.shape[:2]
         window = protocol.window_size(rows, cols, step)
         # The scripts pad a larger image while it is still 8-bit: with the mean, rounded.

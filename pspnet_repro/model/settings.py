@@ -39,6 +39,13 @@ _TYPES = {
         and all(type(item) in (int, float) and abs(item) < math.inf for item in value)))}
 
 
+def _plain(value):
+    """Python's own numbers for numpy's, and a tuple for a list or an array."""
+    if type(value).__module__ == "numpy":
+        value = value.tolist()
+    return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value
+
+
 def _check(condition, message):
     if not condition:
         raise ValueError(message)
@@ -110,10 +117,9 @@ class BackboneSettings(Mapping):
     DILATED: ClassVar = ("strides", "dilations", "pool_padding")
 
     def __post_init__(self):
+        self._set(**{name: _plain(value) for name, value in vars(self).items()})
         if wrong := self.wrong_type(vars(self)):
             raise TypeError(" ".join(wrong))
-        self._set(**{name: tuple(value) for name, value in vars(self).items()
-                     if isinstance(value, list)})
         self.validate()
         self._set(**{name: tuple(map(float, getattr(self, name))) for name in self.INPUT[1:]})
         if max(self.strides) == 1:
@@ -253,6 +259,7 @@ class NetworkSettings(BackboneSettings):
                        "align_corners")
 
     def __post_init__(self, depth, width):
+        depth, width = _plain(depth), _plain(width)
         _check_choice("depth", depth, tuple(BLOCKS))
         if self.blocks is None:
             self._set(blocks=BLOCKS[depth])

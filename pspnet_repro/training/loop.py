@@ -31,6 +31,7 @@ from pspnet_repro.training.divergence import check_losses, check_weights
 from pspnet_repro.training.freezing import check_frozen, freeze, learning
 from pspnet_repro.training.initial_weights import Weights
 from pspnet_repro.training.loss import guided_loss
+from pspnet_repro.training.memory import check_memory
 from pspnet_repro.training.progress_log import ProgressLog
 from pspnet_repro.training.run_options import RunOptions
 from pspnet_repro.training.settings import TrainSettings
@@ -144,11 +145,14 @@ def train(settings: TrainSettings, pairs: Sequence[Pair], output: str | Path, *,
             # What the arguments have wrong is found before a folder is made.
             processes.split(settings.batch_size)
             model, solver = _build(settings, processes)
+            check_memory(model.settings, settings, processes, device)
+            origin = (initial.load_initial_weights(model, initial_weights) if initial_weights else
+                      []) + check_frozen(model)
             device = distributed.choose_device(device)
             processes.on_first(lock)
             how = dataclasses.replace(how, progress=how.progress and processes.first)
-            return _train(settings, pairs, output, processes, device, model, solver,
-                          initial_weights, begun, how)
+            return _train(settings, pairs, output, processes, device, model, solver, origin, begun,
+                          how)
     except OSError as error:
         raise UserError(f"{error.filename or output}: cannot be written: "
                         f"{first_line(error)}") from error
@@ -194,8 +198,7 @@ def _build(settings, processes):
     return model, solver
 
 
-def _train(settings, pairs, output, processes, device, model, solver, initial_weights, begun,
-           how):
+def _train(settings, pairs, output, processes, device, model, solver, origin, begun, how):
     weights_path, state_path, losses_path = (
         output / name for name in (run_folder.WEIGHTS, "checkpoint.pt", "losses.jsonl"))
     first = begun.iteration if begun else 0
@@ -203,7 +206,13 @@ def _train(settings, pairs, output, processes, device, model, solver, initial_we
 
     def finished():
         if weights_path.exists():
-            run_folder.check_same_settings(settings, plain_file.load(weights_path), weights_path)
+            content = plain_file.load(weights_path)
+            run_folder.check_same_settings(settings, content, weights_path)
+            size = content.get("base_size")
+            if how.facts.get("base_size", size) != size:
+                raise UserError(f"{weights_path}: is finished with base_size {size}, got "
+                                f"{how.facts['base_size']}: give the old --base-size, and this one "
+                                "to predict and evaluate")
             run_folder.check_whole(losses_path, settings.max_iter - first)
             # A kill can have come between the two.
             state_path.unlink(missing_ok=True)
@@ -211,8 +220,6 @@ def _train(settings, pairs, output, processes, device, model, solver, initial_we
 
     if processes.on_first(finished):
         return weights_path
-    origin = initial.load_initial_weights(model, initial_weights) if initial_weights else []
-    origin += check_frozen(model)
     facts = {**how.facts, "training": settings.to_json(), "initial_sha256": weights_digest(model),
              "processes": processes.size}
     processes.check_alike(json.dumps([facts["training"], facts["initial_sha256"]]),
@@ -221,7 +228,8 @@ def _train(settings, pairs, output, processes, device, model, solver, initial_we
             processes.on_first(lambda: how.validation.check(model.classes)))
     model.train().to(device)
     origin += begun.load(model, solver) if begun else []
-    start = run_folder.restore(state_path, settings, model, solver, processes, device) or first
+    start = run_folder.restore(state_path, settings, model, solver, processes, device,
+                               facts.get("base_size")) or first
 
     def prepare():
         run_folder.cut_losses(losses_path, start, first)
@@ -283,7 +291,7 @@ def _train(settings, pairs, output, processes, device, model, solver, initial_we
                     if processes.first:
                         sync(losses)
                     run_folder.save_state(state_path, settings, model, solver, steps, processes,
-                                          device)
+                                          device, facts.get("base_size"))
                     saved_at = time.monotonic()
                 if signal:
                     processes.wait()
