@@ -44,7 +44,7 @@ test: build  ## run the tests
 lint: build  ## look for mistakes in the Python code with ruff
 	$(PY) -m ruff check .
 
-attack: build  ## kill trainings and damage files for 10 minutes; SECONDS_LONG changes that
+attack: build  ## kill trainings, fill disks, damage files for 10 minutes; SECONDS_LONG changes that
 	PYTHONPATH=tests $(PY) -m programs.attack --seconds $(SECONDS_LONG)
 
 test-cuda: build  ## run the kernels' tests on the GPU, also under compute-sanitizer

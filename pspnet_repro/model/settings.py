@@ -19,6 +19,7 @@ REDUCTION = 4  # of the head's convolutions against the features that they read
 MAX_WIDTH = 8  # times the released networks: beyond is a slip, and exhausts the memory
 MAX_BLOCKS = 1000  # a stage
 MAX_STRIDE, MAX_DILATION = 8, 64  # of a stage: the released networks have 2 and 4
+MAX_INPUT = 1e6  # of what is subtracted from pixels, and divides them, as float32
 MAX_BINS = 128  # a side of a pyramid level
 MEAN_BGR = (103.939, 116.779, 123.68)  # what the original subtracts from pixels of 0..255
 
@@ -177,8 +178,10 @@ class BackboneSettings(Mapping):
             value = getattr(self, name)
             if name in self.INPUT[1:]:
                 _check(len(value) == 3, f"{name} must be 3 numbers, got {value}")
-                _check(name == "input_mean" or min(value) > 0,
-                       f"{name} must be 3 numbers above 0, got {value}")
+                _check(max(map(abs, value)) <= MAX_INPUT,
+                       f"{name} must be 3 numbers of at most {MAX_INPUT:g}, got {value}")
+                _check(name == "input_mean" or min(value) >= 1 / MAX_INPUT,
+                       f"{name} must be 3 numbers above 0, at least {1 / MAX_INPUT:g}, got {value}")
                 continue
             _check(not isinstance(value, tuple) or len(value) == 4 and min(value) >= 1,
                    f"{name} must be 4 numbers of at least 1, got {value}")
