@@ -62,7 +62,7 @@ class Experiment:
         structure = read_structure(self.backbones[depth])
         with torch.device("meta"):
             net = PSPNet(**with_structure(self._model(depth), structure))
-        load_initial_weights(net, self.backbones[depth])
+        load_initial_weights(net, structure)
         return structure
 
     def _model(self, depth):
