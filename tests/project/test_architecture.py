@@ -17,7 +17,8 @@ FLOORS = {
                         {"ends", "inputs", "parameters", "schedule", "update_rules"},
                         {"net", "snapshot", "solver", "solver_settings", "splits"},
                         {"conversion"}, {"commands"}, {"__main__"}],
-    "experiments": [{"children", "peak_memory", "places", "profiles", "provenance", "rows"},
+    "experiments": [{"children", "peak_memory", "places", "profiles", "provenance", "rows",
+                     "systems"},
                     {"plan"}, {"experiment"}, {"run_row"}, {"bench", "cost"}, {"report"},
                     {"run_table"}, {"demo"}],
 }
