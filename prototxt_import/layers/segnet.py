@@ -17,7 +17,7 @@ from prototxt_import.layers.base import (
 )
 from pspnet_repro.exact import norm
 
-_EPS = 1e-9
+EPS = 1e-9
 _OWN_FIELDS = ("scale_filler", "shift_filler", "bn_mode")
 _OTHER_FIELDS = ("slope_filler", "bias_filler", "momentum", "eps", "frozen", "engine")
 
@@ -29,6 +29,12 @@ def is_segnet_bn(param: BNParameter) -> bool:
     check(not (own and other), f"must have fields of one program: {', '.join(own)} are of "
                                f"caffe-segnet, {', '.join(other)} of PSPNet's Caffe")
     return bool(own)
+
+
+def has_own_statistics(layer: LayerParameter) -> bool:
+    """Whether a layer is caffe-segnet's BN that normalizes by the batch, in testing too."""
+    return (layer.type == "BN" and is_segnet_bn(layer.bn_param)
+            and layer.bn_param.bn_mode == BNParameter.LEARN)
 
 
 def bn(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
@@ -49,7 +55,7 @@ def bn(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
         x, (scale, shift) = bottoms[0], blobs
         if not learn:
             return [norm.affine(x, scale, shift)]
-        y, mean, var = norm.own_statistics_norm(x, scale, shift, _EPS)
+        y, mean, var = norm.own_statistics_norm(x, scale, shift, EPS)
         return [y, mean.view(shape), var.view(shape)][:tops]
 
     return Built([shapes[0], shape, shape][:tops], run,

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from helpers.paths import ROOT
 from helpers.report_runs import MINI, renamed, result, write_run
 
 from experiments.report.charts import curves_figure, thinned
@@ -19,6 +20,7 @@ from experiments.report.fidelity import (
 from experiments.report.markdown import table_lines
 from experiments.report.pictures import extremes
 from experiments.report.results import (
+    CLAIMS,
     PAPER,
     Results,
     Spread,
@@ -26,6 +28,7 @@ from experiments.report.results import (
     number_text,
 )
 from experiments.report.tables import (
+    claims_blocks,
     depth_blocks,
     depth_scores,
     orderings,
@@ -66,6 +69,27 @@ def test_paper_figures_stand_in_the_paper(shared, number):
                    for entry in PAPER[number].values()]
     # Labels are ours without the paper's references.
     assert entries == [[re.sub(r" \[\d+\]$", "", cell) for cell in line] for line in lines]
+
+
+def test_other_figures_are_shown_on_their_data():
+    _, table = claims_blocks(renamed(data="ade20k"))
+    assert table.rows[0] == ("ensemble of the challenge", "the paper", "test", "-", "-", "57.21")
+    assert table.rows[2] == ("PSPNet50, one scale", "the release", "val", "41.68", "80.04", "-")
+    assert [row[3:5] for row in claims_blocks(renamed(data="cityscapes"))[1].rows] == [
+        ("78.40", "-"), ("80.20", "-"), ("79.70", "96.38"), ("80.91", "96.59")]
+    assert claims_blocks(MINI) == []
+
+
+def test_other_figures_have_a_command_each():
+    """docs/tables.md names each figure, and the data that its command takes."""
+    page = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
+    _, _, section = page.partition("## Figures outside of the tables")
+    for claim in CLAIMS:
+        figures = [f"{claim[name]:.2f}" if claim["of"] == "release" or name == "score"
+                   else f"{claim[name]:.1f}"
+                   for name in ("mean_iou", "pixel_accuracy", "score") if name in claim]
+        assert " / ".join(figures) in section, claim
+        assert f"evaluate --data {claim['data']}=DIR" in section
 
 
 def test_paper_table_on_the_papers_data_shows_the_difference(tmp_path):
