@@ -1,9 +1,11 @@
 """The rows of the tables: data, one line a row."""
 
+import dataclasses
 from dataclasses import dataclass, field
 
 from pspnet_repro.data.augment import NO_AUGMENTATION
-from pspnet_repro.evaluation.protocol import MULTI_SCALE
+from pspnet_repro.evaluation.protocol import MULTI_SCALE, PRESETS
+from pspnet_repro.weights.torchvision import INPUT
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Row:
             augmentation's alone.
         test: fields of Protocol that differ from the profile's; `stride` is a share of the crop,
             and scales may be PROFILE_SCALES.
+        tested: arguments of PSPNet that the tested network has otherwise than the trained one.
         label: for tables that the paper does not have; else the paper's, in paper.json.
     """
 
@@ -28,6 +31,7 @@ class Row:
     train: dict[str, object] = field(default_factory=dict)
     test: dict[str, object] = field(default_factory=dict)
     label: str = ""
+    tested: dict[str, object] = field(default_factory=dict)
 
     @property
     def depth(self) -> int:
@@ -42,6 +46,15 @@ NO_BRANCH = {**NO_PYRAMID, "aux": False}
 MS = {"scales": MULTI_SCALE}
 PROFILE_SCALES = "the profile's fidelity_scales"
 AUTHORS = {"scales": PROFILE_SCALES}
+# Where the bottlenecks of the row "authors" have no stride.
+OTHER_PLACE = {"stride_in": "the other place"}
+# Their later program's training. Its stride is in the 3x3 at every depth.
+SEMSEG = Row("semseg", {"bins": (1, 2, 3, 6), "pool": "ave", "reduce": True, "stride_in": "3x3",
+                        "bn_momentum": 0.1, "variance": "torch", "spatial_dropout": True,
+                        **INPUT},
+             {"rate_in_momentum": False, "decay_bn": True, "padding": "centre",
+              "guidance": "full"},
+             {**AUTHORS, **PRESETS["semseg"]}, "semseg's recipe, training and test")
 
 _BASELINE, _NO_AUX, _FULL = Row(BASELINE, NO_PYRAMID), Row("no-aux", NO_BRANCH), Row(FULL, PYRAMID)
 _FULL_MS = Row("b1236-ave-dr-ms", PYRAMID, test=MS)
@@ -103,6 +116,8 @@ TABLES = {
         _retested("test-whole", "whole image instead of windows", whole_image=True),
         _retested("test-stride", "windows side by side, without overlap", stride=1.0),
         _retested("test-no-flip", "no mirror image", flip=False),
+        Row("test-bottleneck-stride", PYRAMID, {}, AUTHORS,
+            "stride in the bottleneck's other convolution, same weights", OTHER_PLACE),
         _retrained("train-rate-outside", "rate outside the momentum",
                    train={"rate_in_momentum": False}),
         _retrained("train-biased", "biased variance", {"variance": "biased"}),
@@ -116,6 +131,15 @@ TABLES = {
         Row("centre", PYRAMID, {"padding": "centre"}, {**AUTHORS, "padding": "centre"},
             "padding on all sides in training and test"),
         _retrained("train-full-labels", "loss at full size", train={"guidance": "full"}),
+        _retrained("train-bottleneck-stride", "stride in the bottleneck's other convolution",
+                   OTHER_PLACE),
+        _retrained("train-bn-momentum", "BN's running values take 0.1 of each batch, not 0.05",
+                   {"bn_momentum": 0.1}),
+        _retrained("train-imagenet-input", "input as ImageNet networks of torch have it",
+                   INPUT),
+        dataclasses.replace(SEMSEG, name="train-semseg", test=AUTHORS,
+                            label="semseg's recipe, training alone"),
+        SEMSEG,
     ),
 }
 
