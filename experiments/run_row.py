@@ -130,14 +130,16 @@ def _test(experiment, test, weights, processes, progress, device):
     trained, facts = _training_facts(weights)
     settings, folder, profile = trained["training"], test.folder, experiment.profile
     torch.set_num_threads(settings["threads"])
-    net = model_file.model_of(trained, weights).to(distributed.choose_device(device))
+    net = model_file.model_of({**trained, "settings": {**trained["settings"], **test.network}},
+                              weights).to(distributed.choose_device(device))
     pairs = experiment.pairs("val")
     paths = [folder / "predictions" / prediction_name(*item) for item in enumerate(pairs)]
     outputs, result_path = Outputs(folder), folder / RESULT
     processes.on_first(lambda: claim_results(
         outputs, folder, [*paths, result_path],
         [weights, *(path for pair in pairs for path in (pair.image, pair.label))]))
-    about = {**test.protocol.facts(), "fused": True, "list_sha256": test.list_sha256}
+    about = {**test.protocol.facts(), "fused": True, "list_sha256": test.list_sha256,
+             **({"network": test.network} if test.network else {})}
     with CountsFile(folder, {"weights_sha256": weights_digest(net), **about}, net.classes,
                     len(pairs), processes) as record:
         matrix = evaluate(

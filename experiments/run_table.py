@@ -161,6 +161,10 @@ def run_tables(args: argparse.Namespace, processes: distributed.Processes) -> No
         if to_do:
             experiment.pairs("train")
             distributed.find_device(args.device)
+        apart = {row.name for rows in tables.values() for row in rows} - folders.keys()
+        if apart:
+            print("Left out, because the weights of --backbone have another structure: "
+                  f"{', '.join(sorted(apart))}.", flush=True)
         random = {ROWS[training.row].depth for training in to_do} - experiment.backbones.keys()
         if random:
             print(f"No --backbone for depth {', '.join(map(str, sorted(random)))}: random initial "

@@ -219,6 +219,7 @@ class NetworkSettings(BackboneSettings):
         stride_in: None is as released: "1x1" at depth 50, else "3x3".
         align_corners: the pyramid's levels and the scores grow with corner pixels on corner pixels;
             False: with half-pixel centres, as in some ports.
+        bn_momentum: weight of the new value in BN's running values; ports have 0.1.
         All others: see BackboneSettings.
     Raises: as BackboneSettings.
     """
@@ -244,8 +245,9 @@ class NetworkSettings(BackboneSettings):
     widths: Numbers | None = None
     stride_in: Place | None = None
     align_corners: bool = True
+    bn_momentum: float = 0.05
     pool_padding: ClassVar = 1  # crops of stride * k + 1 pixels need it
-    OTHERS: ClassVar = (*BackboneSettings.OTHERS, "align_corners")
+    OTHERS: ClassVar = (*BackboneSettings.OTHERS, "align_corners", "bn_momentum")
 
     PYRAMID: ClassVar = ("bins", "pool", "reduce")
     # What decides, beside STRUCTURE and PYRAMID, what a whole network computes with its weights.
@@ -282,7 +284,9 @@ class NetworkSettings(BackboneSettings):
                f"bins must be at most {MAX_BINS}, got {self.bins}")
         _check(not self.reduce or len(self.bins) <= features, "bins must name at most as many "
                f"levels as the {features} channels, got {len(self.bins)}")
-        _check(0 <= self.dropout <= 1, f"dropout must be 0 to 1, got {self.dropout}")
+        for name in ("dropout", "bn_momentum"):
+            _check(0 <= getattr(self, name) <= 1,
+                   f"{name} must be 0 to 1, got {getattr(self, name)}")
         _check(self.arithmetic == "torch" or (self.head, self.variance) == ("literal", "biased"),
                'arithmetic "original" needs head "literal" and variance "biased", got '
                f"{self.head!r} and {self.variance!r}")
@@ -307,4 +311,4 @@ class NetworkSettings(BackboneSettings):
     def unit_arguments(self) -> dict:
         """Arguments of each ConvBN."""
         return {"variance": self.variance, "initial_running_var": self.initial_running_var,
-                "arithmetic": self.arithmetic}
+                "momentum": self.bn_momentum, "arithmetic": self.arithmetic}
