@@ -79,11 +79,9 @@ table: build  ## train and test the rows of Table 1 on drawn scenes
 tables: build  ## train and test all rows of Tables 1 to 4 on drawn scenes
 	$(PY) experiments/run_table.py --table all --profile mini $(SETTINGS)
 
-# Without these, glibc gives freed memory back in the middle of either side's runs.
-bench: export MALLOC_TRIM_THRESHOLD_ = 4000000000
-bench: export MALLOC_MMAP_THRESHOLD_ = 4000000000
-bench: build  ## time the operators against torch's own, and whole networks against a plain port
+bench: build  ## time operators and whole networks against torch's, and the loader
 	$(PY) -m experiments.bench.ops
+	$(PY) -m experiments.bench.data
 	$(PY) -m experiments.bench.networks --output $(BENCH)
 
 clean:  ## remove what was built, build/cuda-venv too; .venv and results stay

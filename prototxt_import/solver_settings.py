@@ -13,7 +13,7 @@ from pspnet_repro.errors import UserError
 
 NETS = ("net", "net_param", "train_net", "train_net_param")
 # Fields that say when Caffe's program tests, shows and saves: no weight depends on them.
-_UNFOLLOWED = ("display", "average_loss", "debug_info", "snapshot", "snapshot_prefix",
+UNFOLLOWED = ("display", "average_loss", "debug_info", "snapshot", "snapshot_prefix",
                "snapshot_after_train", "snapshot_diff", "test_net", "test_net_param", "test_state",
                "test_iter", "test_interval", "test_initialization", "test_compute_loss",
                "device_id", "layer_wise_reduce")
@@ -33,7 +33,7 @@ def check_settings(param: SolverParameter, path: Path | str) -> str:
     for fulfilled, message in (*_rules(param), *_rules_of_type(kind, param)):
         if not fulfilled:
             raise UserError(f"{path}: {message}")
-    unfollowed = [field.name for field, _ in param.ListFields() if field.name in _UNFOLLOWED]
+    unfollowed = [field.name for field, _ in param.ListFields() if field.name in UNFOLLOWED]
     if unfollowed:
         warnings.warn(f"{path}: {', '.join(unfollowed)}: not followed, as the weights do not "
                       "depend on it; call .snapshot(prefix) for a snapshot", stacklevel=4)

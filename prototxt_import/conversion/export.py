@@ -62,8 +62,7 @@ def export(model: PSPNet, crop_size: int, prototxt_path: Path | str, caffemodel_
     values |= training or {}
     deviations = [name for name, original in (("rate_in_momentum", True), ("decay_bn", False))
                   if values[name] != original]
-    deviations += [name for name in ("spatial_dropout", "bn_momentum")
-                   if getattr(model.settings, name) != getattr(type(model.settings), name)]
+    deviations += ["spatial_dropout"] if model.settings.spatial_dropout else []
     if training is not None and deviations:
         raise UserError(f"the original program trains with one value of {', '.join(deviations)}, "
                         "this network was trained with another")

@@ -205,6 +205,8 @@ class NetworkSettings(BackboneSettings):
         dropout: ratio of element-wise dropout before both score convolutions.
         spatial_dropout: drop whole channels instead, as many ports do; for the fidelity ablation.
         variance, initial_running_var: see SyncBatchNorm2d.
+        bn_momentum: its `momentum`, the weight of a batch's statistics among the running ones; many
+            ports have 0.1.
         head_width, aux_width: channels before the score convolutions; None: a quarter of the
             features that the convolution's branch starts from.
         head: "factorized" computes conv5_4 on the pyramid without upsampled maps (see
@@ -219,7 +221,6 @@ class NetworkSettings(BackboneSettings):
         stride_in: None is as released: "1x1" at depth 50, else "3x3".
         align_corners: the pyramid's levels and the scores grow with corner pixels on corner pixels;
             False: with half-pixel centres, as in some ports.
-        bn_momentum: weight of the new value in BN's running values; ports have 0.1.
         All others: see BackboneSettings.
     Raises: as BackboneSettings.
     """
@@ -253,6 +254,8 @@ class NetworkSettings(BackboneSettings):
     # What decides, beside STRUCTURE and PYRAMID, what a whole network computes with its weights.
     WHOLE: ClassVar = ("backbone", "strides", "dilations", "head_width", "contract_dilation",
                        "align_corners")
+    # What it does in training alone: a training takes it over, and may have another.
+    TRAINED: ClassVar = ("dropout", "spatial_dropout", "variance", "bn_momentum")
 
     def __post_init__(self, depth, width):
         _check_choice("depth", depth, tuple(BLOCKS))
@@ -285,8 +288,8 @@ class NetworkSettings(BackboneSettings):
         _check(not self.reduce or len(self.bins) <= features, "bins must name at most as many "
                f"levels as the {features} channels, got {len(self.bins)}")
         for name in ("dropout", "bn_momentum"):
-            _check(0 <= getattr(self, name) <= 1,
-                   f"{name} must be 0 to 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            _check(0 <= value <= 1, f"{name} must be 0 to 1, got {value}")
         _check(self.arithmetic == "torch" or (self.head, self.variance) == ("literal", "biased"),
                'arithmetic "original" needs head "literal" and variance "biased", got '
                f"{self.head!r} and {self.variance!r}")
@@ -310,5 +313,5 @@ class NetworkSettings(BackboneSettings):
     @property
     def unit_arguments(self) -> dict:
         """Arguments of each ConvBN."""
-        return {"variance": self.variance, "initial_running_var": self.initial_running_var,
-                "momentum": self.bn_momentum, "arithmetic": self.arithmetic}
+        return {"variance": self.variance, "momentum": self.bn_momentum,
+                "initial_running_var": self.initial_running_var, "arithmetic": self.arithmetic}

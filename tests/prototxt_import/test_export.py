@@ -195,7 +195,6 @@ def test_export_rejects_what_the_files_cannot_hold(tmp_path):
     with pytest.raises(UserError, match="needs stride 1 in stage 5"):
         _export(strided, tmp_path, 193, training={})
     for settings, training, name in (({"spatial_dropout": True}, {}, "spatial_dropout"),
-                                     ({"bn_momentum": 0.1}, {}, "bn_momentum"),
                                      ({}, {"decay_bn": True}, "decay_bn"),
                                      ({}, {"rate_in_momentum": False}, "rate_in_momentum")):
         with pytest.raises(UserError, match=f"one value of {name}, this network"):
