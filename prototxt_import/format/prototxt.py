@@ -155,7 +155,8 @@ def _unknown(message, name):
     way = {"SolverParameter": ": it may change the training; remove it if it does not",
            "LayerParameter": ": write it as " + _SPELLINGS.get(name, "")}
     return f"unknown field {name!r} of {kind}" + (
-        way.get(kind, "") if kind == "SolverParameter" or name in _SPELLINGS else "")
+        way.get(kind, "") if kind == "SolverParameter" or name in _SPELLINGS else
+        ": remove it if the network computes the same without it")
 
 
 def _set(message, target, field, path, rule, where, lenient):

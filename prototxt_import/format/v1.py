@@ -69,8 +69,10 @@ def _upgrade_layer(field, path):
                            "(V0), which is not supported: upgrade it with Caffe's "
                            "upgrade_net_proto_text")
         if inner.name == "strict_dim":
-            # Of DeepLab's first Caffe: whether blobs may differ in shape, which the numbers decide.
+            # DeepLab's first Caffe takes weights of another shape where it is false.
             continue
+        if inner.name == "softmaxloss_param":
+            inner = inner._replace(name="loss_param")
         if inner.name in _SPECS:
             values[inner.name].append(inner)
         elif inner.name == "type" and isinstance(inner.value, Token):
@@ -89,7 +91,9 @@ def _kind(field, path):
     text = field.value.text
     name = next((name for name, kind in _BY_TEXT.items() if kind == text), None)
     if field.value.kind == "name" and name is None:
-        return _BY_TEXT.get(text, text)
+        # WINDOW_SEG_DATA of a fork is WindowSegData, an input.
+        camel = text.title().replace("_", "") if text.endswith("_DATA") else text
+        return _BY_TEXT.get(text, camel)
     if field.value.kind == "string" or text not in _BY_TEXT:
         raise error_at(path, field.line, "type of 'layers' must be a type of V1 without quotes, "
                        f"got {text!r}: " + (f"write {name}" if name else

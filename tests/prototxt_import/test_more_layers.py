@@ -237,6 +237,13 @@ def test_segnet_bn_gives_its_statistics(tmp_path):
     assert net.shapes["m"] == net.shapes["v"] == (1, 3, 1, 1) and not outputs["y"].any()
 
 
+def test_segnet_bn_of_one_value_per_channel_is_its_shift(tmp_path):
+    fields = "bn_param { shift_filler { value: 3 } scale_filler { value: 2 } }"
+    net = build(tmp_path, layer("BN", fields), [(1, 2, 1, 1)])
+    for number in (net, net.float()):
+        assert number(x=torch.ones(1, 2, 1, 1))["y"].flatten().tolist() == [3, 3]
+
+
 def test_dropout_that_samples_drops_in_testing(tmp_path):
     fields = "dropout_param { dropout_ratio: 0.5 sample_weights_test: true }"
     net = build(tmp_path, layer("Dropout", fields), [(1000,)], "TEST")
