@@ -32,11 +32,9 @@ class _Image:
     """An image of COCO and its annotations of VOC's classes.
 
     Attributes:
-        place: of the image in its file, for messages.
-        annotations: [(place, class, segmentation)].
+        annotations: [(place in its file, class, segmentation)].
     """
 
-    place: str
     path: Path
     height: int
     width: int
@@ -133,7 +131,7 @@ def _image(place, folder, record, annotations):
     sides = [_field(place, record, side, int) for side in ("height", "width")]
     if min(sides) < 1 or sides[0] * sides[1] > MAX_PIXELS:
         raise _wrong(place, "height and width", f"1 to {MAX_PIXELS} pixels in all", sides)
-    return _Image(place, folder / name, *sides, annotations)
+    return _Image(folder / name, *sides, annotations)
 
 
 def _by_id(path, content, key):
