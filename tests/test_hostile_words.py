@@ -15,6 +15,7 @@ from helpers.refusals import refused
 from helpers.trainings import run_training, run_until_saved
 
 from pspnet_repro import PSPNet
+from pspnet_repro.errors import UserError
 from pspnet_repro.weights import model_file, plain_file
 
 LONG = "n" * 248 + ".png"
@@ -45,6 +46,17 @@ def test_losses_of_a_finished_training_that_are_cut_are_refused(squares, tmp_pat
     path.write_bytes(path.read_bytes()[:150])
     refused("losses.jsonl: holds 1 step, but the finished training beside it has 2",
             run_training, squares, tmp_path, {"max_iter": 2})
+
+
+def test_another_base_size_is_said(squares, tmp_path, capfd):
+    """Tests alone have it, so a training resumes; one that is finished has what it has."""
+    run_until_saved(squares, tmp_path, {"max_iter": 2}, facts={"base_size": 64})
+    weights = run_training(squares, tmp_path, {"max_iter": 2}, facts={"base_size": 80})
+    assert "checkpoint.pt was saved with base_size 64; tests, and weights.pt, have 80 from" in (
+        capfd.readouterr().err)
+    assert plain_file.load(weights)["base_size"] == 80
+    with pytest.raises(UserError, match="weights.pt: is finished with base_size 80, got 64: give "):
+        run_training(squares, tmp_path, {"max_iter": 2}, facts={"base_size": 64})
 
 
 @pytest.mark.parametrize("part", ["weights", "momentum"])

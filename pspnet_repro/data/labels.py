@@ -249,8 +249,8 @@ def read_label(path: Path | str, classes: int, zero_is_void: bool = False,
         raise ColouredLabel(f"{error}, or say what each colour means with --label-map") from None
     table = table or (ZERO_IS_VOID if zero_is_void else IDENTITY)
     allowed = allowed_values(classes, table)
-    wrong = np.flatnonzero(value_counts(values) * ~allowed)
-    if wrong.size:
+    if cv2.LUT(values, (~allowed).astype(np.uint8)).any():
+        wrong = np.flatnonzero(value_counts(values) * ~allowed)
         got = ", ".join(map(str, wrong[:5]))
         raise UserError(f"{path}: labels must be {spans(np.flatnonzero(allowed))}, got {got}; "
                         "--label-map and --ignore give values another meaning")

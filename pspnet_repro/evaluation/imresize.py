@@ -6,7 +6,7 @@ import numpy as np
 
 from pspnet_repro.data.conventions import strips
 
-_BAND = 64  # output lines a product
+BAND = 32  # output lines a product, of which a processor's caches hold the input
 
 
 def _axis_weights(in_size, out_size, antialias):
@@ -41,9 +41,9 @@ def _opencv_weights(in_size, out_size):
             np.stack([1 - after, after], 1))
 
 
-def bands(in_size: int, out_size: int, antialias: bool = True,
+def bands(in_size: int, out_size: int, antialias: bool = True, lines: int = BAND,
           opencv: bool = False) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """The resize of one axis as products of small matrices.
+    """The resize of one axis as products of matrices, each for so many output lines.
 
     Args:
         opencv: cv2's linear resize, which has no `antialias`.
@@ -52,8 +52,8 @@ def bands(in_size: int, out_size: int, antialias: bool = True,
     """
     index, weights = (_opencv_weights(in_size, out_size) if opencv else
                       _axis_weights(in_size, out_size, antialias))
-    for start in range(0, out_size, _BAND):
-        out = slice(start, min(start + _BAND, out_size))
+    for start in range(0, out_size, lines):
+        out = slice(start, min(start + lines, out_size))
         low, high = int(index[out].min()), int(index[out].max()) + 1
         matrix = np.zeros((out.stop - start, high - low))
         np.add.at(matrix, (np.arange(len(matrix))[:, None], index[out] - low), weights[out])

@@ -103,6 +103,17 @@ def cut_losses(path: Path, iteration: int, first: int = 0) -> None:
     write_lines(path, (line for line, _ in lines[:iteration - first]))
 
 
+def check_finished(settings: TrainSettings, path: Path, facts: dict) -> None:
+    """Raise UserError where finished weights are of a training with other settings, or have another
+    base size than RunOptions.facts."""
+    content = plain_file.load(path)
+    check_same_settings(settings, content, path)
+    size = content.get("base_size")
+    if facts.get("base_size", size) != size:
+        raise UserError(f"{path}: is finished with base_size {size}, got {facts['base_size']}: "
+                        "give the old --base-size, and this one to predict and evaluate")
+
+
 def check_whole(path: Path, steps: int) -> None:
     """Raise UserError where the losses beside finished weights are not those of all steps."""
     lines = read_lines(path)

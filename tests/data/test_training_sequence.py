@@ -1,6 +1,9 @@
 """The sequence of samples that a training sees."""
 
+import os
 import re
+import shutil
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,7 +13,12 @@ from helpers.refusals import refused
 
 from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation
 from pspnet_repro.data.pairs import read_list
-from pspnet_repro.data.training_sequence import TrainingSequence, batches
+from pspnet_repro.data.training_sequence import (
+    TrainingSequence,
+    batches,
+    on_device,
+    spare_cores,
+)
 from pspnet_repro.errors import UserError
 
 
@@ -94,3 +102,24 @@ def test_an_image_that_is_too_large_when_enlarged_is_refused(squares, monkeypatc
     error = TrainingSequence(pairs, 4, 57, Augmentation(), 0)[0]
     assert re.search("png: must have at most 5183 pixels, as a training enlarges it up to 2 times, "
                      "has 72 x 72: .* --augmentation none", str(error))
+
+
+def test_batches_reach_the_cpu_as_they_are(listed):
+    wanted = list(batches(_sequence(listed), 4, 1, 4, 0))
+    for (image, label), (image0, label0) in zip(
+            on_device(iter(wanted), torch.device("cpu")), wanted, strict=True):
+        assert image is image0 and label is label0
+
+
+@pytest.mark.parametrize("cores, device, processes, free, workers", [
+    (16, "cuda", 1, 2 ** 40, 8), (16, "cuda", 4, 2 ** 40, 3), (2, "cuda", 1, 2 ** 40, 1),
+    (2, "cuda", 4, 2 ** 40, 0), (2, "cpu", 1, 2 ** 40, 0), (8, "cpu", 1, 2 ** 40, 6),
+    (16, "cuda", 1, 2 ** 26, 0), (16, "cuda", 1, 2 ** 28, 1)])
+def test_workers_are_as_many_as_cores_and_memory_are_free(
+        monkeypatch, cores, device, processes, free, workers):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(os.path, "isdir", lambda _: True)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    batch = 16 * 473 ** 2 // processes
+    assert spare_cores(torch.device(device), 2, batch) == workers
