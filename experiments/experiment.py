@@ -17,6 +17,7 @@ from pspnet_repro.data.data_set import DataSet
 from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation import Protocol
 from pspnet_repro.files import file_sha256
+from pspnet_repro.model.settings import NetworkSettings
 from pspnet_repro.training.initial_weights import (
     load_initial_weights,
     read_structure,
@@ -26,7 +27,7 @@ from pspnet_repro.training.settings import TrainSettings
 
 from .plan import Test, Training
 from .profiles import Profile
-from .rows import PROFILE_SCALES, ROWS, VGG16, Row
+from .rows import OTHER_PLACE, PROFILE_SCALES, ROWS, VGG16, Row
 from .systems.initial import load_vgg16
 from .systems.network import Network, system_files
 from .systems.settings import RECIPE, SystemSettings, solver_fields
@@ -67,12 +68,19 @@ class Experiment:
         structure = read_structure(self.backbones[depth])
         with torch.device("meta"):
             net = PSPNet(**with_structure(self._model(depth), structure))
-        load_initial_weights(net, self.backbones[depth])
+        load_initial_weights(net, structure)
         return structure
 
     def _model(self, depth):
         return {"classes": len(self.profile.classes), **self.profile.model,
                 **self.profile.depths[depth]}
+
+    def fits(self, row: Row) -> bool:
+        """Whether the initial weights leave a row the structure that it is about."""
+        structure = None if row.system is not None else self._structure(row.backbone)
+        return structure is None or all(
+            row.model.get(name, theirs) == theirs for name, theirs in structure.settings.items()
+            if name in NetworkSettings.STRUCTURE)
 
     def _pairs(self, split):
         """The Pairs of "train" or "val", called as `pairs`.
@@ -122,8 +130,9 @@ class Experiment:
         if row.system is not None:
             return dataclasses.replace(self._system(row), seed=seed)
         profile, structure = self.profile, self._structure(row.backbone)
-        model = self._model(row.backbone) | {name: value for name, value in row.model.items()
-                                          if name != "depth"}
+        model = self._model(row.backbone)
+        model |= _placed({name: value for name, value in row.model.items() if name != "depth"},
+                         model)
         train = {"augmentation": Augmentation(), **profile.train, **row.train}
         if "padding" in train:
             train["augmentation"] = dataclasses.replace(train["augmentation"],
@@ -148,8 +157,10 @@ class Experiment:
     def plan(self, tables: dict[str, Sequence[Row]],
              seeds: int) -> tuple[list[Training], dict[str, list[Path]]]:
         """The trainings that tables need with seeds 0..seeds-1, in the tables' order, seed by seed;
-        and {row name: [folder of its test with seed 0, ...]}."""
-        rows = list({row.name: row for rows in tables.values() for row in rows}.values())
+        and {row name: [folder of its test with seed 0, ...]}; both without the rows whose structure
+        the initial weights have otherwise."""
+        rows = list({row.name: row for rows in tables.values() for row in rows
+                     if self.fits(row)}.values())
         trainings, folders = {}, {row.name: [] for row in rows}
         for seed in range(seeds):
             for row in rows:
@@ -157,7 +168,8 @@ class Experiment:
                 folder = self.runs / f"{_first(row)}-seed{seed}-{_digest(settings.to_json())}"
                 training = trainings.setdefault(folder, Training(
                     row.name, folder, settings, self.backbones.get(row.backbone)))
-                folders[row.name].append(training.add(row.name, self._test(folder, row)))
+                network = _placed(row.tested, settings.model) if row.tested else {}
+                folders[row.name].append(training.add(row.name, self._test(folder, row, network)))
         return list(trainings.values()), folders
 
     def job(self, training: Training, device: str, workers: int) -> str:
@@ -165,10 +177,18 @@ class Experiment:
         return json.dumps({"profile": self.profile.name, "data": str(self.data.root),
                            "training": training.to_json(), "device": device, "workers": workers})
 
-    def _test(self, training_folder, row):
+    def _test(self, training_folder, row, network):
         protocol, list_sha256 = self.protocol(row), self.list_sha256("val")
-        return Test(row.name, training_folder / f"test-{_digest([protocol.facts(), list_sha256])}",
-                    protocol, list_sha256)
+        name = _digest([protocol.facts(), list_sha256, *([network] if network else [])])
+        return Test(row.name, training_folder / f"test-{name}", protocol, list_sha256, network)
+
+
+def _placed(arguments, model):
+    """Arguments of PSPNet, the other place of the stride named beside those of `model`."""
+    if arguments.items() >= OTHER_PLACE.items():
+        other = {"1x1": "3x3", "3x3": "1x1"}[NetworkSettings(**model).stride_in]
+        return {**arguments, "stride_in": other}
+    return arguments
 
 
 def _first(row):

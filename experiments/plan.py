@@ -43,12 +43,14 @@ class Test:
     Attributes:
         row: name of the first row that wants it.
         list_sha256: of the list of its images.
+        network: arguments of PSPNet that the trained network had otherwise.
     """
 
     row: str
     folder: Path
     protocol: Protocol
     list_sha256: str
+    network: dict = field(default_factory=dict)
 
     @property
     def is_done(self) -> bool:
@@ -96,7 +98,8 @@ class Training:
                        files and (files if len(files) == 2 else files[0]))
         for test in plain["tests"]:
             training.add(test["row"], Test(test["row"], Path(test["folder"]),
-                                           Protocol(**test["protocol"]), test["list_sha256"]))
+                                           Protocol(**test["protocol"]), test["list_sha256"],
+                                           test["network"]))
         return training
 
     @property

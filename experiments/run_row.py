@@ -116,8 +116,11 @@ def _train(experiment, training, processes, *, device, **how):
                  watch=_watch(experiment, training, processes))
 
 
-def _trained(weights):
+def _trained(weights, others):
     """The network of a finished training, what the training was (TOLD), and the FACTS beside it.
+
+    Args:
+        others: arguments of PSPNet that the network has otherwise than in the training.
 
     Raises:
         UserError: a file of it is damaged.
@@ -133,14 +136,15 @@ def _trained(weights):
     except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise UserError(f"{path} or {weights.name}: missing or damaged; remove the folder to train "
                         "again") from error
-    net = load_system(weights.parent) if is_system else model_file.model_of(content, weights)
+    net = load_system(weights.parent) if is_system else model_file.model_of(
+        {**content, "settings": {**content["settings"], **others}}, weights)
     return net, training, {name: facts[name] for name in FACTS}
 
 
 def _test(experiment, test, weights, processes, progress, device):
     began, machine = time.monotonic(), provenance(device)
     reset_peak(device)
-    net, trained, facts = _trained(weights)
+    net, trained, facts = _trained(weights, test.network)
     settings, folder, profile = trained["training"], test.folder, experiment.profile
     torch.set_num_threads(settings["threads"])
     net = net.to(distributed.choose_device(device))
@@ -150,7 +154,8 @@ def _test(experiment, test, weights, processes, progress, device):
     processes.on_first(lambda: claim_results(
         outputs, folder, [*paths, result_path],
         [weights, *(path for pair in pairs for path in (pair.image, pair.label))]))
-    about = {**test.protocol.facts(), "fused": True, "list_sha256": test.list_sha256}
+    about = {**test.protocol.facts(), "fused": True, "list_sha256": test.list_sha256,
+             **({"network": test.network} if test.network else {})}
     with CountsFile(folder, {"weights_sha256": weights_digest(net), **about}, net.classes,
                     len(pairs), processes) as record:
         matrix = evaluate(

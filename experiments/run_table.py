@@ -175,6 +175,9 @@ def run_tables(args: argparse.Namespace, processes: distributed.Processes) -> No
     experiment = Experiment(profile, data, runs, dict(args.backbone))
     trainings, folders = experiment.plan(tables, args.seeds)
     rows = {row.name: row for chosen in tables.values() for row in chosen}
+    if apart := sorted(rows.keys() - folders.keys()):
+        notes.append("Left out, because the weights of --backbone have another structure: "
+                     f"{', '.join(apart)}.")
     at_once = 1 if processes.size > 1 else (
         args.jobs or min(profile.rows_at_once, os.cpu_count() or 1))
 

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 from prototxt_import.format.caffe_pb2 import SolverParameter
+from prototxt_import.format.grammar import template
 from prototxt_import.format.prototxt import net_file
 from prototxt_import.schedule import POLICIES
 from prototxt_import.update_rules import RULES
@@ -101,6 +102,8 @@ def training_file(param: SolverParameter, path: Path | str) -> Path:
     try:
         os.stat(file)
     except FileNotFoundError as error:
+        if "${" in name:
+            raise UserError(f"{path}: {template(name)}") from error
         raise UserError(f"{path}: its {field} {name}: no such file beside the solver "
                         f"({Path(path).parent / name}) nor in the working directory "
                         f"({Path.cwd() / name}): put it there, or name its place in the "

@@ -3,8 +3,9 @@
 import contextlib
 import datetime
 import json
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,10 +61,17 @@ def group_size(group: "dist.ProcessGroup | str | None" = None) -> int:
 
 def all_gather(tensor: torch.Tensor, group: "dist.ProcessGroup | None" = None) -> torch.Tensor:
     """(processes, *shape): the tensors of all processes in the order of their ranks."""
+    return start_all_gather(tensor, group)[0]
+
+
+def start_all_gather(tensor: torch.Tensor, group: "dist.ProcessGroup | None" = None,
+                     async_op: bool = False) -> "tuple[torch.Tensor, dist.Work | None]":
+    """`all_gather` and, with async_op, the Work after which its tensor is filled."""
     gathered = tensor.new_empty((group_size(group), *tensor.shape))
+    # torch 2.13 renamed all_gather_into_tensor, and warns of the old name.
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
     with collective():
-        dist.all_gather(list(gathered.unbind(0)), tensor.contiguous(), group=group)
-    return gathered
+        return gathered, gather(gathered.view(-1), tensor.flatten(), group, async_op)
 
 
 def all_sum(tensor: torch.Tensor, group: "dist.ProcessGroup | None" = None) -> torch.Tensor:
@@ -123,19 +131,6 @@ class Processes:
         """Sum an array over all processes in place, however long the slowest takes."""
         if self.size > 1:
             all_sum(torch.from_numpy(array), self.patient)
-
-    def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Replace every gradient by its mean over the processes, in one collective a dtype."""
-        if self.size == 1:
-            return
-        by_dtype = {}
-        for parameter in parameters:
-            if parameter.grad is not None:
-                by_dtype.setdefault(parameter.grad.dtype, []).append(parameter.grad)
-        for grads in by_dtype.values():
-            flat = all_sum(torch.cat([grad.flatten() for grad in grads])).div_(self.size)
-            parts = flat.split([grad.numel() for grad in grads])
-            torch._foreach_copy_(grads, [p.view(g.shape) for p, g in zip(parts, grads)])
 
     def share_bytes(self, data: bytes | None) -> bytes:
         """The bytes that the first process gives; the others give anything."""
@@ -266,6 +261,8 @@ def join(timeout_seconds: float = TIMEOUT_SECONDS, command: str = "") -> Iterato
     has_nccl = torch.cuda.is_available() and dist.is_nccl_available()
     backend = "cpu:gloo,cuda:nccl" if has_nccl else "gloo"
     timeout = datetime.timedelta(seconds=timeout_seconds)
+    # Whatever the shell says: NCCL's watchdog ends a process whose partner is lost.
+    os.environ |= {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "3", "TORCH_NCCL_BLOCKING_WAIT": "0"}
     try:
         store, rank, size = meet(timeout)
         # A second group would else read the addresses that the first one left in the store.
@@ -280,6 +277,10 @@ def join(timeout_seconds: float = TIMEOUT_SECONDS, command: str = "") -> Iterato
         _check_command(_joined, command)
         with parent_watched(timeout_seconds):
             yield _joined
+    except ProcessLost:
+        # Leaving would wait for a collective that NCCL never ends.
+        dist.group.WORLD.abort()
+        raise
     finally:
         _joined = None
         dist.destroy_process_group()

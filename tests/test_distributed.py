@@ -22,6 +22,7 @@ from pspnet_repro.errors import FailedElsewhere, Interrupted, UsageError, UserEr
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 from pspnet_repro.training.freezing import freeze, learning
 from pspnet_repro.training.loop import _build, average_backward, weights_digest
+from pspnet_repro.training.replica import replicate
 from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.training.solver import CaffeSGD, parameter_groups, poly_rate
 from pspnet_repro.weights import plain_file
@@ -86,23 +87,16 @@ def _exchange(rank):
         assert (processes.rank, processes.size, processes.first) == (rank, 2, rank == 0)
         counts = np.array([[1, 2 ** 53 + 1], [rank, 0]])
         processes.sum_array(counts)
-        parameters = [torch.nn.Parameter(torch.zeros(2, 3, 1, 1, dtype=dtype))
-                      for dtype in (torch.float32, torch.float64, torch.float32)]
-        for k, parameter in enumerate(parameters[:2]):
-            parameter.grad = torch.full_like(parameter, rank + k).to(
-                memory_format=torch.channels_last)
-        processes.average_gradients(parameters)
         processes.wait()
         return {"numbers": processes.gather_numbers([rank, 0.1]), "counts": counts.tolist(),
                 "bytes": [processes.share_bytes(data if rank == 0 else None)
                           for data in (b"", b"\0abc")],
-                "gradients": [p.grad is not None and p.grad.unique().tolist() for p in parameters],
                 "first": processes.on_first(lambda: [rank, "done"])}
 
 
 def test_processes_exchange(two):
     answer = {"numbers": [[0, 0.1], [1, 0.1]], "counts": [[2, 2 ** 54 + 2], [1, 0]],
-              "bytes": [b"", b"\0abc"], "gradients": [[0.5], [1.5], False], "first": [0, "done"]}
+              "bytes": [b"", b"\0abc"], "first": [0, "done"]}
     assert two.run(_exchange) == [answer, answer]
 
 
@@ -140,6 +134,7 @@ def _follow(rank, dtype, size, frozen):
                 module.momentum = 1.0
         model(torch.randn((8, 3, 57, 57), generator=generator, dtype=torch.float64).to(dtype) * 60)
         freeze(model, **frozen)
+    replica = replicate(model, processes)
     solver = CaffeSGD(learning(parameter_groups(model)), SLOW)
     slots = processes.split(8)
     for iteration in range(10):
@@ -147,8 +142,8 @@ def _follow(rank, dtype, size, frozen):
         labels = torch.randint(0, 4, (8, 57, 57), generator=generator)
         solver.set_rate(poly_rate(SLOW, iteration, 10, 0.9))
         part = slice(slots.start, slots.stop)
-        losses = average_backward(model, solver, [(images[part].to(dtype), labels[part])],
-                                  settings, processes)
+        losses = average_backward(replica, solver, [(images[part].to(dtype), labels[part])],
+                                  settings)
         solver.step()
     assert losses[0][0].isfinite()
     return {name: tensor.numpy() for name, tensor in model.state_dict().items()}

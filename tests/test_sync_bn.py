@@ -14,6 +14,8 @@ from pspnet_repro.sync_bn import SyncBatchNorm2d, torch_momentum
 
 pytestmark = pytest.mark.dist
 VARIANCES = ("biased", "unbiased", "torch")
+# torch's name of all_gather_into_tensor: the old one is deprecated.
+GATHER = "all_gather_single" if hasattr(dist, "all_gather_single") else "all_gather_into_tensor"
 
 
 @pytest.fixture(params=[2, 4])
@@ -45,7 +47,7 @@ def _step(module, x, dy, relu=False):
 
 def _count_collectives(counted, function):
     """function() with the collectives that it calls noted in the list `counted`."""
-    names = ("all_gather", "all_reduce", "broadcast", "barrier")
+    names = (GATHER, "all_gather", "all_reduce", "broadcast", "barrier")
     real = {name: getattr(dist, name) for name in names}
 
     def noting(name):
@@ -70,7 +72,7 @@ def _golden_step(rank, path, dtype):
     got = _count_collectives(counted, lambda: _step(
         module, torch.from_numpy(values["x"][rank]).to(dtype),
         torch.from_numpy(values["dy"][rank]).to(dtype)))
-    assert counted == ["all_gather", "all_reduce"]
+    assert counted == [GATHER, "all_reduce"]
     return got
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -23,17 +24,26 @@ STEPS = 50
 NET = ("--classes", 4, *SMALL, "--bins", "1,2", "--crop-size", 57, "--threads", 1)
 
 
-def _torchrun(*words):
+def _torchrun(*words, where=("--standalone", "--nproc-per-node", 2)):
     """Start two processes of a program, in a session of their own as a terminal gives."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
-               2, *words]
+    command = [sys.executable, "-m", "torch.distributed.run", *where, *words]
     return subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def _start(data, output, *words):
+def _start(data, output, *words, **how):
     return _torchrun("-m", "pspnet_repro", "train", "--data", data, "--output", output, *NET,
-                     "--batch-size", 4, "--max-iter", STEPS, *words)
+                     "--batch-size", 4, "--max-iter", STEPS, *words, **how)
+
+
+def _start_on_two_machines(data, output):
+    """Two torchruns that meet as on two machines, with a process each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{free.getsockname()[1]}"
+    where = ("--nnodes", 2, "--nproc-per-node", 1, "--rdzv-backend", "c10d", "--rdzv-endpoint",
+             place, "--rdzv-id", "test", "--local-addr", "127.0.0.1")
+    return [_start(data, output, "--timeout", 20, where=where) for _ in range(2)]
 
 
 def _finish(process):
@@ -46,14 +56,19 @@ def _finish(process):
     return process.returncode, out, said
 
 
+def _children(process):
+    text = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(pid) for pid in text.split()]
+
+
 def _workers(process):
     """Process ids of torchrun's two children, by rank."""
     ranks = {}
-    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+    for child in _children(process):
         variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
         rank = [v.partition(b"=")[2] for v in variables if v.startswith(b"RANK=")]
         if rank:
-            ranks[int(rank[0])] = int(child)
+            ranks[int(rank[0])] = child
     return [ranks[0], ranks[1]]
 
 
@@ -102,6 +117,26 @@ def test_a_stopped_training_resumes_to_the_same_bits(squares, uninterrupted, tmp
     for name, tensor in wanted["weights"].items():
         assert torch.equal(ours["weights"][name], tensor), name
     assert read_losses(output) == read_losses(uninterrupted)
+
+
+def test_two_machines_train_as_one(squares, uninterrupted, tmp_path):
+    runs = [_finish(process) for process in _start_on_two_machines(squares, tmp_path / "run")]
+    assert [code for code, _, _ in runs] == [0, 0], runs
+    ours, wanted = (plain_file.load(folder / "weights.pt")["weights"]
+                    for folder in (tmp_path / "run", uninterrupted))
+    assert all(torch.equal(ours[name], tensor) for name, tensor in wanted.items())
+    assert read_losses(tmp_path / "run") == read_losses(uninterrupted)
+
+
+def test_a_lost_machine_ends_the_other(squares, tmp_path):
+    processes = _start_on_two_machines(squares, tmp_path / "run")
+    wait_for_steps(processes[0], tmp_path / "run", 3)
+    for pid in (processes[1].pid, *_children(processes[1])):
+        os.kill(pid, signal.SIGKILL)
+    _finish(processes[1])
+    code, _, said = _finish(processes[0])
+    assert code != 0 and any("another process ended" in line for line in _error_lines(said)), said
+    assert not (tmp_path / "run" / "weights.pt").exists()
 
 
 def test_mistakes_are_said_once(squares, uninterrupted, tmp_path):

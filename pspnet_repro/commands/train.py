@@ -59,8 +59,9 @@ def add(commands: Commands) -> None:
                         help="of convolutions and products; tf32: on GPUs alone; bfloat16: "
                              "weights, batch normalization and loss stay float32")
     parser.add_argument("--threads", type=processes, default=2, help="threads of the computation")
-    parser.add_argument("--workers", type=whole(0, 1024), default=0,
-                        help="processes that read images")
+    parser.add_argument("--workers", type=whole(0, 1024),
+                        help="processes that read images; default: the cores that do not compute, "
+                             "at most 8")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
                         help="cuda: one GPU a process")
     parser.add_argument("--timeout", type=positive, default=round(TIMEOUT_SECONDS),
@@ -101,7 +102,7 @@ def _add_network(parser):
                      help="resume a training of Caffe's program: steps and momentum of its "
                           "solverstate, weights of the caffemodel that it names; with "
                           "--initial-weights NET.prototxt,W.caffemodel those")
-    add("variance", "kind of variance in BN", default=NetworkSettings.variance)
+    add("variance", "kind of variance in BN")
     add("arithmetic", '"original": the bits of the original\'s CPU program, several times slower; '
                       "needs --variance biased", default=NetworkSettings.arithmetic)
 

@@ -71,9 +71,14 @@ class Curve:
         if watch is not None:
             processes.on_first(lambda: keep_points(path, start))
 
+    def is_due(self, steps: int) -> bool:
+        """Whether it is time for a look after so many steps."""
+        return self._watch is not None and (
+            steps % self._watch[0] == 0 or steps == self._max_iter)
+
     def look(self, model: torch.nn.Module, steps: int) -> None:
         """Note what is to be seen after so many steps, where it is time for that."""
-        if self._watch is None or steps % self._watch[0] and steps != self._max_iter:
+        if not self.is_due(steps):
             return
         with eval_mode(model, self._device):
             seen = self._watch[1](model)

@@ -18,7 +18,12 @@ import torch
 from pspnet_repro import distributed
 from pspnet_repro.data.labels import check_classes
 from pspnet_repro.data.pairs import Pair
-from pspnet_repro.data.training_sequence import TrainingSequence, batches
+from pspnet_repro.data.training_sequence import (
+    TrainingSequence,
+    batches,
+    on_device,
+    spare_cores,
+)
 from pspnet_repro.defaults import PRECISIONS, TIMEOUT_SECONDS
 from pspnet_repro.errors import Interrupted, UsageError, UserError, first_line
 from pspnet_repro.evaluation.precision import use_precision
@@ -27,22 +32,24 @@ from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.training import initial_weights as initial
 from pspnet_repro.training import run_folder
 from pspnet_repro.training.curve import Curve
-from pspnet_repro.training.divergence import check_losses, check_weights
+from pspnet_repro.training.divergence import check_weights
 from pspnet_repro.training.freezing import check_frozen, freeze, learning
 from pspnet_repro.training.initial_weights import Weights
 from pspnet_repro.training.loss import guided_loss
 from pspnet_repro.training.progress_log import ProgressLog
+from pspnet_repro.training.replica import one_pass, replicate
 from pspnet_repro.training.run_options import RunOptions
 from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.training.snapshot_start import read_start
 from pspnet_repro.training.solver import CaffeSGD, parameter_groups, poly_rate
 from pspnet_repro.training.tensorboard import writer_class
+from pspnet_repro.training.unread import UnreadLosses
 from pspnet_repro.training.validation import Validator
 from pspnet_repro.weights import model_file, plain_file
 from pspnet_repro.weights.source import snapshot_weights
 from pspnet_repro.words import counted
 
-CHECKED_STEPS = 50  # on a GPU weights are found not to be finite after so many steps at most
+STEPS_UNREAD = 10  # on a GPU: what a step leaves there is read after so many, with one wait
 
 
 def weights_digest(model: torch.nn.Module) -> str:
@@ -59,6 +66,7 @@ def _losses(model, images, labels, settings):
     with torch.autocast(images.device.type, torch.bfloat16,
                         enabled=settings.precision == "bfloat16"):
         outputs = model(images)
+    model = getattr(model, "module", model)
     loss, aux_loss = (
         None if logits is None else guided_loss(logits, labels, settings.guidance, model.stride,
                                                 arithmetic=model.arithmetic,
@@ -67,24 +75,25 @@ def _losses(model, images, labels, settings):
     return loss if aux_loss is None else loss + settings.aux_weight * aux_loss, loss, aux_loss
 
 
-def average_backward(model: PSPNet, solver: CaffeSGD,
-                     batches: Iterable[tuple[torch.Tensor, torch.Tensor]], settings: TrainSettings,
-                     processes: distributed.Processes) -> list[list[torch.Tensor | None]]:
+def average_backward(model: torch.nn.Module, solver: CaffeSGD,
+                     batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+                     settings: TrainSettings) -> list[list[torch.Tensor | None]]:
     """The backward passes of one step, and gradients averaged over the processes.
 
     Args:
-        batches: (images, labels) of each pass; each process has its own, and its own
-            VALID normalizer.
+        model: what `replicate` gave.
+        batches: (images, labels) of each of settings.iter_size passes; each process has its own,
+            and its own VALID normalizer.
     Returns:
         The (total, main, auxiliary or None) losses of each pass in this process, detached.
     """
     solver.zero_grad(set_to_none=True)
     losses = []
     for images, labels in batches:
-        parts = _losses(model, images, labels, settings)
-        solver.backward(parts[0])
+        with one_pass(model, last=len(losses) + 1 >= settings.iter_size):
+            parts = _losses(model, images, labels, settings)
+            solver.backward(parts[0])
         losses.append([None if part is None else part.detach() for part in parts])
-    processes.average_gradients(model.parameters())
     return losses
 
 
@@ -131,9 +140,10 @@ def train(settings: TrainSettings, pairs: Sequence[Pair], output: str | Path, *,
         begun = read_start(solverstate, initial_weights, settings)
         settings = dataclasses.replace(settings, solverstate=begun.sha256)
     if initial_weights is not None:
-        structure = initial.read_structure(initial_weights)
-        settings = dataclasses.replace(settings, initial_weights=structure.sha256,
-                                       model=initial.with_structure(settings.model, structure))
+        initial_weights = initial.read_structure(initial_weights)
+        settings = dataclasses.replace(
+            settings, initial_weights=initial_weights.sha256,
+            model=initial.with_structure(settings.model, initial_weights))
     try:
         with (distributed.join(timeout_seconds, "train") as processes,
               use_precision(settings.precision), contextlib.ExitStack() as held):
@@ -219,9 +229,12 @@ def _train(settings, pairs, output, processes, device, model, solver, initial_we
                           "settings and initial weights")
     note = ("" if how.validation is None else
             processes.on_first(lambda: how.validation.check(model.classes)))
+    if device.type == "cuda":
+        model.to(memory_format=torch.channels_last)
     model.train().to(device)
     origin += begun.load(model, solver) if begun else []
     start = run_folder.restore(state_path, settings, model, solver, processes, device) or first
+    replica = replicate(model, processes)
 
     def prepare():
         run_folder.cut_losses(losses_path, start, first)
@@ -233,9 +246,12 @@ def _train(settings, pairs, output, processes, device, model, solver, initial_we
     sequence = TrainingSequence(pairs, model.classes, settings.crop_size, settings.augmentation,
                                 settings.seed, settings.zero_is_void, model.image_input)
     passes = settings.iter_size
-    reader = ((images.to(device), labels.to(device)) for images, labels in batches(
-        sequence, settings.batch_size, start * passes, settings.max_iter * passes, how.workers,
-        slots))
+    workers = (spare_cores(device, settings.threads, len(slots) * settings.crop_size ** 2)
+               if how.workers is None else how.workers)
+    reader = on_device(batches(sequence, settings.batch_size, start * passes,
+                               settings.max_iter * passes, workers, slots), device)
+    interval = how.steps_unread or (STEPS_UNREAD if device.type == "cuda" else 1)
+    unread = UnreadLosses(model, sequence, settings, processes)
     with ProgressLog(output, settings, start, processes, how.progress, how.log_seconds,
                      how.tensorboard) as log:
         log.say(f"step {start} of {settings.max_iter}, {counted(len(pairs), 'image')}, "
@@ -257,28 +273,25 @@ def _train(settings, pairs, output, processes, device, model, solver, initial_we
                 steps = iteration + 1
                 rate = poly_rate(settings.base_lr, iteration, settings.max_iter, settings.power)
                 solver.set_rate(rate)
-                parts = average_backward(model, solver, itertools.islice(reader, passes), settings,
-                                         processes)
-                _, loss, aux_loss = parts[-1]
-                # What all must know is exchanged at once: nobody stops or saves alone.
-                gathered = np.array(processes.gather_numbers(
-                    [stop.signal, time.monotonic() - saved_at > how.checkpoint_seconds, loss.item(),
-                     0.0 if aux_loss is None else aux_loss.item(),
-                     *(total.item() for total, _, _ in parts)]))
-                check_losses(gathered[:, 4:], iteration, rate, sequence, settings)
+                unread.add(iteration, rate, average_backward(
+                    replica, solver, itertools.islice(reader, passes), settings))
                 solver.step()
-                signal, test = int(gathered[:, 0].max()), validator.is_due(steps)
-                save = bool(gathered[0, 1]) or signal or test
-                # On a GPU the check waits for all that is under way.
-                if (device.type == "cpu" or save or steps == settings.max_iter
-                        or iteration % CHECKED_STEPS == 0):
-                    check_weights(model, iteration, rate, sequence, settings)
-                loss, aux_loss = gathered[:, 2:4].mean(0).tolist()
-                line = {"iteration": iteration, "lr": rate, "loss": loss,
-                        "loss_aux": None if model.auxiliary is None else aux_loss}
-                losses.write(json.dumps(line) + "\n")
+                test = validator.is_due(steps)
+                if not (test or curve.is_due(steps) or steps % interval == 0
+                        or steps == settings.max_iter):
+                    continue
+                # What all must know is exchanged at once: nobody stops or saves alone. It comes
+                # first, because a step on a GPU whose partner is lost never ends.
+                told = processes.gather_numbers(
+                    [stop.signal, time.monotonic() - saved_at > how.checkpoint_seconds])
+                signal = int(max(number for number, _ in told))
+                save = bool(told[0][1]) or signal or test
+                lines = unread.read()
+                check_weights(model, iteration, rate, sequence, settings)
+                losses.writelines(json.dumps(line) + "\n" for line in lines)
                 curve.look(model, steps)
-                log.step(steps, line)
+                for line in lines:
+                    log.step(line["iteration"] + 1, line)
                 if save:
                     if processes.first:
                         sync(losses)

@@ -12,7 +12,10 @@ class RunOptions:
     """How a training runs: its weights do not depend on it.
 
     Attributes:
-        workers: processes that read images ahead, of each training process.
+        workers: processes that read images ahead, of each training process; None: see
+            data.training_sequence.spare_cores.
+        steps_unread: steps after which losses and signals are read, and all may be saved; None: 1
+            on the CPU, 10 on a GPU, which waits for them.
         checkpoint_seconds: least time between checkpoints.
         progress: show a progress bar.
         log_seconds: least time between two lines of progress in log.txt.
@@ -27,7 +30,8 @@ class RunOptions:
             "palette_rgb", "base_size", see evaluation.network_file.
     """
 
-    workers: int = 0
+    workers: int | None = 0
+    steps_unread: int | None = None
     checkpoint_seconds: float = 120.0
     progress: bool = True
     log_seconds: float = 60.0

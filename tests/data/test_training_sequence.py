@@ -1,5 +1,9 @@
 """The sequence of samples that a training sees."""
 
+import os
+import shutil
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -8,7 +12,12 @@ from helpers.refusals import refused
 
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.pairs import read_list
-from pspnet_repro.data.training_sequence import TrainingSequence, batches
+from pspnet_repro.data.training_sequence import (
+    TrainingSequence,
+    batches,
+    on_device,
+    spare_cores,
+)
 from pspnet_repro.errors import UserError
 
 
@@ -82,3 +91,24 @@ def test_one_labelled_file_is_enough(listed):
     for k in range(5):
         cv2.imwrite(str(listed / f"{k}_label.png"), np.full((50, 70), 255, np.uint8))
     assert len(list(batches(_sequence(listed), 2, 0, 1, 0))) == 1
+
+
+def test_batches_reach_the_cpu_as_they_are(listed):
+    wanted = list(batches(_sequence(listed), 4, 1, 4, 0))
+    for (image, label), (image0, label0) in zip(
+            on_device(iter(wanted), torch.device("cpu")), wanted, strict=True):
+        assert image is image0 and label is label0
+
+
+@pytest.mark.parametrize("cores, device, processes, free, workers", [
+    (16, "cuda", 1, 2 ** 40, 8), (16, "cuda", 4, 2 ** 40, 3), (2, "cuda", 1, 2 ** 40, 1),
+    (2, "cuda", 4, 2 ** 40, 0), (2, "cpu", 1, 2 ** 40, 0), (8, "cpu", 1, 2 ** 40, 6),
+    (16, "cuda", 1, 2 ** 26, 0), (16, "cuda", 1, 2 ** 28, 1)])
+def test_workers_are_as_many_as_cores_and_memory_are_free(
+        monkeypatch, cores, device, processes, free, workers):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(os.path, "isdir", lambda _: True)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    batch = 16 * 473 ** 2 // processes
+    assert spare_cores(torch.device(device), 2, batch) == workers

@@ -147,6 +147,14 @@ def test_padding_of_a_row_changes_nothing_else(data):
         MINI.train["augmentation"], padding="centre"))
 
 
+def test_a_test_of_another_network_is_one_of_its_own(data):
+    trainings, folders = _plan("fidelity", data, names="authors,test-bottleneck-stride")
+    training, = trainings
+    assert {folder: test.network for folder, test in training.tests.items()} == {
+        folders["authors"][0]: {}, folders["test-bottleneck-stride"][0]: {"stride_in": "1x1"}}
+    assert plan.Training.from_json(training.to_json()).tests == training.tests
+
+
 def test_rows_of_one_protocol_share_a_test(data):
     """The authors' program at one scale is the full row itself, in another table."""
     (_, ours), (_, theirs) = (_plan(table, data, names=name)
