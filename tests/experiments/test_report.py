@@ -36,7 +36,7 @@ from experiments.report.tables import (
     summary_blocks,
     table_blocks,
 )
-from experiments.rows import BASELINE, FULL, TABLES, Row
+from experiments.rows import BASELINE, FULL, TABLES
 from pspnet_repro.data import scenes
 
 
@@ -137,19 +137,6 @@ def test_paper_table_tells_what_is_only_reported(tmp_path):
     _, fifth, note = table_blocks("5", Results({}, MINI), MINI)
     assert len(fifth.reported) == len(fifth.rows) == len(PAPER["5"])
     assert note.text == "† The paper's figure; not run here."
-
-
-def test_paper_table_has_further_rows(tmp_path):
-    other = Row("mine", label="mine", system=())
-    figures = {BASELINE: [(0.4, 0.6)], "mine": [(0.5, 0.7)]}
-    for profile in (MINI, renamed(data="ade20k", contextual=())):
-        results = _results(tmp_path / profile.data, figures, profile)
-        _, table, *_ = table_blocks("1", results, profile, [*TABLES["1"], other])
-        assert len(table.rows) == len(TABLES["1"]) + 1
-        last = dict(zip(table.heads, table.rows[-1], strict=True))
-        assert (last["Setting"], last["mean IoU"], last["row"]) == ("mine", "50.00", "mine")
-        assert last.get("rank", "-") == last.get("paper's mean IoU", "-") == "-"
-    assert orderings("1", results) == []
 
 
 def test_class_means_split_by_context():

@@ -8,13 +8,16 @@ import signal
 import numpy as np
 import pytest
 from helpers.harness import plan_rows, run_rows
+from helpers.report_runs import MINI, renamed, result, write_run
 from helpers.small_system import NET, SOLVER
 
 from experiments import run_table
 from experiments.experiment import Experiment
 from experiments.plan import select_tables
 from experiments.profiles import PROFILES
-from experiments.rows import VGG16, Row
+from experiments.report.results import Results
+from experiments.report.tables import orderings, table_blocks
+from experiments.rows import BASELINE, TABLES, VGG16, Row
 from experiments.run_row import run_row
 from experiments.systems import training
 from experiments.systems.initial import load_vgg16
@@ -184,3 +187,16 @@ def test_a_systems_network_is_tested_as_others(tiny, systems):
     result = json.loads((out / "result.json").read_text())
     assert matrix.counts.tolist() == result["confusion"]
     assert dataclasses.replace(profile.protocol).facts()["crop_size"] == result["test"]["crop_size"]
+
+
+def test_paper_table_has_further_rows(tmp_path):
+    other = Row("mine", label="mine", system=())
+    for profile in (MINI, renamed(data="ade20k", contextual=())):
+        results = Results({name: [write_run(tmp_path / profile.data / name, result(0, figure))]
+                           for name, figure in ((BASELINE, 0.4), ("mine", 0.5))}, profile)
+        _, table, *_ = table_blocks("1", results, profile, [*TABLES["1"], other])
+        assert len(table.rows) == len(TABLES["1"]) + 1
+        last = dict(zip(table.heads, table.rows[-1], strict=True))
+        assert (last["Setting"], last["mean IoU"], last["row"]) == ("mine", "50.00", "mine")
+        assert last.get("rank", "-") == last.get("paper's mean IoU", "-") == "-"
+    assert orderings("1", results) == []
