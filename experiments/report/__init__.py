@@ -120,7 +120,7 @@ def write_report(experiment: Experiment, tables: dict[str, Sequence[Row]],
         if number == FIDELITY:
             parts += fidelity_blocks(results, profile) + curve_blocks("Fidelity", labels, results)
             continue
-        parts += table_blocks(number, results, profile)
+        parts += table_blocks(number, results, profile, rows)
         parts += curve_blocks(f"Table {number}", labels, results)
         if number == "3":
             parts += depth_blocks(results, profile)
