@@ -15,6 +15,7 @@ if not __package__:  # started as a file of a checkout: start again as a module
     sys.exit(runpy.run_module("experiments.run_table", run_name="__main__", alter_sys=True))
 
 import argparse
+import dataclasses
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -120,6 +121,9 @@ def _check(args, processes):
         place = getattr(args, name)
         if place is not None and place.exists() and not place.is_dir():
             raise UsageError(f"--{name} must be a folder, got the file {place}")
+    if args.protocol != "caffe" and args.table == "fidelity":
+        raise UsageError("--protocol is for the paper's tables: the rows of --table fidelity have "
+                         "tests of their own")
     depths = [depth for depth, _ in args.backbone]
     if len(set(depths)) < len(depths):
         raise UsageError(f"--backbone: each depth once, got {', '.join(map(str, depths))}")
@@ -169,12 +173,12 @@ def _tables(args, profile, processes):
 def run_tables(args: argparse.Namespace, processes: distributed.Processes) -> None:
     """Run what is missing and print the tables; all of `processes` call this alike."""
     _check(args, processes)
-    profile = PROFILES[args.profile]
+    profile = dataclasses.replace(PROFILES[args.profile], preset=args.protocol)
     tables, notes = _tables(args, profile, processes)
     if not args.dry_run:
         processes.on_first(lambda: _make_folder(args.runs))
     runs = args.runs / profile.name
-    output = args.output or runs
+    output = args.output or (runs if profile.preset == "caffe" else runs / profile.preset)
     data = Path(processes.on_first(lambda: str(profile.folder(args.data, args.cache))))
     experiment = Experiment(profile, data, runs, dict(args.backbone))
     check_apart(output, experiment.data)

@@ -11,6 +11,7 @@ from dataclasses import KW_ONLY, InitVar, dataclass, field, fields
 from typing import ClassVar, Literal, get_args, get_origin
 
 from pspnet_repro.defaults import VARIANCES
+from pspnet_repro.words import plain
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 269: (3, 30, 48, 8)}
 WIDTHS = (64, 128, 256, 512)
@@ -38,13 +39,6 @@ _TYPES = {
     Reals: ("a list of finite numbers", lambda value: (
         type(value) in (list, tuple)
         and all(type(item) in (int, float) and abs(item) < math.inf for item in value)))}
-
-
-def _plain(value):
-    """Python's own numbers for numpy's, and a tuple for a list or an array."""
-    if type(value).__module__ == "numpy":
-        value = value.tolist()
-    return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _check(condition, message):
@@ -118,7 +112,7 @@ class BackboneSettings(Mapping):
     DILATED: ClassVar = ("strides", "dilations", "pool_padding")
 
     def __post_init__(self):
-        self._set(**{name: _plain(value) for name, value in vars(self).items()})
+        self._set(**{name: plain(value) for name, value in vars(self).items()})
         if wrong := self.wrong_type(vars(self)):
             raise TypeError(" ".join(wrong))
         self.validate()
@@ -177,8 +171,7 @@ class BackboneSettings(Mapping):
         for name in _BACKBONE:
             value = getattr(self, name)
             if name in self.INPUT[1:]:
-                _check(len(value) == 3, f"{name} must be 3 numbers, got {value}")
-                _check(max(map(abs, value)) <= MAX_INPUT,
+                _check(len(value) == 3 and max(map(abs, value)) <= MAX_INPUT,
                        f"{name} must be 3 numbers of at most {MAX_INPUT:g}, got {value}")
                 _check(name == "input_mean" or min(value) >= 1 / MAX_INPUT,
                        f"{name} must be 3 numbers above 0, at least {1 / MAX_INPUT:g}, got {value}")
@@ -267,7 +260,7 @@ class NetworkSettings(BackboneSettings):
     TRAINED: ClassVar = ("dropout", "spatial_dropout", "variance", "bn_momentum")
 
     def __post_init__(self, depth, width):
-        depth, width = _plain(depth), _plain(width)
+        depth, width = plain(depth), plain(width)
         _check_choice("depth", depth, tuple(BLOCKS))
         if self.blocks is None:
             self._set(blocks=BLOCKS[depth])
