@@ -2,6 +2,7 @@
 # and installs nothing. TORCH, TORCH_INDEX: which torch to install, and an index to take it from.
 # PSPNET_MARCH: the processor to compile for, as the compiler names it (default: this one).
 # SETTINGS: further arguments of run_table.py, or of make gpu. BENCH: the folder where make bench leaves figures.
+# TEST_JOBS: how many processes run the tests.
 # CUDA_TORCH, CUDA_VENV: the torch that make cuda-link-check builds with, and where it lies.
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,6 +12,7 @@ MAX_JOBS ?= 2
 PSPNET_MARCH ?= native
 SETTINGS ?=
 SECONDS_LONG ?= 600
+TEST_JOBS ?= 2
 BENCH ?= experiments/runs/bench
 CUDA_TORCH ?= torch==2.14.1
 CUDA_VENV ?= build/cuda-venv
@@ -39,7 +41,7 @@ help:  ## list the targets
 build: $(BUILT) $(SCRIPT)  ## set up the virtual environment and compile the extension
 
 test: build  ## run the tests
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(TEST_JOBS) --dist loadfile
 
 lint: build  ## look for mistakes in the Python code with ruff
 	$(PY) -m ruff check .
@@ -77,11 +79,9 @@ table: build  ## train and test the rows of Table 1 on drawn scenes
 tables: build  ## train and test all rows of Tables 1 to 4 on drawn scenes
 	$(PY) experiments/run_table.py --table all --profile mini $(SETTINGS)
 
-# Without these, glibc gives freed memory back in the middle of either side's runs.
-bench: export MALLOC_TRIM_THRESHOLD_ = 4000000000
-bench: export MALLOC_MMAP_THRESHOLD_ = 4000000000
-bench: build  ## time the operators against torch's own, and whole networks against a plain port
+bench: build  ## time operators and whole networks against torch's, and the loader
 	$(PY) -m experiments.bench.ops
+	$(PY) -m experiments.bench.data
 	$(PY) -m experiments.bench.networks --output $(BENCH)
 
 clean:  ## remove what was built, build/cuda-venv too; .venv and results stay

@@ -1,5 +1,6 @@
 """What a call of run_table.py has to do: trainings, each with the rows that it serves."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.weights.source import weights_files
 from pspnet_repro.words import counted
 
-from .rows import TABLES, Row
+from .rows import ROWS, TABLES, Row
+from .systems.settings import SystemSettings
+from .systems.training import WEIGHTS as SYSTEM_WEIGHTS
 
 REPORTED = "5"  # a table of reported figures alone
 
@@ -27,6 +30,12 @@ def _lines(path):
         return 0
 
 
+def settings_from_json(plain: dict, net: str | None) -> TrainSettings | SystemSettings:
+    """The settings that `to_json` gave; `net` is the path of a system's network."""
+    return (TrainSettings.from_json(plain) if net is None else
+            SystemSettings.from_json(plain, net))
+
+
 @dataclass(frozen=True)
 class Test:
     """A test of a trained network.
@@ -34,12 +43,14 @@ class Test:
     Attributes:
         row: name of the first row that wants it.
         list_sha256: of the list of its images.
+        network: arguments of PSPNet that the trained network had otherwise.
     """
 
     row: str
     folder: Path
     protocol: Protocol
     list_sha256: str
+    network: dict = field(default_factory=dict)
 
     @property
     def is_done(self) -> bool:
@@ -59,7 +70,7 @@ class Training:
 
     row: str
     folder: Path
-    settings: TrainSettings
+    settings: TrainSettings | SystemSettings
     initial_weights: Path | tuple[Path, Path] | None = None
     tests: dict[Path, Test] = field(default_factory=dict)
     rows: list[str] = field(default_factory=list)
@@ -72,6 +83,7 @@ class Training:
     def to_json(self) -> dict:
         """Plain data that `from_json` takes: all of it but the tests that are done."""
         return {"row": self.row, "folder": str(self.folder), "settings": self.settings.to_json(),
+                "net": self.settings.net if self.is_system else None,
                 "initial_weights": list(map(str, weights_files(self.initial_weights)))
                 if self.initial_weights else None,
                 "tests": [{**vars(test), "folder": str(test.folder),
@@ -82,12 +94,18 @@ class Training:
     def from_json(cls, plain: dict) -> "Training":
         files = plain["initial_weights"]
         training = cls(plain["row"], Path(plain["folder"]),
-                       TrainSettings.from_json(plain["settings"]),
+                       settings_from_json(plain["settings"], plain["net"]),
                        files and (files if len(files) == 2 else files[0]))
         for test in plain["tests"]:
             training.add(test["row"], Test(test["row"], Path(test["folder"]),
-                                           Protocol(**test["protocol"]), test["list_sha256"]))
+                                           Protocol(**test["protocol"]), test["list_sha256"],
+                                           test["network"]))
         return training
+
+    @property
+    def is_system(self) -> bool:
+        """Whether it trains a network of Caffe's."""
+        return isinstance(self.settings, SystemSettings)
 
     @property
     def seed(self) -> int:
@@ -103,7 +121,7 @@ class Training:
 
     def steps_done(self) -> int:
         """Steps that losses.jsonl knows of."""
-        if (self.folder / WEIGHTS).exists():
+        if (self.folder / (SYSTEM_WEIGHTS if self.is_system else WEIGHTS)).exists():
             return self.steps
         return min(_lines(self.folder / "losses.jsonl"), self.steps)
 
@@ -126,17 +144,27 @@ class Training:
         return f"interrupted at step {steps} of {self.steps}" if steps else "to do"
 
 
-def select_tables(table: str, names: str) -> dict[str, tuple[Row, ...]]:
+def select_tables(table: str, names: str, systems: Sequence[Row] = ()
+                  ) -> dict[str, tuple[Row, ...]]:
     """{table: Rows} that `--table` and `--rows` name, in order.
 
+    Args:
+        systems: further rows, which are the last of the table asked for; of all, of Table 4.
     Raises:
-        UsageError: a name that no table asked for has.
+        UsageError: a name that no table asked for has, or a further row with the name of another.
     """
     tables = {number: rows for number, rows in TABLES.items()
               if number == table or table == "all" and number.isdigit()}
+    own = [row.name for row in systems]
+    for name in own:
+        if name in ROWS or own.count(name) > 1:
+            raise UsageError(f"--system {name}: there is a row of this name: choose another")
+    last = "4" if table == "all" else table
+    tables[last] = (*tables[last], *systems)
     if names != "all":
         wanted = [name.strip() for name in names.split(",")]
         known = {row.name: row for rows in tables.values() for row in rows}
+        wanted += own
         for name in wanted:
             if name not in known:
                 which = "no table" if table == "all" else f"table {table}"

@@ -36,6 +36,8 @@ class Profile:
         zero_is_void: see data.labels.read_label.
         rows_at_once: trainings at a time.
         estimate: say before the start how long it will take.
+        systems: which networks the folder systems has for it: "mini", "published" with recipes of
+            their own, or None.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Profile:
     alike: int = 1
     rows_at_once: int = 1
     estimate: bool = False
+    systems: str | None = None
 
     @property
     def crop_size(self) -> int:
@@ -108,7 +111,7 @@ PROFILES = {profile.name: profile for profile in (
                 152: {"blocks": (1, 2, 2, 1)}, 269: {"blocks": (1, 2, 3, 2)}},
         train={"crop_size": scenes.SIZE, "batch_size": 8, "max_iter": 600, "threads": 1,
                "augmentation": Augmentation(scales=None, rotation=0.0, blur=False)},
-        base_size=scenes.SIZE - 1, rows_at_once=2, fidelity_scales=(1.0,),
+        base_size=scenes.SIZE - 1, rows_at_once=2, fidelity_scales=(1.0,), systems="mini",
         fidelity_note="Every scene is as large as the crop and is tested at its own size, because "
                       "a smaller window would cut off the part that decides. So resizing, padding "
                       "and windows have no effect. Without the + 1 every scene shrinks by one "
@@ -142,7 +145,7 @@ PROFILES = {profile.name: profile for profile in (
         name="paper", data="ade20k", folder=_given, classes=ADE20K.names,
         palette_rgb=ADE20K.palette_rgb, contextual=(), model={},
         train={"crop_size": 473, "batch_size": 16, "max_iter": 150_000}, base_size=512,
-        zero_is_void=True, estimate=True,
+        zero_is_void=True, estimate=True, systems="published",
         differs="random initial weights at depths without --backbone (the paper starts from "
                 "ImageNet); the blocks of a published ResNet of 269 layers at depth 269"),
 )}

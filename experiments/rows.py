@@ -1,9 +1,12 @@
 """The rows of the tables: data, one line a row."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pspnet_repro.data.augment import NO_AUGMENTATION
 from pspnet_repro.evaluation.protocol import MULTI_SCALE
+
+from .systems.network import NAMES
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,10 @@ class Row:
             augmentation's alone.
         test: fields of Protocol that differ from the profile's; `stride` is a share of the crop,
             and scales may be PROFILE_SCALES.
+        tested: arguments of PSPNet that the tested network has otherwise than the trained one.
         label: for tables that the paper does not have; else the paper's, in paper.json.
+        system: a network of Caffe's in place of a PSPNet: (TRAIN.prototxt,), or with its
+            SOLVER.prototxt; (): the one of this name in the folder systems.
     """
 
     name: str
@@ -28,13 +34,16 @@ class Row:
     train: dict[str, object] = field(default_factory=dict)
     test: dict[str, object] = field(default_factory=dict)
     label: str = ""
+    system: tuple[Path, ...] | None = None
+    tested: dict[str, object] = field(default_factory=dict)
 
     @property
-    def depth(self) -> int:
-        """The paper's depth of its backbone."""
-        return self.model.get("depth", 50)
+    def backbone(self) -> int | str:
+        """What `--backbone` calls its backbone: the paper's depth, or VGG16."""
+        return self.model.get("depth", 50) if self.system is None else VGG16
 
 
+VGG16 = "vgg16"
 # What pictures and curves compare.
 BASELINE, FULL = "baseline", "b1236-ave-dr"
 NO_PYRAMID, PYRAMID = {"bins": ()}, {"bins": (1, 2, 3, 6), "pool": "ave", "reduce": True}
@@ -42,6 +51,8 @@ NO_BRANCH = {**NO_PYRAMID, "aux": False}
 MS = {"scales": MULTI_SCALE}
 PROFILE_SCALES = "the profile's fidelity_scales"
 AUTHORS = {"scales": PROFILE_SCALES}
+# Where the bottlenecks of the row "authors" have no stride.
+OTHER_PLACE = {"stride_in": "the other place"}
 
 _BASELINE, _NO_AUX, _FULL = Row(BASELINE, NO_PYRAMID), Row("no-aux", NO_BRANCH), Row(FULL, PYRAMID)
 _FULL_MS = Row("b1236-ave-dr-ms", PYRAMID, test=MS)
@@ -85,6 +96,7 @@ TABLES = {
         _DEPTH_269_MS,
     ),
     "4": (
+        *(Row(name, system=()) for name in NAMES),
         Row("no-augmentation", NO_BRANCH, {"augmentation": NO_AUGMENTATION}),
         _NO_AUX,
         _BASELINE,
@@ -103,6 +115,8 @@ TABLES = {
         _retested("test-whole", "whole image instead of windows", whole_image=True),
         _retested("test-stride", "windows side by side, without overlap", stride=1.0),
         _retested("test-no-flip", "no mirror image", flip=False),
+        Row("test-bottleneck-stride", PYRAMID, {}, AUTHORS,
+            "stride in the bottleneck's other convolution, same weights", tested=OTHER_PLACE),
         _retrained("train-rate-outside", "rate outside the momentum",
                    train={"rate_in_momentum": False}),
         _retrained("train-biased", "biased variance", {"variance": "biased"}),

@@ -1,6 +1,7 @@
 """Does one training and its tests; run_table.py starts a process of it for each training."""
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import time
@@ -27,8 +28,11 @@ from .peak_memory import peak_bytes, reset_peak
 from .plan import Training
 from .profiles import PROFILES
 from .provenance import provenance
+from .systems.training import WEIGHTS as SYSTEM_WEIGHTS
+from .systems.training import load_system, train_system
 
 CURVE_POINTS, CURVE_IMAGES = 8, 8
+TOLD = "training", "initial_sha256", "processes"
 FACTS = "train_seconds_of_last_sitting", "train_peak_memory_mib", "train_provenance"
 
 
@@ -72,72 +76,86 @@ def run_row(experiment: Experiment, training: Training, *, progress: bool = True
                         f"{first_line(error)}") from error
 
 
-def _watch(experiment, max_iter, processes):
+def _watch(experiment, training, processes):
     """What train's `watch` takes: a few validation images, spread over the list, at some steps."""
     profile, pairs = experiment.profile, experiment.pairs("val")
     chosen = [pairs[number] for number in
               np.linspace(0, len(pairs) - 1, min(CURVE_IMAGES, len(pairs))).round().astype(int)]
 
+    protocol = dataclasses.replace(profile.protocol, crop_size=training.settings.crop_size)
+
     def look(net):
         matrix = evaluate(net.for_inference(), chosen, classes=net.classes,
-                          protocol=profile.protocol, zero_is_void=profile.zero_is_void,
+                          protocol=protocol, zero_is_void=profile.zero_is_void,
                           progress=False, processes=processes)
         return {name: matrix.figures[name] for name in ("mean_iou", "pixel_accuracy")}
 
-    return -(-max_iter // CURVE_POINTS), look
+    return -(-training.steps // CURVE_POINTS), look
 
 
 def _train(experiment, training, processes, *, device, **how):
     """Path of the weights; trained.json beside them says how they came about."""
     machine, began, profile = provenance(device), time.monotonic(), experiment.profile
 
-    def tell():
+    def tell(facts=()):
         contents = round(time.monotonic() - began, 1), peak_bytes(device) // 2 ** 20, machine
         write_bytes(training.folder / "trained.json",
-                    json.dumps(dict(zip(FACTS, contents, strict=True)), indent=1))
+                    json.dumps({**dict(zip(FACTS, contents, strict=True)), **dict(facts)},
+                               indent=1))
 
     reset_peak(device)
+    if training.is_system:
+        return train_system(
+            training.settings, experiment.pairs("train"), training.folder, device=device, **how,
+            initial_weights=training.initial_weights, before_weights=tell,
+            watch=_watch(experiment, training, processes))
     return train(training.settings, experiment.pairs("train"), training.folder, device=device,
                  **how, initial_weights=training.initial_weights, before_weights=tell,
                  facts={"base_size": profile.base_size, "names": profile.classes,
                         "palette_rgb": profile.palette_rgb},
-                 watch=_watch(experiment, training.steps, processes))
+                 watch=_watch(experiment, training, processes))
 
 
-def _training_facts(weights):
-    """The content of a training's weights.pt, and that of the trained.json beside it.
+def _trained(weights, others):
+    """The network of a finished training, what the training was (TOLD), and the FACTS beside it.
+
+    Args:
+        others: arguments of PSPNet that the network has otherwise than in the training.
 
     Raises:
-        UserError: one of them is damaged.
+        UserError: a file of it is damaged.
     """
-    path = weights.parent / "trained.json"
-    training = model_file.read_model_file(weights)
+    path, is_system = weights.parent / "trained.json", weights.name == SYSTEM_WEIGHTS
+    content = None if is_system else model_file.read_model_file(weights)
     refuse_pipe(path)
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        if (set(facts) != set(FACTS)
-                or not {"training", "initial_sha256", "processes"} <= training.keys()):
+        training = {name: (facts if is_system else content)[name] for name in TOLD}
+        if set(facts) != {*FACTS, *(TOLD if is_system else ())}:
             raise ValueError
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise UserError(f"{path} or {weights.name}: missing or damaged; remove the folder to train "
                         "again") from error
-    return training, facts
+    net = load_system(weights.parent) if is_system else model_file.model_of(
+        {**content, "settings": {**content["settings"], **others}}, weights)
+    return net, training, {name: facts[name] for name in FACTS}
 
 
 def _test(experiment, test, weights, processes, progress, device):
     began, machine = time.monotonic(), provenance(device)
     reset_peak(device)
-    trained, facts = _training_facts(weights)
+    net, trained, facts = _trained(weights, test.network)
     settings, folder, profile = trained["training"], test.folder, experiment.profile
     torch.set_num_threads(settings["threads"])
-    net = model_file.model_of(trained, weights).to(distributed.choose_device(device))
+    net = net.to(distributed.choose_device(device))
     pairs = experiment.pairs("val")
     paths = [folder / "predictions" / prediction_name(*item) for item in enumerate(pairs)]
     outputs, result_path = Outputs(folder), folder / RESULT
     processes.on_first(lambda: claim_results(
         outputs, folder, [*paths, result_path],
         [weights, *(path for pair in pairs for path in (pair.image, pair.label))]))
-    about = {**test.protocol.facts(), "fused": True, "list_sha256": test.list_sha256}
+    about = {**test.protocol.facts(), "fused": True, "list_sha256": test.list_sha256,
+             **({"network": test.network} if test.network else {})}
     with CountsFile(folder, {"weights_sha256": weights_digest(net), **about}, net.classes,
                     len(pairs), processes) as record:
         matrix = evaluate(
@@ -155,7 +173,8 @@ def _test(experiment, test, weights, processes, progress, device):
         "confusion": matrix.counts.tolist(), "settings": settings, "test": about,
         "initial_sha256": trained["initial_sha256"],
         "parameters": sum(p.numel() for p in net.parameters()),
-        "receptive_field": net.receptive_field(), "train_processes": trained["processes"],
+        "receptive_field": getattr(net, "receptive_field", lambda: None)(),
+        "train_processes": trained["processes"],
         **facts, "test_processes": processes.size,
         "test_seconds": round(time.monotonic() - began, 1),
         "test_peak_memory_mib": peak_bytes(device) // 2 ** 20,

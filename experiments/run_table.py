@@ -40,7 +40,7 @@ from .places import CACHE_FOLDER, RUNS_FOLDER
 from .plan import Training, select_tables
 from .profiles import PROFILES
 from .report import claim_report, write_report
-from .rows import ROWS
+from .rows import VGG16, Row
 from .run_row import run_job
 
 CONSOLE = "console.txt"
@@ -119,13 +119,17 @@ def _check(args, processes):
     depths = [depth for depth, _ in args.backbone]
     if len(set(depths)) < len(depths):
         raise UsageError(f"--backbone: each depth once, got {', '.join(map(str, depths))}")
+    for name, file in ((name, file) for name, files in args.system for file in files):
+        if not file.is_file():
+            raise UserError(f"--system {name}: {file}: no such file; name the prototxt that the "
+                            "network is trained with, and perhaps its solver's behind a comma")
     if processes.size > 1 and args.jobs is not None:
         raise UsageError("--jobs must be left out under torchrun: all processes work at one "
                          "training")
     for file in (file for _, named in args.backbone for file in weights_files(named)):
         if not file.is_file():
             raise UserError(f"--backbone: {file}: no such file; `pspnet convert --backbone` makes "
-                            "one")
+                            "one; vgg16 takes a caffemodel, or torchvision's vgg16")
 
 
 def _make_folder(path):
@@ -136,10 +140,33 @@ def _make_folder(path):
                          "folder") from error
 
 
+def _tables(args, profile, processes):
+    """({table: Rows} asked for, sentences on rows of it that are not run)."""
+    tables = select_tables(args.table, args.rows, [
+        Row(name, label=name, system=files) for name, files in args.system])
+    rows = {row.name: row for rows in tables.values() for row in rows if row.system is not None}
+    lacking = [name for name, row in rows.items() if row.system == () and not profile.systems]
+    if lacking and args.rows != "all":
+        raise UsageError(f"--rows {lacking[0]}: profile {profile.name} has no such network; "
+                         f"profiles {' and '.join(p.name for p in PROFILES.values() if p.systems)}"
+                         " have; --system NAME=TRAIN.prototxt takes another")
+    notes = [f"Not in profile {profile.name}: {', '.join(lacking)}."] if lacking else []
+    if processes.size > 1 and len(rows) > len(lacking):
+        if args.system or args.rows != "all":
+            raise UsageError(f"--rows {', '.join(rows)}: rows of other systems train in one "
+                             "process: run them with a command without torchrun")
+        lacking = list(rows)
+        notes = [f"Left out, because they train in one process: {', '.join(lacking)}. Run them "
+                 "with the same command without torchrun."]
+    return {number: tuple(row for row in rows if row.name not in lacking)
+            for number, rows in tables.items()}, notes
+
+
 def run_tables(args: argparse.Namespace, processes: distributed.Processes) -> None:
     """Run what is missing and print the tables; all of `processes` call this alike."""
     _check(args, processes)
-    tables, profile = select_tables(args.table, args.rows), PROFILES[args.profile]
+    profile = PROFILES[args.profile]
+    tables, notes = _tables(args, profile, processes)
     if not args.dry_run:
         processes.on_first(lambda: _make_folder(args.runs))
     runs = args.runs / profile.name
@@ -147,6 +174,10 @@ def run_tables(args: argparse.Namespace, processes: distributed.Processes) -> No
     data = Path(processes.on_first(lambda: str(profile.folder(args.data, args.cache))))
     experiment = Experiment(profile, data, runs, dict(args.backbone))
     trainings, folders = experiment.plan(tables, args.seeds)
+    rows = {row.name: row for chosen in tables.values() for row in chosen}
+    if apart := sorted(rows.keys() - folders.keys()):
+        notes.append("Left out, because the weights of --backbone have another structure: "
+                     f"{', '.join(apart)}.")
     at_once = 1 if processes.size > 1 else (
         args.jobs or min(profile.rows_at_once, os.cpu_count() or 1))
 
@@ -161,10 +192,14 @@ def run_tables(args: argparse.Namespace, processes: distributed.Processes) -> No
         if to_do:
             experiment.pairs("train")
             distributed.find_device(args.device)
-        random = {ROWS[training.row].depth for training in to_do} - experiment.backbones.keys()
-        if random:
-            print(f"No --backbone for depth {', '.join(map(str, sorted(random)))}: random initial "
+        print(*notes, sep="\n", end="\n" * bool(notes))
+        random = {rows[training.row].backbone for training in to_do} - experiment.backbones.keys()
+        depths = sorted(random - {VGG16})
+        if depths:
+            print(f"No --backbone for depth {', '.join(map(str, depths))}: random initial "
                   "weights.", flush=True)
+        if VGG16 in random:
+            print("No --backbone vgg16: the other systems start from random weights.", flush=True)
         if args.dry_run or to_do and profile.estimate:
             print(*forecast.lines(trainings, to_do, device=args.device, workers=args.workers,
                                   at_once=at_once), sep="\n", flush=True)

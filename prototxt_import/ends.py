@@ -16,15 +16,41 @@ from pspnet_repro.words import counted
 _MOST = 8
 
 
+# They only write files.
+_WRITERS = ("HDF5Output", "ImageOutput", "MatWrite")
+# (module, layer) of the Python layers whose code is known.
+_PYTHON_LAYERS = {("spatial_dropout", "SpatialDropoutLayer")}
+
+
+def without_writers(path: Path | str, layers: Iterable[LayerParameter]) -> list[LayerParameter]:
+    """The layers without those that only write files; a warning names them."""
+    kept = []
+    for layer in layers:
+        if layer.type in _WRITERS and not layer.top:
+            warnings.warn(f"{path}: layer {layer.name!r} ({layer.type}) is left out: it writes a "
+                          f"file of {', '.join(layer.bottom)}", stacklevel=2)
+        else:
+            kept.append(layer)
+    return kept
+
+
+def _unsupported(layer):
+    """What of a layer is not supported, or None."""
+    code = (layer.python_param.module, layer.python_param.layer)
+    known = code in _PYTHON_LAYERS if layer.type == "Python" else layer.type in LAYERS
+    return None if known else f"type {layer.type!r}" + f" ({'.'.join(code)})" * any(code)
+
+
 def check_supported(path: Path | str, layers: Iterable[LayerParameter]) -> None:
     """UserError that names every type of layer that is not supported."""
     wrong = {}
     for layer in layers:
-        if layer.type not in LAYERS and not is_input(layer):
-            wrong.setdefault(layer.type, []).append(layer.name)
+        what = None if is_input(layer) else _unsupported(layer)
+        if what:
+            wrong.setdefault((layer.type, what), []).append(layer.name)
     parts = [f"layer {names[0]!r} ({kind})" + (f" and {len(names) - 1} more" if len(names) > 1 else
-                                               "") + f": type {kind!r} is not supported"
-             for kind, names in list(wrong.items())[:_MOST]]
+                                               "") + f": {what} is not supported"
+             for (kind, what), names in list(wrong.items())[:_MOST]]
     if len(wrong) > _MOST:
         parts.append(f"and {counted(len(wrong) - _MOST, 'other type')}")
     if wrong:

@@ -61,25 +61,30 @@ def _data_shapes(layer):
     """Shapes of image, label and image size."""
     memory, image, transform = (layer.memory_data_param, layer.image_data_param,
                                 layer.transform_param)
+    gray, crop, factor = transform.force_gray, transform.crop_size, 1
     dense = layer.HasField("dense_image_data_param")
     if dense:
-        image = layer.dense_image_data_param
+        # Of it comes what other layers have in transform_param.
+        image, crop, transform = layer.dense_image_data_param, 0, layer.dense_image_data_param
+        factor = 1 if image.crop_height else image.label_divide_factor
+        check(factor >= 1, f"label_divide_factor must be at least 1, got {factor}")
     if layer.HasField("memory_data_param"):
         size = (memory.height, memory.width)
         batch, channels = memory.batch_size, memory.channels
     else:
-        size = ((transform.crop_size,) * 2 if transform.crop_size else
+        size = ((crop,) * 2 if crop else
                 (transform.crop_height, transform.crop_width) if transform.crop_height else
                 (image.new_height, image.new_width))
         batch = layer.data_param.batch_size or image.batch_size
-        channels = 3 if image.is_color and not transform.force_gray else 1
+        channels = 3 if image.is_color and not gray else 1
     batch = batch or 1
-    if layer.type == "Data" and not transform.force_gray:
+    if layer.type == "Data" and not gray:
         # The database has them; several means are one for each.
         many = len(transform.mean_value) > 1
         channels = 3 if transform.force_color else len(transform.mean_value) if many else None
     if not min(size) or layer.type in ("HDF5Data", "Python"):
         return [None] * len(layer.top)
-    per_pixel = dense or "Seg" in layer.type or image.label_type == image.PIXEL
-    label = (batch, 1, *size) if per_pixel else (batch,)
+    per_pixel = (dense or "Seg" in layer.type or layer.type == "ImageLabelmapData"
+                 or image.label_type == image.PIXEL)
+    label = (batch, 1, *(side // factor for side in size)) if per_pixel else (batch,)
     return [(batch, channels, *size), label, *[(batch, 1, 1, 2)] * (len(layer.top) - 2)]

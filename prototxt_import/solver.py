@@ -31,7 +31,7 @@ def load_solver(path: Path | str) -> "CaffeSolver":
 
 
 class CaffeSolver:
-    """One of the original's solvers on a CaffeNet in phase TRAIN.
+    """One of the original's solvers on a CaffeNet in phase TRAIN: `net`, or its file's.
 
     `net` is the network, `iteration` counts the steps taken, `learning_rate` is the rate of the
     next one. A step sums the gradients of iter_size passes; gradients beyond the norm
@@ -39,13 +39,14 @@ class CaffeSolver:
     update_rules) updates.
     """
 
-    def __init__(self, param: caffe_pb2.SolverParameter, path: Path | str) -> None:
+    def __init__(self, param: caffe_pb2.SolverParameter, path: Path | str,
+                 net: CaffeNet | None = None) -> None:
         self.param = param
         self.path = path
         self.type = check_settings(param, path)
         if param.random_seed >= 0:
             torch.manual_seed(param.random_seed)
-        self.net = _training_net(param, path)
+        self.net = _training_net(param, path) if net is None else net
         self.iteration = 0
         # (iteration, current_step) of the solverstate that was restored.
         self._start = (0, 0)

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 from prototxt_import.format.caffe_pb2 import SolverParameter
+from prototxt_import.format.grammar import template
 from prototxt_import.format.prototxt import net_file
 from prototxt_import.schedule import POLICIES
 from prototxt_import.update_rules import RULES
@@ -13,7 +14,7 @@ from pspnet_repro.errors import UserError
 
 NETS = ("net", "net_param", "train_net", "train_net_param")
 # Fields that say when Caffe's program tests, shows and saves: no weight depends on them.
-_UNFOLLOWED = ("display", "average_loss", "debug_info", "snapshot", "snapshot_prefix",
+UNFOLLOWED = ("display", "average_loss", "debug_info", "snapshot", "snapshot_prefix",
                "snapshot_after_train", "snapshot_diff", "test_net", "test_net_param", "test_state",
                "test_iter", "test_interval", "test_initialization", "test_compute_loss",
                "device_id", "layer_wise_reduce")
@@ -33,7 +34,7 @@ def check_settings(param: SolverParameter, path: Path | str) -> str:
     for fulfilled, message in (*_rules(param), *_rules_of_type(kind, param)):
         if not fulfilled:
             raise UserError(f"{path}: {message}")
-    unfollowed = [field.name for field, _ in param.ListFields() if field.name in _UNFOLLOWED]
+    unfollowed = [field.name for field, _ in param.ListFields() if field.name in UNFOLLOWED]
     if unfollowed:
         warnings.warn(f"{path}: {', '.join(unfollowed)}: not followed, as the weights do not "
                       "depend on it; call .snapshot(prefix) for a snapshot", stacklevel=4)
@@ -101,6 +102,8 @@ def training_file(param: SolverParameter, path: Path | str) -> Path:
     try:
         os.stat(file)
     except FileNotFoundError as error:
+        if "${" in name:
+            raise UserError(f"{path}: {template(name)}") from error
         raise UserError(f"{path}: its {field} {name}: no such file beside the solver "
                         f"({Path(path).parent / name}) nor in the working directory "
                         f"({Path.cwd() / name}): put it there, or name its place in the "

@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from pspnet_repro.glibc import keep_freed_memory
+
 
 class UserError(Exception):
     """A mistake in files, data or settings: the message names the thing, its value and the rule."""
@@ -60,6 +62,7 @@ def command(main: Callable[..., int]) -> Callable[..., int]:
         # core, a training took six times as long.
         if "OMP_WAIT_POLICY" not in os.environ:
             os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+        keep_freed_memory()
         with _screen():
             try:
                 return main(*args)

@@ -80,8 +80,9 @@ class Forecast:
                   pair.table and list(pair.table)]
                  for pair in self._experiment.pairs("train")[:SAMPLES]]
         self.rates = measure_all({network_key(training.settings.model): {
-            "settings": self._one_process(training).to_json(), "pairs": pairs, "device": device,
-            "base_size": self._experiment.profile.base_size}
+            "settings": self._one_process(training).to_json(),
+            "net": training.settings.net if training.is_system else None, "pairs": pairs,
+            "device": device, "base_size": self._experiment.profile.base_size}
             for training in reversed(trainings)}, at_once)
 
     def cost(self, training: Training, workers: int) -> Cost:

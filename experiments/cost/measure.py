@@ -3,6 +3,7 @@
 Each network is measured in a process of its own, which starts as small as a row's does.
 """
 
+import dataclasses
 import json
 import subprocess
 import time
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from prototxt_import.net import CaffeNet
 from pspnet_repro import PSPNet
 from pspnet_repro.data.pairs import Pair
 from pspnet_repro.data.training_sequence import TrainingSequence
@@ -24,6 +26,9 @@ from pspnet_repro.training.solver import CaffeSGD, parameter_groups
 
 from ..children import last_words, read_job, run_together, start
 from ..peak_memory import peak_bytes
+from ..plan import settings_from_json
+from ..systems.settings import RECIPE
+from ..systems.training import SystemNet, build
 from .shapes import network_key, step_work, window_work, windows_an_image
 
 BUDGET = 1.5e11  # multiply-adds of a measured step: about a second on two cores
@@ -120,23 +125,11 @@ def _reading_seconds(settings, pairs):
     return (time.perf_counter() - began) / len(pairs)
 
 
-def measure(job: dict) -> Rates:
-    """What a network takes, measured in a fresh process.
-
-    Args:
-        job: "settings": TrainSettings as JSON with the batch of one process; "base_size" of the
-            tests; "pairs": [[image, label, table or None]] of a few training images; "device".
-    """
-    settings, device = TrainSettings.from_json(job["settings"]), job["device"]
-    torch.set_num_threads(settings.threads)
-    reading = _reading_seconds(settings, job["pairs"])
-    key = network_key(settings.model)
-    crop, batch = measured_size(key, settings.crop_size, settings.batch_size)
-    work = step_work(key, crop, batch)
-    net = PSPNet(**settings.model).train().to(choose_device(device))
+def _pspnet(settings, crop, batch, device):
+    """(function that takes a training step, function that gives the network to test)."""
+    net = PSPNet(**settings.model).train().to(device)
     solver = CaffeSGD(parameter_groups(net), 1e-3, 0.9, 1e-4)
     images = torch.randn(batch, 3, crop, crop, device=device) * 50
-    before = peak_bytes(device)
 
     def step():
         solver.zero_grad(set_to_none=True)
@@ -144,13 +137,43 @@ def measure(job: dict) -> Rates:
         sum(output.square().mean() for output in outputs if output is not None).backward()
         solver.step()
 
+    return step, lambda: net.eval().for_inference()
+
+
+def _system(settings, crop, batch, device):
+    network, solver = build(dataclasses.replace(settings, crop_size=crop, batch_size=batch,
+                                                solver={**RECIPE, "max_iter": 2 ** 30}))
+    solver.net.to(device)
+    images = torch.randn(batch, 3, crop, crop, device=device) * 50
+    inputs = {network.image: images, network.label: torch.zeros_like(images[:, :1])}
+    test = SystemNet(CaffeNet(network.for_testing(), network.path, arithmetic="torch"))
+    return lambda: solver.step(**inputs), lambda: test.to(device)
+
+
+def measure(job: dict) -> Rates:
+    """What a network takes, measured in a fresh process.
+
+    Args:
+        job: "settings": of the training as JSON with the batch of one process; "net": path of a
+            system's network, or None; "base_size" of the tests; "pairs": [[image, label, table or
+            None]] of a few training images; "device".
+    """
+    settings, device = settings_from_json(job["settings"], job["net"]), job["device"]
+    torch.set_num_threads(settings.threads)
+    reading = _reading_seconds(settings, job["pairs"])
+    key = network_key(settings.model)
+    crop, batch = measured_size(key, settings.crop_size, settings.batch_size)
+    work = step_work(key, crop, batch)
+    make = _pspnet if job["net"] is None else _system
+    step, tested = make(settings, crop, batch, choose_device(device))
+    before = peak_bytes(device)
     seconds, busy = _seconds(step, device)
     activations = max(peak_bytes(device) - before - 2 * work.weight_bytes, 0)
     base_size = round(job["base_size"] * crop / settings.crop_size)
-    fused = net.eval().for_inference()
+    net = tested()
     image = np.random.default_rng(0).integers(0, 256, (crop, crop, 3), np.uint8)
     test_seconds, _ = _seconds(lambda: predict_probabilities(
-        fused, image, classes=net.classes, base_size=base_size, crop_size=crop), device)
+        net, image, classes=net.classes, base_size=base_size, crop_size=crop), device)
     windows = windows_an_image(Protocol(base_size, crop), crop, crop)
     return Rates(
         step_rate=seconds / work.multiply_adds,

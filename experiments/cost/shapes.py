@@ -4,6 +4,7 @@ import functools
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch._subclasses import FakeTensorMode
@@ -11,6 +12,8 @@ from torch._subclasses import FakeTensorMode
 from pspnet_repro import PSPNet
 from pspnet_repro.evaluation import Protocol
 from pspnet_repro.model.multiply_adds import logits_multiply_adds, multiply_adds
+
+from ..systems.network import Network
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,9 @@ def network_key(model: dict) -> str:
 @functools.lru_cache(maxsize=256)
 def step_work(key: str, crop_size: int, batch_size: int) -> StepWork:
     """The work of a network, see network_key; nothing is computed."""
+    model = json.loads(key)
+    if "system" in model:
+        return _system_work(model, crop_size, batch_size)
     kept, alive = {}, []
 
     def keep(tensor):
@@ -42,7 +48,7 @@ def step_work(key: str, crop_size: int, batch_size: int) -> StepWork:
         return tensor
 
     with FakeTensorMode():
-        net = PSPNet(**json.loads(key)).train()
+        net = PSPNet(**model).train()
         images = torch.empty(batch_size, 3, crop_size, crop_size)
 
         def step():
@@ -58,7 +64,28 @@ def step_work(key: str, crop_size: int, batch_size: int) -> StepWork:
 @functools.lru_cache(maxsize=256)
 def window_work(key: str, crop_size: int) -> int:
     """Multiply-adds of the logits of one window in a test."""
-    return logits_multiply_adds(json.loads(key), crop_size)
+    model = json.loads(key)
+    return (_system_layers(model, crop_size, 1)[0] if "system" in model else
+            logits_multiply_adds(model, crop_size))
+
+
+def _system_layers(model, crop_size, batch_size):
+    """(multiply-adds of a forward pass, bytes of all blobs, bytes of the parameters) of a system's
+    network."""
+    network = Network(Path(model["system"]), model["classes"], (crop_size, batch_size),
+                      model["ours"])
+    with torch.device("meta"):
+        net = network.for_training()
+    built = [step.built for step in net.steps]
+    return (sum(each.multiply_adds for each in built),
+            4 * sum(math.prod(top) for each in built for top in each.tops),
+            4 * sum(p.numel() for p in net.parameters()))
+
+
+def _system_work(model, crop_size, batch_size):
+    multiply_adds, blobs, weights = _system_layers(model, crop_size, batch_size)
+    # The backward pass of a convolution is two of its size.
+    return StepWork(3 * multiply_adds, blobs, weights)
 
 
 def windows_an_image(protocol: Protocol, height: int, width: int) -> float:

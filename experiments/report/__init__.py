@@ -16,7 +16,15 @@ from .markdown import markdown_files, table_lines
 from .page import page_text
 from .pictures import picture_blocks
 from .results import METRICS, PAPER, Results
-from .tables import PAPER_DATA, depth_blocks, orderings, row_label, summary_blocks, table_blocks
+from .tables import (
+    PAPER_DATA,
+    claims_blocks,
+    depth_blocks,
+    orderings,
+    row_label,
+    summary_blocks,
+    table_blocks,
+)
 
 FIDELITY = "fidelity"
 KEYS = "profile", "tables", "results"  # of report.json
@@ -114,6 +122,7 @@ def write_report(experiment: Experiment, tables: dict[str, Sequence[Row]],
         if number == "3":
             parts += depth_blocks(results, profile)
     blocks = [*_opening(results, profile, bool(papers)), *summary, *parts]
+    blocks += claims_blocks(profile) if papers else []
     blocks += picture_blocks(results, experiment)
     blocks += class_blocks(names, results, profile) + provenance_blocks(names, results)
     outputs.write({

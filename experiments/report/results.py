@@ -17,6 +17,7 @@ from ..profiles import Profile
 from .resampling import drawn_figures, how_drawn, interval
 
 PAPER = json.loads((Path(__file__).parents[1] / "paper.json").read_text(encoding="utf-8"))
+CLAIMS = PAPER.pop("claims")  # the paper's figures outside its tables, and the released networks'
 METRICS = {"mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy"}
 # What provenance needs, besides the figures.
 _NUMBER = (int, float)

@@ -11,7 +11,7 @@ from ..rows import BASELINE, FULL, Row
 from .charts import depth_figure, dots_figure
 from .document import Block, Chart, Heading, Table, Text
 from .resampling import DRAWS, SHARE
-from .results import METRICS, PAPER, Results, Spread, number_text
+from .results import CLAIMS, METRICS, PAPER, Results, Spread, number_text
 
 MARK = " †"
 PAPER_DATA = "ade20k"
@@ -107,6 +107,17 @@ def reported_table(number: str) -> Table:
                  for entry in PAPER[number].values())
     return Table(f"Table {number}: as the paper reports it, with its authors as Ours",
                  ("Method", "rank", "score (%)"), rows, frozenset(range(len(rows))))
+
+
+def claims_blocks(profile: Profile) -> list[Block]:
+    """The authors' other figures on a profile's data; nothing where they have none."""
+    names = {**METRICS, "score": "score"}
+    rows = tuple((claim["what"], f"the {claim['of']}", claim["split"],
+                  *(number_text(claim[name]) if name in claim else "-" for name in names))
+                 for claim in CLAIMS if claim["data"] == profile.data)
+    return [Heading(2, "Other figures on these data"), Table(
+        "The authors' figures outside of the tables, in percent; not run here",
+        ("Network", "given by", "split", *names.values()), rows)] if rows else []
 
 
 @dataclass(frozen=True)

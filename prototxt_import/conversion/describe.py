@@ -110,7 +110,7 @@ class _Description:
         param.slope_filler.type, param.slope_filler.value = "constant", 1
         param.bias_filler.type, param.bias_filler.value = "constant", 0
         param.frozen = frozen
-        param.momentum = 0.95
+        param.momentum = 0.95 if frozen else round(1 - unit.bn.momentum, 9)
         if variance in _ENGINES and (frozen or variance != "biased"):
             param.engine = _ENGINES[variance]
         if unit.relu:

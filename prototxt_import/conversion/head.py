@@ -37,7 +37,7 @@ def read_head(parts: Parts, middle: Node, features: Node) -> None:
         parts.check(ratio == dropout, score, f"dropout before it must be {dropout}, as in the "
                                              f"head, is {ratio}")
     parts.settings |= {"classes": classes, "head_width": head_width, "aux": bool(branch),
-                       "aux_width": aux_width, "dropout": dropout, "variance": _variance(parts)}
+                       "aux_width": aux_width, "dropout": dropout, **_bn(parts)}
 
 
 def _read_pyramid(parts, features, concat):
@@ -102,9 +102,10 @@ def _read_classifier(parts, module, conv):
     return unit.channels, shortest(ratio)
 
 
-def _variance(parts):
-    """How BN counts variances, in the layers that say it; see convert.convert."""
-    said = {}
+def _bn(parts):
+    """How BN counts variances, in the layers that say it, see convert.convert, and its momentum, in
+    those that are not frozen."""
+    said, momentums = {}, {}
     for unit in parts.units.values():
         param = unit.norm.layer.bn_param
         kind = None
@@ -116,10 +117,11 @@ def _variance(parts):
             kind = "biased"
         if kind:
             said.setdefault(kind, unit.norm)
-            frozen = param.frozen and unit.norm.kind == "BN"
-            parts.check(frozen or shortest(param.momentum) == 0.95, unit.norm,
-                        f"momentum must be 0.95, is {shortest(param.momentum)}")
-    for node in list(said.values())[1:]:
-        parts.graph.fail(node, "counts variances otherwise than the layers before it "
-                               f"({', '.join(said)})")
-    return next(iter(said), "unbiased")
+            if unit.norm.kind == "SyncBN" or not param.frozen:
+                momentums.setdefault(shortest(param.momentum), unit.norm)
+    for words, kinds in (("counts variances otherwise than", said),
+                         ("has another momentum than", momentums)):
+        for node in list(kinds.values())[1:]:
+            parts.graph.fail(node, f"{words} the layers before it ({', '.join(map(str, kinds))})")
+    return {"variance": next(iter(said), "unbiased"),
+            "bn_momentum": round(1 - next(iter(momentums), 0.95), 9)}

@@ -18,12 +18,10 @@ _FRESH = "start from the weights alone, with --initial-weights"
 
 
 class Momentum(NamedTuple):
-    """Steps that were taken, {name of a PSPNet's parameter: float32 array} of the buffers, and how
-    the network's BN counts variances, as PSPNet's settings have it."""
+    """Steps that were taken, and {name of a PSPNet's parameter: float32 array} of the buffers."""
 
     iteration: int
     buffers: dict
-    variance: str
 
 
 def described_net(solverstate: str | Path) -> Path:
@@ -53,8 +51,7 @@ def convert_momentum(solverstate: str | Path, prototxt: str | Path, caffemodel: 
             layer that becomes part of another here (a BatchNorm, a bias before BN).
     """
     state = read_solverstate(solverstate)
-    network = convert_network(prototxt, caffemodel)
-    places = {row.layer: row.place for row in network.rows}
+    places = {row.layer: row.place for row in convert_network(prototxt, caffemodel).rows}
     blobs = [(layer, k, blob) for layer, arrays in _layers(prototxt, caffemodel).items()
              for k, blob in enumerate(arrays)]
     if len(state.history) != len(blobs):
@@ -84,7 +81,7 @@ def convert_momentum(solverstate: str | Path, prototxt: str | Path, caffemodel: 
             if name in buffers:
                 raise UserError(f"{where}: a second layer for {name}; {_FRESH}")
             buffers[name] = array
-    return Momentum(state.iteration, buffers, network.model.settings.variance)
+    return Momentum(state.iteration, buffers)
 
 
 def _layers(prototxt, caffemodel):

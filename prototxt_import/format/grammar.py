@@ -75,7 +75,7 @@ def _tokens(text, path):
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None and text.startswith("${", position):
-            raise error_at(path, line, _template(text))
+            raise error_at(path, line, template(text))
         if match is None:
             raise error_at(path, line, f"unexpected {text[position:position + 10].split()[0]!r}")
         if match.lastgroup != "space":
@@ -85,7 +85,8 @@ def _tokens(text, path):
     yield Token("end", "the end of the file", line)
 
 
-def _template(text):
+def template(text: str) -> str:
+    """What is wrong with a text of ${...}, and how to fill it in."""
     names = list(dict.fromkeys(re.findall(r"\$\{\w*\}", text)))
     edits = " ".join(f"-e 's/{name}/VALUE/g'" for name in names[:8])
     return (f"is a template: replace {', '.join(names[:8])} by values: sed {edits} TEMPLATE > "

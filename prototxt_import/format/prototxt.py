@@ -44,8 +44,8 @@ def read_net(path: Path | str, state: caffe_pb2.NetState | None = None,
              left_out: dict[str, str] | None = None) -> caffe_pb2.NetParameter:
     """Read a network's prototxt.
 
-    Layers that read data ("Data" in their type, or Python; no bottom) may hold any field; elsewhere
-    an unknown field is an error.
+    Layers that read data ("Data" in their type; no bottom) and Python layers may hold any field;
+    elsewhere an unknown field is an error.
 
     Args:
         state: merged into the file's own. With one, layers that their include and exclude rules
@@ -155,7 +155,8 @@ def _unknown(message, name):
     way = {"SolverParameter": ": it may change the training; remove it if it does not",
            "LayerParameter": ": write it as " + _SPELLINGS.get(name, "")}
     return f"unknown field {name!r} of {kind}" + (
-        way.get(kind, "") if kind == "SolverParameter" or name in _SPELLINGS else "")
+        way.get(kind, "") if kind == "SolverParameter" or name in _SPELLINGS else
+        ": remove it if the network computes the same without it")
 
 
 def _set(message, target, field, path, rule, where, lenient):
@@ -204,7 +205,8 @@ def _add_layer(net, fields, path, rule):
                 rule.left_out.update({f.value.text: name for f in fields
                                       if f.name == "top" and isinstance(f.value, Token)})
             return
-    lenient = (is_data_layer(kind, [f for f in fields if f.name == "bottom"])
+    lenient = (kind == "Python"
+               or is_data_layer(kind, [f for f in fields if f.name == "bottom"])
                or rule.types is not None and kind not in rule.types)
     _fill(net.layer.add(), fields, path, rule, where, lenient)
 

@@ -26,7 +26,7 @@ _TYPES = {
     "DECONVOLUTION": (39, "Deconvolution")}
 _FORKS = {"CROP": "Crop", "IMAGE_SEG_DATA": "ImageSegData", "INTERP": "Interp", "BN": "BN",
           "UPSAMPLE": "Upsample", "SEG_ACCURACY": "SegAccuracy", "RESHAPE": "Reshape",
-          "PRELU": "PReLU", "LOG": "Log"}
+          "PRELU": "PReLU", "LOG": "Log", "UNPOOLING": "Unpooling", "MAT_WRITE": "MatWrite"}
 _BY_NUMBER = dict(_TYPES.values())
 _BY_TEXT = {**_FORKS, **{name: kind for name, (_, kind) in _TYPES.items()},
             **{str(number): kind for number, kind in _TYPES.values()}}
@@ -68,6 +68,11 @@ def _upgrade_layer(field, path):
             raise error_at(path, inner.line, "'layer' inside 'layers' is the format before V1 "
                            "(V0), which is not supported: upgrade it with Caffe's "
                            "upgrade_net_proto_text")
+        if inner.name == "strict_dim":
+            # DeepLab's first Caffe takes weights of another shape where it is false.
+            continue
+        if inner.name == "softmaxloss_param":
+            inner = inner._replace(name="loss_param")
         if inner.name in _SPECS:
             values[inner.name].append(inner)
         elif inner.name == "type" and isinstance(inner.value, Token):
@@ -82,9 +87,14 @@ def _upgrade_layer(field, path):
 
 
 def _kind(field, path):
+    """The present type; a name of none is kept, and is said to be unsupported with all others."""
     text = field.value.text
+    name = next((name for name, kind in _BY_TEXT.items() if kind == text), None)
+    if field.value.kind == "name" and name is None:
+        # WINDOW_SEG_DATA of a fork is WindowSegData, an input.
+        camel = text.title().replace("_", "") if text.endswith("_DATA") else text
+        return _BY_TEXT.get(text, camel)
     if field.value.kind == "string" or text not in _BY_TEXT:
-        name = next((name for name, kind in _BY_TEXT.items() if kind == text), None)
         raise error_at(path, field.line, "type of 'layers' must be a type of V1 without quotes, "
                        f"got {text!r}: " + (f"write {name}" if name else
                                             "write the layer as 'layer', its type in quotes"))

@@ -85,6 +85,25 @@ def axis_index(axis: int, shape: Shape, name: str = "axis") -> int:
     return axis % len(shape)
 
 
+# Fields of a pooling's window, and the least of each.
+WINDOW = (("kernel_size", "kernel", 1), ("stride", "stride", 1), ("pad", "pad", 0))
+
+
+def pair(param: Message, name: str, short: str, least: int) -> tuple[int, int]:
+    """(rows, columns) of a window from the field `name`, or the fields `short`_h and `short`_w."""
+    separate = [f"{short}_h", f"{short}_w"]
+    given = [param.HasField(field) for field in separate]
+    if any(given):
+        check(all(given), f"needs both {separate[0]} and {separate[1]}")
+        check(not param.HasField(name), f"must have {name} or {' and '.join(separate)}, got both")
+        values = tuple(getattr(param, field) for field in separate)
+    else:
+        values = (getattr(param, name),) * 2
+    for value in values:
+        check(least <= value < 2 ** 20, f"{name} must be {least} to {2 ** 20 - 1}, got {value}")
+    return values
+
+
 def constant(value: float) -> FillerParameter:
     """A filler that sets every element to `value`."""
     return FillerParameter(type="constant", value=value)

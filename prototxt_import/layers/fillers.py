@@ -8,7 +8,8 @@ import torch
 from prototxt_import.format.caffe_pb2 import FillerParameter
 from prototxt_import.layers.base import FLOAT_MAX, Shape, check_finite_fields
 
-FILLERS = ("constant", "uniform", "gaussian", "xavier", "msra", "bilinear", "positive_unitball")
+FILLERS = ("constant", "uniform", "gaussian", "xavier", "msra", "bilinear", "positive_unitball",
+           "identity")
 
 
 def fan(shape: Shape, variance_norm: int) -> float:
@@ -33,6 +34,10 @@ def _check_filler(filler, shape):
         raise ValueError(f"filler's std must be at least 0, got {filler.std}")
     if filler.type == "bilinear" and not (len(shape) == 4 and shape[2] == shape[3]):
         raise ValueError(f"filler bilinear needs a 4-D blob of square kernels, got {shape}")
+    if filler.type == "identity" and not (len(shape) == 4 and shape[0] == shape[1]
+                                          and shape[2] % 2 == shape[3] % 2 == 1):
+        raise ValueError("filler identity needs a 4-D blob of as many outputs as inputs and odd "
+                         f"kernels, got {shape}")
     if filler.type == "positive_unitball" and not shape:
         raise ValueError("filler positive_unitball needs a blob with an axis")
 
@@ -52,7 +57,7 @@ def fill(tensor: torch.Tensor, filler: FillerParameter) -> None:
     constant: value; uniform: min to max; gaussian: mean and std, and if `sparse` is given all but
     about that many numbers of an output are 0; xavier: uniform within sqrt(3 / n); msra: gaussian
     with std sqrt(2 / n); bilinear: the kernel that upsamples; positive_unitball: each output's
-    numbers are positive and sum to 1.
+    numbers are positive and sum to 1; identity: the convolution that gives each channel as it is.
     """
     _check_filler(filler, tuple(tensor.shape))
     if tensor.numel() == 0:
@@ -67,6 +72,10 @@ def fill(tensor: torch.Tensor, filler: FillerParameter) -> None:
             tensor *= torch.rand_like(tensor) < filler.sparse / tensor.shape[0]
     elif filler.type == "bilinear":
         tensor.copy_(_bilinear(tensor.shape[-1]))
+    elif filler.type == "identity":
+        tensor.zero_()
+        outputs, inputs, *size = tensor.shape
+        tensor[:, :, size[0] // 2, size[1] // 2] = torch.eye(outputs, inputs)
     elif filler.type == "positive_unitball":
         rows = tensor.uniform_(0, 1).view(len(tensor), -1)
         rows /= rows.sum(1, keepdim=True)

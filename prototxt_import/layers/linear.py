@@ -43,9 +43,12 @@ def _geometry(layer, shapes):
     check(param.num_output >= 1, f"num_output must be at least 1, got {param.num_output}")
     check(param.group >= 1 and channels % param.group == 0 and param.num_output % param.group == 0,
           f"group must divide {channels} inputs and {param.num_output} outputs, got {param.group}")
+    dilation, hole = _pair(param, "dilation", None, 1, 1), _pair(param, "hole", "hole", 1, 1)
+    check(1 in (max(dilation), max(hole)), f"must have dilation or hole, its older name, got "
+                                           f"{max(dilation)} and {max(hole)}")
     return (param, channels, _pair(param, "kernel_size", "kernel", None, 1),
             _pair(param, "stride", "stride", 1, 1), _pair(param, "pad", "pad", 0, 0),
-            _pair(param, "dilation", None, 1, 1))
+            max(dilation, hole))
 
 
 def _blobs(param, shape, outputs):
@@ -77,6 +80,16 @@ def convolution(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
 
     return Built([top] * len(shapes), run, _blobs(param, weight, param.num_output),
                  len(shapes) * math.prod(top) * math.prod(weight[1:]))
+
+
+def depthwise_convolution(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """A convolution of a group for each channel, whatever `group` says."""
+    channels, copy = check_image(shapes[0])[1], LayerParameter()
+    check(layer.convolution_param.num_output == channels,
+          f"num_output must be its {channels} inputs, got {layer.convolution_param.num_output}")
+    copy.CopyFrom(layer)
+    copy.convolution_param.group = channels
+    return convolution(copy, shapes, train)
 
 
 def deconvolution(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:

@@ -1,15 +1,17 @@
-"""Normalization without parameters: LRN and MVN."""
+"""LRN, MVN and Normalize."""
 
 import math
 
 from prototxt_import.format.caffe_pb2 import LayerParameter, LRNParameter
 from prototxt_import.layers.base import (
     Built,
+    Param,
     Shapes,
     check,
     check_counts,
     check_finite_fields,
     check_image,
+    filler_or,
 )
 from pspnet_repro import ops
 from pspnet_repro.exact import functions, linear, norm, response
@@ -57,3 +59,20 @@ def mvn(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
         return [norm.standardize_rows(bottoms[0].reshape(rows, -1), eps).view(shape)]
 
     return Built([shape], run)
+
+
+def normalize(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """x / (sum of x^2 + eps)^0.5 over the channels of a pixel, or over an item (across_spatial),
+    times the blob: a scale for each channel (C), or one (1) if channel_shared."""
+    check_counts(layer, 1, 1)
+    shape, param = check_image(shapes[0]), layer.norm_param
+    check(param.eps > 0, f"eps must be above 0, got {param.eps}")
+    axes = (1, 2, 3) if param.across_spatial else 1
+
+    def run(bottoms, params):
+        x = bottoms[0]
+        return [x / (x.square().sum(axes, keepdim=True) + param.eps).sqrt()
+                * params[0].view(1, -1, 1, 1)]
+
+    return Built([shape], run, [Param((1 if param.channel_shared else shape[1],),
+                                      filler_or(param, "scale_filler", 1))])

@@ -1,5 +1,6 @@
 """Layers that work element by element."""
 
+import ast
 import math
 
 import numpy as np
@@ -34,6 +35,11 @@ def relu(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     check_finite_fields(layer.relu_param, ("negative_slope",))
     slope = layer.relu_param.negative_slope
     return _pointwise(layer, shapes, lambda x: F.leaky_relu(x, slope) if slope else torch.relu(x))
+
+
+def relu6(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """x, but at least 0 and at most 6."""
+    return _pointwise(layer, shapes, F.relu6)
 
 
 def sigmoid(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
@@ -173,6 +179,28 @@ def dropout(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     train = train or layer.dropout_param.sample_weights_test
     check(0 <= ratio < 1, f"dropout_ratio must be at least 0 and below 1, got {ratio}")
     return _pointwise(layer, shapes, lambda x: F.dropout(x, ratio, train))
+
+
+def spatial_dropout(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """ENet's Python layer: in `phase` TRAIN of its param_str a channel of an item is 0 with
+    probability `p`; what is left is divided by the rest, in every phase."""
+    check_counts(layer, 1, 1)
+    check(len(shapes[0]) >= 2, f"its bottom must have channels, got {shapes[0]}")
+    text = layer.python_param.param_str
+    try:
+        fields = ast.literal_eval(text)
+        phase, ratio = fields["phase"], float(fields["p"])
+    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError) as error:
+        raise ValueError(f"param_str must be {{'phase': 'TRAIN', 'p': '0.1'}}, got "
+                         f"{text[:60]!r}") from error
+    check(0 < ratio < 1, f"p must be above 0 and below 1, got {ratio}")
+
+    def function(x):
+        kept = torch.rand(x.shape[:2], device=x.device) >= ratio if phase == "TRAIN" else 1
+        return x * torch.as_tensor(kept, dtype=x.dtype, device=x.device).reshape(
+            *(x.shape[:2] if phase == "TRAIN" else (1, 1)), *(1,) * (x.ndim - 2)) / (1 - ratio)
+
+    return _pointwise(layer, shapes, function)
 
 
 def prelu(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:

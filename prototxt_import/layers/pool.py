@@ -3,7 +3,15 @@
 import torch
 
 from prototxt_import.format.caffe_pb2 import AVE, MAX, LayerParameter, PoolingParameter
-from prototxt_import.layers.base import Built, Shapes, check, check_counts, check_image
+from prototxt_import.layers.base import (
+    WINDOW,
+    Built,
+    Shapes,
+    check,
+    check_counts,
+    check_image,
+    pair,
+)
 from pspnet_repro import ops
 from pspnet_repro.exact import linear
 from pspnet_repro.ops import checks
@@ -17,35 +25,20 @@ def _mode(pool):
     return _MODES[pool]
 
 
-def _pair(param, name, short, least):
-    """(rows, columns) from the field `name`, or the fields `short`_h and `short`_w."""
-    separate = [f"{short}_h", f"{short}_w"]
-    given = [param.HasField(field) for field in separate]
-    if any(given):
-        check(all(given), f"needs both {separate[0]} and {separate[1]}")
-        check(not param.HasField(name), f"must have {name} or {' and '.join(separate)}, got both")
-        values = tuple(getattr(param, field) for field in separate)
-    else:
-        values = (getattr(param, name),) * 2
-    for value in values:
-        check(least <= value < 2 ** 20, f"{name} must be {least} to {2 ** 20 - 1}, got {value}")
-    return values
-
-
 def pooling(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """MAX or AVE; a second top of MAX gets the index of the maximum in its plane."""
     param = layer.pooling_param
     mode = _mode(param.pool)
     check_counts(layer, 1, (1, 2 if mode == "max" else 1))
     n, c, *size = check_image(shapes[0])
-    stride, pad = _pair(param, "stride", "stride", 1), _pair(param, "pad", "pad", 0)
+    stride, pad = (pair(param, *names) for names in WINDOW[1:])
     if param.global_pooling:
         check(not any(param.HasField(f) for f in ("kernel_size", "kernel_h", "kernel_w")),
               "global_pooling must stand without a kernel size")
         check(stride == (1, 1) and pad == (0, 0), "global_pooling must stand with stride 1, pad 0")
         kernel = tuple(size)
     else:
-        kernel = _pair(param, "kernel_size", "kernel", 1)
+        kernel = pair(param, *WINDOW[0])
     read, out = list(size), None
     if _rounds_down(param):
         # Windows that are not whole are left out, with the pixels that they alone cover.

@@ -1,10 +1,11 @@
-"""Layers of caffe-segnet: its BN and Upsample."""
+"""Layers of caffe-segnet and DeconvNet: their BN, Upsample and Unpooling."""
 
 import torch
 from torch.autograd.function import once_differentiable
 
-from prototxt_import.format.caffe_pb2 import BNParameter, LayerParameter
+from prototxt_import.format.caffe_pb2 import BNParameter, LayerParameter, UnpoolingParameter
 from prototxt_import.layers.base import (
+    WINDOW,
     Built,
     Param,
     Shapes,
@@ -12,10 +13,11 @@ from prototxt_import.layers.base import (
     check_counts,
     check_image,
     filler_or,
+    pair,
 )
 from pspnet_repro.exact import norm
 
-_EPS = 1e-9
+EPS = 1e-9
 _OWN_FIELDS = ("scale_filler", "shift_filler", "bn_mode")
 _OTHER_FIELDS = ("slope_filler", "bias_filler", "momentum", "eps", "frozen", "engine")
 
@@ -27,6 +29,12 @@ def is_segnet_bn(param: BNParameter) -> bool:
     check(not (own and other), f"must have fields of one program: {', '.join(own)} are of "
                                f"caffe-segnet, {', '.join(other)} of PSPNet's Caffe")
     return bool(own)
+
+
+def has_own_statistics(layer: LayerParameter) -> bool:
+    """Whether a layer is caffe-segnet's BN that normalizes by the batch, in testing too."""
+    return (layer.type == "BN" and is_segnet_bn(layer.bn_param)
+            and layer.bn_param.bn_mode == BNParameter.LEARN)
 
 
 def bn(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
@@ -47,7 +55,7 @@ def bn(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
         x, (scale, shift) = bottoms[0], blobs
         if not learn:
             return [norm.affine(x, scale, shift)]
-        y, mean, var = norm.own_statistics_norm(x, scale, shift, _EPS)
+        y, mean, var = norm.own_statistics_norm(x, scale, shift, EPS)
         return [y, mean.view(shape), var.view(shape)][:tops]
 
     return Built([shapes[0], shape, shape][:tops], run,
@@ -96,9 +104,25 @@ def upsample(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     The mask is the second top of a MAX Pooling layer.
     """
     check_counts(layer, 2, 1)
-    n, c, *size = check_image(shapes[0])
+    return _placed(shapes, _output_size(layer.upsample_param, check_image(shapes[0])[2:]))
+
+
+def unpooling(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """DeconvNet's Upsample: its size is unpool_size, or what its windows cover."""
+    check_counts(layer, 2, 1)
+    param, size = layer.unpooling_param, check_image(shapes[0])[2:]
+    check(param.unpool == UnpoolingParameter.MAX, "unpool must be MAX")
+    kernel, stride, pad = (pair(param, *names) for names in WINDOW)
+    out = [fixed or param.unpool_size or (side - 1) * s + k - 2 * p for side, k, s, p, fixed
+           in zip(size, kernel, stride, pad, (param.unpool_h, param.unpool_w))]
+    check(min(out) >= 1, f"its top must have at least one pixel, got {out}")
+    return _placed(shapes, tuple(out))
+
+
+def _placed(shapes, out):
+    """Built of a layer that places its first bottom's values in planes of the size `out`."""
+    n, c = shapes[0][:2]
     check(shapes[1] == shapes[0], f"its mask must be {shapes[0]}, got {shapes[1]}")
-    out = _output_size(layer.upsample_param, size)
     pixels = out[0] * out[1]
 
     def run(bottoms, params):

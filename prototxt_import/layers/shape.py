@@ -131,6 +131,28 @@ def crop(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
                  assumption=assumption)
 
 
+def permute(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """The axes in the order of `order`, those that it leaves out after it."""
+    check_counts(layer, 1, 1)
+    order, shape = list(layer.permute_param.order), shapes[0]
+    check(len(set(order)) == len(order) and all(axis < len(shape) for axis in order),
+          f"order must be axes of {shape}, each once, got {order}")
+    order += [axis for axis in range(len(shape)) if axis not in order]
+    return Built([tuple(shape[axis] for axis in order)],
+                 lambda bottoms, params: [bottoms[0].permute(order).contiguous()])
+
+
+def shuffle_channel(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """The first channel of each group, then the second of each, and so on."""
+    check_counts(layer, 1, 1)
+    shape, groups = shapes[0], layer.shuffle_channel_param.group
+    check(len(shape) >= 2, f"its bottom must have channels, got {shape}")
+    check(groups >= 1 and shape[1] % groups == 0, f"group must divide {shape[1]} channels, got "
+                                                  f"{groups}")
+    return Built([shape], lambda bottoms, params: [
+        bottoms[0].unflatten(1, (groups, -1)).transpose(1, 2).reshape(shape)])
+
+
 def tile(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Copies of the bottom, one after the other along an axis."""
     check_counts(layer, 1, 1)

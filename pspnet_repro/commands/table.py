@@ -1,6 +1,8 @@
 """pspnet table"""
 
 import argparse
+import re
+from pathlib import Path
 
 from pspnet_repro.commands.options import Weights, path, processes, weights, whole
 from pspnet_repro.commands.parser import Commands, Parser
@@ -16,6 +18,9 @@ _PARSER = {
                  "pspnet table --table 1 --profile camvid --data CAMVID_DIR --backbone 50=R50.pt")}
 
 
+VGG16 = "vgg16"
+
+
 def add(commands: Commands) -> None:
     _fill(commands.add_parser("table", help="train and test the rows of the paper's tables",
                               **_PARSER))
@@ -26,13 +31,29 @@ def parser() -> Parser:
     return _fill(Parser(prog="pspnet table", **_PARSER))
 
 
-def backbone(text: str) -> tuple[int, Weights]:
-    """"50=FILE" -> (50, Path); "50=NET.prototxt,W.caffemodel" -> (50, (Path, Path))."""
-    depth, _, file = text.partition("=")
-    if depth not in map(str, BLOCKS) or not file:
-        raise argparse.ArgumentTypeError(f"must be DEPTH=FILE with DEPTH of "
-                                         f"{', '.join(map(str, BLOCKS))}, got {text!r}")
-    return int(depth), weights(file)
+def backbone(text: str) -> tuple[int | str, Weights]:
+    """"50=FILE" -> (50, Path); "50=NET.prototxt,W.caffemodel" -> (50, (Path, Path)); "vgg16=FILE"
+    -> ("vgg16", Path)."""
+    name, _, file = text.partition("=")
+    if name == VGG16 and file:
+        return name, path(file)
+    if name not in map(str, BLOCKS) or not file:
+        raise argparse.ArgumentTypeError(
+            f"must be DEPTH=FILE with DEPTH of {', '.join(map(str, BLOCKS))}, or {VGG16}=FILE, got "
+            f"{text!r}")
+    return int(name), weights(file)
+
+
+def system(text: str) -> tuple[str, tuple[Path, ...]]:
+    """"NAME=TRAIN.prototxt" or "NAME=TRAIN.prototxt,SOLVER.prototxt" -> (NAME, the Paths)."""
+    name, _, files = text.partition("=")
+    net, comma, solver = files.partition(".prototxt,")
+    paths = (f"{net}.prototxt", solver) if comma else (files,)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or not all(paths):
+        raise argparse.ArgumentTypeError(
+            "must be NAME=TRAIN.prototxt or NAME=TRAIN.prototxt,SOLVER.prototxt, with a NAME of "
+            f"letters, digits, dots and dashes, got {text!r}")
+    return name, tuple(map(Path, paths))
 
 
 def _fill(parser):
@@ -51,7 +72,12 @@ def _fill(parser):
     add("--backbone", type=backbone, action="append", default=[],
         metavar="DEPTH=WEIGHTS",
         help="initial weights of the networks of a depth, made by pspnet convert --backbone, or as "
-             "NET.prototxt,W.caffemodel; once for each depth; default: random weights")
+             "NET.prototxt,W.caffemodel; once for each depth; vgg16=FILE: of the other systems, a "
+             "caffemodel or torchvision's vgg16; default: random weights")
+    add("--system", type=system, action="append", default=[],
+        metavar="NAME=TRAIN.prototxt[,SOLVER.prototxt]",
+        help="a further row of the table: a network of Caffe's, trained and tested as the others; "
+             "may be given several times")
     add("--jobs", type=processes,
         help="trainings in parallel; default: the profile's, at most the cores")
     add("--workers", type=whole(0, 1024), default=0,

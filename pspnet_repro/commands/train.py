@@ -102,7 +102,7 @@ def _add_network(parser):
                      help="resume a training of Caffe's program: steps and momentum of its "
                           "solverstate, weights of the caffemodel that it names; with "
                           "--initial-weights NET.prototxt,W.caffemodel those")
-    add("variance", "kind of variance in BN", default=NetworkSettings.variance)
+    add("variance", "kind of variance in BN")
     add("arithmetic", '"original": the bits of the original\'s CPU program, several times slower; '
                       "needs --variance biased", default=NetworkSettings.arithmetic)
 

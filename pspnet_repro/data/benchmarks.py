@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,12 +75,13 @@ class Layout:
     recipe: Recipe = Recipe()
 
 
-def _first_folder(root, names, what):
-    """The first of `names` that is a folder in `root`."""
+def first_folder(root: Path, names: Sequence[str], what: str, way_on: str = "") -> Path:
+    """The first of `names` that is a folder in `root`. Raises UserError: none is."""
     for name in names:
         if (root / name).is_dir():
             return root / name
-    raise UserError(f"{root}: no {what} here: lacks {' and '.join(names)}")
+    raise UserError(f"{root}: no {what} here: lacks {' and '.join(names)}"
+                    f"{'; ' * bool(way_on)}{way_on}")
 
 
 def _images(folder, pattern):
@@ -92,11 +93,11 @@ def _images(folder, pattern):
 
 def _ade20k(root, split):
     if split == "test":
-        folder = _first_folder(root, ("images/testing", "release_test/testing", "testing"),
+        folder = first_folder(root, ("images/testing", "release_test/testing", "testing"),
                                "test images of SceneParse150")
         return [Pair(image, None) for image in _images(folder, "*.jpg")]
     part = {"train": "training", "val": "validation"}[split]
-    folder = _first_folder(root, (f"images/{part}", f"ADEChallengeData2016/images/{part}"),
+    folder = first_folder(root, (f"images/{part}", f"ADEChallengeData2016/images/{part}"),
                            "SceneParse150 data")
     labels = folder.parents[1] / "annotations" / part
     return [Pair(image, labels / f"{image.stem}.png", ZERO_IS_VOID)
@@ -106,7 +107,7 @@ def _ade20k(root, split):
 def voc_root(root: Path, year: int, lists: str) -> Path:
     """The folder of VOC's files in `root`, where the folder `lists` of its ImageSets is."""
     inside = f"ImageSets/{lists}"
-    return _first_folder(root, (inside, f"VOC{year}/{inside}", f"VOCdevkit/VOC{year}/{inside}"),
+    return first_folder(root, (inside, f"VOC{year}/{inside}", f"VOCdevkit/VOC{year}/{inside}"),
                          f"VOC {year} data").parents[1]
 
 
@@ -132,6 +133,9 @@ def _voc2012(root, split):
                         f"there, and their label files into {root / 'SegmentationClassAug'}; or "
                         f"make both of SBD with pspnet make-lists --sbd SBD --voc {root} -o OUT, "
                         "and give --data voc2012=OUT")
+    if split == "coco" and not path.exists():
+        raise UserError(f"{path}: no such list; make it and its labels of COCO's with pspnet "
+                        "make-lists --coco COCO -o OUT, and give --data voc2012=OUT")
     labels = {"test": None, "train_aug": "SegmentationClassAug"}.get(split, "SegmentationClass")
     return _of_voc_list(root, path, labels)
 
@@ -143,12 +147,20 @@ def _pascal_context(root, split):
 
 
 def _cityscapes(root, split):
-    folder = _first_folder(root, (f"leftImg8bit/{split}",), "Cityscapes data")
+    if split == "trainval":
+        return _cityscapes(root, "train") + _cityscapes(root, "val")
+    kind, archive = (("gtCoarse", "leftImg8bit_trainextra.zip") if split == "train_extra" else
+                     ("gtFine", "leftImg8bit_trainvaltest.zip"))
+    folder = first_folder(root, (f"leftImg8bit/{split}",), "Cityscapes data",
+                          f"unpack {archive} there")
+    if split != "test":
+        labels = first_folder(root, (f"{kind}/{split}",), "Cityscapes labels",
+                              f"unpack {kind}{'_trainvaltest' * (kind == 'gtFine')}.zip there")
     pairs = []
     for image in _images(folder, "*/*_leftImg8bit.png"):
-        name = image.name.replace("_leftImg8bit.png", "_gtFine_labelIds.png")
-        label = root / "gtFine" / split / image.parent.name / name
-        pairs.append(Pair(image, None if split == "test" else label, CITYSCAPES_TABLE))
+        name = image.name.replace("_leftImg8bit.png", f"_{kind}_labelIds.png")
+        pairs.append(Pair(image, None if split == "test" else labels / image.parent.name / name,
+                          CITYSCAPES_TABLE))
     return pairs
 
 
@@ -158,7 +170,7 @@ def _camvid(root, split):
     if (root / _STILLS).is_dir():
         raise UserError(f"{root}: holds CamVid's official files: give the folder as "
                         "--data camvid-official=DIR")
-    folder = _first_folder(root, (split,), "CamVid data")
+    folder = first_folder(root, (split,), "CamVid data")
     return [Pair(image, root / f"{split}annot" / image.name, CAMVID_TABLE)
             for image in _images(folder, "*.png")]
 
@@ -188,12 +200,12 @@ def _camvid_colours():
 
 
 def _camvid_official(root, split):
-    folder = _first_folder(root, (f"{split}_labels", "LabeledApproved_full", "labels"),
+    folder = first_folder(root, (f"{split}_labels", "LabeledApproved_full", "labels"),
                            "CamVid labels in official colours")
     if folder.name == f"{split}_labels":
-        images = _images(_first_folder(root, (split,), "CamVid images"), "*.png")
+        images = _images(first_folder(root, (split,), "CamVid images"), "*.png")
     else:
-        stills = _first_folder(root, (_STILLS, f"images/{_STILLS}", "images"), "CamVid images")
+        stills = first_folder(root, (_STILLS, f"images/{_STILLS}", "images"), "CamVid images")
         images = [image for image in _images(stills, "*.png") if camvid_split(image.stem) == split]
     return [Pair(image, folder / f"{image.stem}_L.png", colours=_camvid_colours())
             for image in images]
@@ -201,17 +213,17 @@ def _camvid_official(root, split):
 
 def _coco_stuff(root, split):
     part = f"{split}2017"
-    labels = _first_folder(root, tuple(f"{folder}/{part}" for folder in (
+    labels = first_folder(root, tuple(f"{folder}/{part}" for folder in (
         "stuffthingmaps", "annotations", "stuffthingmaps_trainval2017")), "COCO-Stuff label maps")
-    folder = _first_folder(root, (f"images/{part}", part), "COCO images")
+    folder = first_folder(root, (f"images/{part}", part), "COCO images")
     return [Pair(image, labels / f"{image.stem}.png", COCO_STUFF_TABLE)
             for image in _images(folder, "*.jpg")]
 
 
 def _mapillary(root, split):
     part = root / {"train": "training", "val": "validation", "test": "testing"}[split]
-    folder = _first_folder(part, ("images",), "Mapillary Vistas data")
-    labels = None if split == "test" else _first_folder(
+    folder = first_folder(part, ("images",), "Mapillary Vistas data")
+    labels = None if split == "test" else first_folder(
         part, ("v1.2/labels", "labels"), "Mapillary Vistas labels of version 1.2")
     return [Pair(image, labels and labels / f"{image.stem}.png", MAPILLARY_TABLE)
             for image in _images(folder, "*.jpg")]
@@ -228,9 +240,9 @@ def _voc2012_submission(pair, split):
 LAYOUTS = {
     "ade20k": Layout(("train", "val", "test"), _ade20k, _stem,
                      bytes((k + 1) % 256 for k in range(256)), ZERO_IS_VOID),
-    "voc2012": Layout(("train", "train_aug", "val", "trainval", "test"), _voc2012,
+    "voc2012": Layout(("train", "train_aug", "val", "trainval", "test", "coco"), _voc2012,
                       _voc2012_submission, recipe=Recipe(max_iter=30_000)),
-    "cityscapes": Layout(("train", "val", "test"), _cityscapes, _stem,
+    "cityscapes": Layout(("train", "val", "test", "trainval", "train_extra"), _cityscapes, _stem,
                          _values(CITYSCAPES_IDS),
                          recipe=Recipe(713, 2048, 90_000,
                                        Augmentation(rotation=0.0, blur=False))),

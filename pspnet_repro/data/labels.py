@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from pspnet_repro.data.conventions import IGNORE_INDEX
@@ -239,12 +240,12 @@ def read_label(path: Path | str, classes: int, zero_is_void: bool = False,
         raise ColouredLabel(f"{error}, or say what each colour means with --label-map") from None
     table = table or (ZERO_IS_VOID if zero_is_void else IDENTITY)
     allowed = allowed_values(classes, table)
-    wrong = np.flatnonzero(np.bincount(values.ravel(), minlength=256) * ~allowed)
-    if wrong.size:
+    if cv2.LUT(values, (~allowed).astype(np.uint8)).any():
+        wrong = np.unique(values[~allowed[values]])
         got = ", ".join(map(str, wrong[:5]))
         raise UserError(f"{path}: labels must be {spans(np.flatnonzero(allowed))}, got {got}; "
                         "--label-map and --ignore give values another meaning")
-    return np.frombuffer(table, np.uint8)[values]
+    return cv2.LUT(values, np.frombuffer(table, np.uint8))
 
 
 def allowed_values(classes: int, table: bytes) -> np.ndarray:

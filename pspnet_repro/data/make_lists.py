@@ -2,13 +2,20 @@
 
 import hashlib
 import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+from tqdm import tqdm
+
 from pspnet_repro.data.folders import pair_folders
+from pspnet_repro.data.images import png_bytes
 from pspnet_repro.data.pairs import Pair, list_text
 from pspnet_repro.errors import UserError
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.words import counted
+
+_BATCH = 64  # label files that are written together
 
 
 def make_lists(images: Path, labels: Path, output: Path, val: float = 0.1, seed: int = 0) -> None:
@@ -49,3 +56,33 @@ def split_pairs(pairs: list[Pair], root: Path, val: float, seed: int) -> dict[st
               drawn[:min(max(1, round(val * len(pairs))), len(pairs) - 1)]}
     return {"train": [pair for pair in pairs if pair.image not in chosen],
             "val": [pair for pair in pairs if pair.image in chosen]}
+
+
+def write_labels(output: Path, folder: str, pairs: dict[str, Sequence[Pair]],
+                 sources: dict[Path, object], read: Callable[[object], np.ndarray]) -> None:
+    """Write labels as PNGs, and lists with paths from `output`.
+
+    Args:
+        folder: in the ImageSets of `output`, for the lists.
+        pairs: {split: Pairs}.
+        sources: {path of a label: what it is made of}, of the labels that are made; those that an
+            earlier call made are left as they are.
+        read: (source) -> (H, W) uint8.
+    Raises:
+        UserError: a file is missing, or is there already and no output.
+    """
+    for path in (path for part in pairs.values() for pair in part for path in
+                 (pair.image, *([pair.label] if pair.label not in sources else []))):
+        if not path.exists():
+            raise UserError(f"{path}: no such file; unpack the whole archive there")
+    texts = {output / "ImageSets" / folder / f"{split}.txt": list_text(part, output)
+             for split, part in pairs.items()}
+    outputs = Outputs(output)
+    missing = [path for path in sources if not outputs.made(path)]
+    outputs.claim([*texts, *missing])
+    with tqdm(total=len(missing), desc="convert", unit="label") as bar:
+        for start in range(0, len(missing), _BATCH):
+            batch = missing[start:start + _BATCH]
+            outputs.write({path: png_bytes(read(sources[path])) for path in batch})
+            bar.update(len(batch))
+    outputs.write(texts)

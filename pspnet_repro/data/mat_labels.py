@@ -6,14 +6,12 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from pspnet_repro.data.benchmarks import voc_root
-from pspnet_repro.data.images import png_bytes
-from pspnet_repro.data.pairs import Pair, list_text
+from pspnet_repro.data.make_lists import write_labels
+from pspnet_repro.data.pairs import Pair
 from pspnet_repro.data.text import read_text
 from pspnet_repro.errors import UserError, first_line, printable
-from pspnet_repro.outputs import Outputs
 from pspnet_repro.words import counted
 
 TRAIN_AUG = 10_582
@@ -24,7 +22,6 @@ CONTEXT_IDS = (2, 9, 18, 19, 22, 23, 25, 31, 33, 34, 44, 45, 46, 59, 65, 68, 72,
                440, 445, 454, 458)
 _CONTEXT_VALUES = np.zeros(460, np.uint8)
 _CONTEXT_VALUES[list(CONTEXT_IDS)] = np.arange(1, 60)
-_BATCH = 64  # label files that are written together
 
 
 def make_train_aug(sbd: Path, voc: Path, output: Path) -> None:
@@ -50,8 +47,8 @@ def make_train_aug(sbd: Path, voc: Path, output: Path) -> None:
     made = {name: output / "SegmentationClassAug" / f"{name}.png" for name in added}
     labels = own | made
     lists = {"train_aug": sorted({*added, *train}), "val": val}
-    _write(output, "Segmentation", voc, lists, labels,
-           {made[name]: sbd / "cls" / f"{name}.mat" for name in added}, _sbd_label)
+    write_labels(output, "Segmentation", _pairs(voc, lists, labels),
+                 {made[name]: _file(sbd / "cls" / f"{name}.mat") for name in added}, _sbd_label)
     count = len(lists["train_aug"])
     print(f"{counted(count, 'image')} of train_aug: pspnet train --data "
           f"{shlex.quote(f'voc2012={output}')} --split train_aug --output RUN")
@@ -75,8 +72,9 @@ def make_pascal_context(context: Path, voc: Path, output: Path) -> None:
              for split in ("train", "val")}
     labels = {name: output / "SegmentationClassContext" / f"{name}.png"
               for names in lists.values() for name in names}
-    _write(output, "SegmentationContext", voc, lists, labels,
-           {path: mats / f"{name}.mat" for name, path in labels.items()}, _context_label)
+    write_labels(output, "SegmentationContext", _pairs(voc, lists, labels),
+                 {path: _file(mats / f"{name}.mat") for name, path in labels.items()},
+                 _context_label)
     print(f"{counted(len(lists['train']), 'image')} of train and {len(lists['val'])} of val: "
           f"pspnet train --data {shlex.quote(f'pascal-context={output}')} --output RUN")
 
@@ -93,34 +91,16 @@ def _names(path):
     return read_text(path, "list", "a text file with a name a line").split()
 
 
-def _write(output, folder, voc, lists, labels, mats, read):
-    """Write labels of .mat files as PNGs, and lists with paths from `output`.
+def _file(path):
+    if not path.exists():
+        raise UserError(f"{path}: no such file; unpack the whole archive there")
+    return path
 
-    Args:
-        folder: in the ImageSets of `output`, for the lists.
-        voc: folder of JPEGImages.
-        lists: {split: names}.
-        labels: {name: path of its label}.
-        mats: {path of a label: its .mat file}.
-        read: (path of a .mat file) -> (H, W) uint8.
-    """
-    pairs = {split: [Pair(voc / "JPEGImages" / f"{name}.jpg", labels[name]) for name in names]
-             for split, names in lists.items()}
-    for path in (path for part in pairs.values() for pair in part for path in
-                 (pair.image, mats.get(pair.label, pair.label))):
-        if not path.exists():
-            raise UserError(f"{path}: no such file; unpack the whole archive there")
-    texts = {output / "ImageSets" / folder / f"{split}.txt": list_text(part, output)
-             for split, part in pairs.items()}
-    outputs = Outputs(output)
-    missing = [path for path in mats if not outputs.made(path)]
-    outputs.claim([*texts, *missing])
-    with tqdm(total=len(missing), desc="convert", unit="label") as bar:
-        for start in range(0, len(missing), _BATCH):
-            batch = missing[start:start + _BATCH]
-            outputs.write({path: png_bytes(read(mats[path])) for path in batch})
-            bar.update(len(batch))
-    outputs.write(texts)
+
+def _pairs(voc, lists, labels):
+    """{split: Pairs} of {split: names}; `voc`: folder of JPEGImages, labels: {name: path}."""
+    return {split: [Pair(voc / "JPEGImages" / f"{name}.jpg", labels[name]) for name in names]
+            for split, names in lists.items()}
 
 
 def _load(path, read):

@@ -14,6 +14,7 @@ from pspnet_repro.data.augment import Augmentation, augment
 from pspnet_repro.data.check import check_lesson
 from pspnet_repro.data.pairs import Pair, read_pair
 from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.glibc import keep_freed_memory
 from pspnet_repro.model import image_input as image_inputs
 from pspnet_repro.torchrun import variable
 
@@ -75,6 +76,7 @@ def _collate(samples):
 
 
 def _start_worker(_):
+    keep_freed_memory()  # unless it is a fork of a command's process, which does already
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from pspnet_repro.data.benchmarks import LAYOUTS, Recipe
 from pspnet_repro.data.classes import KNOWN, MAX_NAME, Classes, known_classes, numbered_classes
 from pspnet_repro.defaults import MAX_SIDE
-from pspnet_repro.errors import UserError
+from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation.memory import wrong_sizes
 from pspnet_repro.evaluation.protocol import PRESETS, Protocol, preset
 from pspnet_repro.model.pspnet import PSPNet
@@ -44,11 +44,22 @@ class NetworkFile:
         """The test of the program that made the network, with the sizes of the file."""
         return preset(self.preset, self.base_size, self.crop_size)
 
-    def check_memory(self) -> None:
-        """Raise UserError where the file's sizes would need more memory than a test may."""
-        for name, why in wrong_sizes(self.net.settings, self.protocol).items():
-            raise UserError(f"{self.path}: {name} {getattr(self, name)}: {why}; give a smaller "
-                            f"--{name.replace('_', '-')}")
+    def check_sizes(self, protocol: Protocol) -> None:
+        """Raise UserError where a test needs too much memory, or a crop that the network cannot
+        take: of the file where the size is its own, else a UsageError of the size."""
+        for name, why in wrong_sizes(self.net.settings, protocol).items():
+            size = getattr(protocol, name)
+            if size == getattr(self, name):
+                raise UserError(f"{self.path}: {name} {size}: {why}; give a smaller "
+                                f"--{name.replace('_', '-')}, or a protocol with one")
+            raise UsageError(f"{name}: {size} pixels: {why}; choose a smaller one")
+        try:
+            self.net.check_crop(protocol.crop_size)
+        except ValueError as error:
+            if protocol.crop_size == self.crop_size:
+                raise UserError(f"{self.path}: {error}, its crop_size; give --crop-size, or a "
+                                "protocol with another") from error
+            raise UsageError(f"crop_size: {error}") from error
 
     def check_classes(self, count: int) -> None:
         """Raise UserError for a network of another number of classes."""

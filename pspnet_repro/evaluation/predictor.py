@@ -14,9 +14,8 @@ from pspnet_repro.data.classes import Classes
 from pspnet_repro.data.images import read_image
 from pspnet_repro.defaults import BATCH_SIZE, PRECISIONS
 from pspnet_repro.distributed import choose_device
-from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.errors import UsageError
 from pspnet_repro.evaluation import precision as precisions
-from pspnet_repro.evaluation.memory import wrong_sizes
 from pspnet_repro.evaluation.network_file import NetworkFile, read_network
 from pspnet_repro.evaluation.pictures import overlay
 from pspnet_repro.evaluation.protocol import PRESETS, Protocol, preset
@@ -99,26 +98,15 @@ class Predictor:
         if not files:
             raise UsageError("weights must name a file, got an empty list")
         self.classes = files[0].classes
-        if not isinstance(protocol, Protocol):
-            files[0].check_memory()
         if isinstance(protocol, str):
             protocol = preset(protocol, files[0].base_size, files[0].crop_size)
         self.protocol = protocol or files[0].protocol
         for file in files:
-            for name, why in wrong_sizes(file.net.settings, self.protocol).items():
-                raise UsageError(f"{name} {getattr(self.protocol, name)}: {why}; choose a smaller "
-                                 "one")
+            file.check_sizes(self.protocol)
         self.precision = precision
         self.networks = []
         for file in files:
             file.check_classes(len(self.classes.names))
-            try:
-                file.net.check_crop(self.protocol.crop_size)
-            except ValueError as error:
-                if protocol is None and file is files[0]:
-                    raise UserError(f"{file.path}: {error}, its crop_size; give a protocol with "
-                                    "another") from error
-                raise UsageError(f"crop_size: {error}") from error
             # The file's own goes, for memory.
             net, file.net = file.net.to(choose_device(device)), None
             self.networks.append(precisions.network_in(net, precision, fused))

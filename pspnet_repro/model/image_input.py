@@ -22,7 +22,7 @@ class ImageInput:
 
     def __call__(self, image_rgb: np.ndarray) -> np.ndarray:
         """(..., 3) of 0..255, red first, as the network's input, float32, channels last."""
-        values = image_rgb[..., ::self._step].astype(np.float32) - self._mean
+        values = np.subtract(image_rgb[..., ::self._step], self._mean, dtype=np.float32)
         return values if (self._std == 1).all() else values / self._std
 
     def tensor(self, image_rgb: np.ndarray) -> torch.Tensor:

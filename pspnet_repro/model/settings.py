@@ -205,6 +205,8 @@ class NetworkSettings(BackboneSettings):
         dropout: ratio of element-wise dropout before both score convolutions.
         spatial_dropout: drop whole channels instead, as many ports do; for the fidelity ablation.
         variance, initial_running_var: see SyncBatchNorm2d.
+        bn_momentum: its `momentum`, the weight of a batch's statistics among the running ones; many
+            ports have 0.1.
         head_width, aux_width: channels before the score convolutions; None: a quarter of the
             features that the convolution's branch starts from.
         head: "factorized" computes conv5_4 on the pyramid without upsampled maps (see
@@ -244,13 +246,16 @@ class NetworkSettings(BackboneSettings):
     widths: Numbers | None = None
     stride_in: Place | None = None
     align_corners: bool = True
+    bn_momentum: float = 0.05
     pool_padding: ClassVar = 1  # crops of stride * k + 1 pixels need it
-    OTHERS: ClassVar = (*BackboneSettings.OTHERS, "align_corners")
+    OTHERS: ClassVar = (*BackboneSettings.OTHERS, "align_corners", "bn_momentum")
 
     PYRAMID: ClassVar = ("bins", "pool", "reduce")
     # What decides, beside STRUCTURE and PYRAMID, what a whole network computes with its weights.
     WHOLE: ClassVar = ("backbone", "strides", "dilations", "head_width", "contract_dilation",
                        "align_corners")
+    # What it does in training alone: a training takes it over, and may have another.
+    TRAINED: ClassVar = ("dropout", "spatial_dropout", "variance", "bn_momentum")
 
     def __post_init__(self, depth, width):
         _check_choice("depth", depth, tuple(BLOCKS))
@@ -282,7 +287,9 @@ class NetworkSettings(BackboneSettings):
                f"bins must be at most {MAX_BINS}, got {self.bins}")
         _check(not self.reduce or len(self.bins) <= features, "bins must name at most as many "
                f"levels as the {features} channels, got {len(self.bins)}")
-        _check(0 <= self.dropout <= 1, f"dropout must be 0 to 1, got {self.dropout}")
+        for name in ("dropout", "bn_momentum"):
+            value = getattr(self, name)
+            _check(0 <= value <= 1, f"{name} must be 0 to 1, got {value}")
         _check(self.arithmetic == "torch" or (self.head, self.variance) == ("literal", "biased"),
                'arithmetic "original" needs head "literal" and variance "biased", got '
                f"{self.head!r} and {self.variance!r}")
@@ -306,5 +313,5 @@ class NetworkSettings(BackboneSettings):
     @property
     def unit_arguments(self) -> dict:
         """Arguments of each ConvBN."""
-        return {"variance": self.variance, "initial_running_var": self.initial_running_var,
-                "arithmetic": self.arithmetic}
+        return {"variance": self.variance, "momentum": self.bn_momentum,
+                "initial_running_var": self.initial_running_var, "arithmetic": self.arithmetic}

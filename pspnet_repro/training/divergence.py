@@ -46,5 +46,5 @@ def _diverged(what, rate, settings, images):
     shown = ", ".join(map(str, images[:16])) + f" and {len(images) - 16} more" * (len(images) > 16)
     return UserError(
         f"{what}: the training diverged at learning rate {rate:.3g}, or an image is damaged. Train "
-        f"in a new folder with a rate below {settings.base_lr:g} (--base-lr), or look at the "
-        f"images of this step: {shown}")
+        f"in a new folder with a rate below {settings.base_lr:g} ({settings.rate_option}), or look "
+        f"at the images of this step: {shown}")

@@ -7,7 +7,7 @@ import torch
 
 from pspnet_repro.errors import UsageError, UserError, first_line
 from pspnet_repro.model.pspnet import PSPNet
-from pspnet_repro.model.settings import BLOCKS, NetworkSettings
+from pspnet_repro.model.settings import BLOCKS, BackboneSettings, NetworkSettings
 from pspnet_repro.weights.model_file import shape_differences, without_memory
 from pspnet_repro.weights.source import read_weights, weights_name, weights_sha256
 
@@ -26,12 +26,16 @@ class Structure:
         sha256: see weights_sha256.
         settings: arguments of PSPNet that decide about the result beside the weights: stem,
             widths, blocks and the place of the stride of any file, and the strides, dilations,
-            pyramid and head of a PSPNet's.
+            pyramid, head, dropout and batch normalization of a PSPNet's.
+        content: see weights.source.read_weights; `load_initial_weights` takes the weights out.
+        network: settings of the file's network.
     """
 
     path: str
     sha256: str
     settings: dict
+    content: dict | None = None
+    network: BackboneSettings | None = None
 
 
 def read_structure(weights: Weights) -> Structure:
@@ -44,10 +48,10 @@ def read_structure(weights: Weights) -> Structure:
     settings = without_memory(content, path).settings
     names = settings.STRUCTURE
     if content["kind"] == "pspnet":
-        names += settings.WHOLE + (settings.PYRAMID if settings.bins else ())
+        names += settings.WHOLE + settings.TRAINED + (settings.PYRAMID if settings.bins else ())
     return Structure(path, weights_sha256(weights),
                      {name: getattr(settings, name) for name in names
-                      if name in settings or name in settings.OTHERS})
+                      if name in settings or name in settings.OTHERS}, content, settings)
 
 
 def with_structure(model: dict, structure: Structure) -> dict:
@@ -59,7 +63,8 @@ def with_structure(model: dict, structure: Structure) -> dict:
     Returns:
         `model`, completed.
     Raises:
-        UsageError: `model` asks for another structure than the file has.
+        UsageError: `model` asks for another structure than the file has. Another dropout or batch
+            normalization in training it may ask for.
     """
     given = {name: value for name, value in model.items() if value is not None}
     try:
@@ -73,9 +78,9 @@ def with_structure(model: dict, structure: Structure) -> dict:
             continue  # a network without the pyramid can start from one with it
         ours = getattr(wanted, name)
         if name not in asked:
-            if name not in NetworkSettings.OTHERS or ours != theirs:
+            if name not in NetworkSettings.OTHERS + NetworkSettings.TRAINED or ours != theirs:
                 completed[name] = theirs
-        elif ours != theirs:
+        elif ours != theirs and name not in NetworkSettings.TRAINED:
             shown, rule = (name, theirs) if name in given else (
                 _SHORT[name], _DEPTHS.get(theirs, f"that of {name} {theirs}"))
             raise UsageError(
@@ -96,8 +101,8 @@ def _other_settings(model, settings, names):
 
 
 @torch.no_grad()
-def load_initial_weights(model: PSPNet, weights: Weights) -> list[str]:
-    """Fill a PSPNet, or its backbone, with the weights of a file.
+def load_initial_weights(model: PSPNet, weights: Weights | Structure) -> list[str]:
+    """Fill a PSPNet, or its backbone, with the weights of a file, or of its Structure once.
 
     A backbone file fills the backbone. A PSPNet's file fills every part (backbone, pyramid, head,
     auxiliary branch) that the network has; where the numbers of classes differ the score
@@ -110,14 +115,15 @@ def load_initial_weights(model: PSPNet, weights: Weights) -> list[str]:
         UserError: no such file, another kind of file, names or shapes that do not agree, or
             weights that are not finite.
     """
-    content, path = read_weights(weights, whole=None), weights_name(weights)
-    given, settings = content["weights"], without_memory(content, path).settings
-    if content["kind"] == "backbone":
+    start = weights if isinstance(weights, Structure) else read_structure(weights)
+    path, settings, whole = start.path, start.network, start.content["kind"] == "pspnet"
+    given = start.content.pop("weights")
+    if not whole:
         given = {f"backbone.{name}": tensor for name, tensor in given.items()}
     wanted = model.state_dict()
     here, there = ({name.partition(".")[0] for name in names} for names in (wanted, given))
     fresh, left_out = sorted(here - there), sorted(there - here)
-    if content["kind"] == "pspnet" and settings.classes != model.classes:
+    if whole and settings.classes != model.classes:
         fresh += [part for part in ("head.score", "auxiliary.score")
                   if part.partition(".")[0] in here & there]
 
@@ -126,9 +132,7 @@ def load_initial_weights(model: PSPNet, weights: Weights) -> list[str]:
 
     wanted = {name: tensor for name, tensor in wanted.items() if not of(fresh, name)}
     given = {name: tensor for name, tensor in given.items() if not of(fresh + left_out, name)}
-    names = settings.STRUCTURE
-    if content["kind"] == "pspnet":
-        names += ("contract_dilation", "align_corners")
+    names = settings.STRUCTURE + ("contract_dilation", "align_corners") * whole
     if any(name.startswith("pyramid.") for name in given):
         names += settings.PYRAMID
     differences = [f"{name} is {theirs} there, {ours} here" for name, theirs, ours in
@@ -150,4 +154,5 @@ def load_initial_weights(model: PSPNet, weights: Weights) -> list[str]:
     if left_out:
         report.append(f"left out of the file: {', '.join(left_out)}")
     return report + [f"note: the file's network has {name} {theirs}, this one {ours}"
-                     for name, theirs, ours in _other_settings(model, settings, settings.DILATED)]
+                     for name, theirs, ours in _other_settings(
+                         model, settings, settings.DILATED + (settings.TRAINED if whole else ()))]

@@ -140,9 +140,10 @@ def train(settings: TrainSettings, pairs: Sequence[Pair], output: str | Path, *,
         begun = read_start(solverstate, initial_weights, settings)
         settings = dataclasses.replace(settings, solverstate=begun.sha256)
     if initial_weights is not None:
-        structure = initial.read_structure(initial_weights)
-        settings = dataclasses.replace(settings, initial_weights=structure.sha256,
-                                       model=initial.with_structure(settings.model, structure))
+        initial_weights = initial.read_structure(initial_weights)
+        settings = dataclasses.replace(
+            settings, initial_weights=initial_weights.sha256,
+            model=initial.with_structure(settings.model, initial_weights))
     try:
         with (distributed.join(timeout_seconds, "train") as processes,
               use_precision(settings.precision), contextlib.ExitStack() as held):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 from pspnet_repro.data.augment import Augmentation
 
@@ -33,6 +34,8 @@ class TrainSettings:
         precision: of convolutions and products, one of PRECISIONS. "bfloat16" is autocast: weights,
             gradients, momentum, statistics of BN and the loss stay float32.
     """
+
+    rate_option: ClassVar[str] = "--base-lr"
 
     model: dict
     data: str

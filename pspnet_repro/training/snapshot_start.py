@@ -23,14 +23,12 @@ class SnapshotStart(NamedTuple):
         sha256: of its bytes.
         iteration: steps taken.
         buffers: {name of a parameter: float32 array} of the momentum.
-        variance: how the snapshot's BN counts variances, as PSPNet's settings have it.
     """
 
     path: str
     sha256: str
     iteration: int
     buffers: dict
-    variance: str
 
     def load(self, model: PSPNet, solver: CaffeSGD) -> list[str]:
         """Give a solver the momentum of every parameter that learns.
@@ -54,14 +52,10 @@ class SnapshotStart(NamedTuple):
             solver.state[parameter]["momentum_buffer"] = torch.tensor(
                 array.reshape(parameter.shape)).to(parameter)
             count += 1
-        variance = model.settings.variance
-        notes = [] if variance == self.variance else [
-            f"note: the snapshot's batch normalization is --variance {self.variance}, this "
-            f"training's is {variance}"]
         return [f"resuming Caffe's training after step {self.iteration}: momentum of {count} "
                 f"parameters from {self.path}",
                 "note: images, their order and augmentation, rate and multipliers are this "
-                "program's, not those of Caffe's solver file", *notes]
+                "program's, not those of Caffe's solver file"]
 
 
 def read_start(solverstate: str | Path, weights: tuple, settings: TrainSettings) -> SnapshotStart:
@@ -79,9 +73,8 @@ def read_start(solverstate: str | Path, weights: tuple, settings: TrainSettings)
     if not settings.rate_in_momentum:
         raise UsageError("rate_in_momentum must be true for a solverstate, whose momentum holds "
                          "the rate, got false")
-    iteration, buffers, variance = read_momentum(solverstate, weights)
+    iteration, buffers = read_momentum(solverstate, weights)
     if iteration > settings.max_iter:
         raise UsageError(f"max_iter must be at least {iteration}, the steps that {solverstate} "
                          f"has taken, got {settings.max_iter}")
-    return SnapshotStart(str(solverstate), file_sha256(solverstate), iteration, buffers,
-                         variance)
+    return SnapshotStart(str(solverstate), file_sha256(solverstate), iteration, buffers)

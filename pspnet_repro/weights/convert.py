@@ -10,7 +10,7 @@ from pspnet_repro.model.resnet import ResNet
 from pspnet_repro.model.settings import BackboneSettings
 from pspnet_repro.weights import kazuto, mmseg, names, recognize, semseg, torchvision
 from pspnet_repro.weights.adopt import Conversion, adopt
-from pspnet_repro.weights.model_file import crop_size_of, model_of, read_model_file
+from pspnet_repro.weights.model_file import checked_content, crop_size_of, model_of
 from pspnet_repro.weights.plain_file import load_content
 from pspnet_repro.weights.sizes import check_tensors
 
@@ -37,16 +37,20 @@ def convert_file(path: str | os.PathLike, backbone: bool = False,
             are not finite.
         UsageError: `align_corners` for another file than mmsegmentation's.
     """
-    content = load_content(path)
+    return convert_content(load_content(path), path, backbone, align_corners)
+
+
+def convert_content(content: dict, path: str | os.PathLike, backbone: bool = False,
+                    align_corners: bool = False) -> Conversion:
+    """`convert_file` of what plain_file.load_content gave."""
     if {"settings", "weights"} & content.keys():
-        content = read_model_file(path)
+        content = checked_content(content, path)
         model = model_of(content, path, ResNet if content["kind"] == "backbone" else PSPNet)
         made = Conversion(model, [], crop_size_of(content), "this program's network",
                           protocol=content.get("protocol"),
                           facts={name: content[name] for name in _FACTS if name in content})
     else:
-        state, _ = names.state_dict_of(content)
-        whose, _ = names.network_of(state) if state else ("", "")
+        state, whose = _state_and_network(content)
         if backbone and whose not in _PLANS and "backbone.layer1.0.conv3.weight" in state:
             whose = names.RESNET
         if whose not in _PLANS:
@@ -73,8 +77,11 @@ def _backbone_of(made):
     return made._replace(model=model.eval(), rows=rows, protocol=None)
 
 
-def is_resnet(path: str | os.PathLike) -> bool:
-    """Whether a file holds a ResNet's state dict, of another program."""
-    content = load_content(path)
+def _state_and_network(content):
     state, _ = names.state_dict_of(content)
-    return bool(state) and "settings" not in content and names.network_of(state)[0] == names.RESNET
+    return state, names.network_of(state)[0] if state else ""
+
+
+def is_resnet(content: dict) -> bool:
+    """Whether the content of a file is a ResNet's state dict, of another program."""
+    return "settings" not in content and _state_and_network(content)[1] == names.RESNET

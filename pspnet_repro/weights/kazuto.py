@@ -50,7 +50,9 @@ def plan(path: str | os.PathLike, state: dict, align_corners: bool = False) -> P
             "stride: in the 3x3 convolutions at every depth (Caffe's PSPNet50, of which its "
             "ADE20K file is a conversion, has it in the 1x1: convert the caffemodel for that)",
             "first pooling: without a window for a last odd pixel (Caffe: with one)",
-            "dropout: whole channels (Caffe: elements)", "BN: torch's (the same in tests)",
+            "dropout: whole channels (Caffe: elements)",
+            "BN: torch's, momentum 0.95 in torch's sense, which was meant in Caffe's: it stays "
+            "0.05 in torch's sense (the same in tests)",
             "output: its program ends at an eighth of the size, which .logits gives; upsampling "
             "has aligned corners, as the torch of its time",
             "protocol: Caffe's is the default"),

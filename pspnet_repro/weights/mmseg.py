@@ -3,7 +3,7 @@
 import os
 
 from pspnet_repro.weights.adopt import Plan, size
-from pspnet_repro.weights.ports import BINS, check_levels, classifier, pyramid
+from pspnet_repro.weights.ports import BINS, TRAINED, check_levels, classifier, pyramid
 from pspnet_repro.weights.torchvision import INPUT, INPUT_WORDS, read_backbone
 
 
@@ -27,7 +27,7 @@ def plan(path: str | os.PathLike, state: dict, align_corners: bool = False) -> P
         {"classes": size(state, "decode_head.conv_seg.weight"), **settings, **INPUT, "bins": BINS,
          "head_width": size(state, "decode_head.bottleneck.conv.weight"), "aux": aux,
          "aux_width": size(state, "auxiliary_head.convs.0.conv.weight") if aux else None,
-         "spatial_dropout": True, "variance": "torch", "align_corners": align_corners,
+         **TRAINED, "align_corners": align_corners,
          "contract_dilation": True, "ceil_mode": False},
         modules, ("backbone.", "decode_head.", "auxiliary_head."), ("backbone.fc.",),
         levels_reversed=True,

@@ -64,7 +64,11 @@ def read_model_file(path: Path | str) -> dict[str, object]:
     Raises:
         UserError: no such file, or another kind of file.
     """
-    content = load_content(path)
+    return checked_content(load_content(path), path)
+
+
+def checked_content(content: dict, path: Path | str) -> dict[str, object]:
+    """What `read_model_file` returns, of what `load_content` gave; raises alike."""
     missing = [key for key in ("settings", "weights") if key not in content]
     if len(missing) == 2:
         raise UserError(recognize.refusal(path, content))

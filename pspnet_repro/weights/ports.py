@@ -7,6 +7,8 @@ from pspnet_repro.errors import UserError
 from pspnet_repro.weights.adopt import count
 
 BINS = (1, 2, 3, 6)
+# Settings of a training with torch's layers.
+TRAINED = {"spatial_dropout": True, "variance": "torch", "bn_momentum": 0.1}
 
 
 def check_levels(path: str | os.PathLike, state: dict, pattern: str) -> None:

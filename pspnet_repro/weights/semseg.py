@@ -7,7 +7,7 @@ import torch
 from pspnet_repro.errors import UserError
 from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.weights.adopt import COUNTER, Plan, reversed_levels, size
-from pspnet_repro.weights.ports import BINS, check_levels, classifier, pyramid
+from pspnet_repro.weights.ports import BINS, TRAINED, check_levels, classifier, pyramid
 from pspnet_repro.weights.torchvision import (
     INPUT,
     INPUT_WORDS,
@@ -31,7 +31,7 @@ def plan(path: str | os.PathLike, state: dict, align_corners: bool = False) -> P
         {"classes": size(state, "cls.4.weight"), **settings, **INPUT, "bins": BINS, "aux": aux,
          "head_width": size(state, "cls.0.weight"),
          "aux_width": size(state, "aux.0.weight") if aux else None,
-         "spatial_dropout": True, "variance": "torch"},
+         **TRAINED},
         _modules(backbone), ("layer", "ppm.", "cls.", "aux."), levels_reversed=True,
         differences=(
             "stride: in the 3x3 convolutions at every depth (Caffe's PSPNet50: in the 1x1)",

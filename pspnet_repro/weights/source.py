@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pspnet_repro.errors import UsageError
 from pspnet_repro.files import file_sha256
-from pspnet_repro.weights.convert import convert_file, is_resnet
-from pspnet_repro.weights.model_file import kind_of, read_model_file
+from pspnet_repro.weights.convert import convert_content, is_resnet
+from pspnet_repro.weights.model_file import checked_content, kind_of
+from pspnet_repro.weights.plain_file import load_content
 
 Weights = Path | str | Sequence[Path | str]
 
@@ -38,9 +39,10 @@ def read_weights(weights: Weights, whole: bool | None = True) -> dict:
     if Path(weights).suffix == ".prototxt":
         raise UsageError(f"weights must name a caffemodel beside {weights}: "
                          f"{weights},W.caffemodel for a command, a pair of paths in Python")
-    if whole is None and is_resnet(weights):
-        return _content(convert_file(weights))
-    return read_model_file(weights)
+    content = load_content(weights)
+    if whole is None and is_resnet(content):
+        return _content(convert_content(content, weights))
+    return checked_content(content, weights)
 
 
 def _content(made):
@@ -81,9 +83,8 @@ def snapshot_weights(solverstate: str | os.PathLike) -> tuple[Path, Path]:
     return caffemodel, caffemodel
 
 
-def read_momentum(solverstate: str | os.PathLike, weights: tuple) -> tuple[int, dict, str]:
-    """(steps taken, {name of a PSPNet's parameter: float32 array}, variance of its BN) of a
-    solverstate of Caffe.
+def read_momentum(solverstate: str | os.PathLike, weights: tuple) -> tuple[int, dict]:
+    """(steps taken, {name of a PSPNet's parameter: float32 array}) of a solverstate of Caffe.
 
     Args:
         solverstate: path.

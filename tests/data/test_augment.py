@@ -183,3 +183,42 @@ def test_each_kind_happens_to_half_of_the_images(field, value):
         augment(image, label, 60, NO_AUGMENTATION, np.random.default_rng(s))[0])
         for s in range(200))
     assert 70 <= changed <= 130  # half of 200, within four deviations
+
+
+def _whole(image, label, crop_size, augmentation, rng):
+    """The crop of an image that was resized, turned and blurred as a whole."""
+    scale, turn, angle, blur, mirror, top, left = rng.random(7)
+    factor = 0.5 + 1.5 * scale
+    image = cv2.resize(image.astype(np.float32), None, fx=factor, fy=factor)
+    label = cv2.resize(label, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
+    h, w = label.shape
+    if turn < 0.5:
+        matrix = cv2.getRotationMatrix2D((w / 2, h / 2),
+                                         (2 * angle - 1) * augmentation.rotation, 1.0)
+        image = cv2.warpAffine(image, matrix, (w, h), borderValue=MEAN_BGR.tolist())
+        label = cv2.warpAffine(label, matrix, (w, h), flags=cv2.INTER_NEAREST, borderValue=255)
+    if blur < 0.5:
+        image = cv2.GaussianBlur(image, (5, 5), 0)
+    below, right = max(crop_size - h, 0), max(crop_size - w, 0)
+    image = np.pad(image - MEAN_BGR, ((0, below), (0, right), (0, 0)))
+    label = np.pad(label, ((0, below), (0, right)), constant_values=255)
+    y, x = int(top * (max(h - crop_size, 0) + 1)), int(left * (max(w - crop_size, 0) + 1))
+    crop = (slice(y, y + crop_size), slice(x, x + crop_size))
+    step = -1 if mirror < 0.5 else 1
+    return image[crop][:, ::step].transpose(2, 0, 1), label[crop][:, ::step]
+
+
+@pytest.mark.skipif(cv2.__version__ < "5", reason="OpenCV 4 places turned pixels by 32nds of one")
+@pytest.mark.parametrize("size, rotation", [((128, 170), 10.0), ((90, 200), 90.0), ((3, 150), 10.0),
+                                            ((200, 41), 10.0)])
+def test_a_crop_is_that_of_the_whole_image(size, rotation):
+    rng = np.random.default_rng(0)
+    image = cv2.resize(rng.integers(0, 256, (size[0] // 3 + 1, size[1] // 3 + 1, 3), np.uint8),
+                       size[::-1])
+    label = rng.integers(0, 150, size, np.uint8)
+    for seed in range(24):
+        crops, wanted = (make(image, label, 89, Augmentation(rotation=rotation),
+                              np.random.default_rng(seed)) for make in (augment, _whole))
+        # Grey levels: OpenCV rounds the last few columns of a whole image in another order.
+        np.testing.assert_allclose(crops[0], wanted[0], rtol=0, atol=0.01)
+        assert np.array_equal(crops[1], wanted[1])

@@ -1,5 +1,6 @@
 """Layouts of benchmarks, meanings of label values, submissions."""
 
+import numpy as np
 import pytest
 from helpers.image_files import GREY, put
 
@@ -69,6 +70,30 @@ def test_cityscapes_layout(tmp_path):
     put(pair.label, [[34, 7, 7], [7, 7, 7]])
     with pytest.raises(UserError, match=r"labels must be 0..33 or 255, got 34"):
         read_pair(pair, 19)
+
+
+def test_cityscapes_splits_of_fine_and_coarse_labels(tmp_path):
+    for split, kind, city in (("train", "gtFine", "aachen"), ("val", "gtFine", "bonn"),
+                              ("train_extra", "gtCoarse", "augsburg"),
+                              ("train", "gtCoarse", "aachen")):
+        name = f"{city}_000000_000000"
+        put(tmp_path / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png", GREY)
+        put(tmp_path / kind / split / city / f"{name}_{kind}_labelIds.png",
+            np.full((2, 3), 7 if kind == "gtFine" else 8))
+    data = open_data(f"cityscapes={tmp_path}")
+    both = data.pairs("trainval")
+    assert both == data.pairs("train") + data.pairs("val") and len(both) == 2
+    (extra,) = data.pairs("train_extra")
+    assert extra.label.name == "augsburg_000000_000000_gtCoarse_labelIds.png"
+    assert (read_pair(extra, 19)[1] == 1).all() and (read_pair(both[0], 19)[1] == 0).all()
+    assert len({data.digest(split) for split in ("train", "trainval", "train_extra")}) == 3
+    (tmp_path / "gtCoarse" / "train_extra").rename(tmp_path / "gtCoarse" / "extra")
+    with pytest.raises(UserError, match="no Cityscapes labels here: lacks gtCoarse/train_extra; "
+                                        "unpack gtCoarse.zip there"):
+        data.pairs("train_extra")
+    (tmp_path / "leftImg8bit" / "train_extra").rename(tmp_path / "leftImg8bit" / "extra")
+    with pytest.raises(UserError, match="lacks leftImg8bit/train_extra; unpack leftImg8bit_train"):
+        data.pairs("train_extra")
 
 
 def test_camvid_layouts(tmp_path):

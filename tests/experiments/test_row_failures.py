@@ -48,6 +48,16 @@ def test_a_row_done_by_another_process_is_left(tiny, trained, monkeypatch, capsy
     assert "row b1236-ave-dr, seed 0: done by another process" in capsys.readouterr().out
 
 
+def test_a_row_can_test_another_network_than_it_trained(tiny, trained, tmp_path):
+    profile, data, _ = tiny
+    shutil.copytree(trained[0].parent, tmp_path / trained[0].parent.name)
+    same, other = run_rows(profile, data, tmp_path, "authors", "test-bottleneck-stride")
+    same, other = (json.loads((out / "result.json").read_text()) for out in (same, other))
+    assert other["test"].pop("network") == {"stride_in": "1x1"}
+    assert other["test"] == same["test"] and other["settings"] == same["settings"]
+    assert other["confusion"] != same["confusion"]
+
+
 @pytest.mark.parametrize("name, content", [
     ("trained.json", "xx"), ("trained.json", "[]"), ("trained.json", '{"mean_iou": 0.99}'),
     ("trained.json", None)])

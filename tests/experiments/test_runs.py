@@ -35,16 +35,16 @@ def _plan(table, data, seeds=1, names="all"):
     return _experiment(data).plan(plan.select_tables(table, names), seeds)
 
 
-def test_15_trainings_make_all_tables(data):
+def test_18_trainings_make_all_tables(data):
     trainings, folders = _plan("all", data)
-    assert len(trainings) == 15
+    assert len(trainings) == 18
     assert {row.name for number in "1234" for row in TABLES[number]} == set(folders)
     # Single and multi-scale tests of the four depths, and one test of each other training.
-    assert sum(len(training.tests) for training in trainings) == 19
+    assert sum(len(training.tests) for training in trainings) == 22
     full, = [training for training in trainings if training.row == FULL]
     assert full.rows == [FULL, f"{FULL}-ms"]
     fidelity, _ = _plan("fidelity", data)
-    assert len(fidelity) == 8 and len(_plan("all", data, seeds=3)[0]) == 45
+    assert len(fidelity) == 8 and len(_plan("all", data, seeds=3)[0]) == 54
 
 
 def test_seeds_have_folders_of_their_own(data):
@@ -145,6 +145,14 @@ def test_padding_of_a_row_changes_nothing_else(data):
     centre, other = (_experiment(data).settings(ROWS[name], 0) for name in ("train-centre", FULL))
     assert centre == dataclasses.replace(other, augmentation=dataclasses.replace(
         MINI.train["augmentation"], padding="centre"))
+
+
+def test_a_test_of_another_network_is_one_of_its_own(data):
+    trainings, folders = _plan("fidelity", data, names="authors,test-bottleneck-stride")
+    training, = trainings
+    assert {folder: test.network for folder, test in training.tests.items()} == {
+        folders["authors"][0]: {}, folders["test-bottleneck-stride"][0]: {"stride_in": "1x1"}}
+    assert plan.Training.from_json(training.to_json()).tests == training.tests
 
 
 def test_rows_of_one_protocol_share_a_test(data):

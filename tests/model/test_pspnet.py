@@ -9,6 +9,7 @@ from helpers.networks import MINI, ROWS
 from pspnet_repro import PSPNet, ops
 from pspnet_repro.model.caffe_names import caffe_names
 from pspnet_repro.model.resnet import MaxPool, ResNet
+from pspnet_repro.sync_bn import SyncBatchNorm2d
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -232,6 +233,17 @@ def test_pool_padding():
     assert MaxPool(1)(x)[0, 0, 0].tolist() == [3, 2, 4]
     with pytest.raises(ValueError, match="pool_padding must be 0 or 1, got 2"):
         ResNet(blocks=(1, 1, 1, 1), pool_padding=2)
+
+
+@pytest.mark.parametrize("asked", [{}, {"bn_momentum": 0.1}, {"bn_momentum": 0}])
+def test_running_values_take_the_momentum_of_each_batch(asked):
+    net = PSPNet(3, **MINI, **asked)
+    momentum = asked.get("bn_momentum", 0.05)
+    layers = [layer for layer in net.modules() if isinstance(layer, SyncBatchNorm2d)]
+    assert {layer.momentum for layer in layers} == {momentum} and len(layers) > 20
+    assert ("bn_momentum" in net.settings) == bool(asked)
+    with pytest.raises(ValueError, match="bn_momentum must be 0 to 1, got 1.5"):
+        PSPNet(3, bn_momentum=1.5)
 
 
 def test_spatial_dropout_drops_whole_channels():

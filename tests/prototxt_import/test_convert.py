@@ -197,9 +197,12 @@ def test_convert_says_how_variances_are_counted(files, tmp_path):
     half = text.replace('"BN"', '"SyncBN"', 1)
     with pytest.raises(UserError, match="'conv5_2/bn' .*counts variances otherwise than"):
         convert(*write_files(tmp_path, mixed(half), weights))
-    with pytest.raises(UserError, match="momentum must be 0.95, is 0.9"):
-        convert(*write_files(tmp_path, text.replace("frozen: true\n", "").replace("0.95", "0.9"),
-                        weights))
+    thawed = text.replace("frozen: true\n", "")
+    assert net.settings.bn_momentum == 0.05
+    assert convert(*write_files(tmp_path, thawed.replace("0.95", "0.9"),
+                                weights)).settings.bn_momentum == 0.1
+    with pytest.raises(UserError, match=r"has another momentum than .* \(0.9, 0.95\)"):
+        convert(*write_files(tmp_path, thawed.replace("0.95", "0.9", 1), weights))
 
 
 def test_convert_says_that_sync_bn_ignores_frozen(files, tmp_path, capsys):
@@ -214,8 +217,8 @@ def test_convert_says_that_sync_bn_ignores_frozen(files, tmp_path, capsys):
     assert main(["inspect", str(other)]) == 0
     assert capsys.readouterr().err.count("SyncBN ignores frozen: true") == 1
     # What is ignored excuses nothing: it trains with that momentum.
-    with pytest.raises(UserError, match="momentum must be 0.95, is 0.9"):
-        convert(*write_files(tmp_path, text.replace("0.95", "0.9"), weights))
+    net = convert(*write_files(tmp_path, text.replace("0.95", "0.9"), weights))
+    assert net.settings.bn_momentum == 0.1
 
 
 def test_convert_command(files, tmp_path, capsys):

@@ -34,6 +34,18 @@ def test_data_layers_become_inputs(tmp_path):
     assert load_net(path, shapes={"data": (1, 6, 2, 2)}).params["c"][0].shape == (4, 6, 1, 1)
 
 
+@pytest.mark.parametrize(("fields", "data", "label"), [
+    ("", (3, 3, 16, 24), (3, 1, 16, 24)),
+    ("is_color: false label_divide_factor: 8", (3, 1, 16, 24), (3, 1, 2, 3)),
+    ("crop_height: 8 crop_width: 12 label_divide_factor: 4 mirror: 1", (3, 3, 8, 12),
+     (3, 1, 8, 12))])
+def test_sizes_of_dense_images(tmp_path, fields, data, label):
+    path = tmp_path / "net.prototxt"
+    path.write_text(f'''layer {{ name: "d" type: "DenseImageData" top: "data" top: "label"
+        dense_image_data_param {{ batch_size: 3 new_height: 16 new_width: 24 {fields} }} }}''')
+    assert load_net(path).input_shapes == {"data": data, "label": label}
+
+
 def test_inputs_without_a_size_make_the_network(tmp_path):
     path = tmp_path / "net.prototxt"
     path.write_text('''

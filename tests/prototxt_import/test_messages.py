@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.caffe_layers import layer
 
 from prototxt_import import load_net, write_caffemodel
 from prototxt_import.__main__ import main
@@ -41,6 +42,8 @@ def test_all_types_that_are_not_supported_are_named(write):
     assert _refusal(path) == (
         f"{path}: layer 'a' (Embed) and 1 more: type 'Embed' is not supported; layer 'b' (Python): "
         "type 'Python' is not supported; docs/caffe-files.md lists the types that are")
+    python = layer("Python", 'python_param { module: "m" layer: "L" param_str: "{}" }')
+    assert "layer 'l' (Python): type 'Python' (m.L) is not supported;" in _refusal(write(python))
     many = "".join(f'layer {{ name: "{k}" type: "T{k}" bottom: "data" }}' for k in range(20))
     assert "'T7' is not supported; and 12 other types; docs" in _refusal(write(many))
 

@@ -23,6 +23,19 @@ GRADIENTS = {
     "segnet bn inference": layer("BN", "bn_param { bn_mode: INFERENCE scale_filler { value: 2 } }"),
     "floor": layer("Pooling", "pooling_param { kernel_size: 2 stride: 3 pool: AVE "
                               "round_mode: FLOOR }"),
+    "relu 6": layer("Power", "power_param { scale: 8 }", tops="p") + layer(
+        "ReLU6", "", "p").replace('"l"', '"m"'),
+    "permute": layer("Permute", "permute_param { order: 2 order: 0 }"),
+    "shuffle": layer("ShuffleChannel", "shuffle_channel_param { group: 2 }"),
+    "normalize": layer("Normalize", "norm_param { channel_shared: false }"),
+    "normalize pixel": layer("Normalize", "norm_param { across_spatial: false }"),
+    "depthwise": layer("ConvolutionDepthwise", "convolution_param { num_output: 4 kernel_size: 2 "
+                       "weight_filler { type: 'msra' } }"),
+    "hole": layer("Convolution", "convolution_param { num_output: 2 kernel_size: 2 hole_h: 3 "
+                  "hole_w: 2 weight_filler { type: 'msra' } }"),
+    "unpooling": layer("Pooling", "pooling_param { kernel_size: 2 stride: 2 }", tops="hm") + layer(
+        "Unpooling", "unpooling_param { kernel_size: 2 unpool_h: 5 unpool_w: 4 }",
+        "hm").replace('"l"', '"u"'),
     "upsample": layer("Pooling", "pooling_param { kernel_size: 2 stride: 2 }", tops="hm") + layer(
         "Upsample", "upsample_param { upsample_h: 5 upsample_w: 4 }", "hm").replace('"l"', '"u"'),
     "crop": layer("Pooling", "pooling_param { kernel_size: 2 }", tops="r") + layer(

@@ -52,6 +52,19 @@ VALUES = {
         [[[[1.0, 3.0]]]], [[[[2, 6]]]]),
     "floor": (layer("Pooling", "pooling_param { kernel_size: 2 stride: 2 round_mode: FLOOR }"),
               [[[[1.0, 2, 9], [3, 4, 9], [9, 9, 9]]]], [[[[4]]]]),
+    "relu 6": (layer("ReLU6"), [[-1.0, 0, 3, 6, 7]], [[0, 0, 3, 6, 6]]),
+    "permute": (layer("Permute", "permute_param { order: 0 order: 2 }"), [[[1.0, 2], [3, 4]]],
+                [[[1, 3], [2, 4]]]),
+    "shuffle": (layer("ShuffleChannel", "shuffle_channel_param { group: 2 }"),
+                [[1.0, 2, 3, 4, 5, 6]], [[1, 4, 2, 5, 3, 6]]),
+    "normalize": (layer("Normalize", "norm_param { across_spatial: false scale_filler { value: 2 } "
+                        "eps: 1e-20 }"), [[[[3.0]], [[-4.0]]]], [[[[1.2]], [[-1.6]]]]),
+    "normalize item": (layer("Normalize", "norm_param { channel_shared: false eps: 9 }"),
+                       [[[[4.0, 0]], [[0.0, 0]]]], [[[[0.8, 0]], [[0, 0]]]]),
+    "depthwise": (layer("ConvolutionDepthwise", "convolution_param { num_output: 2 kernel_size: 1 "
+                        "weight_filler { value: 3 } }"), [[[[1.0]], [[2.0]]]], [[[[3]], [[6]]]]),
+    "hole": (layer("Convolution", "convolution_param { num_output: 1 kernel_h: 1 kernel_w: 2 "
+                   "hole: 2 weight_filler { value: 1 } }"), [[[[1.0, 2, 4, 8]]]], [[[[5, 10]]]]),
     "no ceil": (layer("Pooling", "pooling_param { kernel_size: 2 stride: 2 ceil_mode: false }"),
                 [[[[1.0, 2, 9], [3, 4, 9], [9, 9, 9]]]], [[[[4]]]]),
 }
@@ -78,6 +91,11 @@ TWO = {
                  [[[[1.0, 2], [3, 4]]]], MASK, [[[[1, 0, 0], [3, 0, 0], [0, 0, 4]]]]),
     "upsample pad": (layer("Upsample", "upsample_param { pad_out_h: true }", "xz"),
                      [[[[1.0, 2], [3, 4]]]], MASK, [[[[1, 0, 0, 3], [0, 0, 0, 0], [4, 0, 0, 0]]]]),
+    "unpooling": (layer("Unpooling", "unpooling_param { kernel_size: 2 stride: 2 unpool_size: 3 }",
+                        "xz"), [[[[1.0, 2], [3, 4]]]], MASK, [[[[1, 0, 0], [3, 0, 0], [0, 0, 4]]]]),
+    "unpooling window": (layer("Unpooling", "unpooling_param { kernel_size: 3 stride: 2 pad: 1 }",
+                               "xz"), [[[[1.0, 2], [3, 4]]]], MASK,
+                         [[[[1, 0, 0], [3, 0, 0], [0, 0, 4]]]]),
     "upsample scales": (layer("Upsample", "upsample_param { scale_h: 2 scale_w: 3 }", "xz"),
                         [[[[1.0]]]], [[[[5.0]]]], [[[[0, 0, 0], [0, 0, 1]]]]),
     "hinge": (layer("HingeLoss", "", "xz"), HINGE, [0, 1], (0.5 + 0 + 3 + 1) / 2),
@@ -217,6 +235,13 @@ def test_segnet_bn_gives_its_statistics(tmp_path):
     torch.testing.assert_close(outputs["m"], x.mean((0, 2, 3), keepdim=True))
     torch.testing.assert_close(outputs["v"], x.var((0, 2, 3), correction=0, keepdim=True))
     assert net.shapes["m"] == net.shapes["v"] == (1, 3, 1, 1) and not outputs["y"].any()
+
+
+def test_segnet_bn_of_one_value_per_channel_is_its_shift(tmp_path):
+    fields = "bn_param { shift_filler { value: 3 } scale_filler { value: 2 } }"
+    net = build(tmp_path, layer("BN", fields), [(1, 2, 1, 1)])
+    for number in (net, net.float()):
+        assert number(x=torch.ones(1, 2, 1, 1))["y"].flatten().tolist() == [3, 3]
 
 
 def test_dropout_that_samples_drops_in_testing(tmp_path):

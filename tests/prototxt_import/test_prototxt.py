@@ -79,7 +79,7 @@ def test_released_prototxt_reads_and_writes(shared, tmp_path, name):
     ("name: $", 1, r"unexpected '\$'"),
     ("input_dim: [1 2]", 1, "expected ',' or ']', got '2'"),
     ("input_dim: 12ab", 1, "unexpected '12ab'"),
-    ("nam: 3", 1, "unknown field 'nam' of NetParameter"),
+    ("nam: 3", 1, "unknown field 'nam' of NetParameter: remove it if the network computes"),
     ("name: 3", 1, "name must be text in quotes, got 3"),
     ('input_dim: "3"', 1, "input_dim must not be in quotes, got '3'"),
     ("input_dim: 3.5", 1, "input_dim must be a whole number, got 3.5"),

@@ -55,6 +55,8 @@ def test_train_state_chooses_layers(tmp_path):
      "remove the field and call solver.net.load_weights"),
     ('net: "net.prototxt" lr_policy: "fixed" base_lr: nan', "base_lr must be finite"),
     ('net: "net.prototxt" lr_policy: "fixed" base_lr: 1 iter_size: 0', "iter_size must be at"),
+    ('net: "${EXP}/net.prototxt" base_lr: 1 lr_policy: "fixed"',
+     "solver.prototxt: is a template: replace .{EXP} by values: sed -e 's/.{EXP}/VALUE/g'"),
     ('net: "net.prototxt"\nbas_lr: 1', r"solver.prototxt:2: unknown field 'bas_lr'"),
     ('net: "net.prototxt"\nplateau_winsize: 1', "it may change the training; remove it if"),
     ('net: "sub/no.prototxt" lr_policy: "fixed" base_lr: 1', r"solver.prototxt: its net "

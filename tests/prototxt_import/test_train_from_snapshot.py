@@ -81,16 +81,21 @@ def test_a_training_from_a_solverstate_resumes(squares, half, tmp_path):
     assert [line["iteration"] for line in read_losses(tmp_path / "cut")] == [2, 3]
 
 
-def test_the_command_resumes_a_solverstate(squares, half, tmp_path, capfd):
+@pytest.mark.parametrize("variance", [None, "unbiased"])
+def test_the_command_resumes_a_solverstate(squares, half, tmp_path, capfd, variance):
     code, _, error = run(
         capfd, "train", "--data", squares / "train.txt", "-o", tmp_path / "run", "--classes", 4,
         "--crop-size", CROP, "--batch-size", 2, "--max-iter", 3, "--threads", 1,
-        "--solverstate", half / "s_iter_2.solverstate")
+        "--solverstate", half / "s_iter_2.solverstate",
+        *(("--variance", variance) if variance else ()))
     assert code == 0, error
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "resuming Caffe's training after step 2: momentum of" in log and "step 2 of 3" in log
-    assert "batch normalization is --variance biased, this training's is unbiased" in log
-    assert load(tmp_path / "run" / "weights.pt")["settings"]["stem_width"] == MINI["stem_width"]
+    assert ("note: the file's network has variance biased, this one unbiased" in log) == bool(
+        variance)
+    settings = load(tmp_path / "run" / "weights.pt")["settings"]
+    assert settings["stem_width"] == MINI["stem_width"]
+    assert settings["variance"] == (variance or "biased") and settings["dropout"] == 0
 
 
 def _refused(squares, half, tmp_path, message, kind=UserError, **options):

@@ -17,6 +17,9 @@ PAIRS = {
     "number": ('type: 14 name: "a"', 'type: "InnerProduct" name: "a"'),
     "loss": ('type: SOFTMAX_LOSS name: "a" loss_weight: 2',
              'type: "SoftmaxWithLoss" name: "a" loss_weight: 2'),
+    "deeplab": ('type: SOFTMAX_LOSS strict_dim: false softmaxloss_param { ignore_label: 255 }',
+                'type: "SoftmaxWithLoss" loss_param { ignore_label: 255 }'),
+    "fork's data": ('type: WINDOW_SEG_DATA top: "d"', 'type: "WindowSegData" top: "d"'),
     "none": ('name: "a" type: NONE', 'name: "a" type: ""'),
     "untyped": ('name: "a"', 'name: "a"'),
     "fork": ("type: CROP name: 'crop' bottom: 'a' bottom: 'b' top: 'c'",
@@ -59,6 +62,14 @@ def test_layers_of_v1_are_upgraded(tmp_path, case):
     assert nets[0] == nets[1] and nets[0].layer
 
 
+def test_unknown_types_of_v1_are_unsupported_types(tmp_path):
+    path = _write(tmp_path, 'input: "x" input_dim: [1, 1, 1, 1] layers { name: "a" type: DENSE_CRF '
+                  'bottom: "x" dense_crf_param { max_iter: 10 } } layers { name: "b" type: RELUS }')
+    with pytest.raises(UserError, match=r"layer 'a' \(DENSE_CRF\): type 'DENSE_CRF' is not "
+                                        "supported; layer 'b' .*'RELUS' is not supported"):
+        load_net(path)
+
+
 def test_rules_of_v1_choose_layers(tmp_path):
     path = _write(tmp_path, "".join(f"layers {{ {PAIRS[case][0]} }}" for case in
                                     ("rules", "excluded", "loss")))
@@ -66,7 +77,6 @@ def test_rules_of_v1_choose_layers(tmp_path):
 
 
 @pytest.mark.parametrize("text, message", [
-    ('layers {\ntype: CONVOLUTIO }', r":2: type of 'layers' must be .* got 'CONVOLUTIO'"),
     ('layers { type: "Convolution" }', "got 'Convolution': write CONVOLUTION"),
     ('layers { type: 77 }', "got '77': write the layer as 'layer', its type in quotes"),
     ('layers {\n layer { name: "a" type: "conv" } bottom: "x" }',

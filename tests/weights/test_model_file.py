@@ -19,6 +19,7 @@ from pspnet_repro.files import file_sha256
 from pspnet_repro.model.resnet import ResNet
 from pspnet_repro.training.initial_weights import load_initial_weights
 from pspnet_repro.weights import model_file, plain_file
+from pspnet_repro.weights.convert import convert_file
 
 BACKBONE = {"blocks": (1, 1, 1, 1), "stem": "classic", "stem_width": 8, "widths": (8, 16, 32, 64)}
 
@@ -229,3 +230,13 @@ def test_weights_of_one_format_may_be_named_as_the_other(tmp_path):
     (tmp_path / "x.pt").rename(tmp_path / "x.safetensors")
     content = model_file.read_model_file(tmp_path / "x.safetensors")
     assert content["weights"]["a"].tolist() == [1, 1]
+
+
+def test_a_file_is_read_once(tmp_path, monkeypatch, squares):
+    path, reads, load = tmp_path / "n.pt", [], plain_file.load
+    model_file.save_model(path, PSPNet(**MODEL))
+    monkeypatch.setattr(plain_file, "load", lambda *file: reads.append(file) or load(*file))
+    convert_file(path)
+    assert reads == [(path,)]
+    run_training(squares, tmp_path / "run", {"max_iter": 1}, initial_weights=path)
+    assert reads.count((path,)) == 2

@@ -14,6 +14,11 @@ from helpers.port_files import golden_state, port_scores, port_state
 from pspnet_repro import PSPNet, load_model
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.model.resnet import ResNet
+from pspnet_repro.training.initial_weights import (
+    load_initial_weights,
+    read_structure,
+    with_structure,
+)
 from pspnet_repro.weights import model_file
 from pspnet_repro.weights.convert import convert_file
 
@@ -176,3 +181,22 @@ def test_the_backbone_of_a_port_can_be_taken_alone(tmp_path, states, port):
     for name, tensor in alone.model.state_dict().items():
         assert torch.equal(tensor, whole.model.backbone.state_dict()[name])
     assert alone.model.settings.input_order == whole.model.settings.input_order
+
+
+@pytest.mark.parametrize("port", PORTS)
+def test_a_training_takes_over_how_the_port_trains(tmp_path, states, port):
+    torch.save(states[port], tmp_path / "w.pth")
+    path = tmp_path / "w.safetensors"
+    model_file.save_model(path, convert_file(tmp_path / "w.pth").model)
+    model = with_structure({"classes": 5, "aux": True}, read_structure(path))
+    settings = PSPNet(**model).settings
+    assert (settings.spatial_dropout, settings.variance) == (True, "torch")
+    assert settings.bn_momentum == (0.05 if port == "kazuto" else 0.1)
+    assert not any(line.startswith("note: ") for line in load_initial_weights(PSPNet(**model), path)
+                   if "strides" not in line and "dilations" not in line)
+    asked = {"spatial_dropout": False, "variance": "biased", "bn_momentum": 0.01}
+    net = PSPNet(**with_structure({"classes": 5, "aux": True, **asked}, read_structure(path)))
+    said = load_initial_weights(net, path)
+    for name, value in asked.items():
+        assert f"note: the file's network has {name} {getattr(settings, name)}, this one " \
+               f"{value}" in said

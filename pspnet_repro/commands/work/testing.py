@@ -15,7 +15,6 @@ from pspnet_repro.data.data_set import DataSet
 from pspnet_repro.defaults import MULTI_SCALE
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import precision as precisions
-from pspnet_repro.evaluation.memory import wrong_sizes
 from pspnet_repro.evaluation.network_file import NetworkFile, read_network
 from pspnet_repro.evaluation.predictor import Predictor
 from pspnet_repro.evaluation.protocol import Protocol, preset
@@ -85,20 +84,14 @@ def tested(args: Namespace, files: list[NetworkFile], recipe: Recipe | None = No
     Raises:
         UsageError: a crop that a network cannot take, or another setting of the test.
     """
-    protocol = _protocol(args, files[0], recipe)
-    for file in files:
-        for name, why in wrong_sizes(file.net.settings, protocol).items():
-            if getattr(args, name) is None and file is files[0] and not (recipe and name[0] == "b"):
-                file.check_memory()
-            raise UsageError(f"--{name.replace('_', '-')}: {getattr(protocol, name)} pixels: {why}")
-        try:
-            file.net.check_crop(protocol.crop_size)
-        except ValueError as error:
-            if args.crop_size is None and file is files[0]:
-                raise UserError(f"{file.path}: {error}, its crop_size; give --crop-size") from error
-            raise UsageError(f"--crop-size: {error}") from error
-    return Predictor(files, device=args.device, precision=args.precision, protocol=protocol,
-                     fused=not args.no_fusion)
+    try:
+        return Predictor(files, device=args.device, precision=args.precision,
+                         protocol=_protocol(args, files[0], recipe), fused=not args.no_fusion)
+    except UsageError as error:
+        name, colon, rest = str(error).partition(":")
+        if not name.endswith("_size"):
+            raise
+        raise UsageError(f"--{name.replace('_', '-')}{colon}{rest}") from error
 
 
 def _protocol(args, file, recipe):

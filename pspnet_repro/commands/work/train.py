@@ -37,6 +37,8 @@ def run(args: Namespace) -> None:
              if getattr(args, name, None) is not None}
     model |= {"classes": classes, "aux": not args.no_aux,
               "head": "literal" if args.arithmetic == "original" else "factorized"}
+    if args.initial_weights is args.solverstate is None:
+        model.setdefault("variance", NetworkSettings.variance)
     if args.no_reduce:
         model["reduce"] = False
     augmentation = AUGMENTATIONS.get(args.augmentation, recipe.augmentation)
