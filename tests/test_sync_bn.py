@@ -9,7 +9,7 @@ import torch.distributed as dist
 from helpers.golden import golden_files, read_golden
 from torch import nn
 
-from pspnet_repro import distributed
+from pspnet_repro import PSPNet, distributed, ops
 from pspnet_repro.sync_bn import SyncBatchNorm2d, torch_momentum
 
 pytestmark = pytest.mark.dist
@@ -101,6 +101,44 @@ def test_sync_batch_norm_matches_golden(group_of, path, dtype):
         local = np.stack([got[name] for got in ranks])
         assert _worst(local.mean(0), values[name]) <= 1e-6
         assert _worst(local[0], local[1]) > 1e-3, "gradients must be each rank's own"
+
+
+def _levels(rank):
+    """(collectives of a pyramid's pass, its outputs and gradients and those of single layers)."""
+    pyramid = PSPNet(4, width=0.125, blocks=(1, 1, 1, 1)).double().train().pyramid
+    x = torch.randn((2 + rank, 256, 6, 6), generator=torch.Generator().manual_seed(rank),
+                    dtype=torch.float64)
+    counted, results = [], []
+
+    def shared():
+        return pyramid.levels(x)
+
+    def single():
+        return [unit(level) for unit, level in zip(pyramid.reduce, ops.pyramid_pool2d(
+            x, pyramid.bins))]
+
+    torch.manual_seed(0)
+    for parameter in pyramid.parameters():
+        torch.nn.init.normal_(parameter)
+    for forward, into in ((shared, counted), (single, [])):
+        pyramid.zero_grad()
+
+        def step(forward=forward):
+            outputs = forward()
+            sum((k + 1) * y.square().sum() for k, y in enumerate(outputs)).backward()
+            return outputs
+
+        outputs = _count_collectives(into, step)
+        results.append([t.detach().clone().numpy() for t in (
+            *outputs, *(p.grad for p in pyramid.parameters()))])
+    return counted, results
+
+
+def test_levels_of_a_pyramid_share_their_collectives(processes):
+    for counted, (together, single) in processes.run(_levels):
+        assert counted == [GATHER, "all_reduce"]
+        for one, other in zip(together, single, strict=True):
+            assert _worst(one, other) <= 1e-12
 
 
 def _whole(sizes, channels, seed):

@@ -2,6 +2,7 @@
 // needs the other's headers for it.
 #pragma once
 
+#include "../batch_norm_rules.h"
 #include "../geometry.h"
 
 struct CUstream_st;
@@ -112,10 +113,16 @@ struct BatchNorm {
   bool relu;
 };
 
+// Arrays of float or double, as the two dtypes say.
+void launch_batch_norm_combine(DType dtype, DType out_dtype, const BatchNormRule& rule,
+                               const BatchNormArrays<void, void>& arrays, Stream stream);
+// Without `residual`, null, nothing is added.
 void launch_batch_norm_normalize(DType dtype, const Image& input, const void* data,
-                                 const BatchNorm& norm, void* output, Stream stream);
+                                 const BatchNorm& norm, const void* residual, void* output,
+                                 Stream stream);
 void launch_batch_norm_backward_reduce(DType dtype, const Image& input, const void* grad_output,
-                                       const void* data, const BatchNorm& norm, void* partials,
+                                       const void* data, const BatchNorm& norm,
+                                       const void* residual, void* grad_residual, void* partials,
                                        Stream stream);
 void launch_batch_norm_sum(DType dtype, const Image& input, const void* partials,
                            const BatchNorm& norm, void* sum_dy, void* sum_dy_xhat, Stream stream);

@@ -32,6 +32,11 @@ def _changed(operator, target, arguments):
     return [target]
 
 
+def _with_copies(operator, arguments, targets):
+    targets = [target.clone() for target in targets]
+    return [*_flat(operator(*arguments, *targets)), *targets]
+
+
 class OnCpu:
     """The kernels on the CPU: every call runs in several orders of threads, with equal bits.
 
@@ -79,6 +84,10 @@ class OnCpu:
         """What operator `name` makes of a copy of its first argument, which it changes."""
         return self._in_orders(name, lambda operator: _changed(operator, target, arguments))[0]
 
+    def change(self, name, arguments, targets):
+        """What operator `name` returns, and copies of its last arguments, which it changes."""
+        return self._in_orders(name, lambda operator: _with_copies(operator, arguments, targets))
+
 
 class OnCard:
     """The same on the first CUDA device, twice, with equal bits; tensors come from the CPU."""
@@ -92,6 +101,11 @@ class OnCard:
         operator = getattr(torch.ops.pspnet, name)
         moved = [_moved(argument) for argument in arguments]
         return self._twice(name, lambda: _changed(operator, target.cuda(), moved))[0]
+
+    def change(self, name, arguments, targets):
+        operator = getattr(torch.ops.pspnet, name)
+        return self._twice(name, lambda: _with_copies(operator, _moved(arguments),
+                                                      _moved(targets)))
 
     def _twice(self, name, run):
         results = [[tensor.cpu() for tensor in run()] for _ in range(2)]

@@ -256,6 +256,26 @@ def test_batch_norm_kernels_match_cpu(kernels, shape, dtype, memory_format, relu
     _compare(kernels, "batch_norm_backward_reduce", dy, x, *norm, relu, exact=False)
     _compare(kernels, "batch_norm_backward_elementwise", dy, x, *norm, mean_dy, mean_dy_xhat,
              relu, exact=False)
+    if relu:
+        other = _noise(like, 3)
+        _compare(kernels, "batch_norm_normalize", x, *norm, True, other, exact=False)
+        _compare(kernels, "batch_norm_backward_residual", dy, x, other, *norm, exact=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float, torch.double], ids=str)
+@pytest.mark.parametrize("counts", [None, [3, 0, 8]], ids=str)
+def test_batch_norm_combine_kernel_has_the_bits_of_the_cpu(kernels, counts, dtype):
+    generator = torch.Generator().manual_seed(0)
+    gathered = torch.rand(len(counts or [0]), 601, generator=generator, dtype=torch.double)
+    gathered = gathered if counts else gathered.to(dtype)
+    elements = torch.tensor(counts).double() if counts else None
+    means, sqdevs = gathered[:, 1:].split(300, 1)
+    running = list(torch.rand(2, 300, generator=generator, dtype=dtype))
+    arguments = (means, sqdevs, elements, 9, 1e-5, False, True, 0.1)
+    actual = kernels.change("batch_norm_combine", arguments, running)
+    wanted = [*CPU.batch_norm_combine(*arguments, *running), *running]
+    for one, other in zip(actual, wanted, strict=True):
+        assert same(one, other)
 
 
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)

@@ -99,7 +99,7 @@ def _lose(rank, number):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=lambda n: n.name)
 def test_a_process_lost_in_the_backward_pass_is_named(tmp_path, number):
-    pool = Pool(2, tmp_path / "meeting", timeout_seconds=3)
+    pool = Pool(2, tmp_path / "meeting", timeout_seconds=8)
     try:
         pool.start(_lose, number)
         assert pool.answer(0).startswith("another process ended or did not answer in time: ")
