@@ -48,6 +48,11 @@ PSPNET_TORCH_LIBRARY(PSPNET_LIBRARY, m) {
         "Tensor invstd, Tensor weight, Tensor bias, Tensor mean_dy, Tensor mean_dy_xhat, "
         "bool relu) -> Tensor");
 
+  // The original's solver, dense weights of float32 or float64: buffer = momentum * buffer + rate *
+  // (grad_scale * grad + decay * param), param -= buffer.
+  m.def("caffe_sgd(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] buffers, float grad_scale, "
+        "float decay, float momentum, float rate) -> ()");
+
   // The arithmetic of the original's CPU program, float32 on the CPU only: matrix products, sums of
   // each row or column times alpha, y += alpha * x, and the C library's functions. Results start
   // from `sum`, or 0.

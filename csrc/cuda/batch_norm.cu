@@ -179,12 +179,6 @@ __global__ void elementwise_kernel(Image image, int lanes, const T* grad_output,
   });
 }
 
-// body(float or double) for the types that batch_norm_combine has.
-template <typename Body>
-void with_wide(DType dtype, const Body& body) {
-  dtype == DType::kDouble ? body(double{}) : body(float{});
-}
-
 template <typename acc_t, typename out_t>
 BatchNormArrays<acc_t, out_t> typed(const BatchNormArrays<void, void>& from) {
   return {static_cast<const acc_t*>(from.means),   static_cast<const acc_t*>(from.sqdevs),
@@ -226,8 +220,8 @@ void launch_batch_norm_merge(DType dtype, const Image& input, const void* partia
 
 void launch_batch_norm_combine(DType dtype, DType out_dtype, const BatchNormRule& rule,
                                const BatchNormArrays<void, void>& arrays, Stream stream) {
-  with_wide(dtype, [&](auto acc) {
-    with_wide(out_dtype, [&](auto out) {
+  dispatch_wide(dtype, [&](auto acc) {
+    dispatch_wide(out_dtype, [&](auto out) {
       using acc_t = decltype(acc);
       using out_t = decltype(out);
       const auto kernel = &combine_kernel<acc_t, out_t>;

@@ -4,6 +4,7 @@
 
 #include "../batch_norm_rules.h"
 #include "../geometry.h"
+#include "../sgd_rules.h"
 
 struct CUstream_st;
 
@@ -131,6 +132,18 @@ void launch_batch_norm_backward_elementwise(DType dtype, const Image& input,
                                             const BatchNorm& norm, const void* mean_dy,
                                             const void* mean_dy_xhat, void* grad_input,
                                             Stream stream);
+
+// Tensors of one launch; last[k] is the number of blocks up to tensor k, which the launch fills in.
+constexpr int kSgdTensors = 64;
+struct SgdTensors {
+  int count;
+  void* params[kSgdTensors];
+  const void* grads[kSgdTensors];
+  void* buffers[kSgdTensors];
+  int64_t elements[kSgdTensors], last[kSgdTensors];
+};
+
+void launch_sgd(DType dtype, SgdTensors tensors, const SgdRule& rule, Stream stream);
 
 // One window of `scores`: a float map of logits, and the canvas that its probabilities add to.
 struct ScoreWindow {

@@ -210,12 +210,9 @@ def batch_norm_backward_residual(
         ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The gradient of `residual` in `batch_norm_normalize` with a ReLU, and the sums that BN needs.
 
-    Args:
-        grad_output, input, residual: (N, C, H, W), the same dtype.
-        mean, invstd, weight, bias: (C,) as in the forward pass.
+    Args: as in `batch_norm_backward_reduce`, and residual: (N, C, H, W), dtype of `input`.
     Returns:
-        (grad_residual, sum_dy, sum_dy_xhat): dy, which is 0 where the ReLU gave 0, and its sums as
-        in `batch_norm_backward_reduce`.
+        (grad_residual, sum_dy, sum_dy_xhat): dy, which is 0 where the ReLU gave 0, and its sums.
     """
     return _batch_norm_op("batch_norm_backward_residual")(grad_output, input, residual, mean,
                                                           invstd, weight, bias)

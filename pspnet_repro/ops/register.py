@@ -96,6 +96,7 @@ def register_fakes() -> None:
     register("batch_norm_backward_elementwise",
              lambda grad_output, input, mean, invstd, weight, bias, mean_dy, mean_dy_xhat, relu:
              _empty(input, input.shape))
+    register("caffe_sgd", lambda *_: None)
     register("scores", checks.scores)
     register("original_gemm", lambda a, b, sum=None: a.new_empty(a.shape[0], b.shape[1]))
     register("original_sum_rows", lambda a, alpha=1, sum=None: a.new_empty(a.shape[0]))
