@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-_BAND = 64  # output lines a product
+BAND = 32  # output lines a product, of which a processor's caches hold the input
 
 
 def _axis_weights(in_size, out_size, antialias):
@@ -30,16 +30,16 @@ def _axis_weights(in_size, out_size, antialias):
     return np.minimum(index, 2 * in_size - 1 - index), weights
 
 
-def bands(in_size: int, out_size: int,
-          antialias: bool = True) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """The resize of one axis as products of small matrices.
+def bands(in_size: int, out_size: int, antialias: bool = True,
+          lines: int = BAND) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """The resize of one axis as products of matrices, each for so many output lines.
 
     Yields:
         (output slice, input slice, matrix): output lines = matrix @ input lines, float64.
     """
     index, weights = _axis_weights(in_size, out_size, antialias)
-    for start in range(0, out_size, _BAND):
-        out = slice(start, min(start + _BAND, out_size))
+    for start in range(0, out_size, lines):
+        out = slice(start, min(start + lines, out_size))
         low, high = int(index[out].min()), int(index[out].max()) + 1
         matrix = np.zeros((out.stop - start, high - low))
         np.add.at(matrix, (np.arange(len(matrix))[:, None], index[out] - low), weights[out])

@@ -1,7 +1,9 @@
 """Class probabilities of photographs: scales, sliding windows, mirror."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,11 +64,12 @@ class _View:
 
 
 def _views(image_rgb, protocol, classes, step, image_input):
-    """The _View of every scale of an image, each made when it is asked for."""
+    """For every scale of an image a function that makes its _View."""
     height, width = image_rgb.shape[:2]
     sizes = [protocol.scaled_size(height, width, scale) for scale in protocol.scales]
     tiles = Tiles((classes, height, width), sizes, protocol.antialias, protocol.resize)
-    for scaled_size in sizes:
+
+    def make(scaled_size):
         scaled = (imresize(image_rgb, scaled_size, protocol.antialias)
                   if protocol.resize == "matlab" else
                   opencv_resize(image_rgb.astype(np.float32), scaled_size))
@@ -76,8 +79,22 @@ def _views(image_rgb, protocol, classes, step, image_input):
         exact = protocol.resize == "opencv" or protocol.fits(rows, cols)
         border = (np.zeros(3, np.float32) if exact else
                   image_input(image_input.mean_rgb.round()))
-        yield _View(tiles, scaled, window, protocol.window_starts(rows, window[0]),
-                    protocol.window_starts(cols, window[1]), border, image_input)
+        return _View(tiles, scaled, window, protocol.window_starts(rows, window[0]),
+                     protocol.window_starts(cols, window[1]), border, image_input)
+
+    return [functools.partial(make, size) for size in sizes]
+
+
+def _made_ahead(tasks):
+    """What each function of an iterable returns; a thread runs one while the one before is used."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = None
+        for task in tasks:
+            done, coming = coming, thread.submit(task)
+            if done is not None:
+                yield done.result()
+        if coming is not None:
+            yield coming.result()
 
 
 def first_windows(image_rgb: np.ndarray, protocol: Protocol, count: int, step: int = 8,
@@ -90,8 +107,9 @@ def first_windows(image_rgb: np.ndarray, protocol: Protocol, count: int, step: i
         (rows, columns) of it that lie on the image).
     """
     scale = min(protocol.scales, key=lambda scale: abs(scale - 1))
-    (view,) = _views(_checked(image_rgb), dataclasses.replace(protocol, scales=(scale,)), 1, step,
+    (make,) = _views(_checked(image_rgb), dataclasses.replace(protocol, scales=(scale,)), 1, step,
                      image_input)
+    view = make()
     places = [(top, left) for top in view.tops for left in view.lefts][:count]
     areas = [tuple(slice(max(-start, 0), size - start) for start, size
                    in zip(place, view.image.shape)) for place in places]
@@ -201,7 +219,8 @@ def predict_tiles(net: Network, images_rgb: Iterable[np.ndarray], *, classes: in
     Args:
         net: a network in eval mode with `.logits` (then nothing of full size but the canvas is
             made, see ops.scores), or any callable; see predict_probabilities.
-        images_rgb: (H, W, 3) or (H, W) uint8; read one window ahead.
+        images_rgb: (H, W, 3) or (H, W) uint8; the next is read, and resized in a thread, while
+            the network sees the one before.
         classes: how many.
         batch_size: windows a pass of the network; with `flip` as many mirror images go along.
     Yields:
@@ -219,8 +238,9 @@ def predict_tiles(net: Network, images_rgb: Iterable[np.ndarray], *, classes: in
     step = getattr(net, "stride", 8) if hasattr(net, "logits") else 8
     image_input = getattr(net, "image_input", image_inputs.CAFFE)
     device = _device_of(net)
-    windows = ((view, top, left) for image in images_rgb
-               for view in _views(_checked(image), protocol, classes, step, image_input)
+    views = _made_ahead(make for image in images_rgb for make in
+                        _views(_checked(image), protocol, classes, step, image_input))
+    windows = ((view, top, left) for view in views
                for top in view.tops for left in view.lefts)
     places = []
     for window in windows:

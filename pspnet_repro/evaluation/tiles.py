@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import torch
 
-from pspnet_repro.evaluation.imresize import bands
+from pspnet_repro.evaluation.imresize import BAND, bands
 
 _COLUMNS = 64  # bands of columns a tile
+_GPU_ROWS = 256  # of a tile on a GPU, which has all columns
 Tile = tuple[tuple[slice, slice], torch.Tensor]
 
 
@@ -82,13 +83,15 @@ class Tiles:
 
         As products of small weight matrices with bands of the canvas.
         """
-        def matrices(axis):
+        def matrices(axis, lines):
             for out, source, matrix in bands(canvas.shape[axis], self.shape[axis],
-                                             self._antialias):
+                                             self._antialias, lines):
                 yield out, source, torch.from_numpy(matrix).to(canvas)
 
-        columns = list(matrices(2))
-        for out_rows, in_rows, row_matrix in matrices(1):
+        # A GPU waits for the start of each product longer than for the zeros in large ones.
+        rows, whole = (BAND, BAND) if canvas.device.type == "cpu" else (_GPU_ROWS, self.shape[2])
+        columns = list(matrices(2, whole))
+        for out_rows, in_rows, row_matrix in matrices(1, rows):
             stretched = row_matrix @ canvas[:, in_rows]
             for few in _slices(len(columns), _COLUMNS):
                 first, end = columns[few][0][0].start, columns[few][-1][0].stop

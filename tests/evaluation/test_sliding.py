@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -14,7 +15,13 @@ from helpers.paths import ROOT
 
 from pspnet_repro import PSPNet
 from pspnet_repro.data.conventions import MEAN_BGR
-from pspnet_repro.evaluation import Protocol, imresize, predict_probabilities, predict_stream
+from pspnet_repro.evaluation import (
+    Protocol,
+    imresize,
+    predict_probabilities,
+    predict_stream,
+    sliding,
+)
 
 
 class Recorder:
@@ -89,7 +96,27 @@ def test_predict_stream_reads_images_as_it_goes():
     stream = predict_stream(stand_in_net, images(), classes=4, protocol=Protocol(40, 41),
                             batch_size=2)
     next(stream)
-    assert read == [0, 1, 2]
+    # The first batch, the window after it, and the image that is resized meanwhile.
+    assert read == [0, 1, 2, 3]
+
+
+def test_an_image_is_resized_while_the_network_sees_the_one_before(monkeypatch):
+    resizes, waits = threading.Event(), []
+
+    def resize(image, size, antialias):
+        if image.shape[0] == 41:
+            resizes.set()
+        return imresize(image, size, antialias)
+
+    def net(x):
+        waits.append(resizes.wait(60))
+        return stand_in_net(x)
+
+    monkeypatch.setattr(sliding, "imresize", resize)
+    images = [photograph(rows, 60) for rows in (40, 40, 41)]
+    assert len(list(predict_stream(net, images, classes=4, protocol=Protocol(60, 61),
+                                   batch_size=1))) == 3
+    assert waits == [True] * 3
 
 
 def _seen(image, **settings):

@@ -54,7 +54,7 @@ REFUSED = [
     ("Convolution", XY + ' convolution_param { num_output: 3 kernel_size: 1 '
                          'weight_filler { type: "cubic" } }',
      "filler must be one of constant, uniform, gaussian, xavier, msra, bilinear, "
-     "positive_unitball, got 'cubic'"),
+     "positive_unitball, identity, got 'cubic'"),
     ("Deconvolution", XY + " convolution_param { num_output: 2 kernel_size: 1 pad: 4 }",
      "its top must have at least one pixel"),
     ("Pooling", XY + " pooling_param { pool: STOCHASTIC kernel_size: 2 }", "must be MAX or AVE"),
