@@ -137,6 +137,16 @@ def test_a_residual_block_has_the_bits_of_its_steps(training, memory_format):
     assert all(map(torch.equal, *results))
 
 
+def test_a_backward_pass_makes_no_zeros():
+    block = Bottleneck(8, 4, 1, 1, "3x3", project=True).train()
+    output = block(torch.randn(2, 8, 9, 7, requires_grad=True)).sum()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        output.backward()
+    names = {event.key for event in profile.key_averages()}
+    assert "pspnet::batch_norm_backward_residual" in names
+    assert not {name for name in names if "zeros" in name}
+
+
 def test_layers_together_have_the_bits_of_each():
     torch.manual_seed(0)
     inputs = [torch.randn(2, 3, size, size, requires_grad=True) for size in (1, 2, 3)]
