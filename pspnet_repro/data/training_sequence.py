@@ -109,5 +109,5 @@ def batches(sequence: TrainingSequence, batch_size: int, start: int, stop: int, 
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise UserError(f"a process that reads images ended: {first_line(error)} With --workers 0 "
-                        "there is none") from error
+        raise UserError(f"a process that reads images ended: {first_line(error)}: --workers 0 "
+                        "reads without such processes") from error
