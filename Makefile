@@ -52,7 +52,7 @@ attack: build  ## kill trainings and damage files for 10 minutes; SECONDS_LONG c
 test-cuda: build  ## run the kernels' tests on the GPU, also under compute-sanitizer
 	PSPNET_REQUIRE_CUDA=1 $(PY) -m pytest -m cuda
 	PSPNET_REQUIRE_CUDA=1 compute-sanitizer --error-exitcode 1 $(PY) -m pytest -m cuda \
-	    tests/ops/test_cuda_kernels.py
+	    tests/ops/test_cuda_kernels.py tests/ops/test_cuda_kernels_training.py
 
 cuda-check: build  ## compile the CUDA kernels with nvcc, and print their registers and memory
 	PYTHONPATH=tests $(PY) -m programs.cuda_check

@@ -17,13 +17,9 @@ import torch
 
 from pspnet_repro import distributed
 from pspnet_repro.data.labels import check_classes
+from pspnet_repro.data.loading import on_device, spare_cores
 from pspnet_repro.data.pairs import Pair
-from pspnet_repro.data.training_sequence import (
-    TrainingSequence,
-    batches,
-    on_device,
-    spare_cores,
-)
+from pspnet_repro.data.training_sequence import TrainingSequence, batches
 from pspnet_repro.defaults import PRECISIONS, TIMEOUT_SECONDS
 from pspnet_repro.errors import Interrupted, UsageError, UserError, first_line
 from pspnet_repro.evaluation.precision import use_precision
@@ -34,6 +30,7 @@ from pspnet_repro.training import run_folder
 from pspnet_repro.training.curve import Curve
 from pspnet_repro.training.divergence import check_weights
 from pspnet_repro.training.freezing import check_frozen, freeze, learning
+from pspnet_repro.training.graph import GraphedPasses, check_place
 from pspnet_repro.training.initial_weights import Weights
 from pspnet_repro.training.loss import guided_loss
 from pspnet_repro.training.progress_log import ProgressLog
@@ -155,6 +152,8 @@ def train(settings: TrainSettings, pairs: Sequence[Pair], output: str | Path, *,
             processes.split(settings.batch_size)
             model, solver = _build(settings, processes)
             device = distributed.choose_device(device)
+            if how.cuda_graph:
+                check_place(device, processes)
             processes.on_first(lock)
             how = dataclasses.replace(how, progress=how.progress and processes.first)
             return _train(settings, pairs, output, processes, device, model, solver,
@@ -229,12 +228,17 @@ def _train(settings, pairs, output, processes, device, model, solver, initial_we
                           "settings and initial weights")
     note = ("" if how.validation is None else
             processes.on_first(lambda: how.validation.check(model.classes)))
-    if device.type == "cuda":
-        model.to(memory_format=torch.channels_last)
-    model.train().to(device)
+    channels_last = torch.channels_last if device.type == "cuda" else None
+    model.train().to(device, memory_format=channels_last)
     origin += begun.load(model, solver) if begun else []
     start = run_folder.restore(state_path, settings, model, solver, processes, device) or first
     replica = replicate(model, processes)
+
+    def step_passes(batches):
+        return average_backward(replica, solver, batches, settings)
+
+    if how.cuda_graph:
+        step_passes = GraphedPasses(model, step_passes)
 
     def prepare():
         run_folder.cut_losses(losses_path, start, first)
@@ -273,15 +277,13 @@ def _train(settings, pairs, output, processes, device, model, solver, initial_we
                 steps = iteration + 1
                 rate = poly_rate(settings.base_lr, iteration, settings.max_iter, settings.power)
                 solver.set_rate(rate)
-                unread.add(iteration, rate, average_backward(
-                    replica, solver, itertools.islice(reader, passes), settings))
+                unread.add(iteration, rate, step_passes(itertools.islice(reader, passes)))
                 solver.step()
                 test = validator.is_due(steps)
                 if not (test or curve.is_due(steps) or steps % interval == 0
                         or steps == settings.max_iter):
                     continue
-                # What all must know is exchanged at once: nobody stops or saves alone. It comes
-                # first, because a step on a GPU whose partner is lost never ends.
+                # Nobody stops or saves alone. First, as a GPU's step never ends without a partner.
                 told = processes.gather_numbers(
                     [stop.signal, time.monotonic() - saved_at > how.checkpoint_seconds])
                 signal = int(max(number for number, _ in told))

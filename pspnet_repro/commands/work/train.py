@@ -65,6 +65,7 @@ def run(args: Namespace) -> None:
         try:
             weights = train(
                 settings, pairs, args.output, workers=args.workers, device=args.device,
+                cuda_graph=args.cuda_graph,
                 initial_weights=args.initial_weights, solverstate=args.solverstate, facts=facts,
                 validation=validation,
                 log_seconds=args.log_interval, tensorboard=args.tensorboard,
