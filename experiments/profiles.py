@@ -11,7 +11,7 @@ from pspnet_repro.data import scenes
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.classes import Classes, known_classes
 from pspnet_repro.errors import UsageError
-from pspnet_repro.evaluation.protocol import MULTI_SCALE, Protocol
+from pspnet_repro.evaluation.protocol import MULTI_SCALE, Protocol, preset
 from pspnet_repro.model.settings import BLOCKS
 
 ADE20K, CAMVID = known_classes("ade20k"), known_classes("camvid")
@@ -36,6 +36,7 @@ class Profile:
         zero_is_void: see data.labels.read_label.
         rows_at_once: trainings at a time.
         estimate: say before the start how long it will take.
+        preset: of evaluation.PRESETS, whose tests the rows have.
         systems: which networks the folder systems has for it: "mini", "published" with recipes of
             their own, or None.
     """
@@ -57,6 +58,7 @@ class Profile:
     alike: int = 1
     rows_at_once: int = 1
     estimate: bool = False
+    preset: str = "caffe"
     systems: str | None = None
 
     @property
@@ -72,7 +74,7 @@ class Profile:
     @property
     def protocol(self) -> Protocol:
         """Of the tests, and of the looks at a network during its training."""
-        return Protocol(self.base_size, self.crop_size)
+        return preset(self.preset, self.base_size, self.crop_size)
 
     def receptive_field(self, depth: int) -> int:
         """Pixels a side that the network of a depth sees without the pyramid, see PSPNet."""

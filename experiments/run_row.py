@@ -168,6 +168,7 @@ def _test(experiment, test, weights, processes, progress, device):
     if not processes.first:
         return
     result = {
+        **({} if test.protocol.name.startswith("caffe") else {"protocol": test.protocol.name}),
         "row": test.row, "profile": profile.name, "seed": settings["seed"], **matrix.figures,
         "iou": dict(zip(profile.classes, matrix.iou.tolist(), strict=True)),
         "confusion": matrix.counts.tolist(), "settings": settings, "test": about,

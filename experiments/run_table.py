@@ -5,6 +5,7 @@ all processes work at one.
 """
 
 import argparse
+import dataclasses
 import os
 import runpy
 import signal
@@ -116,6 +117,9 @@ def _check(args, processes):
         place = getattr(args, name)
         if place is not None and place.exists() and not place.is_dir():
             raise UsageError(f"--{name} must be a folder, got the file {place}")
+    if args.protocol != "caffe" and args.table == "fidelity":
+        raise UsageError("--protocol is for the paper's tables: the rows of --table fidelity have "
+                         "tests of their own")
     depths = [depth for depth, _ in args.backbone]
     if len(set(depths)) < len(depths):
         raise UsageError(f"--backbone: each depth once, got {', '.join(map(str, depths))}")
@@ -165,12 +169,12 @@ def _tables(args, profile, processes):
 def run_tables(args: argparse.Namespace, processes: distributed.Processes) -> None:
     """Run what is missing and print the tables; all of `processes` call this alike."""
     _check(args, processes)
-    profile = PROFILES[args.profile]
+    profile = dataclasses.replace(PROFILES[args.profile], preset=args.protocol)
     tables, notes = _tables(args, profile, processes)
     if not args.dry_run:
         processes.on_first(lambda: _make_folder(args.runs))
     runs = args.runs / profile.name
-    output = args.output or runs
+    output = args.output or (runs if profile.preset == "caffe" else runs / profile.preset)
     data = Path(processes.on_first(lambda: str(profile.folder(args.data, args.cache))))
     experiment = Experiment(profile, data, runs, dict(args.backbone))
     trainings, folders = experiment.plan(tables, args.seeds)

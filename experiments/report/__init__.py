@@ -48,6 +48,9 @@ def _opening(results, profile, with_paper):
             "be compared. The order of the rows can. Ranks, and the pairs counted for each row, "
             "are by mean IoU, among the rows that were run."))
     blocks.append(Text(f"Differences from the paper's setting: {profile.differs}."))
+    if profile.preset != "caffe":
+        blocks.append(Text(f"Tests follow the protocol {profile.preset}, not the authors' scripts. "
+                           "Curves along the trainings are of the authors' protocol."))
     if with_paper:
         blocks.append(Text(
             "Rows have the paper's names. B1 and B1236: pyramids of one and of four levels; MAX "
@@ -117,7 +120,7 @@ def write_report(experiment: Experiment, tables: dict[str, Sequence[Row]],
         if number == FIDELITY:
             parts += fidelity_blocks(results, profile) + curve_blocks("Fidelity", labels, results)
             continue
-        parts += table_blocks(number, results, profile)
+        parts += table_blocks(number, results, profile, rows)
         parts += curve_blocks(f"Table {number}", labels, results)
         if number == "3":
             parts += depth_blocks(results, profile)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from ..profiles import Profile
-from ..rows import TABLES, Row
+from ..rows import ROWS, TABLES, Row
 from .charts import costs_figure
 from .document import Block, Chart, Heading, Table, Text
 from .resampling import DRAWS, SHARE
@@ -16,15 +16,17 @@ RETESTED, RETRAINED = "Same training, different test", "Different training"
 
 
 def costs(results: Results) -> dict[str, list[tuple[Row, dict[str, Spread | None]]]]:
-    """Differences of the rows of the table `fidelity` to its first, by seed.
+    """Differences of the rows of the table `fidelity`, and of rows that no table has, to its first,
+    by seed.
 
     Returns:
         {RETESTED: [(Row, {metric: Spread})], RETRAINED: ...}, in the order of the rows; without a
         seed in common with the first row the Spreads are None.
     """
     groups = {RETESTED: [], RETRAINED: []}
-    for row in OTHERS:
-        same = (row.model, row.train) == (FIRST.model, FIRST.train)
+    further = [Row(name, label=name, system=()) for name in results.runs if name not in ROWS]
+    for row in (*OTHERS, *further):
+        same = (row.model, row.train, row.system) == (FIRST.model, FIRST.train, None)
         cost = dict.fromkeys(METRICS)
         if row.name in results and FIRST.name in results:
             found = {metric: results.spread(row.name, metric).minus(

@@ -24,8 +24,8 @@ def paper_spread(table: str, name: str, metric: str) -> Spread:
 
 
 def row_label(table: str, row: Row) -> str:
-    """As in the paper, or the row's own for tables that the paper does not have."""
-    return _label(table, row.name) if table in PAPER else row.label
+    """As in the paper, or the row's own where the paper does not have it."""
+    return _label(table, row.name) if row.name in PAPER.get(table, ()) else row.label
 
 
 def _label(number, name):
@@ -34,11 +34,14 @@ def _label(number, name):
 
 def _were_run(number, results):
     """The names of a table's rows that were run; those that are only reported never are."""
-    return [name for name in PAPER[number] if name in results]
+    return [name for name, entry in PAPER[number].items()
+            if name in results and not entry.get("reported")]
 
 
-def paper_table(number: str, results: Results, profile: Profile) -> Table:
-    """A table of the paper, "1" to "4"; rows that were not run are shown as "-".
+def paper_table(number: str, results: Results, profile: Profile,
+                others: Sequence[Row] = ()) -> Table:
+    """A table of the paper, "1" to "4", and `others` below its rows; what was not run, and what the
+    paper does not have, is shown as "-".
 
     On the paper's data it gives ours, the paper's and the difference; on other data, where figures
     cannot be compared, ours and whether the rows stand in the paper's order.
@@ -51,17 +54,17 @@ def paper_table(number: str, results: Results, profile: Profile) -> Table:
     if not same_data:
         heads += ["rank", "rank in the paper", "pairs in the paper's order"]
     ranks = {} if same_data else _ranks(number, results)
-    for name, paper in PAPER[number].items():
-        is_reported = paper.get("reported", False)
-        if is_reported and not same_data:
-            continue
+    for name, paper in {**PAPER[number], **{row.name: None for row in others}}.items():
+        is_reported = paper is not None and paper.get("reported", False)
         if is_reported:
             reported.add(len(rows))
-        cells = [paper["label"] + MARK * is_reported]
+        cells = [(paper["label"] if paper else name) + MARK * is_reported]
         for metric in METRICS:
             ours = results.spread(name, metric)
             cells.append(_cell(ours))
-            if same_data:
+            if same_data and not paper:
+                cells += ["-", "-"]
+            elif same_data:
                 theirs = paper_spread(number, name, metric)
                 cells += [theirs.text(),
                           number_text(ours.mean - theirs.mean, "+") if ours else "-"]
@@ -90,11 +93,12 @@ def _ranks(number, results):
 
 
 def _reported_text(number):
-    """The rows that the paper takes from others, in words."""
-    rows = [f"{entry['label']} {entry['mean_iou']:.2f} / {entry['pixel_accuracy']:.2f}"
+    """The rows that are not run, with the paper's figures, in words."""
+    rows = [f"{entry['label']}: {entry['why']}; the paper has a mean IoU of "
+            f"{entry['mean_iou']:.2f} and a pixel accuracy of {entry['pixel_accuracy']:.2f} on "
+            "ADE20K"
             for entry in PAPER[number].values() if entry.get("reported")]
-    return Text("The paper also has, on ADE20K, rows that are not run here (mean IoU / pixel "
-                f"accuracy): {'; '.join(rows)}.")
+    return Text(f"† Not run here. {'. '.join(rows)}.")
 
 
 def _cell(spread):
@@ -232,14 +236,17 @@ def _lead_blocks(results):
                   ("Seed", "all classes", "local", "contextual"), rows)]
 
 
-def table_blocks(number: str, results: Results, profile: Profile) -> list[Block]:
-    """A table of the paper, its chart and its orderings."""
+def table_blocks(number: str, results: Results, profile: Profile,
+                 rows: Sequence[Row] = ()) -> list[Block]:
+    """A table of the paper, its chart and its orderings; those of `rows` that the paper does not
+    have are its last."""
     heading, marked = Heading(2, f"Table {number}"), Text("† The paper's figure; not run here.")
     reported = [entry.get("reported", False) for entry in PAPER[number].values()]
     if all(reported):
         return [heading, reported_table(number), marked]
-    note = marked if profile.data == PAPER_DATA else _reported_text(number)
-    blocks = [heading, paper_table(number, results, profile), *[note] * any(reported),
+    others = [row for row in rows if row.name not in PAPER[number]]
+    blocks = [heading, paper_table(number, results, profile, others),
+              *([_reported_text(number)] if any(reported) else []),
               *_ordering_blocks(number, results)]
     if number == "1" and profile.contextual and BASELINE in results and FULL in results:
         blocks += _lead_blocks(results)

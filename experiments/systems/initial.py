@@ -84,7 +84,7 @@ def load_vgg16(net: CaffeNet, path: Path) -> str:
                 raise UserError(f"{path}: layer {name!r} is not finite: take the file from its "
                                 "source again, or leave out --backbone vgg16")
             if not tensor.is_meta:
-                tensor.copy_(torch.from_numpy(blob.reshape(tensor.shape)))
+                tensor.copy_(torch.tensor(blob).view(tensor.shape))
         done.append(name)
     if not done:
         sizes = f", {counted(len(others), 'layer')} of another size" if others else ""

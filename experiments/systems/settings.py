@@ -91,7 +91,7 @@ def solver_fields(path: Path, max_iter: int | None) -> dict:
     if max_iter is not None:
         param.max_iter = max_iter
     # The row has a network, a seed and snapshots of its own.
-    for name in (*NETS, *UNFOLLOWED, "random_seed", "solver_mode", "snapshot_format", "weights"):
+    for name in (*NETS, *UNFOLLOWED, "random_seed", "solver_mode", "snapshot_format"):
         param.ClearField(name)
     param.net = "its network"
     check_settings(param, path)

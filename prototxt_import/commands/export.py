@@ -25,6 +25,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--onnx-output", choices=("logits", "scores", "labels"),
                         help="what the ONNX file gives: scores at the network's stride, scores of "
                              "every pixel, or classes; default: scores")
+    parser.add_argument("--dynamic-size", action="store_true",
+                        help="the files of --onnx and --torch-export take images of any size that "
+                             "the network allows; default: of the crop size alone")
     parser.add_argument("--torch-export", type=Path, metavar="NET.pt2",
                         help="file for torch.export.load to write")
     parser.add_argument("--semseg", type=Path, metavar="OUT.pth",

@@ -6,14 +6,23 @@ import numpy as np
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from prototxt_import.format import caffe_pb2
+from pspnet_repro.protobuf import field
 from pspnet_repro.words import counted
+
+_DATA = 5  # a field of BlobProto
 
 
 def blob_of(array: np.ndarray) -> caffe_pb2.WeightsBlob:
     """The BlobProto of an array, as Caffe writes it: a WeightsBlob of packed float32."""
+    return caffe_pb2.WeightsBlob.FromString(b"".join(blob_pieces(array)))
+
+
+def blob_pieces(array: np.ndarray) -> list[bytes | memoryview]:
+    """The bytes of `blob_of` in pieces, without a copy of a float32 array."""
     array = np.asarray(array)
-    return caffe_pb2.WeightsBlob(data=[np.ascontiguousarray(array, "<f4").tobytes()],
-                                 shape=caffe_pb2.BlobShape(dim=array.shape))
+    shape = caffe_pb2.WeightsBlob(shape=caffe_pb2.BlobShape(dim=array.shape))
+    numbers = np.ascontiguousarray(array, "<f4").reshape(-1).data
+    return [*field(_DATA, numbers), shape.SerializeToString()]
 
 
 def _shape(blob):

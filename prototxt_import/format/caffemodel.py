@@ -9,16 +9,17 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from prototxt_import.format import caffe_pb2, v1
-from prototxt_import.format.blobs import array_of, blob_of
+from prototxt_import.format.blobs import array_of, blob_pieces
 from prototxt_import.format.hdf5 import hdf5_layers_writer, is_hdf5, iterate_hdf5_layers
 from prototxt_import.format.wire import iterate_fields
 from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.files import write_bytes
+from pspnet_repro.protobuf import field
 from pspnet_repro.weights import recognize
 from pspnet_repro.words import counted
 
-# Fields of NetParameter.
-_V1_LAYERS, _LAYERS = 2, 100
+_V1_LAYERS, _LAYERS = 2, 100  # fields of NetParameter
+_BLOBS = 7  # of LayerParameter
 
 
 class LayerWeights(NamedTuple):
@@ -119,12 +120,11 @@ def caffemodel_writer(
         layers: Mapping[str, tuple[str, Sequence[np.ndarray]]]) -> Callable[[BinaryIO], None]:
     """A function that writes what `write_caffemodel` writes to a binary file."""
     def write(file):
-        # Messages one after the other are one message, so only a layer at a time is in memory.
+        # Messages one after the other are one message.
         file.write(caffe_pb2.WeightsFile(name=name).SerializeToString())
         for layer_name, (kind, blobs) in layers.items():
-            layer = caffe_pb2.WeightsLayer(name=layer_name, type=kind)
-            layer.blobs.extend(map(blob_of, blobs))
-            one = caffe_pb2.WeightsFile(layer=[layer.SerializeToString()])
-            file.write(one.SerializeToString())
+            layer = caffe_pb2.WeightsLayer(name=layer_name, type=kind).SerializeToString()
+            file.writelines(field(_LAYERS, layer, *(piece for blob in blobs for piece in field(
+                _BLOBS, *blob_pieces(blob)))))
 
     return write

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pspnet_repro.commands.options import Weights, path, processes, weights, whole
 from pspnet_repro.commands.parser import Commands, Parser
-from pspnet_repro.defaults import PROFILES, TABLES
+from pspnet_repro.defaults import PROFILES, PROTOCOLS, TABLES
 from pspnet_repro.model.settings import BLOCKS
 
 _PARSER = {
@@ -63,6 +63,9 @@ def _fill(parser):
              "authors' program costs")
     add("--profile", default="mini", choices=PROFILES,
         help="data, sizes and length of the trainings")
+    add("--protocol", default="caffe", choices=PROTOCOLS,
+        help="whose tests the rows of the paper's tables have: those of the authors' scripts, or "
+             "of their later program; trainings are the same; default: %(default)s")
     add("--rows", default="all", metavar="ROW,ROW", help="rows to run")
     add("--data", type=path,
         help="folder of the data set, with train.txt and val.txt or as "

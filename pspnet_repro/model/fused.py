@@ -36,14 +36,17 @@ def onednn_fuses(weight: torch.Tensor) -> bool:
 def folded(unit: nn.Module, dtype: torch.dtype | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight and bias of one convolution that does what a ConvBN in eval mode does.
 
-    weight * s and bias - mean * s with s = slope / sqrt(var + eps), in float64, then rounded to
-    `dtype`, or to the convolution's.
+    weight * s and bias - mean * s with s = slope / sqrt(var + eps), in float64, a few channels at a
+    time, then rounded to `dtype`, or to the convolution's.
     """
     bn, weight = unit.bn, unit.conv.weight.detach()
     scale = bn.weight.detach().double() / (bn.running_var.double() + bn.eps).sqrt()
     bias = bn.bias.detach().double() - bn.running_mean.double() * scale
     dtype = dtype or weight.dtype
-    return (weight.double() * scale.view(-1, 1, 1, 1)).to(dtype), bias.to(dtype)
+    wide = torch.empty_like(weight, dtype=dtype)
+    for part, own, factor in zip(wide.split(64), weight.split(64), scale.split(64)):
+        part.copy_(own.double() * factor.view(-1, 1, 1, 1))
+    return wide, bias.to(dtype)
 
 
 class FusedConv(nn.Module):

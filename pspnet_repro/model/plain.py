@@ -20,26 +20,27 @@ def _plain_conv(conv, weight, bias):
     with torch.device("meta"):
         plain = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride,
                           conv.padding, conv.dilation)
-    plain.weight, plain.bias = (nn.Parameter(tensor.clone(), requires_grad=False)
+    plain.weight, plain.bias = (nn.Parameter(tensor, requires_grad=False)
                                 for tensor in (weight, bias))
     return plain
 
 
-def bin_edges(size: int, bins: int) -> list[tuple[int, int]]:
-    """(begin, end) of every pyramid bin along one axis."""
-    return [(i * size // bins, ((i + 1) * size + bins - 1) // bins) for i in range(bins)]
-
-
 def pooled(x: torch.Tensor, bins: int, pool: str) -> torch.Tensor:
-    """One level of ops.pyramid_pool2d, (N, C, H, W) -> (N, C, bins, bins), by slices.
+    """One level of ops.pyramid_pool2d, (N, C, H, W) -> (N, C, bins, bins), by masks.
 
-    Slices also fit maps that the bins do not divide, for which ONNX has no adaptive pooling.
+    Masks also fit maps that the bins do not divide, for which ONNX has no adaptive pooling, and
+    maps of any size in a program of torch.export.
     """
-    reduce = torch.mean if pool == "ave" else torch.amax
     for axis in (2, 3):
-        parts = [x.narrow(axis, begin, end - begin)
-                 for begin, end in bin_edges(x.shape[axis], bins)]
-        x = torch.cat([reduce(part, axis, keepdim=True) for part in parts], axis)
+        size, parts = x.shape[axis], []
+        place = torch.arange(size, device=x.device).view(-1, *[1] * (3 - axis))
+        for i in range(bins):
+            begin, end = i * size // bins, ((i + 1) * size + bins - 1) // bins
+            inside = (place >= begin) & (place < end)
+            parts.append(x.where(inside, 0).sum(axis, keepdim=True) / (end - begin)
+                         if pool == "ave" else
+                         x.where(inside, -torch.inf).amax(axis, keepdim=True))
+        x = torch.cat(parts, axis)
     return x
 
 
@@ -80,7 +81,7 @@ class PlainPSPNet(nn.Module):
             for k in range(len(self.bins)))
         self.head = nn.Sequential(*_plain_unit(net.head.conv, dtype))
         score = net.head.score
-        self.score = _plain_conv(score, score.weight.detach(), score.bias.detach())
+        self.score = _plain_conv(score, score.weight.detach().clone(), score.bias.detach().clone())
         self.eval()
 
     def check_crop(self, *sizes: int) -> None:
@@ -105,7 +106,10 @@ class PlainPSPNet(nn.Module):
         return self.score(x if self.dtype is None else x.to(self.score.bias.dtype))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As PSPNet.forward in eval mode; while it is traced, sizes are not checked."""
-        if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+        """As PSPNet.forward in eval mode; a program of torch.jit.trace does not check sizes."""
+        if torch.compiler.is_compiling():
+            for side in () if self.any_size else x.shape[2:]:
+                torch._check((side - 1) % self.stride == 0)
+        elif not torch.jit.is_tracing():
             self.check_crop(*x.shape[2:])
         return self._upsampled(self.logits(x), x.shape[2:])

@@ -77,7 +77,7 @@ def check_ours(folder: Path) -> None:
 
 def _is_settings(data):
     try:
-        return {"model", "list_sha256", "max_iter"} <= json.loads(data).keys()
+        return {"list_sha256", "max_iter"} <= json.loads(data).keys()
     except (ValueError, AttributeError, RecursionError):
         return False
 

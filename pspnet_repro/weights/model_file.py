@@ -1,10 +1,10 @@
 """Files of weights with the settings of their network."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
-import safetensors.torch
 import torch
 
 from pspnet_repro.defaults import MAX_SIDE
@@ -14,10 +14,11 @@ from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.model.resnet import ResNet
 from pspnet_repro.model.settings import BackboneSettings, NetworkSettings
 from pspnet_repro.weights import recognize
-from pspnet_repro.weights.plain_file import load_content, saved
+from pspnet_repro.weights.plain_file import load_content, writer
 from pspnet_repro.weights.sizes import check_tensors
 
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_SAFETENSORS = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32",
+                torch.float64: "F64"}
 
 
 def save_model(path: Path | str, model: PSPNet | ResNet, **about: object) -> None:
@@ -26,28 +27,32 @@ def save_model(path: Path | str, model: PSPNet | ResNet, **about: object) -> Non
     A path that ends in .safetensors gives that format, with the facts as JSON in its metadata; any
     other the one of `save`.
     """
-    write_bytes(path, model_bytes(path, model, **about))
+    write_bytes(path, model_writer(path, model, **about))
 
 
-def model_bytes(path: Path | str, model: PSPNet | ResNet, **about: object) -> bytes | memoryview:
-    """What `save_model` writes."""
+def model_writer(path: Path | str, model: PSPNet | ResNet,
+                 **about: object) -> Callable[[BinaryIO], None]:
+    """A function that writes what `save_model` writes to a binary file."""
     facts = {"kind": kind_of(model), "settings": dict(model.settings), **about}
     if Path(path).suffix != ".safetensors":
-        return saved({**facts, "weights": model.state_dict()})
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    return _sorted_metadata(safetensors.torch.save(
-        tensors, {name: json.dumps(fact) for name, fact in facts.items()}))
+        return writer({**facts, "weights": model.state_dict()})
 
+    def write(file):
+        # Not the library's writer, which needs a copy of all, and whose metadata are in a random
+        # order: digests of files identify trainings.
+        tensors = sorted(model.state_dict().items())
+        header, end = {"__metadata__": {name: json.dumps(facts[name]) for name in sorted(facts)}}, 0
+        for name, tensor in tensors:
+            begin, end = end, end + tensor.nbytes
+            header[name] = {"dtype": _SAFETENSORS[tensor.dtype], "shape": list(tensor.shape),
+                            "data_offsets": [begin, end]}
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % 8)
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, tensor in tensors:
+            file.write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
 
-def _sorted_metadata(data):
-    """The bytes of a safetensors file with its metadata in the order of their names: the library
-    writes them in a random one, and digests of files identify trainings."""
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:end])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data[end:]
+    return write
 
 
 def kind_of(model: PSPNet | ResNet) -> str:
@@ -93,7 +98,7 @@ def check_weights(weights: object, path: Path | str) -> None:
             raise UserError(f"{path}: weights: names must be text, got {str(name)[:40]!r}")
         if not isinstance(tensor, torch.Tensor):
             raise UserError(f"{path}: {name}: must be a tensor, got a {type(tensor).__name__}")
-        if (tensor.dtype not in _FLOATS or tensor.layout != torch.strided or tensor.is_nested
+        if (tensor.dtype not in _SAFETENSORS or tensor.layout != torch.strided or tensor.is_nested
                 or tensor.device.type != "cpu"):
             nested = "nested " if tensor.is_nested else ""
             raise UserError(f"{path}: {name}: must be a dense floating tensor, got a {nested}"
@@ -143,16 +148,18 @@ def model_of(content: Mapping[str, object], path: Path | str,
              module: type[PSPNet] | type[ResNet] = PSPNet) -> PSPNet | ResNet:
     """The PSPNet or ResNet of a file's content (of read_model_file), in eval mode.
 
-    `path` is for messages; `module` may be a class in PSPNet's place. Raises as `load_model`.
+    The weights leave the content. `path` is for messages; `module` may be a class in PSPNet's
+    place. Raises as `load_model`.
     """
     if content["kind"] != ("backbone" if module is ResNet else "pspnet"):
         raise UserError(f"{path}: must hold a {module.__name__}, holds one of kind "
                         f"{content['kind']!r} (a backbone is for train --initial-weights)")
     model = without_memory(content, path, module)
+    # Taken out one by one, so that no two networks are in memory longer than needed.
     # Not to_empty, for which torch loads its symbolic shapes: 0.7 s.
     model.load_state_dict({
-        name: content["weights"][name].to("cpu", own.dtype, copy=True,
-                                          memory_format=torch.contiguous_format)
+        name: content["weights"].pop(name).to("cpu", own.dtype, copy=True,
+                                              memory_format=torch.contiguous_format)
         for name, own in model.state_dict().items()}, assign=True)
     check_finite(model, path)
     return model.eval()
@@ -193,5 +200,5 @@ def shape_differences(wanted: Mapping[str, torch.Tensor],
 def check_finite(model: torch.nn.Module, where: Path | str) -> None:
     """Raise UserError where a parameter or buffer of a module holds NaN or infinity."""
     for name, tensor in model.state_dict().items():
-        if not tensor.isfinite().all():
+        if not all(end.isfinite() for end in tensor.aminmax()):
             raise UserError(f"{where}: {name} is not finite as {tensor.dtype}: use other weights")

@@ -4,8 +4,9 @@ import io
 import json
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import safetensors
 import torch
@@ -18,15 +19,36 @@ from pspnet_repro.weights.sizes import check_archive
 
 def save(path: Path | str, content: Mapping[str, object]) -> None:
     """Save a dictionary of tensors, numbers, strings and containers of these."""
-    write_bytes(path, saved(content))
+    write_bytes(path, writer(content))
 
 
-def saved(content: Mapping[str, object]) -> memoryview:
-    """What `save` writes."""
-    # In memory first: torch's own writer hides what the system says of a full disk.
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getbuffer()
+class _Told:
+    """A binary file that keeps what the system says of a full disk: torch's writer hides it."""
+
+    def __init__(self, file):
+        self._file, self.error = file, None
+
+    def write(self, data):
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self):
+        pass
+
+
+def writer(content: Mapping[str, object]) -> Callable[[BinaryIO], None]:
+    """A function that writes what `save` writes to a binary file."""
+    def write(file):
+        told = _Told(file)
+        try:
+            torch.save(content, told)
+        except RuntimeError as error:
+            raise told.error or error from None
+
+    return write
 
 
 def load(path: Path | str, data: bytes | None = None) -> dict:

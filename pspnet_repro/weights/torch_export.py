@@ -1,43 +1,53 @@
 """A PSPNet as a file of torch.export."""
 
-import io
 import json
+from typing import BinaryIO
 
 import torch
+from torch.export import Dim
 
-from pspnet_repro.errors import UserError
 from pspnet_repro.model.pspnet import PSPNet
-from pspnet_repro.weights.score_check import Check, compare, drawn_input
+from pspnet_repro.weights.score_check import ScoreCheck, checked_sizes
 
 FACTS = "pspnet.json"  # among the file's extra files
 
 
-def torch_export_bytes(net: PSPNet, crop_size: int) -> tuple[memoryview, Check]:
-    """The content of a file for torch.export.load, and how it was checked: read again, and compared
-    with the plain copy that it was made of.
+class TorchExportFile:
+    """Content of a file for torch.export.load, for files.write_bytes.
 
-    It takes (N, 3, crop_size, crop_size) float32, see PSPNet.prepare, for any N, and gives scores
-    (N, classes, crop_size, crop_size). Its extra file FACTS holds the settings and the Check.
+    Its program takes (N, 3, crop_size, crop_size) float32, see PSPNet.prepare, for any N, and gives
+    scores (N, classes, crop_size, crop_size). The extra file FACTS holds the settings and the
+    Check. It is written once, and needs memory for two networks at most: its own copy, and the
+    network until then.
 
     Args:
         net: in eval mode, on the CPU, with float32 parameters.
         crop_size: pixels a side.
+        dynamic_size: as of onnx.OnnxFile.
+    Attributes:
+        check: of the program, once the file is written.
     Raises:
-        UserError: a size that the network does not allow, or other scores.
+        UserError: a size that the network does not allow; when called, other scores.
     """
-    try:
-        net.check_crop(crop_size)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    plain, x = net.for_inference(plain=True), drawn_input(net, crop_size)
-    with torch.no_grad():
-        program = torch.export.export(plain, (x,), dynamic_shapes=({0: torch.export.Dim("N")},))
-        again = torch.export.load(io.BytesIO(_saved(program, {})))
-        check = compare(f"torch {torch.__version__}", again.module()(x), plain(x))
-    return _saved(program, {"settings": dict(net.settings), "check": check._asdict()}), check
 
+    def __init__(self, net: PSPNet, crop_size: int, dynamic_size: bool = False) -> None:
+        self.sizes = checked_sizes(net, crop_size, dynamic_size)
+        self.net, self.dynamic_size, self.check = net, dynamic_size, None
 
-def _saved(program, facts):
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={FACTS: json.dumps(facts)})
-    return buffer.getbuffer()
+    def __call__(self, file: BinaryIO) -> None:
+        """Write to an open file."""
+        net, dims = self.net, {0: Dim("N")}
+        check, settings = ScoreCheck(net, self.sizes), dict(net.settings)
+        if self.dynamic_size:
+            step, least = net.stride, max(net.pyramid.bins, default=1) - 1
+            dims |= {axis: Dim(name, min=step * least + 1) if net.any_size else
+                     step * Dim(name, min=max(least, 1), max=2 ** 20) + 1
+                     for axis, name in ((2, "h"), (3, "w"))}
+        plain = net.for_inference(plain=True)
+        net = self.net = None
+        with torch.no_grad():
+            program = torch.export.export(plain, (check.inputs[-1],), dynamic_shapes=(dims,))
+        module = program.module()
+        self.check = check(f"torch {torch.__version__}", lambda _, x: module(x))
+        facts = {"settings": settings, "check": self.check._asdict()}
+        torch.export.save(program, file, extra_files={FACTS: json.dumps(facts)})

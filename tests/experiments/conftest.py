@@ -25,3 +25,12 @@ def trained(tiny):
     """Folders of the tests of the full row's training: single scale, multi-scale, whole image."""
     profile, data, folder = tiny
     return run_rows(profile, data, folder / "runs", FULL, f"{FULL}-ms", "test-whole")
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes the text of a file; its path."""
+    def write(text, name="train.prototxt"):
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+    return write

@@ -138,7 +138,7 @@ def test_json_holds_all_results(report, folders):
     assert set(content["results"]) == set(folders)
     read = [json.loads((folder / "result.json").read_text()) for folder in folders[BASELINE]]
     assert content["results"][BASELINE] == read
-    assert content["tables"]["4"]["paper"]["fcn"]["reported"]
+    assert content["tables"]["4"]["paper"]["cascadenet"]["reported"]
     assert len(content["tables"]["1"]["orderings"]) == 42
     cost = content["tables"]["fidelity"]["costs"]["test-no-flip"]["mean_iou"]
     assert cost["mean"] == pytest.approx(np.mean(list(cost["by_seed"].values())))

@@ -75,6 +75,16 @@ def test_nothing_is_done_twice(tiny, trained):
     assert {path: path.stat().st_mtime_ns for path in trained[0].parent.rglob("*")} == before
 
 
+def test_rows_are_tested_by_another_protocol(tiny, trained):
+    """Of the same training, in a folder of its own."""
+    profile, data, folder = tiny
+    out, = run_rows(dataclasses.replace(profile, preset="semseg"), data, folder / "runs", FULL)
+    assert out.parent == trained[0].parent and out not in trained
+    result, ours = (json.loads((path / "result.json").read_text()) for path in (out, trained[0]))
+    assert result["protocol"] == "semseg" and result["test"]["resize"] == "opencv"
+    assert "protocol" not in ours and "resize" not in ours["test"]
+
+
 def test_an_interrupted_test_goes_on(tiny, trained, tmp_path, monkeypatch):
     profile, data, _ = tiny
     shutil.copytree(trained[0].parent, tmp_path / trained[0].parent.name)
@@ -202,6 +212,8 @@ def test_run_table_names_the_folder_of_a_damaged_result(tiny, trained, monkeypat
     (("--profile", "camvid"), 2, "error: --data must name the data set's folder"),
     (("--profile", "camvid", "--data", "nowhere"), 1, "error: nowhere"),
     (("--backbone", "50=a.pt", "--backbone", "50=b.pt"), 2, "--backbone: each depth once, got 50"),
+    (("--table", "fidelity", "--protocol", "semseg"), 2,
+     "error: --protocol is for the paper's tables: "),
     (("--output", __file__), 2, "--output must be a folder, got the file"),
     (("--runs", ""), 2, "argument --runs: must not be empty"),
     (("--seeds", "0"), 2, "argument --seeds: must be 1 to 1000, got 0"),

@@ -9,7 +9,8 @@ from helpers.paths import ROOT
 PACKAGES = ("pspnet_repro", "prototxt_import", "experiments")
 # Lowest first: a module imports those of its own floor and of lower ones.
 FLOORS = {
-    "pspnet_repro": [{"errors", "glibc", "words"}, {"defaults", "differences", "files", "torchrun"},
+    "pspnet_repro": [{"errors", "glibc", "words"},
+                     {"defaults", "differences", "files", "protobuf", "torchrun"},
                      {"outputs", "distributed"}, {"ops"}, {"sync_bn"}, {"exact"}, {"model"},
                      {"weights"}, {"data"}, {"evaluation"}, {"training"}, {"commands"},
                      {"__main__"}],

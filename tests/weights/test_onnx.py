@@ -11,11 +11,13 @@ import torch
 from helpers.image_files import photograph
 from helpers.networks import ROWS, random_net, same_argmax, tiny_net
 
+from pspnet_repro import PSPNet
 from pspnet_repro.__main__ import main
 from pspnet_repro.errors import UserError
-from pspnet_repro.weights import model_file
-from pspnet_repro.weights import onnx as onnx_module
-from pspnet_repro.weights.onnx import OPSET, check_scores, onnx_bytes
+from pspnet_repro.files import write_bytes
+from pspnet_repro.weights import model_file, score_check
+from pspnet_repro.weights.onnx import OnnxFile
+from pspnet_repro.weights.onnx_graph import OPSET, NetworkGraph
 
 SETTINGS = {**{name: settings for name, (settings, _) in ROWS.items()},
             "mini": {"backbone": "mini", "stem_width": 8},
@@ -33,32 +35,81 @@ def weights(tmp_path):
     return path
 
 
-def scores_of(content, x):
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+def written(folder, net, *arguments, **options):
+    """The path of an ONNX file, as its readers find it, and its Check."""
+    path, file = folder / "written.onnx", OnnxFile(net, *arguments, **options)
+    write_bytes(path, file)
+    onnx.checker.check_model(path, full_check=True)
+    return path, file.check
+
+
+def session_of(path):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+
+
+def scores_of(path, x):
+    session = session_of(path)
     assert [value.name for value in session.get_inputs()] == ["input"]
     return torch.from_numpy(session.run(["scores"], {"input": x.numpy()})[0])
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 @torch.no_grad()
-def test_onnx_file_gives_the_networks_scores(name):
+def test_onnx_file_gives_the_networks_scores(tmp_path, name):
     """Also for maps of 13 pixels, which the bins do not divide, and any number of images."""
     torch.manual_seed(0)
     net = random_net(**SETTINGS[name])
     for size in (97, 113, *[100] * net.any_size):
-        content, check = onnx_bytes(net, size)
+        path, check = written(tmp_path, net, size)
         assert check.largest_error <= 1e-5
         for images in (1, 3):
             x = torch.randn(images, 3, size, size) * 60
             wanted = net(x)
-            scores = scores_of(content, x)
+            scores = scores_of(path, x)
             assert scores.shape == wanted.shape
             assert (scores - wanted).abs().max() <= 1e-5 * wanted.abs().max()
             assert same_argmax(scores, wanted)
 
 
-def test_onnx_file_names_its_opset_and_has_no_other_operators():
-    model = onnx.load_from_string(onnx_bytes(random_net(), 97)[0])
+@pytest.mark.parametrize("name", ["b1236-ave-dr", "b1236-max", "baseline", "mmseg", "stride-16"])
+@torch.no_grad()
+def test_onnx_file_of_any_size_gives_the_networks_scores(tmp_path, name):
+    """Of sizes whose maps the bins divide or not, and refuses what the network refuses."""
+    torch.manual_seed(0)
+    net = random_net(**SETTINGS[name])
+    path, check = written(tmp_path, net, 97, dynamic_size=True)
+    assert check.sizes[0] == (97, 97) and len(check.sizes) == 2 and check.largest_error <= 1e-5
+    session = session_of(path)
+    for size in ((97, 97), (145, 49), (65, 113), (49, 257), *[(100, 87), (42, 50)] * net.any_size):
+        x = torch.randn(2, 3, *size) * 60
+        scores, wanted = torch.from_numpy(session.run(None, {"input": x.numpy()})[0]), net(x)
+        assert scores.shape == wanted.shape
+        assert (scores - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+        assert same_argmax(scores, wanted)
+    for size in ([(9, 97)] if net.pyramid.bins else []) + [(97, 98)] * (not net.any_size):
+        with pytest.raises(ValueError):
+            net.check_crop(*size)
+        with pytest.raises(Exception, match="Name:'(height|width)_must_be_at_least_"):
+            session.run(None, {"input": np.zeros((1, 3, *size), np.float32)})
+
+
+def test_onnx_file_of_any_size_prepares_images_and_gives_classes(tmp_path):
+    torch.manual_seed(0)
+    net = random_net(**SETTINGS["mmseg"])
+    path, _ = written(tmp_path, net, 97, "rgb", "labels", dynamic_size=True)
+    image = photograph(90, 131)
+    labels, = session_of(path).run(["labels"], {"image": image.transpose(2, 0, 1)[None]})
+    with torch.inference_mode():
+        wanted = net(net.prepare(image))
+    assert labels.shape == (1, 90, 131)
+    assert same_argmax(torch.nn.functional.one_hot(torch.from_numpy(labels), 5).movedim(3, 1),
+                       wanted)
+
+
+def test_onnx_file_names_its_opset_and_has_no_other_operators(tmp_path):
+    model = onnx.load(written(tmp_path, random_net(), 97)[0])
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", OPSET)]
     assert {node.domain for node in model.graph.node} == {""}
     assert {node.op_type for node in model.graph.node} == {
@@ -68,11 +119,11 @@ def test_onnx_file_names_its_opset_and_has_no_other_operators():
 
 @pytest.mark.parametrize("settings", [{}, SETTINGS["mmseg"]], ids=["caffe", "mmseg"])
 @pytest.mark.parametrize("output", ["logits", "scores", "labels"])
-def test_onnx_file_prepares_images_and_gives_classes(settings, output):
+def test_onnx_file_prepares_images_and_gives_classes(tmp_path, settings, output):
     torch.manual_seed(0)
     net, image = random_net(**settings), photograph(97, 97)
-    content, check = onnx_bytes(net, 97, "rgb", output)
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    path, check = written(tmp_path, net, 97, "rgb", output)
+    session = session_of(path)
     assert [value.name for value in session.get_outputs()] == [output]
     got = torch.from_numpy(session.run(None, {"image": image.transpose(2, 0, 1)[None]})[0])
     with torch.inference_mode():
@@ -92,20 +143,33 @@ def test_onnx_file_prepares_images_and_gives_classes(settings, output):
     (("rgb", "argmax"), "output_kind must be one of logits, scores, labels, got 'argmax'")])
 def test_another_kind_is_refused(kinds, message):
     with pytest.raises(ValueError, match=message):
-        onnx_bytes(tiny_net(), 97, *kinds)
+        OnnxFile(tiny_net(), 97, *kinds)
 
 
-def test_labels_that_are_no_argmax_are_refused():
-    net = tiny_net()
-    graph = onnx_module._Graph(net, 97, "prepared", "labels")
-    graph.nodes[-1].op_type = "ArgMin"
+def test_labels_that_are_no_argmax_are_refused(tmp_path, monkeypatch):
+    def wrong(graph, *outputs):
+        model = right(graph, *outputs)
+        model.graph.node[-1].op_type = "ArgMin"
+        return model
+
+    right = NetworkGraph.model
+    monkeypatch.setattr(NetworkGraph, "model", wrong)
     with pytest.raises(UserError, match="labels in onnxruntime .* are not the argmax"):
-        check_scores(graph.model("scores", "labels").SerializeToString(), net, 97)
+        written(tmp_path, tiny_net(), 97, output_kind="labels")
+    assert not list(tmp_path.iterdir())
 
 
-def test_onnx_file_is_the_same_every_time():
+def test_a_network_that_no_onnx_file_can_hold_is_refused():
+    with torch.device("meta"):
+        net = PSPNet(150, width=4).eval()
+    with pytest.raises(UserError, match="at most 2 GiB, .* use --torch-export NET.pt2"):
+        OnnxFile(net, 97)
+
+
+def test_onnx_file_is_the_same_every_time(tmp_path):
     net = random_net()
-    assert onnx_bytes(net, 97) == onnx_bytes(net, 97)
+    first = written(tmp_path, net, 97)[0].read_bytes()
+    assert written(tmp_path, net, 97)[0].read_bytes() == first
 
 
 def test_command_writes_a_checked_file(tmp_path, weights, capsys):
@@ -121,7 +185,7 @@ def test_command_writes_a_checked_file(tmp_path, weights, capsys):
     assert (metadata["input_order"], metadata["input_mean"]) == ("bgr", [103.939, 116.779, 123.68])
     x = net.prepare(photograph(97, 97))
     with torch.inference_mode():
-        np.testing.assert_allclose(scores_of(path.read_bytes(), x), net(x), rtol=0, atol=1e-4)
+        np.testing.assert_allclose(scores_of(path, x), net(x), rtol=0, atol=1e-4)
     # It is ours, so it is replaced; another's is not.
     assert main(["export", str(weights), "--onnx", str(path), "--crop-size", "89", "--onnx-input",
                  "rgb", "--onnx-output", "labels"]) == 0
@@ -147,6 +211,8 @@ def test_command_writes_onnx_beside_caffes_files(tmp_path, weights, capsys):
     (["--onnx", "net.pb"], "--onnx must end in .onnx, got net.pb"),
     (["--semseg", "net.pth", "--onnx-output", "labels"],
      "--onnx-input and --onnx-output need --onnx NET.onnx"),
+    (["--semseg", "net.pth", "--dynamic-size"],
+     "--dynamic-size needs --onnx NET.onnx or --torch-export NET.pt2"),
     (["--onnx", "net.onnx", "--train"], "--train needs --output NET.prototxt W.caffemodel"),
     (["--onnx", "net.onnx", "--crop-size", "90"],
      "--crop-size: crop sizes must be 8 * k + 1 pixels, got 90")])
@@ -166,14 +232,15 @@ def test_missing_package_is_named(tmp_path, weights, capsys, monkeypatch, packag
     assert not (tmp_path / "net.onnx").exists()
 
 
-def test_file_of_other_scores_is_refused():
-    net = tiny_net()
-    content, _ = onnx_bytes(net, 97)
-    with torch.no_grad():
-        net.head.score.bias[1] += 1e-3
+@pytest.mark.parametrize("change", [1e-3, float("nan")])
+def test_file_of_other_scores_is_refused(tmp_path, monkeypatch, change):
+    right = score_check.ScoreCheck.__init__
+
+    def wrong(check, *arguments):
+        right(check, *arguments)
+        check.wanted = [check.wanted[0] + change * torch.eye(4)[1].view(4, 1, 1)]
+
+    monkeypatch.setattr(score_check.ScoreCheck, "__init__", wrong)
     with pytest.raises(UserError, match="differ from the network's by .* nothing is written"):
-        check_scores(content, net, 97)
-    with torch.no_grad():
-        net.head.score.bias[1] = float("nan")
-    with pytest.raises(UserError, match="differ from the network's by nan"):
-        check_scores(content, net, 97)
+        written(tmp_path, tiny_net(), 97)
+    assert not list(tmp_path.iterdir())

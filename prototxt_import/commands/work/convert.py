@@ -34,7 +34,7 @@ def run(args: Namespace) -> None:
             convert_file(*args.files, args.backbone, args.align_corners))
     facts = {"origin": {path.name: file_sha256(path) for path in args.files},
              "crop_size": made.crop_size, "protocol": made.protocol, **(made.facts or {})}
-    outputs.write({args.output: model_file.model_bytes(
+    outputs.write({args.output: model_file.model_writer(
         args.output, made.model, **{name: fact for name, fact in facts.items()
                                     if fact is not None})})
     for line in report(made):

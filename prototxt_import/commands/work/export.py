@@ -1,6 +1,5 @@
 """pspnet export: a PSPNet into original files and those of other programs."""
 
-import functools
 from argparse import Namespace
 
 from prototxt_import.conversion.describe import map_size
@@ -9,11 +8,11 @@ from prototxt_import.conversion.miniature import network_class
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.weights import model_file
-from pspnet_repro.weights.onnx import onnx_bytes, require_onnx
-from pspnet_repro.weights.plain_file import saved
+from pspnet_repro.weights.onnx import OnnxFile, require_onnx
+from pspnet_repro.weights.plain_file import writer
 from pspnet_repro.weights.semseg import state_for_semseg
 from pspnet_repro.weights.source import read_weights, weights_files, weights_name
-from pspnet_repro.weights.torch_export import torch_export_bytes
+from pspnet_repro.weights.torch_export import TorchExportFile
 
 _CROP_SIZE = 473
 _ENDINGS = [".prototxt", ".caffemodel"]
@@ -33,6 +32,8 @@ def run(args: Namespace) -> None:
                     if (kind := getattr(args, f"onnx_{name}"))}
     if onnx_options and not args.onnx:
         raise UsageError("--onnx-input and --onnx-output need --onnx NET.onnx")
+    if args.dynamic_size and not (args.onnx or args.torch_export):
+        raise UsageError("--dynamic-size needs --onnx NET.onnx or --torch-export NET.pt2")
     outputs = Outputs()
     outputs.claim(paths, weights_files(args.weights))
     if args.output and [path.suffix for path in args.output] != _ENDINGS:
@@ -47,25 +48,26 @@ def run(args: Namespace) -> None:
     crop_size = args.crop_size
     if crop_size is None:
         crop_size = model_file.crop_size_of(content) or _CROP_SIZE
-    contents, lines = {}, []
+    contents, checked, lines = {}, [], []
     if args.output:
         _check_crop_size(args.crop_size, map_size, model, crop_size)
         export(model, crop_size, *args.output,
                training=content.get("training", {}) if args.train else None,
                write=contents.update)
-    for path, make in ((args.onnx, functools.partial(onnx_bytes, **onnx_options)),
-                       (args.torch_export, torch_export_bytes)):
+    for path, make, options in ((args.onnx, OnnxFile, onnx_options),
+                                (args.torch_export, TorchExportFile, {})):
         if path:
             _check_crop_size(args.crop_size, model.check_crop, crop_size)
-            contents[path], check = make(model, crop_size)
-            lines.append(str(check))
+            contents[path] = make(model, crop_size, dynamic_size=args.dynamic_size, **options)
+            checked.append(contents[path])
     if args.semseg:
-        contents[args.semseg] = saved({"state_dict": state_for_semseg(model)})
+        contents[args.semseg] = writer({"state_dict": state_for_semseg(model)})
         settings = model.settings
         lines.append(f"semseg's network computes the same of this input: {settings.input_order}, "
                      f"minus {settings.input_mean}, divided by {settings.input_std}")
+    del model  # for memory: the files let it go, too
     outputs.write(contents)
-    for line in [*lines, *paths]:
+    for line in [*(file.check for file in checked), *lines, *paths]:
         print(line)
 
 
