@@ -1,10 +1,11 @@
 """The rows of the tables: data, one line a row."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pspnet_repro.data.augment import NO_AUGMENTATION
-from pspnet_repro.evaluation.protocol import MULTI_SCALE
+from pspnet_repro.evaluation.protocol import MULTI_SCALE, PRESETS
+from pspnet_repro.weights.torchvision import INPUT
 
 from .systems.network import NAMES
 
@@ -53,6 +54,12 @@ PROFILE_SCALES = "the profile's fidelity_scales"
 AUTHORS = {"scales": PROFILE_SCALES}
 # Where the bottlenecks of the row "authors" have no stride.
 OTHER_PLACE = {"stride_in": "the other place"}
+# Their later program's training. Its stride is in the 3x3 at every depth.
+SEMSEG = Row("semseg", {**PYRAMID, "stride_in": "3x3", "bn_momentum": 0.1, "variance": "torch",
+                        "spatial_dropout": True, **INPUT},
+             {"rate_in_momentum": False, "decay_bn": True, "padding": "centre",
+              "guidance": "full"},
+             {**AUTHORS, **PRESETS["semseg"]}, "semseg's recipe, training and test")
 
 _BASELINE, _NO_AUX, _FULL = Row(BASELINE, NO_PYRAMID), Row("no-aux", NO_BRANCH), Row(FULL, PYRAMID)
 _FULL_MS = Row("b1236-ave-dr-ms", PYRAMID, test=MS)
@@ -130,6 +137,9 @@ TABLES = {
         Row("centre", PYRAMID, {"padding": "centre"}, {**AUTHORS, "padding": "centre"},
             "padding on all sides in training and test"),
         _retrained("train-full-labels", "loss at full size", train={"guidance": "full"}),
+        replace(SEMSEG, name="train-semseg", test=AUTHORS,
+                label="semseg's recipe, training alone"),
+        SEMSEG,
     ),
 }
 

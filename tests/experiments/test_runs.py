@@ -13,9 +13,11 @@ from pspnet_repro.data.benchmarks import CAMVID_TABLE
 from pspnet_repro.data.labels import ZERO_IS_VOID
 from pspnet_repro.errors import UsageError, UserError
 from pspnet_repro.evaluation import MULTI_SCALE
+from pspnet_repro.evaluation.protocol import preset
 from pspnet_repro.files import file_sha256
 from pspnet_repro.model.resnet import ResNet
 from pspnet_repro.weights import model_file, plain_file
+from pspnet_repro.weights.torchvision import INPUT
 
 MINI = PROFILES["mini"]
 
@@ -44,7 +46,7 @@ def test_18_trainings_make_all_tables(data):
     full, = [training for training in trainings if training.row == FULL]
     assert full.rows == [FULL, f"{FULL}-ms"]
     fidelity, _ = _plan("fidelity", data)
-    assert len(fidelity) == 8 and len(_plan("all", data, seeds=3)[0]) == 54
+    assert len(fidelity) == 9 and len(_plan("all", data, seeds=3)[0]) == 54
 
 
 def test_seeds_have_folders_of_their_own(data):
@@ -153,6 +155,30 @@ def test_a_test_of_another_network_is_one_of_its_own(data):
     assert {folder: test.network for folder, test in training.tests.items()} == {
         folders["authors"][0]: {}, folders["test-bottleneck-stride"][0]: {"stride_in": "1x1"}}
     assert plan.Training.from_json(training.to_json()).tests == training.tests
+
+
+def test_rows_of_another_structure_than_the_backbones_are_left_out(data, tmp_path):
+    weights = tmp_path / "weights.pt"
+    structure = {"blocks": (1, 1, 1, 1), "stem": "classic", "stem_width": 16,
+                 "widths": (8, 16, 32, 64), "stride_in": "3x3"}
+    tables = plan.select_tables("fidelity", "all")
+    for theirs, apart in (({}, {"train-semseg", "semseg"}), (INPUT, set())):
+        model_file.save_model(weights, ResNet(**structure, **theirs))
+        _, folders = _experiment(data, backbones={50: weights}).plan(tables, 1)
+        assert {row.name for row in tables["fidelity"]} - folders.keys() == apart
+
+
+def test_semsegs_recipe_is_what_its_facts_are(data):
+    experiment = _experiment(data, PROFILES["paper"])
+    settings = experiment.settings(ROWS["semseg"], 0)
+    net = PSPNet(**settings.model)
+    assert (net.settings.stride_in, net.settings.variance, net.settings.spatial_dropout) == (
+        "3x3", "torch", True)
+    assert net.backbone.stem[0].bn.momentum == 0.1 and net.settings.input_order == "rgb"
+    assert (settings.guidance, settings.augmentation.padding, settings.rate_in_momentum,
+            settings.decay_bn) == ("full", "centre", False, True)
+    assert experiment.protocol(ROWS["semseg"]) == preset("semseg", 512, 473, scales=MULTI_SCALE)
+    assert experiment.protocol(ROWS["train-semseg"]) == experiment.protocol(ROWS["authors"])
 
 
 def test_rows_of_one_protocol_share_a_test(data):

@@ -80,7 +80,7 @@ def write_rows(folder, names, seeds, profile=MINI):
     rng = np.random.default_rng(0)
     return {name: [write_run(folder / f"{name}-seed{seed}-{place:010d}",
                              result(seed, 0.3 + 0.01 * place + 0.005 * rng.random(),
-                                    0.6 + 0.01 * place, profile))
+                                    0.5 + 0.01 * place, profile))
                    for seed in range(seeds)]
             for place, name in enumerate(names)}
 
