@@ -101,16 +101,18 @@ def _local_statistics(input):
 
 def batch_norm_together(layers: "Sequence[SyncBatchNorm2d]", inputs: Sequence[torch.Tensor],
                         relu: bool = False,
-                        residuals: Sequence[torch.Tensor | None] | None = None
-                        ) -> tuple[torch.Tensor, ...]:
+                        residuals: Sequence[torch.Tensor | None] | None = None,
+                        shared: bool | None = None) -> tuple[torch.Tensor, ...]:
     """What layers in training make of an input each; each direction has one collective for all.
 
     Args:
         layers: of one process group.
         relu, residuals: see SyncBatchNorm2d.forward.
+        shared: whether there are collectives; None: where the group has several processes.
     """
     group = layers[0].process_group
-    shared = distributed.group_size(group) > 1
+    if shared is None:
+        shared = distributed.group_size(group) > 1
     for input in inputs:
         if input.numel() == 0 and not shared:
             raise ValueError(f"input must have elements in training, got {tuple(input.shape)}")

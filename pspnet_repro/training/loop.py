@@ -123,9 +123,8 @@ def train(settings: TrainSettings, pairs: Sequence[Pair], output: str | Path, *,
     Returns:
         The path of weights.pt.
     Raises:
-        UserError: bad data, settings that differ from the folder's, a loss that is not finite, a
-            process that was lost; UsageError where settings are out of range or TensorBoard is
-            not installed.
+        UserError: bad data, other settings than the folder's, a loss that is not finite, a lost
+            process; UsageError: settings are out of range, or TensorBoard is not installed.
         Interrupted: a signal came; the state is saved.
     """
     output, how = Path(output), RunOptions(**options)
@@ -229,8 +228,7 @@ def _train(settings, pairs, output, processes, device, model, solver, origin, be
                           "settings and initial weights")
     note = ("" if how.validation is None else
             processes.on_first(lambda: how.validation.check(model.classes)))
-    channels_last = torch.channels_last if device.type == "cuda" else None
-    model.train().to(device, memory_format=channels_last)
+    model.train().to(device, memory_format=torch.channels_last if device.type == "cuda" else None)
     origin += begun.load(model, solver) if begun else []
     start = run_folder.restore(state_path, settings, model, solver, processes, device,
                                facts.get("base_size")) or first

@@ -98,7 +98,8 @@ def test_a_test_without_labels_has_no_result(tiny, trained, tmp_path):
 def test_a_look_without_labels_has_no_accuracy(tiny, trained, tmp_path):
     profile, data, _ = tiny
     experiment = Experiment(profile, _without_labels(data, tmp_path / "data"), tmp_path)
-    _, look = run_row._watch(experiment, 8, Processes())
+    (training,), _ = plan_rows(experiment, FULL)
+    _, look = run_row._watch(experiment, training, Processes())
     net = model_file.load_model(trained[0].parent / "weights.pt")
     assert json.dumps(look(net)) == '{"mean_iou": 0.0, "pixel_accuracy": null}'
 
