@@ -52,12 +52,14 @@ def test_damaged_curves_are_reported(tmp_path, text, said):
         read_curve(path, ("iteration", "loss"))
 
 
-@pytest.mark.parametrize("name", ["curve.jsonl", "losses.jsonl"])
-def test_curves_of_a_finished_training_that_are_cut_in_half_are_reported(tmp_path, name):
+@pytest.mark.parametrize("names", [["curve.jsonl"], ["losses.jsonl"],
+                                   ["curve.jsonl", "losses.jsonl"]])
+def test_curves_of_a_finished_training_that_are_cut_in_half_are_reported(tmp_path, names):
     test = write_run(tmp_path / "run", result(0, 0.5))
     results = Results({"any": [test]}, MINI)
     assert len(curve_blocks("1", {"any": "row"}, results)) == 1
-    path = test.parent / name
-    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
-    with pytest.raises(UserError, match="curve.jsonl: ends at step .*: one of them is cut"):
+    for name in names:
+        path = test.parent / name
+        path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+    with pytest.raises(UserError, match=f"{names[-1]}: ends with iteration .*: bring the whole"):
         curve_blocks("1", {"any": "row"}, results)
