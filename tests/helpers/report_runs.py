@@ -42,7 +42,8 @@ def write_run(folder, content, curve=True):
     losses = [{"iteration": k, "loss": 2 / (k + 1)} for k in range(steps)]
     (folder / "losses.jsonl").write_text("".join(json.dumps(x) + "\n" for x in losses))
     if curve:
-        points = [{"iteration": k, "mean_iou": k / 100, "pixel_accuracy": 0.5} for k in (steps // 2, steps)]
+        points = [{"iteration": k, "mean_iou": k / 100, "pixel_accuracy": 0.5}
+                  for k in (steps // 2, steps)]
         (folder / "curve.jsonl").write_text("".join(json.dumps(x) + "\n" for x in points))
     return test
 
