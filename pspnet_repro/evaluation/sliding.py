@@ -10,7 +10,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from pspnet_repro import ops
 from pspnet_repro.defaults import BATCH_SIZE
@@ -18,6 +17,7 @@ from pspnet_repro.evaluation.imresize import imresize
 from pspnet_repro.evaluation.protocol import Protocol, preset
 from pspnet_repro.evaluation.tiles import Tiles
 from pspnet_repro.model import image_input as image_inputs
+from pspnet_repro.model.upsampling import upsample2d
 
 Network = torch.nn.Module | Callable[[torch.Tensor], torch.Tensor]
 
@@ -172,22 +172,23 @@ def _run(net, places, protocol, classes, device):
             ops.scores(view.canvas, maps[run], mirrored, [top for _, top, _ in places[run]],
                        [left for _, _, left in places[run]], window)
     else:
-        if protocol.align_corners:
-            scores = net(batch)
-        else:
-            scores = F.interpolate(logits(batch), window, mode="bilinear", align_corners=False)
-        _check_shape(scores, batch, classes, *window)
+        maps = net(batch) if logits is None else logits(batch)
+        _check_shape(maps, batch, classes, *(window if logits is None else maps.shape[2:]))
         for k, (view, top, left) in enumerate(places):
-            _add_window(view, top, left, _merged(scores, k, count, protocol))
+            # One window at a time, with its mirror image: scores of full size are large.
+            scores = maps[k::count]
+            if logits is not None:
+                scores = upsample2d(scores, window, aligned)
+            _add_window(view, top, left, _merged(scores, protocol))
     return [view.tiles for view, run in _runs(places)
             if _finished(view, run.stop - run.start)]
 
 
-def _merged(scores, k, count, protocol):
-    """Probabilities (classes, h, w) of window k of a batch and of its mirror image."""
+def _merged(scores, protocol):
+    """Probabilities (classes, h, w) of a window's scores and, behind them, its mirror image's."""
     if not protocol.flip:
-        return torch.softmax(scores[k], 0)
-    once, mirrored = scores[k], scores[count + k].flip(2)
+        return torch.softmax(scores[0], 0)
+    once, mirrored = scores[0], scores[1].flip(2)
     if protocol.merge == "logits":
         return torch.softmax(once + mirrored, 0)
     return (torch.softmax(once, 0) + torch.softmax(mirrored, 0)) / 2
