@@ -26,6 +26,7 @@ from tqdm import tqdm
 from pspnet_repro import distributed
 from pspnet_repro.commands.table import parser
 from pspnet_repro.commands.work.data import check_apart
+from pspnet_repro.defaults import VGG16
 from pspnet_repro.errors import (
     Interrupted,
     UsageError,
@@ -45,7 +46,7 @@ from .places import CACHE_FOLDER, RUNS_FOLDER
 from .plan import Training, select_tables
 from .profiles import PROFILES
 from .report import claim_report, write_report
-from .rows import VGG16, Row
+from .rows import Row
 from .run_row import run_job
 
 CONSOLE = "console.txt"
