@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from pspnet_repro import distributed
@@ -37,7 +36,7 @@ from pspnet_repro.training.memory import check_memory
 from pspnet_repro.training.progress_log import ProgressLog
 from pspnet_repro.training.replica import one_pass, replicate
 from pspnet_repro.training.run_options import RunOptions
-from pspnet_repro.training.settings import TrainSettings
+from pspnet_repro.training.settings import TrainSettings, seed_dropout
 from pspnet_repro.training.snapshot_start import read_start
 from pspnet_repro.training.solver import CaffeSGD, parameter_groups, poly_rate
 from pspnet_repro.training.tensorboard import writer_class
@@ -201,8 +200,7 @@ def _build(settings, processes):
         raise UsageError(first_line(error)) from error
     if not processes.first:
         # The same weights, but dropout of its own.
-        draw = np.random.SeedSequence((settings.seed, 2, processes.rank))
-        torch.manual_seed(int(draw.generate_state(1, np.uint64)[0]))
+        seed_dropout(settings.seed, processes.rank)
     return model, solver
 
 
