@@ -90,7 +90,7 @@ class CaffeNet(nn.Module):
         self.path = path
         self.name = param.name
         self.training_phase = param.state.phase == caffe_pb2.TRAIN
-        self.layers = ends.without_writers(path, param.layer)
+        self.layers = ends.computed_layers(path, param)
         self.arithmetic = arithmetic
         self._left_out = left_out or {}
         # The fields `input`, which a caffemodel repeats.

@@ -1,6 +1,7 @@
 """Prototxt files: read with errors that name file and line, and written."""
 
 import os
+import warnings
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +33,18 @@ _SOLVERS = (set(caffe_pb2.SolverParameter.DESCRIPTOR.fields_by_name)
 # Fields of V1 in a layer of the present format.
 _SPELLINGS = {"blobs_lr": "param { lr_mult: ... }", "weight_decay": "param { decay_mult: ... }",
               "blob_share_mode": "param { share_mode: ... }"}
+# Fields of forks that choose how a value is computed or kept, not which: they are dropped.
+_UNFOLLOWED = {
+    # Of Intel's Caffe, NVIDIA's, and PSPNet's own.
+    "NetParameter": {"compile_net_state", "multinode", "default_forward_type",
+                     "default_backward_type", "default_forward_math", "default_backward_math",
+                     "default_conv_algos_override", "default_cudnn_math_override",
+                     "global_grad_scale", "mem_param"},
+    "LayerParameter": {"forward_type", "backward_type", "forward_math", "backward_math",
+                       "cudnn_math_override", "split_param"},
+    "ConvolutionParameter": {"conv_algorithm", "conv_algos_override", "cudnn_math_override",
+                             "cudnn_convolution_algo_seeker"},
+}
 _BOOLS = {"true": True, "True": True, "t": True, "1": True,
           "false": False, "False": False, "f": False, "0": False}
 _INTEGERS = {FieldDescriptor.CPPTYPE_INT32: (-2 ** 31, 2 ** 31 - 1),
@@ -62,8 +75,16 @@ def read_net(path: Path | str, state: caffe_pb2.NetState | None = None,
     fields = parse(path)
     _refuse_solver(fields, path)
     fields = v1.upgrade(fields, path)
-    _fill(net, fields, path, _Rule(state, types, left_out))
+    rule = _Rule({}, state, types, left_out)
+    _fill(net, fields, path, rule)
+    _warn_of_unfollowed(path, rule)
     return net
+
+
+def _warn_of_unfollowed(path, rule):
+    if rule.unfollowed:
+        warnings.warn(f"{path}: {', '.join(rule.unfollowed)}: not followed, as all is computed in "
+                      "float32 and by one engine", stacklevel=4)
 
 
 def _refuse_solver(fields, path):
@@ -93,7 +114,9 @@ def read_solver(path: Path | str,
     ignored.
     """
     solver = caffe_pb2.SolverParameter()
-    _fill(solver, parse(path), path, _Rule(types=types))
+    rule = _Rule({}, types=types)
+    _fill(solver, parse(path), path, rule)
+    _warn_of_unfollowed(path, rule)
     return solver
 
 
@@ -126,8 +149,10 @@ def _text_of(fields, name):
 
 
 class _Rule(NamedTuple):
-    """Which layers of a text are kept, and where these that are not are told: see read_net."""
+    """Which layers of a text are kept, and where these that are not are told: see read_net;
+    `unfollowed` gets the fields that are dropped."""
 
+    unfollowed: dict
     state: caffe_pb2.NetState | None = None
     types: Container | None = None
     left_out: dict | None = None
@@ -141,6 +166,9 @@ def _fill(message, fields, path, rule, where="", lenient=False):
         target = known.get(field.name)
         if target is None:
             if lenient:
+                continue
+            if field.name == "engine" or field.name in _UNFOLLOWED.get(message.DESCRIPTOR.name, ()):
+                rule.unfollowed[field.name] = None
                 continue
             raise error_at(path, field.line, where + _unknown(message, field.name))
         try:
