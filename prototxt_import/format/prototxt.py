@@ -39,9 +39,10 @@ _UNFOLLOWED = {
     "NetParameter": {"compile_net_state", "multinode", "default_forward_type",
                      "default_backward_type", "default_forward_math", "default_backward_math",
                      "default_conv_algos_override", "default_cudnn_math_override",
-                     "global_grad_scale", "mem_param"},
-    "LayerParameter": {"forward_type", "backward_type", "forward_math", "backward_math",
+                     "global_grad_scale", "mem_param", "reduce_buckets"},
+    "LayerParameter": {"forward_type", "backward_type", "forward_math", "backward_math", "debug",
                        "cudnn_math_override", "split_param"},
+    "DropoutParameter": {"random_seed"},
     "ConvolutionParameter": {"conv_algorithm", "conv_algos_override", "cudnn_math_override",
                              "cudnn_convolution_algo_seeker"},
 }

@@ -170,10 +170,22 @@ def euclidean_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     return Built([()], run)
 
 
+def l1_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """The sum of the absolute differences, over the batch size; gradients reach both."""
+    items, _ = _check_pair(layer, shapes)
+
+    def run(bottoms, params):
+        difference = bottoms[0] - bottoms[1].reshape(shapes[0])
+        d = difference.detach()
+        return [functions.loss(difference, d.abs().sum(), d.sign(), items)]
+
+    return Built([()], run)
+
+
 def _infogain_matrix(source, classes):
     """The matrix (classes, classes) in a file, a BlobProto."""
     try:
-        matrix = torch.from_numpy(array_of(WeightsBlob.FromString(Path(source).read_bytes())))
+        matrix = torch.tensor(array_of(WeightsBlob.FromString(Path(source).read_bytes())))
     except (OSError, DecodeError, ValueError) as error:
         raise ValueError(f"its matrix, source {source!r}: cannot be read: {error}; put the file "
                          "there, or give the matrix as a third bottom") from error

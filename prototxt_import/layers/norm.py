@@ -141,22 +141,28 @@ _INTELS = ("BatchNorm has fields of Intel's own engines; it is computed as by Ca
 
 
 def _is_nvidias(param):
-    return (param.scale_bias or param.HasField("scale_filler")
+    return (param.HasField("scale_bias") or param.HasField("scale_filler")
             or param.HasField("bias_filler") and not param.HasField("filler"))
 
 
 def _nvidias(param, shape, channels, train):
-    """NVIDIA's BatchNorm with scale (C) and bias (C), its last blobs. Mean and variance are those
-    of the first two batches, then moving averages; their weight counts where it is not 0."""
+    """NVIDIA's BatchNorm: its last blobs are scale (C) and bias (C), if it has these. Mean and
+    variance are those of the first two batches, then moving averages; their weight counts where it
+    is not 0."""
     check(not param.HasField("use_global_stats") or param.use_global_stats != train,
           "use_global_stats must be true in testing and false in training, as in NVIDIA's Caffe")
     eps, fraction = max(param.eps, 1e-5), param.moving_average_fraction
     module = SyncBatchNorm2d(channels, eps, 1.0, "biased", LOCAL)
     module.train(train)
     state = {"passes": 0}
+    own = [Param((channels,), filler_or(param, "scale_filler", 1)),
+           Param((channels,), filler_or(param, "bias_filler", 0))]
+    if not (param.scale_bias or param.HasField("scale_filler") or param.HasField("bias_filler")):
+        own = []
 
     def run(bottoms, params):
-        x, (mean, var, factor, scale, bias) = bottoms[0].reshape(shape[0], channels, -1, 1), params
+        x, (mean, var, factor) = bottoms[0].reshape(shape[0], channels, -1, 1), params[:3]
+        scale, bias = params[3:] or (torch.ones_like(mean), torch.zeros_like(mean))
         if not train:
             weight = torch.where(factor == 0, 1, factor)
             return [_normalize(module, x, scale, bias, mean / weight, var / weight).view(shape)]
@@ -168,10 +174,7 @@ def _nvidias(param, shape, channels, train):
         state["passes"] += 1
         return [output.view(shape)]
 
-    return Built([shape], run, [*_statistics(channels),
-                                Param((channels,), filler_or(param, "scale_filler", 1)),
-                                Param((channels,), filler_or(param, "bias_filler", 0))],
-                 state=state)
+    return Built([shape], run, [*_statistics(channels), *own], state=state)
 
 
 def _operand(layer, shapes, param, value):

@@ -47,6 +47,7 @@ LAYERS = {
     "InfogainLoss": loss.infogain_loss,
     "InnerProduct": linear.inner_product,
     "Interp": pool.interp,
+    "L1Loss": loss.l1_loss,
     "LRN": normalize.lrn,
     "Log": pointwise.log,
     "MVN": normalize.mvn,

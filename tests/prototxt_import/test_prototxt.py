@@ -180,3 +180,20 @@ def test_solver_reads_and_writes(tmp_path):
     write_prototxt(path, solver)
     assert "base_lr: 0.01\n" in path.read_text()
     assert read_solver(path) == solver
+
+
+def test_prototxt_with_comments_of_another_encoding_is_read(tmp_path):
+    text = "# réseau\nname: 'a#\\'b' # \"é\n"
+    (tmp_path / "net.prototxt").write_bytes(text.encode("latin-1"))
+    assert read_net(tmp_path / "net.prototxt").name == "a#'b"
+    (tmp_path / "net.prototxt").write_bytes("name: 'é'".encode("latin-1"))
+    with pytest.raises(UserError, match="byte 7 is no text"):
+        read_net(tmp_path / "net.prototxt")
+
+
+def test_list_of_messages_is_read(tmp_path):
+    (tmp_path / "net.prototxt").write_text(
+        "layer { name: 'a' param: [{ lr_mult: 1 }, < lr_mult: 2 >] bottom: ['x', 'z'] }")
+    layers = read_net(tmp_path / "net.prototxt").layer
+    assert [spec.lr_mult for spec in layers[0].param] == [1, 2]
+    assert list(layers[0].bottom) == ["x", "z"]
