@@ -89,12 +89,19 @@ def check_supported(path: Path | str, layers: Iterable[LayerParameter]) -> None:
 def _other_phase(training, left_out, top):
     """How to have a blob whose layer the phase leaves out."""
     here, there = ("TRAIN", "TEST") if training else ("TEST", "TRAIN")
-    return (f"phase {here} leaves out layer {left_out[top]!r}, which makes {top!r}: ask for phase "
-            f"{there} (--phase {there})")
+    name, stages = left_out[top]
+    if stages:
+        return (f"only layers of stages make {top!r}, {', '.join(stages)}: ask for a stage "
+                f"(--stage {stages[0]})")
+    return (f"phase {here} leaves out layer {name!r}, which makes {top!r}: ask for phase {there} "
+            f"(--phase {there})")
 
 
-def missing_input(training: bool, left_out: Mapping[str, str]) -> str:
-    """What is wrong where a network has no inputs; left_out: {top: layer} of other phases."""
+LeftOut = Mapping[str, tuple[str, list[str]]]
+
+
+def missing_input(training: bool, left_out: LeftOut) -> str:
+    """What is wrong where a network has no inputs; left_out: see read_net."""
     if not left_out:
         return "the network has none"
     return f"the network has none: {_other_phase(training, left_out, next(iter(left_out)))}"
@@ -102,14 +109,14 @@ def missing_input(training: bool, left_out: Mapping[str, str]) -> str:
 
 def check_ends(layer: LayerParameter, shapes: Mapping[str, Shape],
                layers: Iterable[LayerParameter], training: bool,
-               left_out: Mapping[str, str]) -> None:
+               left_out: LeftOut) -> None:
     """Check a layer's bottoms, tops, propagate_down and loss_weight.
 
     Args:
         shapes: {blob: shape} of the blobs before it.
         layers: all layers of the network.
         training: whether the phase is TRAIN.
-        left_out: {top: layer} of layers of other phases.
+        left_out: see read_net.
     Raises:
         ValueError: what is wrong.
     """

@@ -55,7 +55,8 @@ _INTEGERS = {FieldDescriptor.CPPTYPE_INT32: (-2 ** 31, 2 ** 31 - 1),
 
 def read_net(path: Path | str, state: caffe_pb2.NetState | None = None,
              types: Container[str] | None = None,
-             left_out: dict[str, str] | None = None) -> caffe_pb2.NetParameter:
+             left_out: dict[str, tuple[str, list[str]]] | None = None
+             ) -> caffe_pb2.NetParameter:
     """Read a network's prototxt.
 
     Layers that read data ("Data" in their type; no bottom) and Python layers may hold any field;
@@ -65,7 +66,7 @@ def read_net(path: Path | str, state: caffe_pb2.NetState | None = None,
         state: merged into the file's own. With one, layers that their include and exclude rules
             leave out are dropped before their fields are looked at.
         types: with it, layers of types that are not in it may hold any field.
-        left_out: gets {top: layer name} of the layers dropped.
+        left_out: gets {top: (layer name, stages that it needs)} of the layers dropped.
     Raises:
         UserError: no such file, not a text, wrong syntax, an unknown field or value; file and line
             are named.
@@ -231,8 +232,11 @@ def _add_layer(net, fields, path, rule):
         _fill(layer, rules, path, rule, where)
         if not included(layer, net.state, path):
             if rule.left_out is not None:
-                rule.left_out.update({f.value.text: name for f in fields
-                                      if f.name == "top" and isinstance(f.value, Token)})
+                stages = {stage for each in layer.include for stage in each.stage}
+                for field in fields:
+                    if field.name == "top" and isinstance(field.value, Token):
+                        _, others = rule.left_out.get(field.value.text, ("", ()))
+                        rule.left_out[field.value.text] = (name, sorted(stages.union(others)))
             return
     lenient = (kind == "Python"
                or is_data_layer(kind, [f for f in fields if f.name == "bottom"])
