@@ -141,7 +141,8 @@ def prototxt_text(message: Message) -> str:
 
 def is_data_layer(kind: str, bottoms: Sequence) -> bool:
     """Whether a layer of this type with these bottoms reads data from outside the network."""
-    return ("Data" in kind or kind == "Python") and not bottoms
+    words = ("Data", "Reader", "Loader")
+    return not bottoms and (kind == "Python" or any(word in kind for word in words))
 
 
 def _text_of(fields, name):

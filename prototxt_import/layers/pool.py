@@ -67,11 +67,12 @@ def pooling(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
         read = [min(side, (count - 1) * s + k - p)
                 for side, count, k, s, p in zip(padded, out, kernel, stride, pad)]
     rounded_up = checks.window_output_sizes(read, kernel, stride, pad)
+    out = out or rounded_up
     if has_sides:
         # The last window starts in the image or before it.
-        rounded_up = [min(count, (side + before - 1) // s + 1) for count, side, s, (before, _)
-                      in zip(rounded_up, size, stride, sides)]
-    rows, columns = out = out or rounded_up
+        out = [min(count, (side + before - 1) // s + 1)
+               for count, side, s, (before, _) in zip(out, size, stride, sides)]
+    rows, columns = out
 
     def pooled(x):
         # What is around the image is never a maximum.
@@ -82,7 +83,7 @@ def pooling(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
             return [ops.window_pool2d(x, kernel, stride, pad, mode)]
         check(not ops.USE_REFERENCE, "indices of maxima need the compiled operators")
         values, index = torch.ops.pspnet.window_max_pool2d(x, kernel, stride, pad)
-        if read != list(size):
+        if has_sides or read != list(size):
             (above, _), (left, _) = sides
             index = (index // read[1] - above) * size[1] + index % read[1] - left
         return [values, index.to(values.dtype)]

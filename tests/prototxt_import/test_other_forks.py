@@ -83,7 +83,7 @@ def test_convolution_pads_each_side(tmp_path, fields, pad, sides):
 
 @pytest.mark.parametrize("ceil", ["true", "false"])
 @pytest.mark.parametrize("pool", ["MAX", "AVE", "AVE_EXC_PAD"])
-@pytest.mark.parametrize("sides", [(0, 1, 0, 1), (1, 1, 1, 1), (2, 0, 0, 2)])
+@pytest.mark.parametrize("sides", [(0, 1, 0, 1), (1, 1, 1, 1), (2, 0, 0, 2), (0, 5, 1, 4)])
 def test_pooling_pads_each_side(tmp_path, sides, pool, ceil):
     left, right, above, below = sides
     net = build(tmp_path, _pool(f"pool: {pool} kernel_h: 3 kernel_w: 3 stride_h: 2 stride_w: 2 "
@@ -104,12 +104,15 @@ def test_pooling_pads_each_side(tmp_path, sides, pool, ceil):
     torch.testing.assert_close(net(x=x)["y"][0, 0], wanted)
 
 
-def test_pooling_of_same_size_gives_indices_of_the_image(tmp_path):
-    net = build(tmp_path, _pool("kernel_size: 3 stride: 2 pad_type: 1", "ab"), [(1, 1, 6, 6)])
+@pytest.mark.parametrize(("fields", "pad"), [
+    # TensorFlow's SAME adds a row below and a column at the right.
+    ("kernel_size: 3 pad_type: 1", (0, 1, 0, 1)),
+    ("kernel_size: 2 pad_t: 1 pad_l: 1 ceil_mode: false", (1, 0, 1, 0))])
+def test_padded_pooling_gives_indices_of_the_image(tmp_path, fields, pad):
+    net = build(tmp_path, _pool(f"stride: 2 {fields}", "ab"), [(1, 1, 6, 6)])
     x = torch.randn(1, 1, 6, 6, dtype=torch.float64)
     tops = net(x=x)
-    # TensorFlow's SAME adds a row below and a column at the right.
-    values = F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-99), 3, 2)
+    values = F.max_pool2d(F.pad(x, pad, value=-99), int(fields[13]), 2)
     assert torch.equal(tops["a"], values)
     assert torch.equal(x.flatten()[tops["b"].flatten().long()], values.flatten())
     assert tops["b"].shape == (1, 1, 3, 3)
