@@ -102,15 +102,23 @@ def absval(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
 def elu(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """x where x > 0, else alpha * (e^x - 1)."""
     check_finite_fields(layer.elu_param, ("alpha",))
-    alpha = layer.elu_param.alpha
+    return _elu(layer, shapes, layer.elu_param.alpha, 1)
 
+
+def _elu(layer, shapes, alpha, factor):
     def function(x):
-        return x.clamp(min=0) + alpha * (functions.exp(x.clamp(max=0)) - 1)
+        return factor * (x.clamp(min=0) + alpha * (functions.exp(x.clamp(max=0)) - 1))
 
     def gradient(x, y, grad):
-        return grad * torch.where(x > 0, 1, alpha + y)
+        return grad * torch.where(x > 0, factor, factor * alpha + y)
 
     return _custom(layer, shapes, function, gradient)
+
+
+def selu(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """lambda times ELU, whose alpha and lambda keep a mean of 0 and a variance of 1."""
+    check_finite_fields(layer.selu_param, ("alpha", "lambda"))
+    return _elu(layer, shapes, layer.selu_param.alpha, getattr(layer.selu_param, "lambda"))
 
 
 def bnll(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
@@ -216,6 +224,17 @@ def dropout(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
         return y if param.scale_train else y * (1 - ratio)
 
     return _pointwise(layer, shapes, function)
+
+
+def selu_dropout(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """In training each element is SeLu's limit with probability dropout_ratio; then all are scaled
+    and shifted to a mean of 0 and a variance of 1."""
+    param = layer.selu_dropout_param
+    ratio = param.dropout_ratio
+    check(0 <= ratio < 1, f"dropout_ratio must be at least 0 and below 1, got {ratio}")
+    check(abs(param.alpha + 1.75809934) < 1e-5,
+          f"alpha must be -1.75809934, the limit of SeLu, got {param.alpha}")
+    return _pointwise(layer, shapes, lambda x: F.alpha_dropout(x, ratio, train))
 
 
 def spatial_dropout(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:

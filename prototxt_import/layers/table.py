@@ -67,6 +67,8 @@ LAYERS = {
     "ResizeBilinear": pool.resize_bilinear,
     "SPP": pool.spp,
     "Scale": norm.scale,
+    "SeLu": pointwise.selu,
+    "SeLuDropout": pointwise.selu_dropout,
     "SegAccuracy": accuracy.seg_accuracy,
     "ShuffleChannel": shape.shuffle_channel,
     "Sigmoid": pointwise.sigmoid,

@@ -41,6 +41,9 @@ VALUES = {
     "hard swish": (layer("HardSwish"), [[-4.0, -1, 0, 1, 4]], [[0, -1 / 3, 0, 2 / 3, 4]]),
     "hard sigmoid": (layer("HardSigmoid", "hard_sigmoid_param { alpha: 0.25 beta: 0.5 }"),
                      [[-3.0, 1, 3]], [[0, 0.75, 1]]),
+    "selu": (layer("SeLu", "selu_param { alpha: 3 lambda: 2 }"), [[-1.0, 0, 1]],
+             [[6 * math.exp(-1) - 6, 0, 2]]),
+    "selu dropout": (layer("SeLuDropout"), [[-1.0, 2]], [[-1, 2]]),
     "mish": (layer("Mish"), [[0.0, 1]], [[0, math.tanh(math.log(1 + math.e))]]),
     "not scaled": (layer("Dropout", "dropout_param { dropout_ratio: 0.25 scale_train: false }"),
                    [[4.0, 8]], [[3, 6]]),
@@ -209,6 +212,20 @@ def test_layers_that_do_more_are_refused(tmp_path, kind, fields, phase):
         build(tmp_path, layer(kind, fields), [(1, 2)], phase)
 
 
+def test_selus_dropout_keeps_mean_and_variance(tmp_path):
+    torch.manual_seed(0)
+    x = torch.randn(1, 200000)
+    y = build(tmp_path, layer("SeLuDropout", "selu_dropout_param { dropout_ratio: 0.2 }"),
+              [x.shape])(x=x)["y"]
+    # a and b of the paper, of q = 0.8 and the limit -1.75809934.
+    a = (0.8 + 1.75809934 ** 2 * 0.8 * 0.2) ** -0.5
+    b = a * 0.2 * 1.75809934
+    dropped = (y - (a * -1.75809934 + b)).abs() < 1e-5
+    torch.testing.assert_close(y[~dropped], (a * x + b)[~dropped])
+    assert abs(dropped.float().mean() - 0.2) < 0.01
+    assert abs(y.mean()) < 0.02 and abs(y.var() - 1) < 0.02
+
+
 def test_metric_that_another_layer_reads_is_refused(tmp_path):
     text = layer("MyAccuracy") + layer("ReLU", bottoms="y", tops="z").replace('"l"', '"m"')
     with pytest.raises(UserError, match="type 'MyAccuracy' is not supported"):
@@ -218,6 +235,7 @@ def test_metric_that_another_layer_reads_is_refused(tmp_path):
 GRADIENTS = {
     "relu": layer("ReLU", "relu_param { maximum: 0.7 minimum: -0.1 negative_slope: 0.5 }"),
     "hard swish": layer("HardSwish"), "mish": layer("Mish"),
+    "selu": layer("SeLu", "selu_param { lambda: 2 }"),
     "hard sigmoid": layer("HardSigmoid", "hard_sigmoid_param { alpha: 0.5 beta: 0.5 }"),
     "nvidias": NVIDIAS,
     "sides": layer("Convolution", "convolution_param { num_output: 2 kernel_size: 2 pad_r: 1 "
@@ -240,6 +258,9 @@ def test_gradcheck(tmp_path, text):
 # Of inputs x (2, 4, 6, 6), z (2, 4, 6, 5), w (2).
 REFUSED = [
     ("HardSigmoid", "", "x", "needs alpha and beta, which the forks that have it start"),
+    ("SeLuDropout", "selu_dropout_param { alpha: -1 }", "x", "alpha must be -1.75809934"),
+    ("SeLuDropout", "selu_dropout_param { dropout_ratio: 1 }", "x", "dropout_ratio must be at lea"),
+    ("SeLu", "selu_param { alpha: nan }", "x", "alpha must be finite"),
     ("ReLU", "relu_param { relu6: true minimum: 6 }", "x", "minimum must be below 6.0, got 6.0"),
     ("ReLU", "relu_param { maximum: inf }", "x", "maximum must be finite"),
     ("Convolution", "convolution_param { num_output: 1 kernel_size: 3 pad: 1 pad_l: 1 }", "x",
