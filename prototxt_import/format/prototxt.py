@@ -74,9 +74,7 @@ def read_net(path: Path | str, state: caffe_pb2.NetState | None = None,
     net = caffe_pb2.NetParameter()
     if state is not None:
         net.state.CopyFrom(state)
-    fields = parse(path)
-    _refuse_solver(fields, path)
-    fields = v1.upgrade(fields, path)
+    fields = v1.upgrade(_of_network(parse(path), path), path)
     rule = _Rule({}, state, types, left_out)
     _fill(net, fields, path, rule)
     _warn_of_unfollowed(path, rule)
@@ -89,15 +87,18 @@ def _warn_of_unfollowed(path, rule):
                       "float32 and by one engine", stacklevel=4)
 
 
-def _refuse_solver(fields, path):
-    """Raise the UserError of a solver in a network's place, which names its network."""
+def _of_network(fields, path):
+    """The fields of a network, also of one written inside a solver; the UserError of another solver
+    names its network."""
     names = {field.name for field in fields}
     if names & {"layer", "layers"} or not names & _SOLVERS:
-        return
+        return fields
+    inside = next((field for field in fields if field.name in ("net_param", "train_net_param")
+                   and not isinstance(field.value, Token)), None)
+    if inside is not None:
+        return inside.value
     nets = [name for name in ("train_net", "net", "test_net") if _text_of(fields, name)]
     way = (f"name its {nets[0]}, {net_file(path, _text_of(fields, nets[0]))}" if nets else
-           "its network is written inside it: copy that to a file of its own"
-           if names & {"net_param", "train_net_param", "test_net_param"} else
            "name a network's prototxt")
     raise UserError(f"{path}: is a solver, and must be a network: {way}")
 

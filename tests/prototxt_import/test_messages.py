@@ -111,7 +111,7 @@ def test_templates_are_recognized(write):
         "-e 's/${LIST}/VALUE/g' -e 's/${LABELS}/VALUE/g' TEMPLATE > NET.prototxt")
 
 
-@pytest.mark.parametrize("kind", ["Python", "HDF5Data", "DataTransformer"])
+@pytest.mark.parametrize("kind", ["Python", "HDF5Data", "VideoData", "DataTransformer"])
 def test_layers_of_data_are_inputs(write, kind):
     net = load_net(write(f'layer {{ name: "d" type: "{kind}" top: "data" python_param {{ a: 1 }} '
                          'transform_param { crop_size: 4 force_color: true } }' + CONV))
