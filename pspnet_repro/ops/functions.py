@@ -12,6 +12,7 @@ import torch
 from pspnet_repro.errors import UserError
 from pspnet_repro.ops import checks, reference, register
 from pspnet_repro.ops.extension import load_extension
+from pspnet_repro.words import check_choice
 
 _CHOICE = os.environ.get("PSPNET_OPS") or "compiled"
 if _CHOICE not in ("compiled", "reference"):
@@ -51,7 +52,7 @@ def window_pool2d(input: torch.Tensor, kernel_size: int | Sequence[int],
     Sums run in row order in float32 (float64 for float64): float32 gives the original's bits in
     both directions. Source: the Pooling layer.
     """
-    checks.mode(mode)
+    check_choice("mode", mode, ("ave", "max"))
     kernel_size, stride, padding = _pair(kernel_size), _pair(stride), _pair(padding)
     if USE_REFERENCE:
         checks.image(input, "input")
@@ -82,7 +83,7 @@ def pyramid_pool2d(input: torch.Tensor, bins: Sequence[int] = (1, 2, 3, 6),
     Sums run in row order in float32 (float64 for float64). Source: paper, 3.2; the rule for sizes
     that bins do not divide is ours.
     """
-    checks.mode(mode)
+    check_choice("mode", mode, ("ave", "max"))
     bins = list(bins)
     if USE_REFERENCE:
         checks.image(input, "input")

@@ -44,7 +44,7 @@ from pspnet_repro.training.unread import UnreadLosses
 from pspnet_repro.training.validation import Validator
 from pspnet_repro.weights import model_file
 from pspnet_repro.weights.source import snapshot_weights
-from pspnet_repro.words import counted
+from pspnet_repro.words import check_choice, counted
 
 STEPS_UNREAD = 10  # on a GPU: what a step leaves there is read after so many, with one wait
 
@@ -174,9 +174,7 @@ def _build(settings, processes):
             if not 0 <= getattr(settings, name) < math.inf:
                 raise ValueError(f"{name} must be finite and at least 0, got "
                                  f"{getattr(settings, name)}")
-        if settings.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got "
-                             f"{settings.precision!r}")
+        check_choice("precision", settings.precision, PRECISIONS)
         if settings.precision != "float32" and settings.model.get("arithmetic") == "original":
             raise ValueError("precision must be float32 for arithmetic original, got "
                              f"{settings.precision}")
