@@ -96,11 +96,8 @@ class ConfusionMatrix:
 
         Source: Long, Shelhamer, Darrell 2015, section 5 (mean accuracy).
         """
-        labelled = self.counts.sum(1)
-        occurs = labelled > 0
-        if not occurs.any():
-            return math.nan
-        return float((self.intersection[occurs] / labelled[occurs]).mean())
+        intersection, _, labelled = self._occurring()
+        return float((intersection / labelled).mean()) if labelled.size else math.nan
 
     @property
     def frequency_weighted_iou(self) -> float:
@@ -109,14 +106,16 @@ class ConfusionMatrix:
 
         Source: Long, Shelhamer, Darrell 2015, section 5 (frequency weighted IU).
         """
-        labelled = self.counts.sum(1)
-        occurs = labelled > 0
-        if not occurs.any():
-            return math.nan
         # A class that occurs has a union, so the script's eps, which keeps 1 from being reached,
         # is not needed.
-        iou = self.intersection[occurs] / self.union[occurs]
-        return float((labelled[occurs] * iou).sum() / labelled.sum())
+        intersection, union, labelled = self._occurring()
+        return (float((labelled * (intersection / union)).sum() / labelled.sum())
+                if labelled.size else math.nan)
+
+    def _occurring(self):
+        """Intersection, union and labelled pixels of the classes that occur in the labels."""
+        labelled = self.counts.sum(1)
+        return [pixels[labelled > 0] for pixels in (self.intersection, self.union, labelled)]
 
     @property
     def score(self) -> float:

@@ -13,13 +13,6 @@ from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.model.upsampling import upsample2d
 
 
-def _switches():
-    """What tells torch whether float32 may mean less: of GPUs, and of the CPU. Recurrent layers
-    only go along: torch's older switch is true or false for all of a library."""
-    gpu, cpu = torch.backends.cudnn, torch.backends.mkldnn
-    return [torch.backends.cuda.matmul, gpu.conv, gpu.rnn], [cpu.matmul, cpu.conv, cpu.rnn]
-
-
 @contextlib.contextmanager
 def use_precision(precision: str) -> Iterator[None]:
     """Let torch's float32 mean TF32 on GPUs, or float32 alone, for the length of a with block.
@@ -31,9 +24,12 @@ def use_precision(precision: str) -> Iterator[None]:
     Args:
         precision: one of PRECISIONS; bfloat16 says that what stays in float32 means it.
     """
-    gpu, cpu = _switches()
+    cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
+    # Recurrent layers only go along: torch's older switch is true or false for all of a library.
+    gpu = torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn
+    cpu = mkldnn.matmul, mkldnn.conv, mkldnn.rnn
     before = [(switch, switch.fp32_precision) for switch in (*gpu, *cpu)]
-    for switch in (*gpu, *cpu):
+    for switch, _ in before:
         switch.fp32_precision = "tf32" if precision == "tf32" and switch in gpu else "ieee"
     try:
         yield

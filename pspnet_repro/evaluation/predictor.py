@@ -132,17 +132,12 @@ class Predictor:
 
     def many(self, images: Iterable[Photo], batch_size: int = BATCH_SIZE,
              probabilities: bool = False) -> Iterator[Prediction]:
-        """Parse photographs, one after the other; each is read when its turn comes.
+        """The Predictions of photographs in order, as a call gives them; each photograph is read
+        when its turn comes.
 
         Args:
-            images: as in a call.
             batch_size: windows a pass of the network, of one or more photographs; as many mirror
                 images go along.
-            probabilities: see a call.
-        Yields:
-            A Prediction for each image, in order.
-        Raises:
-            as a call.
         """
         waiting = deque()
 

@@ -24,11 +24,6 @@ def claim_results(outputs: Outputs, folder: Path, paths: Iterable[Path],
 
     The list of the folder's files is made before counts.jsonl is: a test that has none is of an
     earlier version, and so are its results.
-
-    Args:
-        outputs: of the folder.
-        folder: of the test.
-        paths, inputs: see Outputs.claim.
     """
     if _holds_test(folder / _MERGED):
         outputs.adopt(paths)
