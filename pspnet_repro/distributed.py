@@ -42,11 +42,7 @@ def collective() -> Iterator[None]:
 
 def group_size(group: "dist.ProcessGroup | str | None" = None) -> int:
     """Number of processes in a group: None is all of them, or this one where it is alone; LOCAL
-    is this one.
-
-    Raises:
-        ValueError: this process is not in the group.
-    """
+    is this one. Raises ValueError where this process is not in the group."""
     if group is LOCAL:
         return 1
     if not (dist.is_available() and dist.is_initialized()):
@@ -89,8 +85,7 @@ class Processes:
     one process all of them are trivial.
 
     Attributes:
-        rank: number of this process, 0..size-1.
-        size: how many there are.
+        rank, size: number of this process, 0..size-1, and how many there are.
         patient: a Gloo group for what may take long; None is the default group.
     """
 
@@ -108,11 +103,8 @@ class Processes:
         return items[self.rank::self.size]
 
     def split(self, batch_size: int) -> range:
-        """The slots of a batch that are this process's.
-
-        Raises:
-            UsageError: the batch cannot be split evenly.
-        """
+        """The slots of a batch that are this process's. Raises UsageError where they cannot be
+        equal."""
         if batch_size % self.size:
             raise UsageError(f"batch_size must be a multiple of the {self.size} processes, got "
                              f"{batch_size}")
@@ -170,8 +162,7 @@ class Processes:
     def on_first(self, work: Callable[[], Any]) -> Any:
         """What work() returns in the first process, plain data; the others only wait for it.
 
-        Raises:
-            UserError, OSError: work() raised it; the others raise FailedElsewhere.
+        Where work() raises a UserError or OSError, the others raise FailedElsewhere.
         """
         if self.size == 1:
             return work()
@@ -195,8 +186,7 @@ ALONE = Processes()
 def find_device(kind: str) -> torch.device:
     """Where this process can compute: "cpu", or for "cuda" the GPU of its number on this machine.
 
-    Raises:
-        UsageError: another word, or there is no such GPU.
+    Raises UsageError for another word, or where there is no such GPU.
     """
     if kind not in ("cpu", "cuda"):
         raise UsageError(f"device must be cpu or cuda, got {kind!r}")

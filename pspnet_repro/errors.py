@@ -149,14 +149,11 @@ def check_printed() -> None:
 
 
 def report(error: Exception) -> int:
-    """Say in one line why a command ends.
+    """Say in one line why a command ends; returns its exit code, 2 for a UsageError, else 1.
 
     Args:
-        error: one of REPORTED.
-    Returns:
-        The exit code: 2 for a UsageError, else 1.
-    Raises:
-        error: a RuntimeError of another kind than torch's for memory, which is a bug.
+        error: one of REPORTED. A RuntimeError of another kind than torch's for memory is a bug,
+            and raised again.
     """
     if isinstance(error, RuntimeError) and not isinstance(error, UserError):
         # torch has a class of its own for it on a GPU only.
@@ -177,11 +174,8 @@ def _lines(error):
 
 
 class _Screen:
-    """A standard stream from which text that cannot be written is dropped.
-
-    Attributes:
-        lost: the error of the first text that was dropped, or None.
-    """
+    """A standard stream from which text that cannot be written is dropped; `lost` is the error of
+    the first, or None."""
 
     def __init__(self, stream):
         self.lost = None

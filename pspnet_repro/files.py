@@ -141,11 +141,9 @@ def _dictionary(line):
 
 
 def lock_folder(output: Path, name: str = ".lock") -> TextIO:
-    """An open file that keeps other processes from working in the folder.
+    """An open file that keeps other processes from working in the folder, which is made.
 
-    Raises:
-        UserError: another process holds it.
-        OSError: the folder cannot be made or written.
+    Raises UserError where another process holds it, OSError where it cannot be made or written.
     """
     refuse_pipe(output / name, "written")
     output.mkdir(parents=True, exist_ok=True)

@@ -11,10 +11,8 @@ def keep_freed_memory() -> bool:
     """Let glibc keep freed memory, up to 2 GiB of arrays of at most 256 MiB, for the next arrays.
 
     By default it gives an array of some MiB back at once, and the next one costs a page fault per
-    4 KiB: half of the time of reading a photograph for training.
-
-    Returns:
-        Whether it does: not with another C library, nor where the environment sets its thresholds.
+    4 KiB: half of the time of reading a photograph for training. Returns whether it does: not with
+    another C library, nor where the environment sets its thresholds.
     """
     if any(name.startswith(("MALLOC_TRIM_", "MALLOC_MMAP_", "GLIBC_TUNABLES"))
            for name in os.environ) or os.name != "posix":

@@ -24,7 +24,7 @@ def evaluate(net: Network | Predictor, pairs: Sequence[Pair], *, classes: int, p
              on_prediction: Callable[[int, Pair, np.ndarray], object] | None = None,
              on_error: Callable[[UserError], object] | None = None, progress: bool = True,
              processes: Processes = ALONE) -> ConfusionMatrix:
-    """Confusion matrix of a network over image and label files.
+    """Confusion matrix of a network over image and label files, the same in every process.
 
     Args:
         net, classes, protocol, batch_size: see predict_tiles; or a Predictor of that protocol.
@@ -35,8 +35,6 @@ def evaluate(net: Network | Predictor, pairs: Sequence[Pair], *, classes: int, p
         on_error: called for an image that cannot be used, which is left out; None: the error ends
             the test.
         processes: each tests its share; see distributed.join.
-    Returns:
-        Counts of all images, the same in every process.
     Raises:
         UserError: an image or label could not be used.
     """

@@ -21,9 +21,7 @@ def window_bytes(settings: BackboneSettings, side: int) -> int:
 def wrong_sizes(settings: BackboneSettings, protocol: Protocol) -> dict[str, str]:
     """{"crop_size" or "base_size": what is wrong with it} of a test that needs too much memory.
 
-    Args:
-        settings: of the network, with `classes`.
-        protocol: of the test; photographs are taken to be squares, which need most.
+    Photographs are taken to be squares, which need most.
     """
     wrong = {}
     longest = max(protocol.scaled_size(1, 1, scale)[0] for scale in protocol.scales)

@@ -29,9 +29,6 @@ class ConfusionMatrix:
     unlabelled: their pixels count nowhere. IoU = intersection / (eps + union), and the mean is
     over all classes: one that never occurs counts 0.
 
-    Args:
-        classes: number of classes.
-
     Source: intersectionAndUnion and the evaluation script.
     """
 
@@ -40,12 +37,10 @@ class ConfusionMatrix:
         self.counts = np.zeros((classes, classes), np.int64)
 
     def update(self, pred: np.ndarray, label: np.ndarray) -> None:
-        """Count one image.
+        """Count one image: integer arrays of the same shape, 0..classes-1; other labels are
+        skipped.
 
-        Args:
-            pred, label: integer arrays of the same shape, 0..classes-1; other labels are skipped.
-        Raises:
-            ValueError: shapes differ or a prediction is no class.
+        Raises ValueError where shapes differ or a prediction is no class.
         """
         pred, label = np.asarray(pred), np.asarray(label)
         if pred.shape != label.shape:

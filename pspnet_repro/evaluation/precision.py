@@ -17,12 +17,9 @@ from pspnet_repro.model.upsampling import upsample2d
 def use_precision(precision: str) -> Iterator[None]:
     """Let torch's float32 mean TF32 on GPUs, or float32 alone, for the length of a with block.
 
-    Torch by default lets convolutions of cuDNN round to TF32: "float32" forbids it. On the CPU
-    float32 means float32, whatever torch.set_float32_matmul_precision says. Afterwards the switches
-    are as before.
-
-    Args:
-        precision: one of PRECISIONS; bfloat16 says that what stays in float32 means it.
+    Torch by default lets convolutions of cuDNN round to TF32: "float32" and "bfloat16" forbid it.
+    On the CPU float32 means float32, whatever torch.set_float32_matmul_precision says. Afterwards
+    the switches are as before.
     """
     cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
     # Recurrent layers only go along: torch's older switch is true or false for all of a library.
@@ -59,11 +56,9 @@ class Autocast(nn.Module):
 
 
 def network_in(net: PSPNet, precision: str, fused: bool) -> nn.Module:
-    """A network for testing in one of PRECISIONS, for use under `arithmetic`.
+    """A network in eval mode for testing in one of PRECISIONS, for use under `use_precision`.
 
-    Args:
-        net: in eval mode, float32; without `fused` a part of the result.
-        fused: PSPNet.for_inference in place of the layers as they are trained.
+    With `fused` it is PSPNet.for_inference, else the network itself or a wrapper of it.
     """
     if fused:
         return net.for_inference(torch.bfloat16 if precision == "bfloat16" else None)
@@ -78,7 +73,6 @@ def agreement(net: nn.Module, exact: nn.Module, precision: str, image_rgb: np.nd
     Args:
         net: of network_in(..., precision, ...); run under use_precision(precision).
         exact: the same for "float32"; run under use_precision("float32").
-        image_rgb, protocol: see predict_stream.
         count: at most so many windows, of the scale nearest 1.
     Returns:
         {"same_argmax": share of the image's pixels on the windows whose class is the same,

@@ -141,11 +141,8 @@ _SWITCHES = {f.name: f.default for f in fields(Protocol) if f.name not in (
 
 
 def preset(name: str, base_size: int, crop_size: int, **others: Any) -> Protocol:
-    """The Protocol of a name of PRESETS, with further fields.
-
-    Raises:
-        ValueError: another name, or a field out of range.
-    """
+    """The Protocol of a name of PRESETS, with further fields. Raises ValueError as Protocol does,
+    and for another name."""
     if name not in PRESETS:
         raise ValueError(f"protocol must be one of {', '.join(PRESETS)}, got {name!r}")
     return Protocol(base_size, crop_size, **{**PRESETS[name], **others})

@@ -29,8 +29,7 @@ def eval_mode(model: torch.nn.Module, device: torch.device) -> Iterator[torch.nn
 def keep_points(path: Path, start: int, keys: Sequence[str] = ("iteration",)) -> list[dict]:
     """Drop the lines of looks after step `start` from a file; the others as dictionaries.
 
-    Raises:
-        UserError: a line lacks one of `keys`, or its step.
+    Raises UserError where a line lacks one of `keys`, or its step.
     """
     points = [point for _, point in read_lines(path)]
     for number, point in enumerate(points, 1):
@@ -60,8 +59,6 @@ class Curve:
         watch: (interval, function). After every `interval` steps and after the last one
             function(network in eval mode) gives a dictionary; all processes call it.
         start, max_iter: steps done and steps in all.
-        processes: the first one writes.
-        device: where the network is.
     """
 
     def __init__(self, path: Path, watch: Watch | None, start: int, max_iter: int,

@@ -11,12 +11,10 @@ def freeze(model: PSPNet, bn: str | None = None, backbone: bool = False) -> None
     """Fix parts of a PSPNet in place; `train()` does not free them.
 
     Args:
-        bn: whose batch normalization is fixed, see SyncBatchNorm2d.freeze: "backbone", "all" or
-            None.
+        bn: "backbone", "all" or None: whose batch normalization is fixed, see
+            SyncBatchNorm2d.freeze. Raises ValueError for others.
         backbone: the backbone's parameters do not learn and its batch normalization is fixed: the
             backward pass ends at its outputs.
-    Raises:
-        ValueError: another `bn`.
     """
     if bn is not None and bn not in FREEZE_BN:
         raise ValueError(f"freeze_bn must be None, {' or '.join(FREEZE_BN)}, got {bn!r}")

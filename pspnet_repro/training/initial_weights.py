@@ -41,8 +41,7 @@ class Structure:
 def read_structure(weights: Weights) -> Structure:
     """What a file of model_file.save_model, or of Caffe, was made for.
 
-    Raises:
-        UserError: no such file, another kind of file, or one whose settings make no network.
+    Raises UserError for another kind of file, or one whose settings make no network.
     """
     content, path = read_weights(weights, whole=None), weights_name(weights)
     settings = without_memory(content, path).settings
@@ -55,13 +54,8 @@ def read_structure(weights: Weights) -> Structure:
 
 
 def with_structure(model: dict, structure: Structure) -> dict:
-    """Arguments of PSPNet with a Structure, where they leave it open.
+    """Keyword arguments of PSPNet, completed by a Structure where they are open or None.
 
-    Args:
-        model: keyword arguments of PSPNet that are asked for; None asks for nothing.
-        structure: of the initial weights.
-    Returns:
-        `model`, completed.
     Raises:
         UsageError: `model` asks for another structure than the file has. Another dropout or batch
             normalization in training it may ask for.

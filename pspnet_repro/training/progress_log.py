@@ -98,10 +98,9 @@ class ProgressLog:
 
     def validated(self, steps: int, figures: dict[str, float | None], images: int, failed: int,
                   is_best: bool) -> None:
-        """Tell of a validation.
+        """Tell of a validation after so many steps.
 
         Args:
-            steps: done before it.
             figures: by name; None for one that is not defined.
             images, failed: how many were tested, and how many could not be used.
             is_best: whether best.pt is of it.

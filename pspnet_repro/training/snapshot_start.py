@@ -16,14 +16,8 @@ _FRESH = "start from the weights alone, with --initial-weights"
 
 
 class SnapshotStart(NamedTuple):
-    """What a solverstate holds for a PSPNet.
-
-    Attributes:
-        path: of the solverstate.
-        sha256: of its bytes.
-        iteration: steps taken.
-        buffers: {name of a parameter: float32 array} of the momentum.
-    """
+    """What a solverstate holds for a PSPNet: path, SHA-256 of the bytes, steps taken, and momentum
+    as {name of a parameter: float32 array}."""
 
     path: str
     sha256: str
@@ -31,12 +25,9 @@ class SnapshotStart(NamedTuple):
     buffers: dict
 
     def load(self, model: PSPNet, solver: CaffeSGD) -> list[str]:
-        """Give a solver the momentum of every parameter that learns.
+        """Give a solver the momentum of every parameter that learns; sentences say what was loaded.
 
-        Returns:
-            Sentences that say what was loaded.
-        Raises:
-            UserError: a parameter has none, or one of another shape.
+        Raises UserError where a parameter has none, or one of another shape.
         """
         learning = {id(p) for group in solver.param_groups for p in group["params"]}
         count = 0
@@ -62,13 +53,11 @@ def read_start(solverstate: str | Path, weights: tuple, settings: TrainSettings)
     """Read a solverstate of SGD for a training.
 
     Args:
-        solverstate: path.
         weights: the pair (prototxt, caffemodel) of the same snapshot.
-        settings: of the training that resumes.
     Raises:
-        UserError: a file cannot be read, or is of another network or solver, or of more steps than
-            the training has.
-        UsageError: weights are no pair, or the training has its rate outside the momentum.
+        UserError: a file cannot be read, or is of another network or solver.
+        UsageError: weights are no pair, the training has its rate outside the momentum, or fewer
+            steps than the solverstate.
     """
     if not settings.rate_in_momentum:
         raise UsageError("rate_in_momentum must be true for a solverstate, whose momentum holds "

@@ -18,11 +18,9 @@ def writer_class() -> type:
 
 
 class Scalars:
-    """The files of one sitting in a folder of TensorBoard's.
+    """The files of one sitting in a folder of TensorBoard's, which is made.
 
-    Args:
-        folder: is made.
-        start: steps done; TensorBoard drops the later ones of earlier sittings.
+    TensorBoard drops what earlier sittings wrote after step `start`.
     """
 
     def __init__(self, folder: Path, start: int):

@@ -11,9 +11,7 @@ from pspnet_repro.training.settings import TrainSettings
 class UnreadLosses:
     """The losses of a training's last steps.
 
-    Args:
-        model: says whether there is an auxiliary loss.
-        sequence: names the images of a loss that is not finite.
+    `sequence` names the images of a loss that is not finite.
     """
 
     def __init__(self, model: torch.nn.Module, sequence: TrainingSequence,
@@ -32,10 +30,7 @@ class UnreadLosses:
     def read(self) -> list[dict]:
         """The lines of losses.jsonl of all steps since the last call; all processes call this.
 
-        The losses of a line are means over the processes.
-
-        Raises:
-            UserError: a loss of any process is not finite.
+        The losses of a line are means over the processes. Raises UserError where one is not finite.
         """
         gathered = self._processes.gather(torch.stack(self._losses).cpu().double()).numpy()
         lines = []

@@ -78,8 +78,7 @@ class Validation:
     def check(self, classes: int) -> str:
         """A sentence on what the windows do not see, or "".
 
-        Raises:
-            UserError: a file is missing, or no pixel that counts is labelled.
+        Raises UserError where a file is missing, or no pixel that counts is labelled.
         """
         for pair in self.pairs:
             for path in (pair.image, pair.label):
@@ -189,7 +188,6 @@ class Validator:
         output: folder of the training.
         start: steps done.
         processes: each tests its share of the images; the first writes.
-        device: where the network is.
         facts: what best.pt says beside weights, figures and step.
     """
 
@@ -212,8 +210,7 @@ class Validator:
     def _read_best(self, start):
         """Mean IoU of best.pt, or None where there is none with which later tests compare.
 
-        Raises:
-            UserError: a file of that name that no validation of this training wrote.
+        Raises UserError for a file of that name that no validation of this training wrote.
         """
         path = self._best_path
         if not path.exists():
@@ -242,10 +239,8 @@ class Validator:
     def test(self, model: PSPNet, steps: int, stop: StopRequest, log: ProgressLog) -> None:
         """Test the network after so many steps; its weights, its mode and random numbers stay.
 
-        Args:
-            stop: looked at after each image.
-        Raises:
-            Interrupted: a signal came; nothing of this test is kept.
+        Where `stop` has seen a signal after an image it raises Interrupted: nothing of the test is
+        kept.
         """
         with log.pause():
             figures, images, failed = self._figures(model, steps, stop, log)

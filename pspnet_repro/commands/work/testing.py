@@ -33,10 +33,8 @@ def split_weights(values: Iterable[Weights]) -> tuple[list[Weights], list[Path]]
     """(weights, images) of what follows --weights.
 
     The first names weights, and so does each after it up to the first that is no pair and has no
-    ending of weights. NET.prototxt and W.caffemodel may also be two values.
-
-    Raises:
-        UsageError: a prototxt without a caffemodel.
+    ending of weights. NET.prototxt and W.caffemodel may also be two values; raises UsageError for a
+    prototxt without a caffemodel.
     """
     weights, rest = [], list(values)
     while rest and (not weights or isinstance(rest[0], tuple)
@@ -63,8 +61,7 @@ def files_of(weights: Iterable[Weights]) -> list[Path]:
 def read_networks(args: Namespace, weights: Iterable[Weights]) -> list[NetworkFile]:
     """The networks of values of --weights, for a command with options.add_testing.
 
-    Raises:
-        UserError: the weights cannot be used, or arguments exclude each other.
+    Raises UserError where weights cannot be used, or arguments exclude each other.
     """
     if args.output is not None and args.output.exists() and not args.output.is_dir():
         raise UsageError(f"--output must be a folder, got the file {args.output}")
@@ -75,10 +72,9 @@ def read_networks(args: Namespace, weights: Iterable[Weights]) -> list[NetworkFi
 
 
 def tested(args: Namespace, files: list[NetworkFile], recipe: Recipe | None = None) -> Predictor:
-    """The Predictor that arguments ask for.
+    """The Predictor that arguments of a command with options.add_testing ask for.
 
     Args:
-        args: of a command with options.add_testing.
         files: of read_networks; their networks become the Predictor's.
         recipe: of a benchmark that is tested on, whose base size comes before the weights'.
     Raises:
@@ -131,9 +127,8 @@ def agreement(args: Namespace, weights: Iterable[Weights], predictor: Predictor,
               images_rgb: Iterable[np.ndarray]) -> dict | None:
     """How far the networks are from themselves in float32 on the first image, printed.
 
-    Returns:
-        What precision.agreement says of the network that differs most; None for float32 and without
-        an image.
+    Returns what precision.agreement says of the network that differs most; None for float32 and
+    without an image.
     """
     image = None if args.precision == "float32" else next(iter(images_rgb), None)
     if image is None:
@@ -159,11 +154,8 @@ def given_classes(args: Namespace, data: DataSet | None = None) -> Classes | Non
 
 
 def classes_of(args: Namespace, predictor: Predictor, data: DataSet | None = None) -> Classes:
-    """Classes of --names, of the data, or of the weights.
-
-    Raises:
-        UserError: the names are of another number of classes.
-    """
+    """Classes of --names, of the data, or of the weights. Raises UserError where they are not as
+    many as the network's."""
     classes = given_classes(args, data) or predictor.classes
     if len(classes.names) != len(predictor.names):
         raise UserError(f"{args.names or data.name}: names {counted(len(classes.names), 'class')}, "

@@ -103,10 +103,8 @@ def _number_of_classes(args, data, known):
 def _check_recorded(args, settings):
     """Compare a training with what settings.json of --config says and no option does.
 
-    Other data are a choice, and are said.
-
-    Raises:
-        UsageError: the training would be another, whatever the options say.
+    Other data are a choice, and are said. Raises UsageError where the training would be another,
+    whatever the options say.
     """
     ours = flat_settings(settings.to_json())
     for key, (value, option, default) in args.recorded.items():
