@@ -55,7 +55,6 @@ def augment(image: np.ndarray, label: np.ndarray, crop_size: int, augmentation: 
         label: (H, W) uint8.
         crop_size: side of the crop in pixels.
         rng: the same number of draws for every image and setting.
-        image_input: of the network.
     Returns:
         (3, crop, crop) float32, see PSPNet.prepare, and (crop, crop) uint8. Borders have the mean
         colour (0 after subtraction) and label 255.

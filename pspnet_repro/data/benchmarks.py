@@ -181,8 +181,7 @@ _STILLS = "701_StillsRaw_full"
 def camvid_split(name: str) -> str:
     """The split of an official frame's name, as in SegNet's lists: 367, 101 and 233 of 701.
 
-    Raises:
-        UserError: it is the name of no such frame.
+    Raises UserError for other names.
     """
     found = re.fullmatch("(0001TP|0006R0|0016E5|Seq05VD)_f?([0-9]+)", name)
     if not found:

@@ -205,7 +205,6 @@ def no_lesson(present: np.ndarray, classes: int, table: bytes) -> str | None:
 
     Args:
         present: (256,) bool, the labels that occur, after `table`.
-        classes, table: see data.labels.allowed_values.
     """
     unlabelled = spans(np.flatnonzero(np.frombuffer(table, np.uint8) == IGNORE_INDEX))
     if not present[IGNORE_INDEX]:
@@ -231,7 +230,6 @@ def check_lesson(pairs: Sequence[Pair], classes: int, zero_is_void: bool = False
     usually one. If that never happens `no_lesson` of these files decides.
 
     Args:
-        pairs: with labels.
         classes, zero_is_void: see data.labels.read_label.
         say: print a note where the files read hold one class alone.
     Raises:

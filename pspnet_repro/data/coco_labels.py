@@ -29,11 +29,8 @@ _WORDS = {list: "a list", str: "text", int: "a whole number"}
 
 @dataclass(frozen=True)
 class _Image:
-    """An image of COCO and its annotations of VOC's classes.
-
-    Attributes:
-        annotations: [(place in its file, class, segmentation)].
-    """
+    """An image of COCO and its annotations of VOC's classes: [(place in its file, class,
+    segmentation)]."""
 
     path: Path
     height: int

@@ -67,8 +67,7 @@ class DataSet:
     def pairs(self, split: str, bad_lines: "list[UserError] | None" = None) -> "list[Pair]":
         """The Pairs of "train", "val", "test" or another split; `bad_lines`: see read_list.
 
-        Raises:
-            UserError: no such files.
+        Raises UserError where there are no such files.
         """
         pairs = self._pairs(split, bad_lines)
         if self.label_map is None or not pairs:

@@ -55,16 +55,14 @@ class LabelMap:
 
 
 def read_label_map(path: Path | str | None, ignored: Iterable[int] = ()) -> LabelMap:
-    """The LabelMap of a file, and of ignored values.
+    """The LabelMap of a text file, None for no file, and of ignored values.
 
-    Args:
-        path: text file: a line `VALUE CLASS`, or in all lines `RED GREEN BLUE CLASS`, separated by
-            white space or commas. CLASS is 0 to 253, or 255 or `ignore` for pixels without a
-            class. What follows a # is left out. None: no file.
-        ignored: see LabelMap.
-    Raises:
-        UserError: the file is missing, or a line holds something else or what a line before it
-            has.
+    The file has lines `VALUE CLASS`, or in all lines `RED GREEN BLUE CLASS`, separated by white
+    space or commas. CLASS is 0 to 253, or 255 or `ignore` for pixels without a class. What follows
+    a # is left out.
+
+    Raises UserError where the file is missing, or a line holds something else or what a line before
+    it has.
     """
     if path is None:
         return LabelMap(ignored=tuple(ignored))

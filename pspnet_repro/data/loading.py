@@ -15,12 +15,8 @@ _SHARED = "/dev/shm"  # where workers leave their batches on Linux
 
 def spare_cores(device: torch.device, threads: int, pixels: int) -> int:
     """How many processes should read images for this one: its share of the machine's cores, less
-    those that compute, as far as the system's shared memory goes, and at most 8.
-
-    Args:
-        threads: of the computation on a CPU.
-        pixels: of a batch.
-    """
+    those that compute (on a CPU `threads`), as far as the system's shared memory goes for batches
+    of so many pixels, and at most 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     share = 1 / variable("LOCAL_WORLD_SIZE", 1, 2 ** 20, "1")
     room = shutil.disk_usage(_SHARED).free if os.path.isdir(_SHARED) else math.inf

@@ -81,12 +81,11 @@ def read_list(path: Path | str, root: Path | str | None = None, unlabelled: bool
 
 
 def _names(place, root, line, count, unlabelled):
-    """The names in a line.
+    """The names in a line of a list, see read_list.
 
     Args:
         place: of the line, for messages.
         count: names of the lines before; None for the first line.
-        root, unlabelled: see read_list.
     Raises:
         UserError: another number of names, or what else is wrong with them.
     """
@@ -109,12 +108,7 @@ def _names(place, root, line, count, unlabelled):
 
 
 def _readings(root, line, count, unlabelled):
-    """The ways to read a line, each a list of names; of several all name files.
-
-    Args:
-        count: names of the lines before; None for the first line.
-        unlabelled: see read_list.
-    """
+    """The ways to read a line, each a list of names, as _names; of several all name files."""
     if "\t" in line:
         return [[name.strip() for name in re.split("\t+", line)]]
     words = line.split()
@@ -155,10 +149,8 @@ def _advice(root, readings, line, count, is_first):
 def list_text(pairs: Iterable[Pair], folder: Path) -> str:
     """The text of a list of Pairs whose paths start from a folder, as read_list reads it.
 
-    Names are separated by a space, or by a tab where one holds white space.
-
-    Raises:
-        UserError: a name has a tab or a line break, or is not of UTF-8.
+    Names are separated by a space, or by a tab where one holds white space. Raises UserError where
+    a name has a tab or a line break, or is not of UTF-8.
     """
     # From a link `..` leads elsewhere.
     real = functools.cache(os.path.realpath)
@@ -203,11 +195,8 @@ def read_label_of(pair: Pair, classes: int, zero_is_void: bool = False) -> np.nd
 
 def read_pair(pair: Pair, classes: int,
               zero_is_void: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
-    """Image and label of a Pair, None where it has none.
-
-    Raises:
-        UserError: as their readers, or sizes differ.
-    """
+    """Image and label of a Pair, None where it has none. Raises UserError as their readers, or
+    where sizes differ."""
     with _rooted(pair):
         image = read_image(pair.image)
     if pair.label is None:

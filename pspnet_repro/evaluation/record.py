@@ -179,12 +179,10 @@ def _dense(content, classes):
 
 
 def read_counts(folder: Path, classes: int) -> list[np.ndarray]:
-    """The counts of a finished test, of the files of all processes that tested together.
+    """The counts of a finished test, of the files of all processes that tested together: (classes,
+    classes) int64 for each image, in the list's order.
 
-    Returns:
-        (classes, classes) int64 for each image, in the list's order.
-    Raises:
-        UserError: a file cannot be read or is damaged, or they lack an image.
+    Raises UserError where a file cannot be read or is damaged, or they lack an image.
     """
     entries = {}
     for path in _files(folder):

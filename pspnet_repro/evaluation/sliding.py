@@ -211,11 +211,7 @@ def _device_of(net):
 
 def predict_stream(net: Network, images_rgb: Iterable[np.ndarray], *, classes: int,
                    protocol: Protocol, batch_size: int = BATCH_SIZE) -> Iterator[torch.Tensor]:
-    """`predict_tiles` with the tiles of a photograph in one tensor.
-
-    Yields:
-        (classes, H, W) float32 on the network's device, in the order of the images.
-    """
+    """`predict_tiles` with the tiles of a photograph in one tensor, (classes, H, W) float32."""
     for tiles in predict_tiles(net, images_rgb, classes=classes, protocol=protocol,
                                batch_size=batch_size):
         yield tiles.whole()
@@ -230,7 +226,6 @@ def predict_tiles(net: Network, images_rgb: Iterable[np.ndarray], *, classes: in
             made, see ops.scores), or any callable; see predict_probabilities.
         images_rgb: (H, W, 3) or (H, W) uint8; the next is read, and resized in a thread, while
             the network sees the one before.
-        classes: how many.
         batch_size: windows a pass of the network; with `flip` as many mirror images go along.
     Yields:
         The Tiles of each image, on the network's device, in the order of the images.
@@ -285,10 +280,7 @@ def predict_probabilities(net: Network, image_rgb: np.ndarray, *, classes: int, 
         net: a PSPNet in eval mode, or any callable float32 (N, 3, crop, crop) BGR minus mean ->
             (N, classes, crop, crop) logits.
         image_rgb: (H, W, 3) or (H, W) uint8.
-        classes: number of classes.
-        base_size, crop_size: pixels.
-        scales: factors of the base size.
-        flip: also the mirror image.
+        base_size, crop_size, scales, flip: see Protocol.
         batch_size: windows a pass of the network.
         protocol: "caffe" or "semseg", see evaluation.protocol.PRESETS.
         deviations: further fields of Protocol, in place of the preset's.

@@ -167,10 +167,9 @@ class PSPNet(nn.Module):
                       plain: bool = False) -> FusedPSPNet | PlainPSPNet:
         """A copy for testing: BN folded, ReLU and additions fused, on the same device.
 
-        Same `logits`, `forward`, `prepare`, `check_crop`, `classes` and
-        `stride`; results differ by rounding
-        (largest error over largest logit at most 1e-4 in float32). The head is factorized whatever
-        `head` says. Later changes of this network do not reach the copy.
+        Same `logits`, `forward`, `prepare`, `check_crop`, `classes` and `stride`; results differ by
+        rounding (largest error over largest logit at most 1e-4 in float32). The head is factorized
+        whatever `head` says. Later changes of this network do not reach the copy.
 
         Args:
             dtype: of weights and maps, such as torch.bfloat16; None: this network's, which the last

@@ -58,8 +58,7 @@ class Plan:
             a place. All others are left out, and said.
         left_out: beginnings of names in `parts` that are left out all the same.
         levels_reversed: their pyramid's levels are concatenated from the first to the last.
-        differences, assumptions: see Conversion.
-        protocol: see Conversion.
+        differences, assumptions, protocol: see Conversion.
     """
 
     settings: dict
@@ -75,8 +74,8 @@ class Plan:
 def adopt(path: str | os.PathLike, state: dict, plan: Plan, whose: str) -> Conversion:
     """The Conversion of a state dict by its Plan.
 
-    Raises:
-        UserError: tensors that are missing, left over, of another shape or dtype, or not finite.
+    Raises UserError for tensors that are missing, left over, of another shape or dtype, or not
+    finite.
     """
     module = PSPNet if "classes" in plan.settings else ResNet
     try:

@@ -40,11 +40,8 @@ class Check(NamedTuple):
 
 def checked_sizes(net: PSPNet, crop_size: int, dynamic: bool) -> list[tuple[int, int]]:
     """(height, width) of the images that a file of a crop is checked with; of one for any size also
-    a flat image, whose map the bins need not divide.
-
-    Raises:
-        UserError: a crop that the network does not allow.
-    """
+    a flat image, whose map the bins need not divide. Raises UserError for a crop that the network
+    does not allow."""
     try:
         net.check_crop(crop_size)
     except ValueError as error:
@@ -73,11 +70,9 @@ def drawn_input(net: PSPNet, height: int, width: int) -> torch.Tensor:
 
 class ScoreCheck:
     """A comparison of a file's scores with the network's, which are computed at once, so that the
-    network can go.
+    network can go; with `logits`, of scores before the last upsampling.
 
-    Args:
-        sizes: (height, width) of the images.
-        logits: compare scores before the last upsampling.
+    `sizes` are (height, width) of the images.
     """
 
     def __init__(self, net: PSPNet, sizes: Sequence[tuple[int, int]], logits: bool = False) -> None:
@@ -90,8 +85,7 @@ class ScoreCheck:
                  run: Callable[[np.ndarray, torch.Tensor], torch.Tensor]) -> Check:
         """The Check of a program; run: (`drawn_images`, the network's input) -> its scores.
 
-        Raises:
-            UserError: see `compare`.
+        Raises UserError as `compare`.
         """
         checks = [compare(program, run(drawn_images(*size), x), wanted)
                   for size, x, wanted in zip(self.sizes, self.inputs, self.wanted)]

@@ -73,11 +73,7 @@ def weights_sha256(weights: Weights) -> str:
 
 def snapshot_weights(solverstate: str | os.PathLike) -> tuple[Path, Path]:
     """The weights that a solverstate of Caffe names, as a pair: the caffemodel, in which Caffe
-    wrote the network too, twice.
-
-    Raises:
-        UserError: a file cannot be read, or the caffemodel is missing or HDF5.
-    """
+    wrote the network too, twice. Raises UserError where it cannot be read, or is HDF5."""
     from prototxt_import.conversion.momentum import described_net
     caffemodel = described_net(solverstate)
     return caffemodel, caffemodel
@@ -87,7 +83,6 @@ def read_momentum(solverstate: str | os.PathLike, weights: tuple) -> tuple[int, 
     """(steps taken, {name of a PSPNet's parameter: float32 array}) of a solverstate of Caffe.
 
     Args:
-        solverstate: path.
         weights: the pair (prototxt, caffemodel) of the same snapshot.
     Raises:
         UserError: a file cannot be read, or is of another network or solver.

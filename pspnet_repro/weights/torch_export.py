@@ -20,14 +20,8 @@ class TorchExportFile:
     Check. It is written once, and needs memory for two networks at most: its own copy, and the
     network until then.
 
-    Args:
-        net: in eval mode, on the CPU, with float32 parameters.
-        crop_size: pixels a side.
-        dynamic_size: as of onnx.OnnxFile.
-    Attributes:
-        check: of the program, once the file is written.
-    Raises:
-        UserError: a size that the network does not allow; when called, other scores.
+    Arguments and `check` are those of onnx.OnnxFile. Raises UserError for a size that the network
+    does not allow; when called, for other scores.
     """
 
     def __init__(self, net: PSPNet, crop_size: int, dynamic_size: bool = False) -> None:
