@@ -30,26 +30,16 @@ from pspnet_repro.errors import UserError
 
 
 @dataclass
-class _File:
-    """What one pair holds: the problem that kept it from being counted, or its label's values."""
-
-    problem: tuple | None = None  # (kind, detail)
-    values: np.ndarray | None = None  # (256,) pixels of each value of the label file
-
-
-@dataclass
 class Findings:
     """What was found in one split.
 
     Attributes:
-        images: how many.
         pixels: (256,) int64, pixels of each value of the label files.
         occurs: (256,) int64, label files that hold each value.
         problems: {kind: list of details}, one detail a file.
         advice: {kind: sentence}, what to do about it.
     """
 
-    images: int
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     occurs: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     problems: dict[tuple[str, str], list[str]] = field(default_factory=dict)
@@ -99,28 +89,29 @@ def _colours(path):
 
 
 def _examine(pair, classes, palette_rgb):
-    """The _File of a pair."""
+    """What is wrong with a pair, (kind, detail) or None, and (256,) pixels of each value of its
+    label file, or None."""
     try:
         size = read_image(pair.image).shape[:2]
         if pair.label is None:
-            return _File()
+            return None, None
         values = read_label_file(pair.label, pair.colours)
     except ColouredLabel as error:
         plain = colour_keys(np.array([*palette_rgb, (0, 0, 0), (255, 255, 255)]))
         foreign = np.setdiff1d(_colours(pair.label), plain)
-        return _File((COLOURED, f"{error}: colours of "
-                                f"{'no class' if foreign.size else 'the classes'}"))
+        whose = "no class" if foreign.size else "the classes"
+        return (COLOURED, f"{error}: colours of {whose}"), None
     except UserError as error:
         kind = MISSING if is_missing(error) else KINDS.get(type(error), UNREADABLE)
-        return _File((kind, str(error)))
+        return (kind, str(error)), None
     counts = value_counts(values)
     if values.shape != size:
-        return _File((SIZES, f"{pair.label}: {values.shape[0]}x{values.shape[1]}, the image "
-                             f"{size[0]}x{size[1]}"), counts)
+        return (SIZES, f"{pair.label}: {values.shape[0]}x{values.shape[1]}, the image "
+                       f"{size[0]}x{size[1]}"), counts
     wrong = np.flatnonzero(counts * ~allowed_values(classes, pair.table or IDENTITY))
     if wrong.size:
-        return _File((VALUES, f"{pair.label}: {', '.join(map(str, wrong[:8]))}"), counts)
-    return _File(None, counts)
+        return (VALUES, f"{pair.label}: {', '.join(map(str, wrong[:8]))}"), counts
+    return None, counts
 
 
 def _advice_on_values(seen, classes, table):
@@ -252,31 +243,27 @@ def check_lesson(pairs: Sequence[Pair], classes: int, zero_is_void: bool = False
 
 
 def check_split(pairs: Sequence[Pair], classes: int, palette_rgb: Iterable[tuple[int, int, int]],
-                workers: int = 2, progress: bool = True,
-                bad_lines: Iterable[UserError] = ()) -> Findings:
+                threads: int, bad_lines: Iterable[UserError]) -> Findings:
     """Read every file of a split.
 
     Args:
         palette_rgb: colours of the classes, to tell what coloured label files are.
-        workers: threads.
-        progress: show a progress bar.
         bad_lines: of its list, see data.pairs.read_list.
     """
-    findings = Findings(len(pairs))
+    findings = Findings()
     for error in bad_lines:
         findings.add(LINES, str(error))
     for image, times in Counter(pair.image for pair in pairs).items():
         if times > 1:
             findings.add(TWICE, str(image))
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         files = pool.map(lambda pair: _examine(pair, classes, palette_rgb), pairs)
-        for file in tqdm(files, total=len(pairs), desc="check", unit="image",
-                         disable=not progress):
-            if file.problem is not None:
-                findings.add(*file.problem)
-            if file.values is not None:
-                findings.pixels += file.values
-                findings.occurs += file.values > 0
+        for problem, values in tqdm(files, total=len(pairs), desc="check", unit="image"):
+            if problem is not None:
+                findings.add(*problem)
+            if values is not None:
+                findings.pixels += values
+                findings.occurs += values > 0
     if pairs:
         _diagnose(findings, classes, pairs[0])
     return findings
