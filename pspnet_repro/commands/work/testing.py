@@ -2,7 +2,7 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,6 @@ from pspnet_repro.evaluation.predictor import Predictor
 from pspnet_repro.evaluation.protocol import Protocol, preset
 from pspnet_repro.words import counted
 
-# (option, field of Protocol, its value where the option is given)
-_SWITCHES = (("half_pixel_logits", "align_corners", False), ("no_antialias", "antialias", False),
-             ("average_probabilities", "merge", "probabilities"),
-             ("no_plus_one", "plus_one", False), ("centre_padding", "padding", "centre"),
-             ("whole_image", "whole_image", True), ("opencv_resize", "resize", "opencv"),
-             ("python_rounding", "rounding", "python"))
 _WEIGHTS = (".pt", ".pth", ".safetensors")
 
 
@@ -92,13 +86,12 @@ def tested(args: Namespace, files: list[NetworkFile], recipe: Recipe | None = No
 
 def _protocol(args, file, recipe):
     try:
-        switches = {name: value for option, name, value in _SWITCHES if getattr(args, option)}
         protocol = preset(
             args.protocol or file.preset,
             base_size=args.base_size or (recipe or file).base_size,
             crop_size=args.crop_size or file.crop_size,
             scales=MULTI_SCALE if args.multi_scale else (1.0,), flip=not args.no_flip,
-            stride=args.window_stride, **switches)
+            stride=args.window_stride, **dict(args.switches))
     except ValueError as error:
         raise UsageError(str(error)) from error
     # At a stride of 1 an image of 2049 pixels has millions of windows.
@@ -163,6 +156,3 @@ def classes_of(args: Namespace, predictor: Predictor, data: DataSet | None = Non
     return classes
 
 
-def output_beside(weights: Sequence[Weights], name: str) -> Path:
-    """A folder beside the first weights."""
-    return files_of(weights[:1])[-1].parent / name
