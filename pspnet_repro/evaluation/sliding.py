@@ -204,11 +204,6 @@ def _finished(view, windows):
     return view.tiles.add(canvas)
 
 
-def _device_of(net):
-    parameters = net.parameters() if hasattr(net, "parameters") else ()
-    return next((parameter.device for parameter in parameters), torch.device("cpu"))
-
-
 def predict_stream(net: Network, images_rgb: Iterable[np.ndarray], *, classes: int,
                    protocol: Protocol, batch_size: int = BATCH_SIZE) -> Iterator[torch.Tensor]:
     """`predict_tiles` with the tiles of a photograph in one tensor, (classes, H, W) float32."""
@@ -241,7 +236,8 @@ def predict_tiles(net: Network, images_rgb: Iterable[np.ndarray], *, classes: in
         raise ValueError("net must be in eval mode: call .eval()")
     step = getattr(net, "stride", 8) if hasattr(net, "logits") else 8
     image_input = getattr(net, "image_input", image_inputs.CAFFE)
-    device = _device_of(net)
+    parameters = net.parameters() if hasattr(net, "parameters") else ()
+    device = next((parameter.device for parameter in parameters), torch.device("cpu"))
     views = _made_ahead(make for image in images_rgb for make in
                         _views(_checked(image), protocol, classes, step, image_input))
     windows = ((view, top, left) for view in views

@@ -86,8 +86,7 @@ def shrink_labels(labels: torch.Tensor, stride: int) -> torch.Tensor:
 
 
 def guided_loss(logits: torch.Tensor, labels: torch.Tensor, guidance: str, stride: int,
-                ignore_index: int | None = IGNORE_INDEX, arithmetic: str = "torch",
-                align_corners: bool = True) -> torch.Tensor:
+                arithmetic: str = "torch", align_corners: bool = True) -> torch.Tensor:
     """The loss of one branch against full-size labels.
 
     Args:
@@ -103,4 +102,4 @@ def guided_loss(logits: torch.Tensor, labels: torch.Tensor, guidance: str, strid
         labels = shrink_labels(labels, stride)
     else:
         logits = upsample2d(logits.float(), labels.shape[1:], align_corners)
-    return softmax_loss(logits, labels, ignore_index, arithmetic=arithmetic)
+    return softmax_loss(logits, labels, arithmetic=arithmetic)

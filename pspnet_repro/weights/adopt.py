@@ -134,11 +134,10 @@ def reversed_levels(weight: torch.Tensor, model: PSPNet) -> torch.Tensor:
     return torch.cat([own, *reversed(levels)], 1)
 
 
-def size(state: dict, name: str, axis: int = 0) -> int:
-    """A side of a tensor; 1 where it is missing or has fewer: `adopt` then says so."""
+def size(state: dict, name: str) -> int:
+    """The first side of a tensor; 1 where it is missing or has none: `adopt` then says so."""
     tensor = state.get(name)
-    return (tensor.shape[axis] if isinstance(tensor, torch.Tensor) and tensor.dim() > axis
-            and tensor.shape[axis] else 1)
+    return (isinstance(tensor, torch.Tensor) and tensor.dim() and tensor.shape[0]) or 1
 
 
 def count(state: dict, pattern: str) -> int:

@@ -63,11 +63,6 @@ def drawn_images(height: int, width: int) -> np.ndarray:
     return np.array(images, np.uint8)
 
 
-def drawn_input(net: PSPNet, height: int, width: int) -> torch.Tensor:
-    """(images, 3, height, width) float32, what the network makes of `drawn_images`."""
-    return torch.cat([net.prepare(image) for image in drawn_images(height, width)])
-
-
 class ScoreCheck:
     """A comparison of a file's scores with the network's, which are computed at once, so that the
     network can go; with `logits`, of scores before the last upsampling.
@@ -76,7 +71,8 @@ class ScoreCheck:
     """
 
     def __init__(self, net: PSPNet, sizes: Sequence[tuple[int, int]], logits: bool = False) -> None:
-        self.sizes, self.inputs = sizes, [drawn_input(net, *size) for size in sizes]
+        self.sizes = sizes
+        self.inputs = [torch.cat(list(map(net.prepare, drawn_images(*size)))) for size in sizes]
         with torch.inference_mode():
             self.wanted = [net.logits(x) if logits else net(x) for x in self.inputs]
 

@@ -60,11 +60,6 @@ def weights_files(weights: Weights) -> list[Path]:
     return list(map(Path, weights if isinstance(weights, (tuple, list)) else [weights]))
 
 
-def weights_text(weights: Weights) -> str:
-    """Weights as an option names them: "FILE" or "NET.prototxt,W.caffemodel"."""
-    return ",".join(map(str, weights_files(weights)))
-
-
 def weights_sha256(weights: Weights) -> str:
     """SHA-256 of the file; of a pair that of both digests."""
     first, *others = [file_sha256(path) for path in weights_files(weights)]
