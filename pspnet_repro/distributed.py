@@ -160,10 +160,8 @@ class Processes:
         self.gather(torch.zeros(1))
 
     def on_first(self, work: Callable[[], Any]) -> Any:
-        """What work() returns in the first process, plain data; the others only wait for it.
-
-        Where work() raises a UserError or OSError, the others raise FailedElsewhere.
-        """
+        """What work() returns in the first process, plain data; the others only wait for it. Where
+        work() raises a UserError or OSError, the others raise FailedElsewhere."""
         if self.size == 1:
             return work()
         failure, outcome = None, {}
@@ -185,9 +183,7 @@ ALONE = Processes()
 
 def find_device(kind: str) -> torch.device:
     """Where this process can compute: "cpu", or for "cuda" the GPU of its number on this machine.
-
-    Raises UsageError for another word, or where there is no such GPU.
-    """
+    Raises UsageError for another word, or where there is no such GPU."""
     if kind not in ("cpu", "cuda"):
         raise UsageError(f"device must be cpu or cuda, got {kind!r}")
     if kind == "cpu":

@@ -137,10 +137,8 @@ def _dictionary(line):
 
 
 def lock_folder(output: Path, name: str = ".lock") -> TextIO:
-    """An open file that keeps other processes from working in the folder, which is made.
-
-    Raises UserError where another process holds it, OSError where it cannot be made or written.
-    """
+    """An open file that keeps other processes from working in the folder, which is made. Raises
+    UserError where another process holds it, OSError where it cannot be made or written."""
     refuse_pipe(output / name, "written")
     output.mkdir(parents=True, exist_ok=True)
     # At its end: a file of this name may be anybody's.

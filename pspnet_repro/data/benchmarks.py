@@ -179,10 +179,8 @@ _STILLS = "701_StillsRaw_full"
 
 
 def camvid_split(name: str) -> str:
-    """The split of an official frame's name, as in SegNet's lists: 367, 101 and 233 of 701.
-
-    Raises UserError for other names.
-    """
+    """The split of an official frame's name, as in SegNet's lists: 367, 101 and 233 of 701. Raises
+    UserError for other names."""
     found = re.fullmatch("(0001TP|0006R0|0016E5|Seq05VD)_f?([0-9]+)", name)
     if not found:
         raise UserError(f"{name}: no frame of CamVid's four sequences, such as 0016E5_07959; move "

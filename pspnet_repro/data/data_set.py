@@ -65,10 +65,8 @@ class DataSet:
                                 if path.name != "classes.txt"))
 
     def pairs(self, split: str, bad_lines: "list[UserError] | None" = None) -> "list[Pair]":
-        """The Pairs of "train", "val", "test" or another split; `bad_lines`: see read_list.
-
-        Raises UserError where there are no such files.
-        """
+        """The Pairs of "train", "val", "test" or another split; `bad_lines`: see read_list. Raises
+        UserError where there are no such files."""
         pairs = self._pairs(split, bad_lines)
         if self.label_map is None or not pairs:
             return pairs
@@ -185,10 +183,8 @@ def open_data(text: str, zero_is_void: bool = False, data_root: Path | None = No
 
 def open_folders(images: Path, labels: Path, zero_is_void: bool = False,
                  label_map: Path | None = None, ignore: Sequence[int] = ()) -> DataSet:
-    """The DataSet of a folder of images and one of labels, paired by name, see data.folders.
-
-    Other arguments and errors as open_data.
-    """
+    """The DataSet of a folder of images and one of labels, paired by name, see data.folders. Other
+    arguments and errors as open_data."""
     return _with_label_map(
         DataSet(images.resolve().name, images, table=ZERO_IS_VOID if zero_is_void else None,
                 labels=labels), label_map, ignore)

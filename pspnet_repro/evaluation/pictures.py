@@ -42,10 +42,8 @@ def side_by_side(pictures: Sequence[np.ndarray], titles: Sequence[str]) -> np.nd
 
 def legend(names: Sequence[str], palette_rgb: Palette, width: int,
            scale: float = 1.0) -> np.ndarray:
-    """Colours with their classes' names, as many columns as fit into a `width` of pixels.
-
-    At scale 1 lines have 20 pixels. Returns (H, width, 3) uint8 RGB on white.
-    """
+    """Colours with their classes' names, as many columns as fit into a `width` of pixels. At scale
+    1 lines have 20 pixels. Returns (H, width, 3) uint8 RGB on white."""
     def pixels(number):
         return round(scale * number)
 

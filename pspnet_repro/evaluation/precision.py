@@ -56,10 +56,8 @@ class Autocast(nn.Module):
 
 
 def network_in(net: PSPNet, precision: str, fused: bool) -> nn.Module:
-    """A network in eval mode for testing in one of PRECISIONS, for use under `use_precision`.
-
-    With `fused` it is PSPNet.for_inference, else the network itself or a wrapper of it.
-    """
+    """A network in eval mode for testing in one of PRECISIONS, for use under `use_precision`. With
+    `fused` it is PSPNet.for_inference, else the network itself or a wrapper of it."""
     if fused:
         return net.for_inference(torch.bfloat16 if precision == "bfloat16" else None)
     return Autocast(net) if precision == "bfloat16" else net

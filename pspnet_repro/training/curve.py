@@ -27,10 +27,8 @@ def eval_mode(model: torch.nn.Module, device: torch.device) -> Iterator[torch.nn
 
 
 def keep_points(path: Path, start: int, keys: Sequence[str] = ("iteration",)) -> list[dict]:
-    """Drop the lines of looks after step `start` from a file; the others as dictionaries.
-
-    Raises UserError where a line lacks one of `keys`, or its step.
-    """
+    """Drop the lines of looks after step `start` from a file; the others as dictionaries. Raises
+    UserError where a line lacks one of `keys`, or its step."""
     points = [point for _, point in read_lines(path)]
     for number, point in enumerate(points, 1):
         if (point is None or type(point.get("iteration")) is not int

@@ -13,9 +13,7 @@ from pspnet_repro.training.settings import TrainSettings
 def check_losses(gathered: Sequence[Sequence[float]], iteration: int, rate: float,
                  sequence: TrainingSequence, settings: TrainSettings) -> None:
     """Raise UserError for the first of a step's total losses [process][pass] that is not finite.
-
-    `rate` is the learning rate of that step.
-    """
+    `rate` is the learning rate of that step."""
     count = settings.batch_size // len(gathered)
     for k in range(settings.iter_size):
         for rank, totals in enumerate(gathered):

@@ -39,10 +39,8 @@ class Structure:
 
 
 def read_structure(weights: Weights) -> Structure:
-    """What a file of model_file.save_model, or of Caffe, was made for.
-
-    Raises UserError for another kind of file, or one whose settings make no network.
-    """
+    """What a file of model_file.save_model, or of Caffe, was made for. Raises UserError for another
+    kind of file, or one whose settings make no network."""
     content, path = read_weights(weights, whole=None), weights_name(weights)
     settings = without_memory(content, path).settings
     names = settings.STRUCTURE

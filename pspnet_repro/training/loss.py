@@ -75,10 +75,8 @@ def _normalizer(labels, ignore_index, normalization):
 
 
 def shrink_labels(labels: torch.Tensor, stride: int) -> torch.Tensor:
-    """Every stride-th pixel of (N, H, W) labels, as the label's Interp layer picks them.
-
-    Raises ValueError where H - 1 or W - 1 is no multiple of `stride`: the original blends labels.
-    """
+    """Every stride-th pixel of (N, H, W) labels, as the label's Interp layer picks them. Raises
+    ValueError where H - 1 or W - 1 is no multiple of `stride`: the original blends labels."""
     for side, size in zip(("height", "width"), labels.shape[1:]):
         if (size - 1) % stride:
             raise ValueError(f"label {side} must be {stride} * k + 1 pixels, got {size}")

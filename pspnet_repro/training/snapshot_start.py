@@ -26,9 +26,7 @@ class SnapshotStart(NamedTuple):
 
     def load(self, model: PSPNet, solver: CaffeSGD) -> list[str]:
         """Give a solver the momentum of every parameter that learns; sentences say what was loaded.
-
-        Raises UserError where a parameter has none, or one of another shape.
-        """
+        Raises UserError where a parameter has none, or one of another shape."""
         learning = {id(p) for group in solver.param_groups for p in group["params"]}
         count = 0
         for name, parameter in model.named_parameters():

@@ -14,9 +14,7 @@ from pspnet_repro.model.pspnet import PSPNet
 
 def poly_rate(base_lr: float, iteration: int, max_iter: int, power: float) -> float:
     """base_lr * (1 - iteration / max_iter)^power, computed in float32 as the original does.
-
-    `iteration` counts from 0. The rate is a float that float32 holds exactly.
-    """
+    `iteration` counts from 0. The rate is a float that float32 holds exactly."""
     left = np.float32(1) - np.float32(iteration) / np.float32(max_iter)
     return float(np.float32(base_lr) * np.float32(powf(left, power)))
 

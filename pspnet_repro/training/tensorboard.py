@@ -18,10 +18,8 @@ def writer_class() -> type:
 
 
 class Scalars:
-    """The files of one sitting in a folder of TensorBoard's, which is made.
-
-    TensorBoard drops what earlier sittings wrote after step `start`.
-    """
+    """The files of one sitting in a folder of TensorBoard's, which is made. TensorBoard drops what
+    earlier sittings wrote after step `start`."""
 
     def __init__(self, folder: Path, start: int):
         writer = writer_class()

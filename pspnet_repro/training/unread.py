@@ -9,10 +9,8 @@ from pspnet_repro.training.settings import TrainSettings
 
 
 class UnreadLosses:
-    """The losses of a training's last steps.
-
-    `sequence` names the images of a loss that is not finite.
-    """
+    """The losses of a training's last steps. `sequence` names the images of a loss that is not
+    finite."""
 
     def __init__(self, model: torch.nn.Module, sequence: TrainingSequence,
                  settings: TrainSettings, processes: Processes) -> None:
@@ -28,10 +26,8 @@ class UnreadLosses:
         self._losses.append(torch.stack([*last[:1 + self._has_aux], *totals]))
 
     def read(self) -> list[dict]:
-        """The lines of losses.jsonl of all steps since the last call; all processes call this.
-
-        The losses of a line are means over the processes. Raises UserError where one is not finite.
-        """
+        """The lines of losses.jsonl of all steps since the last call; all processes call this. The
+        losses of a line are means over the processes. Raises UserError where one is not finite."""
         gathered = self._processes.gather(torch.stack(self._losses).cpu().double()).numpy()
         lines = []
         for k, (iteration, rate) in enumerate(self._steps):

@@ -76,10 +76,8 @@ class Validation:
                 "1")
 
     def check(self, classes: int) -> str:
-        """A sentence on what the windows do not see, or "".
-
-        Raises UserError where a file is missing, or no pixel that counts is labelled.
-        """
+        """A sentence on what the windows do not see, or "". Raises UserError where a file is
+        missing, or no pixel that counts is labelled."""
         for pair in self.pairs:
             for path in (pair.image, pair.label):
                 if not path.is_file():
@@ -208,10 +206,8 @@ class Validator:
         return any(point["iteration"] == start for point in points), best
 
     def _read_best(self, start):
-        """Mean IoU of best.pt, or None where there is none with which later tests compare.
-
-        Raises UserError for a file of that name that no validation of this training wrote.
-        """
+        """Mean IoU of best.pt, or None where there is none with which later tests compare. Raises
+        UserError for a file of that name that no validation of this training wrote."""
         path = self._best_path
         if not path.exists():
             return None

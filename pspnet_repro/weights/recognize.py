@@ -56,10 +56,8 @@ _STARTS = (
 
 
 def refusal(path: Path | str, content: object = None) -> str:
-    """The sentence with which a file is refused: what it is, and what can be done.
-
-    Arguments and errors as in `kind_at`.
-    """
+    """The sentence with which a file is refused: what it is, and what can be done. Arguments and
+    errors as in `kind_at`."""
     return sentence(path, kind_at(path, content))
 
 

@@ -79,10 +79,8 @@ class ScoreCheck:
     @torch.inference_mode()
     def __call__(self, program: str,
                  run: Callable[[np.ndarray, torch.Tensor], torch.Tensor]) -> Check:
-        """The Check of a program; run: (`drawn_images`, the network's input) -> its scores.
-
-        Raises UserError as `compare`.
-        """
+        """The Check of a program; run: (`drawn_images`, the network's input) -> its scores. Raises
+        UserError as `compare`."""
         checks = [compare(program, run(drawn_images(*size), x), wanted)
                   for size, x, wanted in zip(self.sizes, self.inputs, self.wanted)]
         return Check(program, max(check.largest_error for check in checks), tuple(self.sizes),

@@ -53,10 +53,8 @@ def files_of(weights: Iterable[Weights]) -> list[Path]:
 
 
 def read_networks(args: Namespace, weights: Iterable[Weights]) -> list[NetworkFile]:
-    """The networks of values of --weights, for a command with options.add_testing.
-
-    Raises UserError where weights cannot be used, or arguments exclude each other.
-    """
+    """The networks of values of --weights, for a command with options.add_testing. Raises UserError
+    where weights cannot be used, or arguments exclude each other."""
     if args.output is not None and args.output.exists() and not args.output.is_dir():
         raise UsageError(f"--output must be a folder, got the file {args.output}")
     if args.precision == "tf32" and args.device == "cpu":

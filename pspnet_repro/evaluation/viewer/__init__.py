@@ -56,10 +56,8 @@ def write_viewer(path: str | Path, title: str, classes: Classes, images: Iterabl
 
 def viewer_html(classes: Classes, images: Iterable[ViewerImage], networks: Sequence[str],
                 level: int) -> str:
-    """The viewer as an element of another page, which holds STYLE and, after it, SCRIPT.
-
-    `level` is that of its pictures' headings, 2 to 5; for the others, and errors, see write_viewer.
-    """
+    """The viewer as an element of another page, which holds STYLE and, after it, SCRIPT. `level` is
+    that of its pictures' headings, 2 to 5; for the others, and errors, see write_viewer."""
     parts = "".join(html for html, _ in _parts("viewer", classes, images, list(networks), level))
     return f'<section class="viewer" aria-label="Viewer">\n{parts}</section>\n'
 
