@@ -1,5 +1,6 @@
 """Files of every image's counts, so that an interrupted test goes on where it stopped."""
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable
@@ -40,7 +41,7 @@ def _holds_test(path):
         return False  # CountsFile says why
 
 
-class CountsFile:
+class CountsFile(contextlib.AbstractContextManager):
     """Counts of (label, prediction) pairs, one line an image, appended as images are done.
 
     The first line says what the counts depend on; a file that says something else is refused, but
@@ -116,9 +117,6 @@ class CountsFile:
             sync(self._file)
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written: {first_line(error)}") from error
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *_):
         self._file.close()

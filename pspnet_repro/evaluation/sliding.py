@@ -83,8 +83,10 @@ def _views(image_rgb, protocol, classes, step, image_input):
                   _opencv_resize(image_rgb, scaled_size))
         rows, cols = scaled.shape[:2]
         window = protocol.window_size(rows, cols, step)
-        # The scripts pad a larger image while it is still 8-bit: with the mean, rounded.
-        exact = protocol.resize == "opencv" or protocol.fits(rows, cols)
+        # The scripts pad an image of several windows while it is still 8-bit: with the mean,
+        # rounded.
+        exact = (protocol.resize == "opencv" or protocol.whole_image
+                 or max(rows, cols) <= protocol.crop_size)
         border = (np.zeros(3, np.float32) if exact else
                   image_input(image_input.mean_rgb.round()))
         return _View(tiles, scaled, window, protocol.window_starts(rows, window[0]),
@@ -124,12 +126,6 @@ def first_windows(image_rgb: np.ndarray, protocol: Protocol, count: int, step: i
     return torch.stack([view.pixels(*place) for place in places]), areas
 
 
-def _check_shape(scores, batch, *wanted):
-    if tuple(scores.shape) != (len(batch), *wanted):
-        raise ValueError(f"net must return (N, {', '.join(map(str, wanted))}) for N = "
-                         f"{len(batch)}, got {tuple(scores.shape)}")
-
-
 def _runs(places):
     """(view, slice) for each run of places in the same view."""
     first = 0
@@ -162,22 +158,22 @@ def _run(net, places, protocol, classes, device):
         if view.canvas is None:
             view.canvas = torch.zeros(classes, *view.image.shape[:2], device=device)
     logits = getattr(net, "logits", None)
+    maps = (logits or net)(batch)
+    wanted = classes, *(maps.shape[2:] if logits else window)
+    if tuple(maps.shape) != (len(batch), *wanted):
+        raise ValueError(f"net must return (N, {', '.join(map(str, wanted))}) for N = "
+                         f"{len(batch)}, got {tuple(maps.shape)}")
     aligned = protocol.align_corners and getattr(net, "align_corners", True)
-    if logits is not None and aligned and (
-            protocol.merge == "logits" or not protocol.flip):
-        maps = logits(batch)
-        _check_shape(maps, batch, classes, *maps.shape[2:])
+    if logits and aligned and (protocol.merge == "logits" or not protocol.flip):
         for view, run in _runs(places):
             mirrored = maps[count + run.start:count + run.stop] if protocol.flip else None
             ops.scores(view.canvas, maps[run], mirrored, [top for _, top, _ in places[run]],
                        [left for _, _, left in places[run]], window)
     else:
-        maps = net(batch) if logits is None else logits(batch)
-        _check_shape(maps, batch, classes, *(window if logits is None else maps.shape[2:]))
         for k, (view, top, left) in enumerate(places):
             # One window at a time, with its mirror image: scores of full size are large.
             scores = maps[k::count]
-            if logits is not None:
+            if logits:
                 scores = upsample2d(scores, window, aligned)
             _add_window(view, top, left, _merged(scores, protocol))
     return [view.tiles for view, run in _runs(places)

@@ -16,7 +16,7 @@ from pspnet_repro.training.tensorboard import Scalars
 from pspnet_repro.words import counted
 
 
-class ProgressLog:
+class ProgressLog(contextlib.AbstractContextManager):
     """The log of a training, for a with block around its steps; the first process's alone.
 
     Args:
@@ -40,9 +40,6 @@ class ProgressLog:
                          disable=not progress)
         self._began = self._written = time.monotonic()
         self._paused = 0.0
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, _kind, error, _traceback):
         self._bar.close()
