@@ -12,13 +12,7 @@ from pspnet_repro.model.factorized_head import pyramid_conv2d
 from pspnet_repro.model.fused import FusedPSPNet
 from pspnet_repro.model.image_input import ImageInput
 from pspnet_repro.model.plain import PlainPSPNet
-from pspnet_repro.model.resnet import (
-    ConvBN,
-    MaxPool,
-    ResNet,
-    convolution,
-    normalize_together,
-)
+from pspnet_repro.model.resnet import ConvBN, MaxPool, ResNet, convolution, normalize_together
 from pspnet_repro.model.settings import NetworkSettings
 from pspnet_repro.model.upsampling import upsample2d
 from pspnet_repro.ops import checks
