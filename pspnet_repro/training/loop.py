@@ -16,9 +16,8 @@ import torch
 
 from pspnet_repro import distributed
 from pspnet_repro.data.labels import check_classes
-from pspnet_repro.data.loading import on_device, spare_cores
 from pspnet_repro.data.pairs import Pair
-from pspnet_repro.data.training_sequence import TrainingSequence, batches
+from pspnet_repro.data.training_sequence import TrainingSequence, batches, on_device, spare_cores
 from pspnet_repro.defaults import PRECISIONS, TIMEOUT_SECONDS
 from pspnet_repro.errors import Interrupted, UsageError, UserError, first_line
 from pspnet_repro.evaluation.precision import use_precision
@@ -27,7 +26,7 @@ from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.training import initial_weights as initial
 from pspnet_repro.training import run_folder
 from pspnet_repro.training.curve import Curve
-from pspnet_repro.training.divergence import check_weights
+from pspnet_repro.training.divergence import UnreadLosses, check_weights
 from pspnet_repro.training.freezing import check_frozen, freeze, learning
 from pspnet_repro.training.graph import GraphedPasses, check_place
 from pspnet_repro.training.initial_weights import Weights
@@ -40,7 +39,6 @@ from pspnet_repro.training.settings import TrainSettings, seed_dropout
 from pspnet_repro.training.snapshot_start import read_start
 from pspnet_repro.training.solver import CaffeSGD, parameter_groups, poly_rate
 from pspnet_repro.training.tensorboard import writer_class
-from pspnet_repro.training.unread import UnreadLosses
 from pspnet_repro.training.validation import Validator
 from pspnet_repro.weights import model_file
 from pspnet_repro.weights.source import snapshot_weights

@@ -13,7 +13,7 @@ class RunOptions:
 
     Attributes:
         workers: processes that read images ahead, of each training process; None: see
-            data.loading.spare_cores.
+            data.training_sequence.spare_cores.
         steps_unread: steps after which losses and signals are read, and all may be saved; None: 1
             on the CPU, 10 on a GPU, which waits for them.
         cuda_graph: see training.graph.GraphedPasses.

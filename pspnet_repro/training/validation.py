@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from pspnet_repro.data.conventions import IGNORE_INDEX
-from pspnet_repro.data.labels import read_label
-from pspnet_repro.data.pairs import Pair, read_pair
+from pspnet_repro.data.pairs import Pair, read_label_of, read_pair
 from pspnet_repro.defaults import BATCH_SIZE
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import Interrupted, UserError
@@ -48,7 +47,6 @@ class Validation:
         windows: "sliding": the whole protocol, as `pspnet evaluate` tests; "centre": one window in
             the middle of each resized image, without the mirror image, its label resized and cut
             alike. That is quicker, and not the paper's figure.
-        zero_is_void: see data.labels.read_label.
     """
 
     interval: int
@@ -57,7 +55,6 @@ class Validation:
     place: str
     protocol: Protocol
     windows: str = "centre"
-    zero_is_void: bool = False
 
     @property
     def facts(self) -> dict:
@@ -84,7 +81,7 @@ class Validation:
                     raise UserError(f"{path}: no such file, but the validation needs it; "
                                     "`pspnet check-data` lists all problems of the data")
         for pair in self.pairs:
-            label = read_label(pair.label, classes, self.zero_is_void, pair.table, pair.colours)
+            label = read_label_of(pair, classes)
             share = self._share(*label.shape)
             if self.windows == "centre":
                 label = centre_of_label(label, self.protocol)
@@ -115,15 +112,14 @@ class Validation:
         """
         if self.windows == "sliding":
             return evaluate(net, pairs, classes=net.classes, protocol=self.protocol,
-                            zero_is_void=self.zero_is_void, progress=False, on_error=failed,
-                            on_prediction=lambda *_: each())
+                            progress=False, on_error=failed, on_prediction=lambda *_: each())
         matrix = ConfusionMatrix(net.classes)
         device = next(net.parameters()).device
         for first in range(0, len(pairs), BATCH_SIZE):
             images, labels = [], []
             for pair in pairs[first:first + BATCH_SIZE]:
                 try:
-                    image, label = read_pair(pair, net.classes, self.zero_is_void)
+                    image, label = read_pair(pair, net.classes)
                 except UserError as error:
                     failed(error)
                     continue

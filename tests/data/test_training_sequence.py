@@ -12,9 +12,8 @@ import torch
 from helpers.refusals import refused
 
 from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation
-from pspnet_repro.data.loading import on_device, spare_cores
 from pspnet_repro.data.pairs import read_list
-from pspnet_repro.data.training_sequence import TrainingSequence, batches
+from pspnet_repro.data.training_sequence import TrainingSequence, batches, on_device, spare_cores
 from pspnet_repro.errors import UserError
 
 

@@ -48,7 +48,7 @@ def validation_of(args: Namespace, data: DataSet, settings: TrainSettings) -> Va
         args.val_interval, pairs, {"data": tested.name, "split": split, "list_sha256": digest},
         args.val_data or args.data,
         Protocol(base_size, settings.crop_size, padding=settings.augmentation.padding),
-        args.val_windows, args.zero_is_void)
+        args.val_windows)
 
 
 def commands_that_test(args: Namespace, data: DataSet) -> list[str]:
