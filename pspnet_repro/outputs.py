@@ -163,10 +163,9 @@ class Outputs:
             files.add({files.name(path): file_sha256(path) for path in paths if path.is_file()})
 
     def claim(self, paths: Iterable[Path], inputs: Iterable[Path] = ()) -> None:
-        """Refuse, before any work, what must not be written.
+        """Refuse, before any work, to write `paths` where that must not be.
 
         Args:
-            paths: of all files to be written.
             inputs: paths of what is read. Links of a file are the same file.
         Raises:
             UsageError: an output has no name, is an input or is there twice.

@@ -64,7 +64,6 @@ class Layout:
         submission: path of a Pair's prediction, relative to the folder of predictions.
         written: what a class becomes in a prediction, 256 bytes.
         listed: what values of label files mean that a list names, 256 bytes, see Pair.
-        recipe: how it is trained and tested.
     """
 
     splits: tuple[str, ...]

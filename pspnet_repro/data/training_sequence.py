@@ -32,7 +32,6 @@ class TrainingSequence(Dataset):
     Args:
         classes, zero_is_void: see data.labels.read_label.
         crop_size: side of the crops in pixels.
-        seed: of order and augmentation.
         image_input: of the network, see model.image_input.
     """
 

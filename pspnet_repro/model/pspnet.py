@@ -119,15 +119,11 @@ class PSPNet(nn.Module):
         checks.crop(sizes, self.stride, self.pyramid.bins, self.any_size)
 
     def prepare(self, image_rgb: np.ndarray) -> torch.Tensor:
-        """A photograph as this network's input: channels in `input_order`, less `input_mean`,
-        divided by `input_std`.
+        """A (H, W, 3) uint8 RGB photograph as this network's input: channels in `input_order`, less
+        `input_mean`, divided by `input_std`. Raises ValueError for other images.
 
-        Args:
-            image_rgb: (H, W, 3) uint8 RGB.
         Returns:
             (1, 3, H, W) float32 on the CPU. The network pads it with zeros: the mean.
-        Raises:
-            ValueError: an image of another kind.
         """
         return self.image_input.tensor(image_rgb)
 

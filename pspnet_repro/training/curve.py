@@ -54,9 +54,8 @@ class Curve:
 
     Args:
         path: of curve.jsonl; what is in it after step `start` is dropped.
-        watch: (interval, function). After every `interval` steps and after the last one
+        watch: (interval, function). After every `interval` steps and after step `max_iter`
             function(network in eval mode) gives a dictionary; all processes call it.
-        start, max_iter: steps done and steps in all.
     """
 
     def __init__(self, path: Path, watch: Watch | None, start: int, max_iter: int,

@@ -17,11 +17,10 @@ from pspnet_repro.words import counted
 
 
 class ProgressLog(contextlib.AbstractContextManager):
-    """The log of a training, for a with block around its steps; the first process's alone.
+    """The log of a training in the folder `output`, for a with block around the steps after step
+    `start`; the first process's alone.
 
     Args:
-        output: folder of the training.
-        start: steps done.
         progress: show a progress bar.
         seconds: between two lines of progress in log.txt, at least; the last step has one too.
         tensorboard: write scalars for TensorBoard.

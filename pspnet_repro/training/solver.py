@@ -129,7 +129,6 @@ class CaffeSGD(torch.optim.Optimizer):
         """Update `params` with gradients that hold the weight decay.
 
         Args:
-            group: of self.param_groups.
             rate: the group's, its multiplier in it.
             buffers: one list of tensors for each of HISTORIES, changed in place.
         """

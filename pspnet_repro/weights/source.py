@@ -75,10 +75,9 @@ def snapshot_weights(solverstate: str | os.PathLike) -> tuple[Path, Path]:
 
 
 def read_momentum(solverstate: str | os.PathLike, weights: tuple) -> tuple[int, dict]:
-    """(steps taken, {name of a PSPNet's parameter: float32 array}) of a solverstate of Caffe.
+    """(steps taken, {name of a PSPNet's parameter: float32 array}) of a solverstate of Caffe, whose
+    weights are the pair (prototxt, caffemodel) of the same snapshot.
 
-    Args:
-        weights: the pair (prototxt, caffemodel) of the same snapshot.
     Raises:
         UserError: a file cannot be read, or is of another network or solver.
         UsageError: weights are no pair.
