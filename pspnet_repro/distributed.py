@@ -83,15 +83,11 @@ class Processes:
 
     Every method but `shard` and `split` is to be called by all of them, in the same order; with
     one process all of them are trivial.
-
-    Attributes:
-        rank, size: number of this process, 0..size-1, and how many there are.
-        patient: a Gloo group for what may take long; None is the default group.
     """
 
-    rank: int = 0
+    rank: int = 0  # number of this process, 0..size-1
     size: int = 1
-    patient: "dist.ProcessGroup | None" = None
+    patient: "dist.ProcessGroup | None" = None  # of Gloo, for what may take long; None: the default
 
     @property
     def first(self) -> bool:

@@ -41,36 +41,23 @@ MAPILLARY_TABLE = _table(range(65), (65,))
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the authors train and test a benchmark (paper, 5.1; their scripts); ADE20K by default.
+    """How the authors train and test a benchmark (paper, 5.1; their scripts); ADE20K by default."""
 
-    Attributes:
-        crop_size, base_size: pixels, of training and test, and of the test alone.
-        max_iter: steps of the training, of batch 16.
-        augmentation: what the training draws.
-    """
-
-    crop_size: int = 473
-    base_size: int = 512
-    max_iter: int = 150_000
+    crop_size: int = 473  # pixels, of training and test
+    base_size: int = 512  # pixels, of the test
+    max_iter: int = 150_000  # of batch 16
     augmentation: Augmentation = Augmentation()
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One benchmark.
-
-    Attributes:
-        pairs: those of a folder and one of the splits.
-        submission: path of a Pair's prediction, relative to the folder of predictions.
-        written: what a class becomes in a prediction, 256 bytes.
-        listed: what values of label files mean that a list names, 256 bytes, see Pair.
-    """
+    """One benchmark."""
 
     splits: tuple[str, ...]
-    pairs: Callable[[Path, str], list[Pair]]
-    submission: Callable[[Pair, str], str]
-    written: bytes = IDENTITY
-    listed: bytes = IDENTITY
+    pairs: Callable[[Path, str], list[Pair]]  # of a folder and one of the splits
+    submission: Callable[[Pair, str], str]  # a prediction's path in the folder of predictions
+    written: bytes = IDENTITY  # what a class becomes in a prediction
+    listed: bytes = IDENTITY  # what values of label files mean that a list names, see Pair
     recipe: Recipe = Recipe()
 
 

@@ -20,17 +20,12 @@ from pspnet_repro.errors import UserError
 
 @dataclass
 class Findings:
-    """What was found in one split.
+    """What was found in one split."""
 
-    Attributes:
-        pixels: (256,) int64, pixels of each value of the label files.
-        occurs: (256,) int64, label files that hold each value.
-        problems: {kind: list of details}, one detail a file.
-        advice: {kind: sentence}, what to do about it.
-    """
-
+    # (256,) int64, of each value of the label files: its pixels, and the files that hold it.
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     occurs: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    # By kind: details, one a file, and a sentence on what to do.
     problems: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     advice: dict[tuple[str, str], str] = field(default_factory=dict)
 

@@ -18,29 +18,17 @@ from pspnet_repro.files import file_sha256
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set on disk.
+    """A data set on disk."""
 
-    Attributes:
-        name: for people and for names of folders.
-        root: folder that everything lies in.
-        layout: None for list files `<split>.txt`, for the one file `list`, and for
-            two folders.
-        list: the list file that was given in place of a folder.
-        table: what values of list files' labels mean, see Pair; None: themselves.
-        lists: folder of the list files and of classes.txt; None: root.
-        labels: folder of labels, whose images are in root: files are paired by name, see
-            data.folders.
-        label_map: what the user says of label values.
-    """
-
-    name: str
-    root: Path
-    layout: Layout | None = None
-    list: Path | None = None
-    table: bytes | None = None
-    lists: Path | None = None
+    name: str  # for people and for names of folders
+    root: Path  # folder that everything lies in
+    layout: Layout | None = None  # None for list files `<split>.txt`, `list` and two folders
+    list: Path | None = None  # the list file that was given in place of a folder
+    table: bytes | None = None  # what values of list files' labels mean, see Pair
+    lists: Path | None = None  # folder of the list files and of classes.txt; None: root
+    # Folder of labels, whose images are in root: files are paired by name, see data.folders.
     labels: Path | None = None
-    label_map: LabelMap | None = None
+    label_map: LabelMap | None = None  # what the user says of label values
 
     @property
     def one_split(self) -> bool:

@@ -16,19 +16,14 @@ _CONTENT = ("a text file with lines VALUE CLASS or RED GREEN BLUE CLASS, where C
 
 @dataclass(frozen=True)
 class LabelMap:
-    """What a label map and a list of ignored values say.
+    """What a label map and a list of ignored values say."""
 
-    Attributes:
-        values: pairs (value, class), 255 for no class; empty for a map of colours and for none.
-        colours: (red, green, blue, class), see data.labels.read_label_file.
-        ignored: values that are unlabelled, whatever else is said.
-        largest: (class, its place in words), the largest that the map names; None without a map.
-    """
-
+    # (value, class), 255 for no class; empty for a map of colours and for none.
     values: tuple[tuple[int, int], ...] = ()
+    # (red, green, blue, class), see data.labels.read_label_file.
     colours: tuple[tuple[int, int, int, int], ...] | None = None
-    ignored: tuple[int, ...] = ()
-    largest: tuple[int, str] | None = None
+    ignored: tuple[int, ...] = ()  # values that are unlabelled, whatever else is said
+    largest: tuple[int, str] | None = None  # class of the map, and its place in words
 
     def over(self, table: bytes | None = None) -> bytes:
         """The table of data.pairs.Pair: 256 bytes.

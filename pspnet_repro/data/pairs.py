@@ -21,20 +21,15 @@ _LIST = "a text file with lines of an image and a label"
 
 @dataclass(frozen=True)
 class Pair:
-    """One image and its label map.
-
-    Attributes:
-        label: None in lists without labels.
-        table: what the file's values mean, 256 bytes as in ZERO_IS_VOID; None: themselves.
-        colours: what a picture's colours mean, as in data.labels.read_label_file; None: the file
-            holds values.
-        root: folder that the paths of its list start from; None: they are no choice of the user.
-    """
+    """One image and its label map."""
 
     image: Path
-    label: Path | None
+    label: Path | None  # None in lists without labels
+    # What the file's values mean, 256 bytes as in ZERO_IS_VOID; None: themselves.
     table: bytes | None = None
+    # What a picture's colours mean, as in data.labels.read_label_file; None: the file holds values.
     colours: Colours | None = None
+    # Folder that the paths of its list start from; None: they are no choice of the user.
     root: Path | None = field(default=None, compare=False)
 
 

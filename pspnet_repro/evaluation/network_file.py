@@ -20,24 +20,15 @@ _RELEASED = {150: "ade20k", 21: "voc2012", 19: "cityscapes"}
 
 @dataclass
 class NetworkFile:
-    """A network and how it is tested.
+    """A network and how it is tested."""
 
-    Attributes:
-        path: of its weights.
-        net: the PSPNet in eval mode; None once a Predictor has taken it over.
-        classes: their names and colours.
-        crop_size, base_size: pixels, see evaluation.Protocol.
-        data: name of the data set that it was trained on, or None.
-        preset: of evaluation.protocol.PRESETS, which `pspnet convert` notes.
-    """
-
-    path: Path
-    net: PSPNet | None
+    path: Path  # of its weights
+    net: PSPNet | None  # in eval mode; None once a Predictor has taken it over
     classes: Classes
-    crop_size: int
+    crop_size: int  # pixels, see evaluation.Protocol
     base_size: int
-    data: str | None
-    preset: str = "caffe"
+    data: str | None  # name of the data set that it was trained on
+    preset: str = "caffe"  # of evaluation.protocol.PRESETS, which `pspnet convert` notes
 
     @property
     def protocol(self) -> Protocol:

@@ -19,23 +19,17 @@ _DEPTHS = {blocks: depth for depth, blocks in BLOCKS.items()}
 
 @dataclass(frozen=True)
 class Structure:
-    """What a file of weights was made for.
+    """What a file of weights was made for."""
 
-    Attributes:
-        path: of the file, for messages.
-        sha256: see weights_sha256.
-        settings: arguments of PSPNet that decide about the result beside the weights: stem,
-            widths, blocks and the place of the stride of any file, and the strides, dilations,
-            pyramid, head, dropout and batch normalization of a PSPNet's.
-        content: see weights.source.read_weights; `load_initial_weights` takes the weights out.
-        network: settings of the file's network.
-    """
-
-    path: str
-    sha256: str
+    path: str  # of the file, for messages
+    sha256: str  # see weights_sha256
+    # Arguments of PSPNet that decide about the result beside the weights: stem, widths, blocks and
+    # the place of the stride of any file, and the strides, dilations, pyramid, head, dropout and
+    # batch normalization of a PSPNet's.
     settings: dict
+    # See weights.source.read_weights; `load_initial_weights` takes the weights out.
     content: dict | None = None
-    network: BackboneSettings | None = None
+    network: BackboneSettings | None = None  # settings of the file's network
 
 
 def read_structure(weights: Weights) -> Structure:

@@ -16,13 +16,12 @@ _FRESH = "start from the weights alone, with --initial-weights"
 
 
 class SnapshotStart(NamedTuple):
-    """What a solverstate holds for a PSPNet: path, SHA-256 of the bytes, steps taken, and momentum
-    as {name of a parameter: float32 array}."""
+    """What a solverstate holds for a PSPNet."""
 
     path: str
-    sha256: str
-    iteration: int
-    buffers: dict
+    sha256: str  # of its bytes
+    iteration: int  # steps taken
+    buffers: dict  # {name of a parameter: float32 array} of the momentum
 
     def load(self, model: PSPNet, solver: CaffeSGD) -> list[str]:
         """Give a solver the momentum of every parameter that learns; sentences say what was loaded.

@@ -36,24 +36,16 @@ FIGURES = ("mean_iou", "pixel_accuracy", "mean_accuracy")
 
 @dataclasses.dataclass(frozen=True)
 class Validation:
-    """How a training is tested along its way; the weights do not depend on it.
+    """How a training is tested along its way; the weights do not depend on it."""
 
-    Attributes:
-        interval: steps between two tests; another comes after the last step.
-        pairs: the images, with labels.
-        data: what they are, plain facts: "data", "split", "list_sha256".
-        place: where they are, for people.
-        protocol: sizes and padding of the test, at one scale.
-        windows: "sliding": the whole protocol, as `pspnet evaluate` tests; "centre": one window in
-            the middle of each resized image, without the mirror image, its label resized and cut
-            alike. That is quicker, and not the paper's figure.
-    """
-
-    interval: int
-    pairs: list[Pair]
-    data: dict[str, str]
-    place: str
-    protocol: Protocol
+    interval: int  # steps between two tests; another comes after the last step
+    pairs: list[Pair]  # with labels
+    data: dict[str, str]  # plain facts of them: "data", "split", "list_sha256"
+    place: str  # where they are, for people
+    protocol: Protocol  # sizes and padding, at one scale
+    # "sliding": the whole protocol, as `pspnet evaluate` tests; "centre": one window in the middle
+    # of each resized image, without the mirror image, its label resized and cut alike. That is
+    # quicker, and not the paper's figure.
     windows: str = "centre"
 
     @property

@@ -15,21 +15,13 @@ _IMAGES = 2
 
 
 class Check(NamedTuple):
-    """How far an exported file's scores are from this program's.
+    """How far an exported file's scores are from this program's."""
 
-    Attributes:
-        program: name and version of the program that ran the file.
-        largest_error: of any score, divided by the largest score.
-        sizes: (height, width) of the drawn images, _IMAGES of each in one batch.
-        pixels: of all of them.
-        other_argmax: pixels with another argmax, whose two best scores differ by TIE at most.
-    """
-
-    program: str
-    largest_error: float
-    sizes: tuple
-    pixels: int
-    other_argmax: int
+    program: str  # name and version of the program that ran the file
+    largest_error: float  # of any score, divided by the largest score
+    sizes: tuple  # (height, width) of the drawn images, _IMAGES of each in one batch
+    pixels: int  # of all of them
+    other_argmax: int  # pixels with another argmax, whose two best scores differ by TIE at most
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{height}x{width}" for height, width in self.sizes)
