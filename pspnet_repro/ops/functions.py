@@ -29,6 +29,13 @@ def _pair(value):
     return [value, value] if isinstance(value, (int, torch.SymInt)) else list(value)
 
 
+def _run(name, *arguments, check=None):
+    """The compiled operator of a name, which checks its arguments, or its specification."""
+    if USE_REFERENCE and check is not None:
+        check(*arguments)
+    return getattr(reference if USE_REFERENCE else _ops, name)(*arguments)
+
+
 def window_pool2d(input: torch.Tensor, kernel_size: int | Sequence[int],
                   stride: int | Sequence[int], padding: int | Sequence[int] = 0,
                   mode: str = "ave") -> torch.Tensor:
@@ -128,12 +135,7 @@ def interp2d(input: torch.Tensor, out_size: Sequence[int], pad_begin: int = 0,
     if USE_REFERENCE:
         checks.image(input, "input")
         checks.interp(input.shape[2:], out_size, pad_begin, pad_end)
-        return reference.interp2d(input, out_size, pad_begin, pad_end)
-    return _ops.interp2d(input, out_size, pad_begin, pad_end)
-
-
-def _batch_norm_op(name):
-    return getattr(reference if USE_REFERENCE else _ops, name)
+    return _run("interp2d", input, out_size, pad_begin, pad_end)
 
 
 def batch_norm_statistics(input: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -146,7 +148,7 @@ def batch_norm_statistics(input: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
 
     Not differentiable by itself: sync_bn.py holds the gradient of the whole.
     """
-    return _batch_norm_op("batch_norm_statistics")(input)
+    return _run("batch_norm_statistics", input)
 
 
 def batch_norm_normalize(input: torch.Tensor, mean: torch.Tensor, invstd: torch.Tensor,
@@ -162,8 +164,7 @@ def batch_norm_normalize(input: torch.Tensor, mean: torch.Tensor, invstd: torch.
     Returns:
         (N, C, H, W), dtype and memory format of `input`.
     """
-    return _batch_norm_op("batch_norm_normalize")(input, mean, invstd, weight, bias, relu,
-                                                  residual)
+    return _run("batch_norm_normalize", input, mean, invstd, weight, bias, relu, residual)
 
 
 def batch_norm_combine(means: torch.Tensor, sqdevs: torch.Tensor, counts: torch.Tensor | None,
@@ -184,9 +185,8 @@ def batch_norm_combine(means: torch.Tensor, sqdevs: torch.Tensor, counts: torch.
     Returns:
         mean and invstd, (C,), dtype of the running values; the elements of all, () float64.
     """
-    return _batch_norm_op("batch_norm_combine")(
-        means, sqdevs, counts, count, eps, unbiased, unbiased_running, momentum, running_mean,
-        running_var)
+    return _run("batch_norm_combine", means, sqdevs, counts, count, eps, unbiased,
+                unbiased_running, momentum, running_mean, running_var)
 
 
 def batch_norm_backward_reduce(grad_output: torch.Tensor, input: torch.Tensor, mean: torch.Tensor,
@@ -201,8 +201,7 @@ def batch_norm_backward_reduce(grad_output: torch.Tensor, input: torch.Tensor, m
     Returns:
         (sum_dy, sum_dy_xhat), each (C,), dtype of `mean`; xhat = (input - mean) * invstd.
     """
-    return _batch_norm_op("batch_norm_backward_reduce")(grad_output, input, mean, invstd, weight,
-                                                        bias, relu)
+    return _run("batch_norm_backward_reduce", grad_output, input, mean, invstd, weight, bias, relu)
 
 
 def batch_norm_backward_residual(
@@ -215,8 +214,8 @@ def batch_norm_backward_residual(
     Returns:
         (grad_residual, sum_dy, sum_dy_xhat): dy, which is 0 where the ReLU gave 0, and its sums.
     """
-    return _batch_norm_op("batch_norm_backward_residual")(grad_output, input, residual, mean,
-                                                          invstd, weight, bias)
+    return _run("batch_norm_backward_residual", grad_output, input, residual, mean, invstd, weight,
+                bias)
 
 
 def batch_norm_backward_elementwise(grad_output: torch.Tensor, input: torch.Tensor,
@@ -232,8 +231,8 @@ def batch_norm_backward_elementwise(grad_output: torch.Tensor, input: torch.Tens
     Returns:
         The gradient of the input, (N, C, H, W).
     """
-    return _batch_norm_op("batch_norm_backward_elementwise")(
-        grad_output, input, mean, invstd, weight, bias, mean_dy, mean_dy_xhat, relu)
+    return _run("batch_norm_backward_elementwise", grad_output, input, mean, invstd, weight, bias,
+                mean_dy, mean_dy_xhat, relu)
 
 
 def scores(canvas: torch.Tensor, logits: torch.Tensor, mirrored: torch.Tensor | None,
@@ -257,11 +256,8 @@ def scores(canvas: torch.Tensor, logits: torch.Tensor, mirrored: torch.Tensor | 
     their like), those of `mirrored` are the other side's. Source: Interp and Softmax layers, the
     evaluation script.
     """
-    arguments = canvas, logits, mirrored, list(tops), list(lefts), list(out_size)
-    if USE_REFERENCE:
-        checks.scores(*arguments)
-        return reference.scores(*arguments)
-    return _ops.scores(*arguments)
+    return _run("scores", canvas, logits, mirrored, list(tops), list(lefts), list(out_size),
+                check=checks.scores)
 
 
 def winograd_tiles(input: torch.Tensor, matrix: torch.Tensor, dilation: int, first: int,
@@ -284,10 +280,8 @@ def winograd_tiles(input: torch.Tensor, matrix: torch.Tensor, dilation: int, fir
 
     CPU only, not differentiable. Source: see winograd.py.
     """
-    if USE_REFERENCE:
-        checks.winograd_tiles(input, matrix, dilation, first, count)
-        return reference.winograd_tiles(input, matrix, dilation, first, count)
-    return _ops.winograd_tiles(input, matrix, dilation, first, count)
+    return _run("winograd_tiles", input, matrix, dilation, first, count,
+                check=checks.winograd_tiles)
 
 
 def winograd_pixels(output: torch.Tensor, products: torch.Tensor, matrix: torch.Tensor,
@@ -307,11 +301,8 @@ def winograd_pixels(output: torch.Tensor, products: torch.Tensor, matrix: torch.
 
     CPU only, not differentiable. Source: see winograd.py.
     """
-    arguments = output, products, matrix, bias, dilation, first, add, relu
-    if USE_REFERENCE:
-        checks.winograd_pixels(*arguments)
-        return reference.winograd_pixels(*arguments)
-    return _ops.winograd_pixels(*arguments)
+    return _run("winograd_pixels", output, products, matrix, bias, dilation, first, add, relu,
+                check=checks.winograd_pixels)
 
 
 if not USE_REFERENCE:
