@@ -113,6 +113,10 @@ class Protocol:
             return long_side, long_side
         return (long_side, short_side) if height > width else (short_side, long_side)
 
+    def fits(self, rows: int, cols: int) -> bool:
+        """Whether a scaled image goes through the network in one pass."""
+        return self.whole_image or max(rows, cols) <= self.crop_size
+
     def window_size(self, rows: int, cols: int, step: int = 8) -> tuple[int, int]:
         """(rows, columns) of the windows over a scaled image; `step`: the network's stride."""
         if not self.whole_image:

@@ -83,10 +83,8 @@ def _views(image_rgb, protocol, classes, step, image_input):
                   _opencv_resize(image_rgb, scaled_size))
         rows, cols = scaled.shape[:2]
         window = protocol.window_size(rows, cols, step)
-        # The scripts pad an image of several windows while it is still 8-bit: with the mean,
-        # rounded.
-        exact = (protocol.resize == "opencv" or protocol.whole_image
-                 or max(rows, cols) <= protocol.crop_size)
+        # The scripts pad a larger image while it is still 8-bit: with the mean, rounded.
+        exact = protocol.resize == "opencv" or protocol.fits(rows, cols)
         border = (np.zeros(3, np.float32) if exact else
                   image_input(image_input.mean_rgb.round()))
         return _View(tiles, scaled, window, protocol.window_starts(rows, window[0]),
