@@ -197,29 +197,22 @@ def no_lesson(present: np.ndarray, classes: int, table: bytes) -> str | None:
                if table == labels.IDENTITY else "give other values the class 1"))
 
 
-def check_lesson(pairs: Sequence[Pair], classes: int, zero_is_void: bool = False,
-                 say: bool = True) -> None:
+def check_lesson(pairs: Sequence[Pair], classes: int, say: bool = True) -> None:
     """Refuse training labels that teach nothing, without reading a large data set.
 
     At most READ label files, spread evenly over the list, are read until two classes are seen:
-    usually one. If that never happens `no_lesson` of these files decides.
-
-    Args:
-        classes, zero_is_void: see data.labels.read_label.
-        say: print a note where the files read hold one class alone.
-    Raises:
-        UserError: nothing can be learnt, or a label file cannot be used.
+    usually one. If that never happens `no_lesson` of these files decides: it raises UserError, or
+    with `say` a note is printed that they hold one class alone.
     """
     chosen = np.linspace(0, len(pairs) - 1, min(READ, len(pairs))).round().astype(int)
     present = np.zeros(256, bool)
     for number in chosen:
-        present[np.unique(read_label_of(pairs[number], classes, zero_is_void))] = True
+        present[np.unique(read_label_of(pairs[number], classes))] = True
         if present[:classes].sum() > 1:
             return
-    table = pairs[0].table or (labels.ZERO_IS_VOID if zero_is_void else labels.IDENTITY)
     others, read = len(pairs) - 1, len(chosen) - 1
     files = str(pairs[0].label) + f" and {read} of the other {others} label files" * (others > 0)
-    if problem := no_lesson(present, classes, table):
+    if problem := no_lesson(present, classes, pairs[0].table or labels.IDENTITY):
         raise UserError(f"{files}: {problem}")
     if say:
         only = np.flatnonzero(present[:classes])[0]

@@ -182,21 +182,20 @@ def start_of_paths(root: Path) -> str:
             "check-data names another folder")
 
 
-def read_label_of(pair: Pair, classes: int, zero_is_void: bool = False) -> np.ndarray:
+def read_label_of(pair: Pair, classes: int) -> np.ndarray:
     """The label of a Pair. Raises UserError as data.labels.read_label."""
     with _rooted(pair):
-        return read_label(pair.label, classes, zero_is_void, pair.table, pair.colours)
+        return read_label(pair.label, classes, pair.table, pair.colours)
 
 
-def read_pair(pair: Pair, classes: int,
-              zero_is_void: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
+def read_pair(pair: Pair, classes: int) -> tuple[np.ndarray, np.ndarray | None]:
     """Image and label of a Pair, None where it has none. Raises UserError as their readers, or
     where sizes differ."""
     with _rooted(pair):
         image = read_image(pair.image)
     if pair.label is None:
         return image, None
-    label = read_label_of(pair, classes, zero_is_void)
+    label = read_label_of(pair, classes)
     if image.shape[:2] != label.shape:
         raise UserError(f"{pair.label}: size {label.shape[0]}x{label.shape[1]} differs from "
                         f"{image.shape[0]}x{image.shape[1]} of {pair.image}")

@@ -30,20 +30,18 @@ class TrainingSequence(Dataset):
     augmentation is drawn from (seed, p). So neither workers nor interruptions change anything.
 
     Args:
-        classes, zero_is_void: see data.labels.read_label.
         crop_size: side of the crops in pixels.
         image_input: of the network, see model.image_input.
     """
 
     def __init__(self, pairs: Sequence[Pair], classes: int, crop_size: int,
-                 augmentation: Augmentation, seed: int, zero_is_void: bool = False,
+                 augmentation: Augmentation, seed: int,
                  image_input: image_inputs.ImageInput = image_inputs.CAFFE) -> None:
         self.pairs = pairs
         self.classes = classes
         self.crop_size = crop_size
         self.augmentation = augmentation
         self.seed = seed
-        self.zero_is_void = zero_is_void
         self.image_input = image_input
         self._epoch, self._order = -1, None
 
@@ -59,7 +57,7 @@ class TrainingSequence(Dataset):
         """(image, label) tensors, or the UserError that reading met (errors cross processes)."""
         try:
             pair = self.pair(position)
-            image, label = read_pair(pair, self.classes, self.zero_is_void)
+            image, label = read_pair(pair, self.classes)
             factor = max(self.augmentation.scales or (1,))
             if label.size * factor ** 2 > MAX_PIXELS:
                 raise UserError(
@@ -104,7 +102,7 @@ def batches(sequence: TrainingSequence, batch_size: int, start: int, stop: int, 
     """
     cv2.setNumThreads(0)
     slots = slots or range(batch_size)
-    check_lesson(sequence.pairs, sequence.classes, sequence.zero_is_void, say=slots.start == 0)
+    check_lesson(sequence.pairs, sequence.classes, say=slots.start == 0)
     positions = (range(k * batch_size + slots.start, k * batch_size + slots.stop)
                  for k in range(start, stop))
     loader = DataLoader(sequence, batch_sampler=positions, num_workers=workers,

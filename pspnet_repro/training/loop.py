@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from pspnet_repro import distributed
-from pspnet_repro.data.labels import check_classes
+from pspnet_repro.data.labels import ZERO_IS_VOID, check_classes
 from pspnet_repro.data.pairs import Pair
 from pspnet_repro.data.training_sequence import TrainingSequence, batches, on_device, spare_cores
 from pspnet_repro.defaults import PRECISIONS, TIMEOUT_SECONDS
@@ -127,6 +127,8 @@ def train(settings: TrainSettings, pairs: Sequence[Pair], output: str | Path, *,
     output, how = Path(output), RunOptions(**options)
     if how.tensorboard:
         writer_class()
+    if settings.zero_is_void:  # which the Pairs of a DataSet say themselves
+        pairs = [dataclasses.replace(pair, table=pair.table or ZERO_IS_VOID) for pair in pairs]
     settings = dataclasses.replace(settings, initial_weights=None, solverstate=None)
     begun = None
     if solverstate is not None:
@@ -242,7 +244,7 @@ def _train(settings, pairs, output, processes, device, model, solver, origin, be
     curve = Curve(output / "curve.jsonl", how.watch, start, settings.max_iter, processes, device)
     validator = Validator(how.validation, output, settings, start, processes, device, facts)
     sequence = TrainingSequence(pairs, model.classes, settings.crop_size, settings.augmentation,
-                                settings.seed, settings.zero_is_void, model.image_input)
+                                settings.seed, model.image_input)
     passes = settings.iter_size
     workers = (spare_cores(device, settings.threads, len(slots) * settings.crop_size ** 2)
                if how.workers is None else how.workers)
