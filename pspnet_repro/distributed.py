@@ -207,10 +207,8 @@ def choose_device(kind: str) -> torch.device:
 
 def _check_command(processes, command):
     """Raise UsageError where the processes run different commands."""
-    text = torch.zeros(32, dtype=torch.uint8)
-    letters = torch.frombuffer(bytearray(command.encode()[:32] or b" "), dtype=torch.uint8)
-    text[:len(letters)] = letters
-    commands = [bytes(row.tolist()).decode().strip(" \0") or "another program"
+    text = torch.tensor(list(command.encode()[:32].ljust(32)), dtype=torch.uint8)
+    commands = [bytes(row.tolist()).decode().strip() or "another program"
                 for row in processes.gather(text)]
     if len(set(commands)) > 1:
         other = next(k for k, name in enumerate(commands) if name != commands[0])

@@ -59,7 +59,8 @@ class FileList:
             return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with open(self._path, "r+b", opener=_open_no_link) as file:
+            with open(self._path, "r+b", opener=lambda path, flags: os.open(
+                    path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)) as file:
                 wait_for_lock(file)
                 # The end of the last whole entry, over which the list goes on.
                 data = file.read()
@@ -110,10 +111,6 @@ class FileList:
             f"{self._path}, line {number}: no line of this program's list of its files: "
             f"{first_line(why)}; choose another --output, or move the list and the results beside "
             "it away")
-
-
-def _open_no_link(path, flags):
-    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)
 
 
 def _text(name, digest):
