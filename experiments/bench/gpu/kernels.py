@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 from . import pytests
-from .part import Row, Setting, main_of
+from .part import Row, Setting
 
 
 def work(setting: Setting) -> Iterator[Row]:
@@ -22,7 +22,3 @@ def work(setting: Setting) -> Iterator[Row]:
             yield {"process": k, "left out": reason}
     if failed:
         raise SystemExit(f"{failed} of {count} processes of pytest failed")
-
-
-if __name__ == "__main__":
-    main_of(work)

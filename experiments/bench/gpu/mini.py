@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pspnet_repro.data import scenes
+from pspnet_repro.defaults import ROOT
 
 from ...experiment import Experiment
 from ...profiles import PROFILES
 from ...rows import BASELINE, FULL, TABLES
 from ...run_row import run_row
-from .part import ROOT, Row, Setting, main_of
+from .part import Row, Setting
 
 REPORT = ROOT / "experiments" / "results" / "mini" / "report.json"
 
@@ -44,7 +45,3 @@ def work(setting: Setting) -> Iterator[Row]:
                    "pixel accuracy": 100 * result["pixel_accuracy"],
                    "pixel accuracy on the CPU": 100 * cpu["pixel_accuracy"],
                    "seconds": round(time.monotonic() - began, 1)}
-
-
-if __name__ == "__main__":
-    main_of(work)

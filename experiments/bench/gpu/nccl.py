@@ -11,8 +11,9 @@ import torch
 from pspnet_repro import distributed
 from pspnet_repro.sync_bn import SyncBatchNorm2d, batch_norm_together
 
+from ..cuda import FORMATS
 from . import networks
-from .part import Row, Setting, main_of
+from .part import Row, Setting
 
 ALLOWED = 1e-6  # of the largest value
 
@@ -34,7 +35,7 @@ def work(setting: Setting) -> Iterator[Row]:
     shape = (2, 4, 9, 9) if setting.small else (16, 256, 60, 60)
     failed = []
     with networks.one_rank(setting):
-        for name, layout in networks.LAYOUTS.items():
+        for name, layout in FORMATS.items():
             x, grad = (torch.randn(shape, device=setting.device).contiguous(memory_format=layout)
                        for _ in range(2))
             for variance in ("unbiased", "biased", "torch"):
@@ -52,7 +53,3 @@ def work(setting: Setting) -> Iterator[Row]:
             yield {"what": what, "equal": equal}
     if failed:
         raise SystemExit(f"wrong: {'; '.join(failed)}")
-
-
-if __name__ == "__main__":
-    main_of(work)

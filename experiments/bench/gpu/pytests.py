@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from .part import ROOT, Setting
+from pspnet_repro.defaults import ROOT
+
+from .part import Setting
 
 # Without a GPU quick tests of other things stand for them.
 KERNELS = {"cuda": "tests/ops/test_cuda_kernels.py", "cpu": "tests/ops/test_checks.py"}

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from . import pytests
-from .part import Row, Setting, main_of
+from .part import Row, Setting
 
 TOOLS = ("memcheck", "racecheck")
 
@@ -39,7 +39,3 @@ def work(setting: Setting) -> Iterator[Row]:
         yield {"tool": tool if setting.device == "cuda" else f"no {tool} on the CPU", **counts}
     if failed:
         raise SystemExit(f"{' and '.join(failed)} found errors, or a test failed")
-
-
-if __name__ == "__main__":
-    main_of(work)

@@ -11,9 +11,9 @@ import torch
 from pspnet_repro import ops
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 
-from .part import Row, Setting, main_of
+from ..cuda import FORMATS
+from .part import Row, Setting
 
-FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 ALLOWED = {torch.float32: 1e-5, torch.bfloat16: 2.0 ** -7, torch.float16: 2.0 ** -10}
 BINS = (1, 2, 3, 6)
 
@@ -150,7 +150,3 @@ def work(setting: Setting) -> Iterator[Row]:
                "allowed": ALLOWED[dtype]}
     if failed:
         raise SystemExit(f"wrong: {'; '.join(failed)}")
-
-
-if __name__ == "__main__":
-    main_of(work)

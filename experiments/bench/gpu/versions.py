@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ..timing import device_seconds
-from .part import Row, Setting, main_of
+from .part import Row, Setting
 
 
 def _words(*command):
@@ -45,7 +45,3 @@ def work(setting: Setting) -> Iterator[Row]:
         products = batch * channels ** 2 * 9 * side ** 2
         yield {"what": f"3 x 3 convolution, {batch} x {channels} x {side} x {side}, {name}",
                "value": f"{2e-12 * products / statistics.median(times):.3g} TFLOP/s"}
-
-
-if __name__ == "__main__":
-    main_of(work)
