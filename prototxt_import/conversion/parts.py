@@ -15,17 +15,19 @@ class Parts:
         units: {module path: Unit} of every ConvBN.
         scores: {module path: Node} of every score convolution.
         used: the nodes of all of them.
+        check: see Graph.check.
     """
 
     def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+        self.graph, self.check = graph, graph.check
         self.image, self.settings, self.units, self.scores = None, {}, {}, {}
         self.normalization = None
         self.used = set()
 
-    def check(self, condition: object, node: Node, rule: str) -> None:
-        """Raise the UserError of a node that breaks a rule."""
-        self.graph.check(condition, node, rule)
+    @property
+    def left_out(self) -> list[Node]:
+        """The nodes that are no part of the network: losses, or a classifier."""
+        return [node for node in self.graph.nodes if node not in self.used]
 
     def only(self, nodes: Sequence[Node], node: Node, what: str) -> Node:
         """The one node that reads `node`."""
