@@ -1,5 +1,6 @@
 """The training of a system, resumable, and the network that is tested."""
 
+import functools
 import itertools
 import json
 import time
@@ -132,8 +133,7 @@ def train_system(settings: SystemSettings, pairs: Sequence[Pair], output: Path, 
     notes = list(network.notes)
     if initial_weights is not None:
         notes.append(load_vgg16(net, initial_weights))
-    fixed = fix_upsampling(net)
-    if fixed:
+    if fixed := fix_upsampling(net):
         notes.append(f"fixed bilinear kernels on the diagonal: {', '.join(fixed)}")
     facts = {"training": settings.to_json(), "initial_sha256": weights_digest(net), "processes": 1}
     device = choose_device(device)
@@ -148,7 +148,12 @@ def train_system(settings: SystemSettings, pairs: Sequence[Pair], output: Path, 
     reader = batches(sequence, settings.batch_size, start * passes, settings.max_iter * passes,
                      workers)
 
-    model = _Trained(net, lambda: _tested(network, net, sequence, device), settings.classes)
+    @functools.lru_cache(maxsize=1)  # the last look and the finished files are of the same step
+    def for_test(_steps):
+        return _for_test(network, net, sequence, device)
+
+    model = _Trained(net, lambda: _tested(network, *for_test(solver.iteration), device),
+                     settings.classes)
     with ProgressLog(output, settings, start, ALONE, progress, 60.0, False) as log, \
             run_folder.StopRequest() as stop, \
             open(losses_path, "a", encoding="utf-8", buffering=1) as losses:
@@ -175,7 +180,7 @@ def train_system(settings: SystemSettings, pairs: Sequence[Pair], output: Path, 
             if stop.signal and steps < settings.max_iter:
                 raise Interrupted(f"stopped after step {steps} of {settings.max_iter}; the same "
                                   "command resumes")
-        param, weights = _for_test(network, net, sequence, device)
+        param, weights = for_test(solver.iteration)
         before_weights(facts)
         write_prototxt(output / DEPLOY, param)
         write_caffemodel(weights_path, network.name, weights)
@@ -211,8 +216,7 @@ def _for_test(network, net, sequence, device):
                    for layer in param.layer if layer.name in parameters}
 
 
-def _tested(network, net, sequence, device):
-    param, weights = _for_test(network, net, sequence, device)
+def _tested(network, param, weights, device):
     copy = CaffeNet(param, network.path, arithmetic="torch")
     for name, (_, arrays) in weights.items():
         for tensor, array in zip(copy.params[name], arrays):
@@ -222,9 +226,8 @@ def _tested(network, net, sequence, device):
 
 def _checkpoints(output):
     """{steps: path} of the solverstates in a folder."""
-    return {int(path.stem.rpartition("_")[2]): path
-            for path in output.glob(f"{CHECKPOINT}_iter_*.solverstate")
-            if path.stem.rpartition("_")[2].isdecimal()}
+    return {int(steps): path for path in output.glob(f"{CHECKPOINT}_iter_*.solverstate")
+            if (steps := path.stem.rpartition("_")[2]).isdecimal()}
 
 
 def _remove_checkpoints(output, but=None):
@@ -238,14 +241,13 @@ def _remove_checkpoints(output, but=None):
 
 def _restore(output, solver):
     """Load the last checkpoint into the solver; how many steps it has."""
-    paths = _checkpoints(output)
-    if not paths:
+    steps, path = max(_checkpoints(output).items(), default=(0, None))
+    if path is None:
         return 0
     try:
-        solver.restore(paths[max(paths)])
-        if solver.iteration != max(paths):
-            raise UserError(f"{paths[max(paths)]}: holds {solver.iteration} steps, its name says "
-                            f"{max(paths)}")
+        solver.restore(path)
+        if solver.iteration != steps:
+            raise UserError(f"{path}: holds {solver.iteration} steps, its name says {steps}")
     except UserError as error:
         raise UserError(f"{error}; remove the folder {output} to train again") from error
     return solver.iteration
