@@ -132,8 +132,8 @@ class Experiment:
             return dataclasses.replace(self._system(row), seed=seed)
         profile, structure = self.profile, self._structure(row.backbone)
         model = self._model(row.backbone)
-        model |= _placed({name: value for name, value in row.model.items() if name != "depth"},
-                         model)
+        model |= {name: value for name, value in _placed(row.model, model).items()
+                  if name != "depth"}
         train = {"augmentation": Augmentation(), **profile.train, **row.train}
         if "padding" in train:
             train["augmentation"] = dataclasses.replace(train["augmentation"],
@@ -194,7 +194,9 @@ def _placed(arguments, model):
 
 def _first(row):
     """The name of the first row that shares a row's training."""
-    return row.name if row.system is not None else next(name for name, other in ROWS.items()
+    if row.system is not None:
+        return row.name
+    return next(name for name, other in ROWS.items()
                 if (other.model, other.train, other.system) == (row.model, row.train, None))
 
 

@@ -104,16 +104,13 @@ def _train(experiment, training, processes, *, device, **how):
                                indent=1))
 
     reset_peak(device)
+    arguments = training.settings, experiment.pairs("train"), training.folder
+    how |= {"device": device, "initial_weights": training.initial_weights, "before_weights": tell,
+            "watch": _watch(experiment, training, processes)}
     if training.is_system:
-        return train_system(
-            training.settings, experiment.pairs("train"), training.folder, device=device, **how,
-            initial_weights=training.initial_weights, before_weights=tell,
-            watch=_watch(experiment, training, processes))
-    return train(training.settings, experiment.pairs("train"), training.folder, device=device,
-                 **how, initial_weights=training.initial_weights, before_weights=tell,
-                 facts={"base_size": profile.base_size, "names": profile.classes,
-                        "palette_rgb": profile.palette_rgb},
-                 watch=_watch(experiment, training, processes))
+        return train_system(*arguments, **how)
+    return train(*arguments, **how, facts={"base_size": profile.base_size, "names": profile.classes,
+                                           "palette_rgb": profile.palette_rgb})
 
 
 def _trained(weights, others):

@@ -36,17 +36,12 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Case:
-    """`faster`, `bandwidth`: goals, times torch's speed and share of copy bandwidth, or None.
-
-    `tensors` are those that must be read or written once.
-    """
-
     name: str
-    tensors: Sequence[torch.Tensor]
+    tensors: Sequence[torch.Tensor]  # those that must be read or written once
     ours: Callable[[], object]
     theirs: Callable[[], object]
-    faster: float | None = None
-    bandwidth: float | None = None
+    faster: float | None  # goal: times torch's speed
+    bandwidth: float | None  # goal: share of the copy bandwidth
 
 
 def _both(name, tensors, ours, theirs, x, grads, forward, backward):

@@ -87,9 +87,8 @@ class Forecast:
 
     def cost(self, training: Training, workers: int) -> Cost:
         """What is left of a training whose network was measured."""
-        rates, settings = self.rates[network_key(training.settings.model)], self._one_process(
-            training)
-        steps, windows = self._left(training)
+        rates = self.rates[network_key(training.settings.model)]
+        settings, (steps, windows) = self._one_process(training), self._left(training)
         seconds = (steps * rates.step_seconds(settings, workers)
                    + windows * rates.window_seconds(settings) / self._processes.size)
         return Cost(seconds, seconds * rates.processor_share, rates.peak_bytes(settings))

@@ -20,25 +20,15 @@ RECIPE = {"base_lr": 0.01, "lr_policy": "poly", "power": 0.9, "momentum": 0.9,
 
 @dataclass(frozen=True)
 class SystemSettings:
-    """What a system's training depends on, as TrainSettings are what a PSPNet's does.
-
-    Attributes:
-        system: name of the row.
-        net_sha256: of the prototxt of its network.
-        solver: the fields of its solver, see `solver_fields`.
-        classes: of the data.
-        data, list_sha256, zero_is_void, crop_size, batch_size, iter_size, max_iter, augmentation,
-            seed, threads, initial_weights: as TrainSettings has them.
-        net: path of the prototxt; no part of what `to_json` gives.
-        ours: whether the network is of this folder, and gets the data's number of classes.
+    """What a system's training depends on; fields without a comment are as TrainSettings has them.
     """
 
     rate_option: ClassVar[str] = "base_lr of its solver"
 
-    system: str
-    net_sha256: str
-    solver: dict
-    classes: int
+    system: str  # name of the row
+    net_sha256: str  # of the prototxt of its network
+    solver: dict  # its fields, see `solver_fields`
+    classes: int  # of the data
     data: str
     list_sha256: str
     zero_is_void: bool
@@ -50,8 +40,8 @@ class SystemSettings:
     seed: int
     threads: int
     initial_weights: str | None
-    net: str = ""
-    ours: bool = False
+    net: str = ""  # path of the prototxt; no part of what `to_json` gives
+    ours: bool = False  # the network is of this folder, and gets the data's number of classes
 
     def to_json(self) -> dict:
         """Plain data, the same after a round trip through JSON, without a path."""
