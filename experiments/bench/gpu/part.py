@@ -1,4 +1,7 @@
-"""Runs one part of the day: its module's `work` gives the rows, which are written as they come."""
+"""Runs one part of the day: its module's `work` gives the rows, which are written as they come.
+
+A part fails where a row has an "error" above what is "allowed", or bits that are not "equal".
+"""
 
 import argparse
 import importlib
@@ -15,10 +18,7 @@ Row = dict[str, object]
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a part runs: device "cuda", or "cpu" for a rehearsal, which does the same in miniature.
-    """
-
-    device: str
+    device: str  # "cuda", or "cpu" for a rehearsal, which does the same in miniature
 
     @property
     def small(self) -> bool:
@@ -38,6 +38,10 @@ def main() -> None:
         done.append(row)
         write_bytes(args.rows, json.dumps(done, indent=1))
         print(json.dumps(row), flush=True)
+    wrong = [row["what"] for row in done if not (
+        row.get("equal", True) and row.get("error", 0.0) <= row.get("allowed", 0.0))]
+    if wrong:
+        raise SystemExit(f"wrong: {'; '.join(wrong)}")
 
 
 if __name__ == "__main__":
