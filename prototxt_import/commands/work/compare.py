@@ -2,17 +2,9 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 import torch
-
-
-class Deviation(NamedTuple):
-    """A blob and its largest error, over its largest value."""
-
-    blob: str
-    error: float
 
 
 def recorded_items(arrays: Iterable[str]) -> dict[int, str]:
@@ -23,7 +15,7 @@ def recorded_items(arrays: Iterable[str]) -> dict[int, str]:
 
 
 def deviations(blobs: Mapping[str, torch.Tensor], arrays: Mapping[str, np.ndarray], item: int = 0,
-               prefix: str = "") -> list[Deviation]:
+               prefix: str = "") -> dict[str, float]:
     """Compare blobs with samples of the original's, in the network's order.
 
     Args:
@@ -32,10 +24,11 @@ def deviations(blobs: Mapping[str, torch.Tensor], arrays: Mapping[str, np.ndarra
             and "<prefix>mean_abs/<blob>", the mean of its absolute values.
         item: index of the item in the batch.
     Returns:
-        A list of Deviation, one for each recorded blob that the network has. Copies that the
-        original makes of a blob with several readers are other names of the same values.
+        {blob: its largest error over its largest value}, of each recorded blob that the network
+        has. Copies that the original makes of a blob with several readers are other names of the
+        same values.
     """
-    found = []
+    errors = {}
     for name, blob in blobs.items():
         sample = arrays.get(f"{prefix}sample/{name}")
         if sample is None:
@@ -47,6 +40,5 @@ def deviations(blobs: Mapping[str, torch.Tensor], arrays: Mapping[str, np.ndarra
         mean = float(arrays[f"{prefix}mean_abs/{name}"])
         largest = max(np.abs(ours).max(), np.abs(sample).max(), 1e-30)
         mean_error = abs(np.abs(ours).mean(dtype=np.float64) - mean) / max(mean, 1e-30)
-        found.append(Deviation(name, float(max(np.abs(ours[at] - sample).max() / largest,
-                                               mean_error))))
-    return found
+        errors[name] = float(max(np.abs(ours[at] - sample).max() / largest, mean_error))
+    return errors

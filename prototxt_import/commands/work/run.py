@@ -66,24 +66,23 @@ def compare(net: CaffeNet, arrays: Mapping[str, np.ndarray], tolerance: float, p
         UserError: a blob deviates by more than `tolerance`, or nothing was recorded of this
             network. The first such blob in the network's order is named, with its layer.
     """
-    worst, count = None, 0
+    errors = []
     for item, prefix in recorded_items(arrays).items():
         if any(item >= len(blob) for blob in net.blobs.values() if blob.ndim):
             raise UserError(f"{path}: holds image {item}, which the pass has not")
-        for found in deviations(net.blobs, arrays, item, prefix):
-            if not found.error <= tolerance:
-                layer = [step.layer for step in net.steps if found.blob in step.layer.top]
+        for blob, error in deviations(net.blobs, arrays, item, prefix).items():
+            if not error <= tolerance:
+                layer = [step.layer for step in net.steps if blob in step.layer.top]
                 made = f"made by layer {layer[-1].name!r} ({layer[-1].type})" if layer else "input"
                 raise UserError(f"{path}: image {item}: the first blob that deviates is "
-                                f"{found.blob!r}, {made}: by {found.error:.2g} of its largest "
-                                f"value")
-            count += 1
-            worst = found if worst is None or found.error > worst.error else worst
-    if worst is None:
+                                f"{blob!r}, {made}: by {error:.2g} of its largest value")
+            errors.append((error, blob))
+    if not errors:
         raise UserError(f"{path}: no recorded values of this network's blobs")
+    count, (error, blob) = len(errors), max(errors, key=lambda item: item[0])
     return (f"{'the' if count == 1 else 'all'} "
             f"{counted(count, 'recorded blob agrees', 'recorded blobs agree')} within "
-            f"{tolerance:g} of their largest values; worst: {worst.blob}, {worst.error:.2g}")
+            f"{tolerance:g} of their largest values; worst: {blob}, {error:.2g}")
 
 
 def _image_input(net):
