@@ -27,11 +27,7 @@ SCENES = range(500, 506)
 
 
 def draw_pictures(predictors: dict[str, Predictor]) -> Iterator[ViewerImage]:
-    """One of each of SCENES.
-
-    Args:
-        predictors: by the names of the networks.
-    """
+    """One of each of SCENES; the predictors by the names of the networks."""
     for number in SCENES:
         image, truth = draw_scene(0, number)
         predictions = {name: predictor(image[:, :, ::-1])

@@ -30,17 +30,13 @@ class Cost:
 
 class Forecast:
     """What trainings of an experiment will take; test images are taken to be as large as the first.
-
-    Attributes:
-        images: how many a test has.
-        rates: {network_key: Rates} of the networks measured.
     """
 
     def __init__(self, experiment: Experiment, processes: Processes):
         self._experiment, self._processes = experiment, processes
         pairs = experiment.pairs("val")
         self.images, self._size = len(pairs), read_image(pairs[0].image).shape[:2]
-        self.rates = {}
+        self.rates = {}  # {network_key: Rates} of the networks measured
 
     def windows(self, test: Test) -> float:
         """Windows that a test wants of one image."""

@@ -170,11 +170,7 @@ def measure(job: dict) -> Rates:
 
 def measure_all(jobs: dict, at_once: int) -> dict:
     """{name: Rates} of {name: job of `measure`}; where time is up, the medians of the others.
-
-    Raises:
-        UserError: a network cannot be measured.
-        KeyboardInterrupt: a signal came.
-    """
+    UserError where a network cannot be measured, KeyboardInterrupt when a signal came."""
     rates, end = {}, time.monotonic() + LIMIT
     with tqdm(total=len(jobs), desc="measuring", unit="network") as bar:
         def begin(name):

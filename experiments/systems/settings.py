@@ -5,9 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.json_format import MessageToDict
 
-from prototxt_import.format.caffe_pb2 import SolverParameter
 from prototxt_import.format.prototxt import read_solver
 from prototxt_import.layers.table import LAYERS
 from prototxt_import.solver_settings import NETS, UNFOLLOWED, check_settings
@@ -63,20 +62,11 @@ class SystemSettings:
         """What makes the network: plain data."""
         return {"system": self.net, "classes": self.classes, "ours": self.ours}
 
-    @property
-    def solver_parameter(self) -> SolverParameter:
-        """The solver, without a network."""
-        return ParseDict(self.solver, SolverParameter())
-
 
 def solver_fields(path: Path, max_iter: int | None) -> dict:
-    """The fields of a solver's file on which a training depends, as plain data.
-
-    Args:
-        max_iter: in place of the file's; None: the file's.
-    Raises:
-        UserError: a file that cannot be read, or settings that are missing or not supported.
-    """
+    """The fields of a solver's file on which a training depends, as plain data, with `max_iter`
+    unless it is None. UserError where the file cannot be read, or a setting is missing or not
+    supported."""
     param = read_solver(path, LAYERS)
     if max_iter is not None:
         param.max_iter = max_iter

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from google.protobuf.json_format import ParseDict
 
+from prototxt_import.format.caffe_pb2 import SolverParameter
 from prototxt_import.format.caffemodel import write_caffemodel
 from prototxt_import.format.prototxt import write_prototxt
 from prototxt_import.net import CaffeNet, load_net
@@ -39,13 +41,8 @@ CHECKPOINT_SECONDS = 120.0
 
 
 class SystemNet(torch.nn.Module):
-    """A system's network for testing: (N, 3, crop, crop) BGR minus the mean -> scores of that size.
-
-    Smaller scores are upsampled corner onto corner, as Interp does.
-
-    Args:
-        net: of Network.for_testing.
-    """
+    """A system's network for testing, of Network.for_testing: (N, 3, crop, crop) BGR minus the mean
+    -> scores of that size. Smaller scores are upsampled corner onto corner, as Interp does."""
 
     def __init__(self, net: CaffeNet):
         super().__init__()
@@ -76,34 +73,25 @@ class _Trained(torch.nn.Module):
 
 
 def load_system(folder: Path) -> SystemNet:
-    """The network of a finished training.
-
-    Raises:
-        UserError: its files are missing or damaged.
-    """
+    """The network of a finished training; UserError where its files are missing or damaged."""
     return SystemNet(load_net(folder / DEPLOY, folder / WEIGHTS, arithmetic="torch"))
 
 
 def build(settings: SystemSettings, pairs: Sequence[Pair] = ()) -> tuple[Network, CaffeSolver]:
-    """The network and its solver as the seed and the fillers make them.
-
-    Args:
-        pairs: training images, whose labels give the weights of classes where a loss lacks them.
-    """
+    """The network and its solver as the seed and the fillers make them; the labels of `pairs` give
+    the weights of classes where a loss lacks them."""
     network = Network(Path(settings.net), settings.classes,
                       (settings.crop_size, settings.batch_size), settings.ours)
     class_weights = (median_frequency_weights(pairs, settings.classes, settings.zero_is_void)
                      if pairs and network.wants_weights else [])
     torch.manual_seed(settings.seed)
-    param = settings.solver_parameter
-    param.net = settings.net
+    param = ParseDict({**settings.solver, "net": settings.net}, SolverParameter())
     return network, CaffeSolver(param, settings.net, network.for_training(class_weights))
 
 
 def train_system(settings: SystemSettings, pairs: Sequence[Pair], output: Path, *, device: str,
-                 workers: int = 0, progress: bool = True, initial_weights: Path | None = None,
-                 watch: Watch | None = None,
-                 before_weights: Callable[[dict], object] = lambda facts: None) -> Path:
+                 workers: int, progress: bool, initial_weights: Path | None, watch: Watch,
+                 before_weights: Callable[[dict], object]) -> Path:
     """Train a system, resuming where an earlier call in the same folder stopped.
 
     Writes to `output` what pspnet_repro.training.loop.train does, with Caffe's files in place of
