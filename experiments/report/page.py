@@ -50,11 +50,6 @@ def _table_html(table):
     return f"<details><summary>{caption}</summary>{box}</details>" if table.folded else box
 
 
-def _pictures_html(pictures):
-    images = [image for gallery in pictures.galleries for image in gallery.images]
-    return viewer.viewer_html(pictures.classes, images, pictures.networks, 3) if images else ""
-
-
 def _block_html(block):
     match block:
         case document.Heading(level, text):
@@ -66,8 +61,9 @@ def _block_html(block):
         case document.Chart():
             return (f'<figure class="chart">{chart_svg(block)}'
                     f"<figcaption>{escape(block.alt)}</figcaption></figure>")
-        case document.Pictures():
-            return _pictures_html(block)
+        case document.Pictures(classes, networks, galleries):
+            images = [image for gallery in galleries for image in gallery.images]
+            return viewer.viewer_html(classes, images, networks, 3) if images else ""
 
 
 def page_text(blocks: Sequence[document.Block]) -> str:

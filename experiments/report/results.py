@@ -30,11 +30,8 @@ _SETTINGS = {"max_iter": int, "batch_size": int, "initial_weights": (str, type(N
 
 
 def read_result(folder: Path, profile: Profile) -> dict:
-    """The result.json of a test.
-
-    Raises:
-        UserError: no such file, or it is damaged or of other classes than the profile's.
-    """
+    """The result.json of a test; UserError where it is damaged or of other classes than the
+    profile's."""
     path = folder / RESULT
     refuse_pipe(path)
     try:
@@ -144,25 +141,18 @@ def class_means(result: dict, contextual: Sequence[bool]) -> tuple[float, float]
 
 
 class Results:
-    """All runs of a report.
-
-    Args:
-        folders: {row name: folders of its tests, one a seed}.
-    Attributes:
-        folders: {row name: folders}, of the rows that have any.
-        runs: {row name: result.json's contents}, likewise.
-        how_drawn: how test images are drawn anew, in words.
-    """
+    """All runs of a report; folders: {row name: folders of its tests, one a seed}."""
 
     def __init__(self, folders: dict[str, Sequence[Path]], profile: Profile):
         self.folders = {name: list(places) for name, places in folders.items() if places}
+        # {row name: result.json's contents}
         self.runs = {name: [read_result(folder, profile) for folder in places]
                      for name, places in self.folders.items()}
         self._contextual = profile.contextual
         self._draws = {name: {run["seed"]: drawn_figures(folder, run, profile.alike)
                               for run, folder in zip(self.runs[name], places, strict=True)}
                        for name, places in self.folders.items()}
-        self.how_drawn = how_drawn(profile.alike)
+        self.how_drawn = how_drawn(profile.alike)  # test images anew, in words
 
     def __contains__(self, name: str) -> bool:
         return name in self.runs
