@@ -84,11 +84,7 @@ class Experiment:
             if name in NetworkSettings.STRUCTURE)
 
     def _pairs(self, split):
-        """The Pairs of "train" or "val", called as `pairs`.
-
-        Raises:
-            UserError: they cannot be read, or have no labels.
-        """
+        """The Pairs of "train" or "val", called as `pairs`; UserError where they have no labels."""
         pairs = self.data.pairs(split)
         if pairs[0].label is None:
             raise UserError(f"{self.data.root}: {split}.txt must name an image and a label a line, "
@@ -123,11 +119,8 @@ class Experiment:
             initial_weights=weights and file_sha256(weights), net=str(net), ours=ours)
 
     def settings(self, row: Row, seed: int) -> TrainSettings | SystemSettings:
-        """How a row is trained; the network takes the structure of its initial weights.
-
-        Raises:
-            UserError: the initial weights cannot be read, or do not fit this network.
-        """
+        """How a row is trained; the network takes the structure of its initial weights, and a
+        UserError says where they do not fit it."""
         if row.system is not None:
             return dataclasses.replace(self._system(row), seed=seed)
         profile, structure = self.profile, self._structure(row.backbone)

@@ -86,9 +86,8 @@ class Training:
                        settings_from_json(plain["settings"], plain["net"]),
                        files and (files if len(files) == 2 else files[0]))
         for test in plain["tests"]:
-            training.add(test["row"], Test(test["row"], Path(test["folder"]),
-                                           Protocol(**test["protocol"]), test["list_sha256"],
-                                           test["network"]))
+            test |= {"folder": Path(test["folder"]), "protocol": Protocol(**test["protocol"])}
+            training.add(test["row"], Test(**test))
         return training
 
     @property

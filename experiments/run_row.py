@@ -114,14 +114,8 @@ def _train(experiment, training, processes, *, device, **how):
 
 
 def _trained(weights, others):
-    """The network of a finished training, what the training was (TOLD), and the FACTS beside it.
-
-    Args:
-        others: arguments of PSPNet that the network has otherwise than in the training.
-
-    Raises:
-        UserError: a file of it is damaged.
-    """
+    """The network of a finished training, with `others` among its arguments, what the training was
+    (TOLD), and the FACTS beside it; UserError where a file of it is damaged."""
     path, is_system = weights.parent / "trained.json", weights.name == SYSTEM_WEIGHTS
     content = None if is_system else model_file.read_model_file(weights)
     refuse_pipe(path)

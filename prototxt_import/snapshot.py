@@ -36,13 +36,8 @@ def owned(net: CaffeNet) -> dict[tuple[str, int], torch.nn.Parameter]:
 
 def write_snapshot(net: CaffeNet, prefix: str | os.PathLike, state: SolverState,
                    hdf5: bool) -> tuple[str, str]:
-    """Write a network and a state, which takes the caffemodel's path as its learned_net.
-
-    Returns:
-        The paths of the caffemodel and the solverstate, as Caffe names them.
-    Raises:
-        UserError: a file cannot be written; nothing then has changed.
-    """
+    """Write a network and a state, which takes the caffemodel's path as its learned_net; the paths
+    of both files, as Caffe names them. UserError where one cannot be written: nothing changed."""
     ending = ".h5" if hdf5 else ""
     caffemodel, solverstate = (f"{os.fspath(prefix)}_iter_{state.iteration}{kind}{ending}"
                                for kind in (".caffemodel", ".solverstate"))
@@ -99,11 +94,7 @@ def _hdf5_writer(net, path):
 
 def find_learned_net(solverstate: Path | str, name: str) -> Path:
     """The path of the caffemodel that a solverstate names: beside the solverstate, where a
-    snapshot that was moved has it, or as it is named.
-
-    Raises:
-        UserError: it is at neither place, or none is named.
-    """
+    snapshot that was moved has it, or as it is named; UserError where it is at neither place."""
     if not name:
         raise UserError(f"{solverstate}: names no learned_net, so its weights are unknown: name "
                         "the solverstate of a snapshot, which Caffe writes beside a caffemodel")
@@ -118,11 +109,8 @@ def find_learned_net(solverstate: Path | str, name: str) -> Path:
 
 def check_history(path: Path | str, history: Sequence[np.ndarray], net: CaffeNet, kind: str,
                   rule: type[CaffeSGD]) -> dict[tuple[str, int], list[np.ndarray]]:
-    """Check that a solverstate's history fits a network and a rule of updates.
+    """Check that a solverstate's history fits a network and a rule of updates of the name `kind`.
 
-    Args:
-        path: of the solverstate, for messages.
-        kind: name of the rule, such as "AdaDelta".
     Returns:
         {(layer, index): arrays, one for each of rule.HISTORIES}.
     Raises:

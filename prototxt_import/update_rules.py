@@ -12,17 +12,11 @@ Tensors = list[torch.Tensor]
 
 
 class SGD(CaffeSGD):
-    """CaffeSGD with either decay; the other rules replace its `update`.
+    """CaffeSGD with either decay; the other rules replace its `update`."""
 
-    Attributes:
-        delta, rms_decay, momentum2: as in the solver's file.
-        l1: the decay is that of the sum of absolute weights.
-        iteration: steps taken, set before each step.
-    """
-
-    delta = rms_decay = momentum2 = 0.0
-    l1 = False
-    iteration = 0
+    delta = rms_decay = momentum2 = 0.0  # as in the solver's file
+    l1 = False  # the decay is that of the sum of absolute weights
+    iteration = 0  # steps taken, set before each step
 
     def penalty(self, params: Tensors) -> Tensors:
         return torch._foreach_sign(params) if self.l1 else params

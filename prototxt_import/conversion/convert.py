@@ -48,11 +48,8 @@ def convert_backbone(prototxt: Path | str, caffemodel: Path | str) -> ResNet:
 
 def convert_network(prototxt: Path | str, caffemodel: Path | str,
                     whole: bool | None = True) -> Conversion:
-    """The Conversion of a PSPNet, or of the ResNet in a classification network.
-
-    `whole`: True for a PSPNet, False for a ResNet, None for a ResNet where the network ends in a
-    classifier (InnerProduct), else a PSPNet.
-    """
+    """The Conversion of a PSPNet (`whole`), or of the ResNet in a classification network; None
+    takes a ResNet where the network ends in a classifier (InnerProduct), else a PSPNet."""
     graph = Graph(prototxt)
     if whole is None:
         whole = not any(node.kind == "InnerProduct" for node in graph.nodes)

@@ -16,20 +16,13 @@ from pspnet_repro.errors import UserError
 
 @dataclass(eq=False, repr=False)
 class Node:
-    """A layer, or an input, in the graph.
-
-    Attributes:
-        inputs: the nodes it reads, in order.
-        shape: of its first output, None where it has none.
-        params: shapes of its blobs.
-        users: the nodes that read it, in the file's order.
-    """
+    """A layer, or an input, in the graph."""
 
     layer: caffe_pb2.LayerParameter
-    inputs: "Sequence[Node]"
-    shape: Shape | None
-    params: Sequence[Shape] = ()
-    users: "list[Node]" = field(default_factory=list)
+    inputs: "Sequence[Node]"  # that it reads, in order
+    shape: Shape | None  # of its first output, None where it has none
+    params: Sequence[Shape] = ()  # shapes of its blobs
+    users: "list[Node]" = field(default_factory=list)  # that read it, in the file's order
 
     def __post_init__(self) -> None:
         for node in self.inputs:

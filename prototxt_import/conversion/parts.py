@@ -6,23 +6,16 @@ from prototxt_import.conversion.graph import Graph, Node, Unit
 
 
 class Parts:
-    """The parts of a network that are known so far.
-
-    Attributes:
-        image: the node of the network's input.
-        normalization: that of the convolution in image_input.py, or None.
-        settings: keyword arguments of PSPNet, or of a ResNet.
-        units: {module path: Unit} of every ConvBN.
-        scores: {module path: Node} of every score convolution.
-        used: the nodes of all of them.
-        check: see Graph.check.
-    """
+    """The parts of a network that are known so far."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph, self.check = graph, graph.check
-        self.image, self.settings, self.units, self.scores = None, {}, {}, {}
-        self.normalization = None
-        self.used = set()
+        self.image = None  # the node of the network's input
+        self.normalization = None  # that of the convolution in image_input.py, or None
+        self.settings = {}  # keyword arguments of PSPNet, or of a ResNet
+        self.units = {}  # {module path: Unit} of every ConvBN
+        self.scores = {}  # {module path: Node} of every score convolution
+        self.used = set()  # the nodes of all of them
 
     @property
     def left_out(self) -> list[Node]:
