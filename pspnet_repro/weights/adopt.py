@@ -73,7 +73,7 @@ class Plan:
 
 
 def adopt(path: str | os.PathLike, state: dict, plan: Plan, whose: str) -> Conversion:
-    """The Conversion of a state dict by its Plan.
+    """The Conversion of a state dict by its Plan, which may hold the state dict's tensors.
 
     Raises:
         UserError: tensors that are missing, left over, of another shape or dtype, or not finite.
@@ -99,8 +99,13 @@ def adopt(path: str | os.PathLike, state: dict, plan: Plan, whose: str) -> Conve
         more = len(differences) - _SHOWN
         raise UserError(f"{path}: not {whose} as this program knows it: "
                         f"{'; '.join(differences[:_SHOWN])}" + f"; and {more} more" * (more > 0))
-    weights = {ours: state[name].float().clone(memory_format=torch.contiguous_format)
-               for ours, name in sources.items()}
+    weights, taken = {}, set()
+    for ours, name in sources.items():
+        weights[ours] = tensor = state[name].float().contiguous()
+        memory = tensor.untyped_storage()
+        if memory.nbytes() != tensor.nbytes or memory.data_ptr() in taken:
+            weights[ours] = tensor.clone()  # a mapped file's, or another tensor's too
+        taken.add(memory.data_ptr())
     if plan.levels_reversed:
         weights["head.conv.conv.weight"] = reversed_levels(weights["head.conv.conv.weight"],
                                                            model)
