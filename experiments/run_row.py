@@ -47,12 +47,8 @@ def run_row(experiment: Experiment, training: Training, *, progress: bool = True
     alike.
 
     What was interrupted is resumed: a training at its last checkpoint, a test at its last image.
-    Processes on several machines must all see the training's folder.
-
-    Args:
-        progress, device, workers: see train.
-    Raises:
-        UserError, Interrupted: as `train` and `evaluate`.
+    Processes on several machines must all see the training's folder. Other arguments and errors are
+    those of `train` and `evaluate`.
     """
     tests = list(training.tests.values())
     try:

@@ -37,7 +37,7 @@ class Network:
         sizes: (crop_size, batch_size); None: those of the file.
         resize: a network of other classes gets these; else it is an error.
     Attributes:
-        path, classes, crop_size, batch_size: see above.
+        crop_size, batch_size: of the training.
         image, label: names of the inputs.
         scores: name of the blob that the test reads, (N, classes, h, w).
         notes: what was changed, in sentences.

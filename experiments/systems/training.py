@@ -101,13 +101,8 @@ def train_system(settings: SystemSettings, pairs: Sequence[Pair], output: Path, 
 
     Args:
         before_weights: called with "training", "initial_sha256" and "processes" before
-            weights.caffemodel is there.
-        watch and others: as in `train`.
-    Returns:
-        The path of weights.caffemodel.
-    Raises:
-        UserError: bad data, or a loss that is not finite.
-        Interrupted: a signal came; the state is saved.
+            weights.caffemodel is there, whose path is returned.
+        others: as in `train`, and so are the errors.
     """
     weights_path, losses_path = output / WEIGHTS, output / "losses.jsonl"
     run_folder.check_ours(output)

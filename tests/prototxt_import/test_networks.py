@@ -8,7 +8,7 @@ from helpers.import_files import NSFW, seeded_weights
 
 from prototxt_import import load_net, read_caffemodel, write_caffemodel
 from prototxt_import.__main__ import main
-from prototxt_import.commands.work.compare import deviations, recorded_items
+from prototxt_import.commands.work.recorded import deviations, recorded_items
 from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.errors import UserError
 

@@ -6,7 +6,7 @@ from helpers.golden import read_golden
 from helpers.opencv_nets import PROTOTXTS, write_drawn
 
 from prototxt_import import load_net
-from prototxt_import.commands.work.compare import deviations
+from prototxt_import.commands.work.recorded import deviations
 
 
 @pytest.mark.parametrize("arithmetic", ["original", "torch"])
