@@ -96,16 +96,12 @@ class Training:
         return isinstance(self.settings, SystemSettings)
 
     @property
-    def seed(self) -> int:
-        return self.settings.seed
-
-    @property
     def steps(self) -> int:
         return self.settings.max_iter
 
     @property
     def name(self) -> str:
-        return f"row {self.row}, seed {self.seed}"
+        return f"row {self.row}, seed {self.settings.seed}"
 
     def steps_done(self) -> int:
         """Steps that losses.jsonl knows of."""

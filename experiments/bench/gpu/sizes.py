@@ -38,16 +38,11 @@ def normalize(x: torch.Tensor) -> list[torch.Tensor]:
     return [(bn.double() if x.dtype == torch.double else bn)(x, relu=True)]
 
 
-def _noise(shape, like):
-    return torch.randn(shape, device=like.device, dtype=like.dtype).contiguous(
-        memory_format=torch._prims_common.suggest_memory_format(like))
-
-
 def _passes(function, x, grads=None):
     """Outputs, gradients given and the input's gradient of a pass in both directions."""
     x = x.detach().requires_grad_()
     outputs = function(x)
-    grads = grads or [_noise(y.shape, y) for y in outputs]
+    grads = grads or [torch.randn_like(y) for y in outputs]
     gradient, = torch.autograd.grad(outputs, x, grads)
     return [y.detach() for y in outputs], grads, gradient
 
