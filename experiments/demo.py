@@ -1,12 +1,9 @@
 """From nothing to a picture: trains two rows on the drawn scenes and shows what they see."""
 
 import argparse
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from pspnet_repro.commands.demo import parser
 from pspnet_repro.data.scenes import draw_scene
-from pspnet_repro.errors import command
 from pspnet_repro.evaluation import ConfusionMatrix
 from pspnet_repro.evaluation.predictor import Predictor
 from pspnet_repro.evaluation.viewer import ViewerImage, write_viewer
@@ -72,12 +69,3 @@ def run(args: argparse.Namespace) -> int:
           "    pspnet predict FOLDER --weights WEIGHTS -o OUT --html\n"
           f"These scenes' PSPNet is {trainings[-1].folder / WEIGHTS}.")
     return 0
-
-
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    return run(parser().parse_args(argv))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
