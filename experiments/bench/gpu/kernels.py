@@ -15,7 +15,6 @@ def work(setting: Setting) -> Iterator[Row]:
     failed = 0
     for k, process in enumerate(processes):
         counts, words = pytests.outcome(process)
-        print(words, flush=True)
         failed += bool(counts["exit code"])
         yield {"process": k, **counts, "seconds": round(time.monotonic() - began, 1)}
         for reason in pytests.reasons(words):

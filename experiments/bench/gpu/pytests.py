@@ -46,8 +46,9 @@ def collect(setting: Setting, *files: str) -> list[str]:
 
 
 def outcome(process: subprocess.Popen) -> tuple[dict[str, object], str]:
-    """Wait for a process: ({"passed": ..., "exit code": ...}, its words)."""
+    """Wait for a process: ({"passed": ..., "exit code": ...}, its words, which are printed)."""
     words, _ = process.communicate()
+    print(words, flush=True)
     counts = {name: int(number) for number, name in _COUNT.findall(words[-500:])}
     return {**{name: counts.get(name, 0) for name in ("passed", "failed", "skipped")},
             "exit code": process.returncode}, words

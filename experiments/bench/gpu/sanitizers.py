@@ -33,8 +33,7 @@ def work(setting: Setting) -> Iterator[Row]:
                                         PYTORCH_NO_CUDA_MEMORY_CACHING="1")
     failed = []
     for tool, process in processes.items():
-        counts, words = pytests.outcome(process)
-        print(words, flush=True)
+        counts, _ = pytests.outcome(process)
         failed += [tool] if counts["exit code"] else []
         yield {"tool": tool if setting.device == "cuda" else f"no {tool} on the CPU", **counts}
     if failed:
