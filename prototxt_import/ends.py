@@ -74,15 +74,12 @@ def missing_input(training: bool, left_out: Mapping[str, str]) -> str:
 def check_ends(layer: LayerParameter, shapes: Mapping[str, Shape],
                layers: Iterable[LayerParameter], training: bool,
                left_out: Mapping[str, str]) -> None:
-    """Check a layer's bottoms, tops, propagate_down and loss_weight.
+    """Check a layer's bottoms, tops, propagate_down and loss_weight; ValueError says what is wrong.
 
     Args:
         shapes: {blob: shape} of the blobs before it.
         layers: all layers of the network.
-        training: whether the phase is TRAIN.
-        left_out: {top: layer} of layers of other phases.
-    Raises:
-        ValueError: what is wrong.
+        left_out: {top: layer} of layers of other phases than `training`.
     """
     for name in layer.bottom:
         if name not in shapes:

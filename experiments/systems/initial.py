@@ -62,10 +62,8 @@ def _for_caffe(path, weight, bias):
 @torch.no_grad()
 def load_vgg16(net: CaffeNet, path: Path) -> str:
     """Copy VGG-16 into the layers of the same names and numbers of weights: fc6, an inner product
-    there, becomes a convolution.
+    there, becomes a convolution. Returns a sentence that says which layers.
 
-    Returns:
-        A sentence that says which layers.
     Raises:
         UserError: as `read_vgg16`, weights that are not finite, or no layer fits.
     """

@@ -17,10 +17,7 @@ def median_frequency_weights(pairs: Sequence[Pair], classes: int) -> list[float]
     """Weights of classes by their labels: median of the frequencies / frequency of the class.
 
     A class's frequency is its share of the labelled pixels of the images in which it occurs. A
-    class that never occurs has weight 0. Source: SegNet's paper.
-
-    Returns:
-        A weight per class, which float32 holds exactly.
+    class that never occurs has weight 0. The weights are float32's. Source: SegNet's paper.
     """
     pixels, beside = np.zeros(classes), np.zeros(classes)
     for pair in pairs:
