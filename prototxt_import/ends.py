@@ -110,15 +110,12 @@ def missing_input(training: bool, left_out: LeftOut) -> str:
 def check_ends(layer: LayerParameter, shapes: Mapping[str, Shape],
                layers: Iterable[LayerParameter], training: bool,
                left_out: LeftOut) -> None:
-    """Check a layer's bottoms, tops, propagate_down and loss_weight.
+    """Check a layer's bottoms, tops, propagate_down and loss_weight; ValueError says what is wrong.
 
     Args:
         shapes: {blob: shape} of the blobs before it.
         layers: all layers of the network.
-        training: whether the phase is TRAIN.
-        left_out: see read_net.
-    Raises:
-        ValueError: what is wrong.
+        left_out: see read_net; of other phases than `training`.
     """
     for name in layer.bottom:
         if name not in shapes:

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 import torch
 
 from ...peak_memory import peak_bytes, reset_peak
+from ..cuda import FORMATS
 from ..networks import plain_port
 from ..timing import device_seconds
 from . import networks
-from .part import Row, Setting, main_of
+from .part import Row, Setting
 
 
 def _measure(setting, make, precision):
@@ -67,7 +68,7 @@ def work(setting: Setting) -> Iterator[Row]:
     images = 2 if setting.small else 8
     with networks.one_rank(setting):
         for precision in networks.PRECISIONS:
-            for name, layout in networks.LAYOUTS.items():
+            for name, layout in FORMATS.items():
                 x = networks.batch(setting, images).to(memory_format=layout)
                 for what, sides in (("training step", _training(setting, layout, x)),
                                     ("test", _testing(setting, layout, x, precision))):
@@ -75,7 +76,3 @@ def work(setting: Setting) -> Iterator[Row]:
                         yield {"what": f"{what}, {images} images", "precision": precision,
                                "layout": name, "side": side,
                                **_measure(setting, make, precision)}
-
-
-if __name__ == "__main__":
-    main_of(work)
