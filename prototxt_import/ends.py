@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from itertools import zip_longest
 from pathlib import Path
 
+from prototxt_import import alignment
 from prototxt_import.format.caffe_pb2 import TRAIN, LayerParameter, NetParameter
 from prototxt_import.inputs import is_input
 from prototxt_import.layers.base import Built, Shape, check
@@ -32,8 +33,8 @@ def computed_layers(path: Path | str, net: NetParameter) -> list[LayerParameter]
 
     Left out are layers that only write files. So are layers of types that are not supported which
     no layer reads and whose name says that they measure; in testing, losses too. BatchNorm layers
-    get the network's bn_stats_batch_size, and a SigmoidCrossEntropyLoss beside HED's data layer is
-    HED's.
+    get the network's bn_stats_batch_size. Crop layers of V1 and of HED's Caffe get the offset that
+    aligns their bottoms, and a SigmoidCrossEntropyLoss beside HED's data layer is HED's.
     """
     is_heds = any(layer.type == "ImageLabelmapData" for layer in net.layer)
     read = {name for layer in net.layer for name in layer.bottom}
@@ -49,8 +50,19 @@ def computed_layers(path: Path | str, net: NetParameter) -> list[LayerParameter]
             param.stats_batch_size = param.stats_batch_size or net.bn_stats_batch_size
         if layer.type == "SigmoidCrossEntropyLoss" and is_heds:
             layer.type = "HEDSigmoidCrossEntropyLoss"
+        if layer.type == "AlignedCrop" or layer.type == "Crop" and is_heds:
+            _align(path, layer, kept)
         kept.append(layer)
     return kept
+
+
+def _align(path, layer, before):
+    """Give a Crop layer without offset the one that aligns its bottoms."""
+    if not layer.crop_param.offset:
+        try:
+            layer.crop_param.offset.extend(alignment.offsets(layer, before))
+        except ValueError as error:
+            raise UserError(f"{path}: layer {layer.name!r} ({layer.type}): {error}") from error
 
 
 def _left_out(layer, read, training):

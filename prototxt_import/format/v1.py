@@ -24,7 +24,7 @@ _TYPES = {
     "MVN": (34, "MVN"), "ABSVAL": (35, "AbsVal"), "SILENCE": (36, "Silence"),
     "CONTRASTIVE_LOSS": (37, "ContrastiveLoss"), "EXP": (38, "Exp"),
     "DECONVOLUTION": (39, "Deconvolution")}
-_FORKS = {"CROP": "Crop", "IMAGE_SEG_DATA": "ImageSegData", "INTERP": "Interp", "BN": "BN",
+_FORKS = {"CROP": "AlignedCrop", "IMAGE_SEG_DATA": "ImageSegData", "INTERP": "Interp", "BN": "BN",
           "UPSAMPLE": "Upsample", "SEG_ACCURACY": "SegAccuracy", "RESHAPE": "Reshape",
           "PRELU": "PReLU", "LOG": "Log", "UNPOOLING": "Unpooling", "MAT_WRITE": "MatWrite"}
 _BY_NUMBER = dict(_TYPES.values())

@@ -4,7 +4,7 @@ import math
 
 import torch.nn.functional as F
 
-from prototxt_import.format.caffe_pb2 import LayerParameter
+from prototxt_import.format.caffe_pb2 import ConvolutionParameter, LayerParameter
 from prototxt_import.layers.base import (
     Built,
     Param,
@@ -35,6 +35,16 @@ def _pair(param, name, short, default, least):
     return tuple(values * 2 if len(values) == 1 else values)
 
 
+def window(param: ConvolutionParameter) -> tuple[tuple[int, int], ...]:
+    """Kernel size, stride, pad and dilation, each (rows, columns)."""
+    dilation, hole = _pair(param, "dilation", None, 1, 1), _pair(param, "hole", "hole", 1, 1)
+    check(1 in (max(dilation), max(hole)), f"must have dilation or hole, its older name, got "
+                                           f"{max(dilation)} and {max(hole)}")
+    return (_pair(param, "kernel_size", "kernel", None, 1),
+            _pair(param, "stride", "stride", 1, 1), _pair(param, "pad", "pad", 0, 0),
+            max(dilation, hole))
+
+
 def _geometry(layer, shapes):
     check_counts(layer, (1, None), (1, None))
     check(len(layer.bottom) == len(layer.top),
@@ -46,12 +56,7 @@ def _geometry(layer, shapes):
     check(param.num_output >= 1, f"num_output must be at least 1, got {param.num_output}")
     check(param.group >= 1 and channels % param.group == 0 and param.num_output % param.group == 0,
           f"group must divide {channels} inputs and {param.num_output} outputs, got {param.group}")
-    dilation, hole = _pair(param, "dilation", None, 1, 1), _pair(param, "hole", "hole", 1, 1)
-    check(1 in (max(dilation), max(hole)), f"must have dilation or hole, its older name, got "
-                                           f"{max(dilation)} and {max(hole)}")
-    return (param, channels, _pair(param, "kernel_size", "kernel", None, 1),
-            _pair(param, "stride", "stride", 1, 1), _pair(param, "pad", "pad", 0, 0),
-            max(dilation, hole))
+    return param, channels, *window(param)
 
 
 def _blobs(param, shape, outputs):

@@ -21,6 +21,7 @@ from prototxt_import.layers import (
 LAYERS = {
     "AbsVal": pointwise.absval,
     "Accuracy": accuracy.accuracy,
+    "AlignedCrop": shape.crop,
     "ArgMax": accuracy.argmax,
     "Axpy": attention.axpy,
     "BN": norm.bn,

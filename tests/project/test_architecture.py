@@ -15,7 +15,7 @@ FLOORS = {
                      {"weights"}, {"data"}, {"evaluation"}, {"training"}, {"commands"},
                      {"__main__"}],
     "prototxt_import": [{"format"}, {"layers"},
-                        {"ends", "inputs", "parameters", "schedule", "update_rules"},
+                        {"alignment", "ends", "inputs", "parameters", "schedule", "update_rules"},
                         {"net", "snapshot", "solver", "solver_settings", "splits"},
                         {"conversion"}, {"commands"}, {"__main__"}],
     "experiments": [{"children", "peak_memory", "places", "profiles", "provenance", "rows",

@@ -23,7 +23,7 @@ PAIRS = {
     "none": ('name: "a" type: NONE', 'name: "a" type: ""'),
     "untyped": ('name: "a"', 'name: "a"'),
     "fork": ("type: CROP name: 'crop' bottom: 'a' bottom: 'b' top: 'c'",
-             'type: "Crop" name: "crop" bottom: "a" bottom: "b" top: "c"'),
+             'type: "AlignedCrop" name: "crop" bottom: "a" bottom: "b" top: "c"'),
     "multipliers": ('type: DECONVOLUTION blobs_lr: 1 blobs_lr: 2 weight_decay: 1 weight_decay: 0',
                     'type: "Deconvolution" param { lr_mult: 1 decay_mult: 1 } '
                     'param { lr_mult: 2 decay_mult: 0 }'),
