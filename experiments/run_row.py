@@ -82,7 +82,7 @@ def _watch(experiment, training, processes):
 
     def look(net):
         matrix = evaluate(net.for_inference(), chosen, classes=net.classes,
-                          protocol=protocol, zero_is_void=profile.zero_is_void,
+                          protocol=protocol,
                           progress=False, processes=processes)
         return {name: matrix.figures[name] for name in ("mean_iou", "pixel_accuracy")}
 
@@ -147,7 +147,7 @@ def _test(experiment, test, weights, processes, progress, device):
                     len(pairs), processes) as record:
         matrix = evaluate(
             net.for_inference(), pairs, classes=net.classes, protocol=test.protocol, record=record,
-            zero_is_void=profile.zero_is_void, progress=progress, processes=processes,
+            progress=progress, processes=processes,
             on_prediction=lambda number, _, predicted: outputs.write(
                 {paths[number]: png_bytes(predicted)}))
     if not matrix.counts.any():

@@ -10,10 +10,8 @@ def keep_freed_memory() -> bool:
     """Let glibc keep freed memory, up to 2 GiB of arrays of at most 256 MiB, for the next arrays.
 
     By default it gives an array of some MiB back at once, and the next one costs a page fault per
-    4 KiB: half of the time of reading a photograph for training.
-
-    Returns:
-        Whether it does: not with another C library, nor where the environment sets its thresholds.
+    4 KiB: half of the time of reading a photograph for training. Returns whether it does: not with
+    another C library, nor where the environment sets its thresholds.
     """
     # Not every glibc takes 256 MiB.
     return _set(_TRIM_THRESHOLD, 2 ** 31 - 1) and (_set(_MMAP_THRESHOLD, 2 ** 28)

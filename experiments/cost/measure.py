@@ -100,8 +100,7 @@ def _reading_seconds(settings, pairs):
     """Of one sample: read and augmented."""
     sequence = TrainingSequence(
         [Pair(Path(image), Path(label), table and bytes(table)) for image, label, table in pairs],
-        settings.model["classes"], settings.crop_size, settings.augmentation, 0,
-        settings.zero_is_void)
+        settings.model["classes"], settings.crop_size, settings.augmentation, 0)
     began = time.perf_counter()
     for number in range(len(pairs)):
         sample = sequence[number]

@@ -33,7 +33,7 @@ class _Tests:
     def _read(self, number):
         """Image (H, W, 3) BGR, label (H, W), predictions: {name: (H, W)}."""
         pair, count = self._pairs[number], len(self._profile.classes)
-        image, label = read_pair(pair, count, self._profile.zero_is_void)
+        image, label = read_pair(pair, count)
         predictions = {}
         for name, folder in self._folders.items():
             path = folder / "predictions" / prediction_name(number, pair)

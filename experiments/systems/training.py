@@ -82,7 +82,7 @@ def build(settings: SystemSettings, pairs: Sequence[Pair] = ()) -> tuple[Network
     the weights of classes where a loss lacks them."""
     network = Network(Path(settings.net), settings.classes,
                       (settings.crop_size, settings.batch_size), settings.ours)
-    class_weights = (median_frequency_weights(pairs, settings.classes, settings.zero_is_void)
+    class_weights = (median_frequency_weights(pairs, settings.classes)
                      if pairs and network.wants_weights else [])
     torch.manual_seed(settings.seed)
     param = ParseDict({**settings.solver, "net": settings.net}, SolverParameter())
@@ -126,7 +126,7 @@ def train_system(settings: SystemSettings, pairs: Sequence[Pair], output: Path, 
     write_bytes(output / "settings.json", json.dumps(facts["training"], indent=1))
     curve = Curve(output / "curve.jsonl", watch, start, settings.max_iter, ALONE, device)
     sequence = TrainingSequence(pairs, settings.classes, settings.crop_size, settings.augmentation,
-                                settings.seed, settings.zero_is_void)
+                                settings.seed)
     passes = settings.iter_size
     reader = batches(sequence, settings.batch_size, start * passes, settings.max_iter * passes,
                      workers)

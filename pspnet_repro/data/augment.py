@@ -25,9 +25,6 @@ class Augmentation:
 
     The probabilities and the 5x5 kernel are open in the paper and taken from the authors' later
     PyTorch program; the mirror comes last, as in their Caffe programs.
-
-    Raises:
-        ValueError: another `padding`.
     """
 
     scales: tuple[float, float] | None = (0.5, 2.0)
@@ -48,17 +45,13 @@ NO_AUGMENTATION = Augmentation(scales=None, rotation=0.0, blur=False, mirror=Fal
 def augment(image: np.ndarray, label: np.ndarray, crop_size: int, augmentation: Augmentation,
             rng: np.random.Generator, image_input: image_inputs.ImageInput = image_inputs.CAFFE,
             ) -> tuple[np.ndarray, np.ndarray]:
-    """One training sample.
+    """One training sample of a (H, W, 3) uint8 BGR image and its (H, W) uint8 label.
 
-    Args:
-        image: (H, W, 3) uint8 BGR.
-        label: (H, W) uint8.
-        crop_size: side of the crop in pixels.
-        rng: the same number of draws for every image and setting.
-        image_input: of the network.
+    From `rng` as many numbers are drawn for every image and setting.
+
     Returns:
-        (3, crop, crop) float32, see PSPNet.prepare, and (crop, crop) uint8. Borders have the mean
-        colour (0 after subtraction) and label 255.
+        (3, crop_size, crop_size) float32, see PSPNet.prepare, and (crop_size, crop_size) uint8.
+        Borders have the mean colour (0 after subtraction) and label 255.
     """
     scale, turn, angle, blur, mirror, top, left = rng.random(7)
     low, high = augmentation.scales or (1.0, 1.0)

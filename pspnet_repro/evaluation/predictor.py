@@ -132,17 +132,12 @@ class Predictor:
 
     def many(self, images: Iterable[Photo], batch_size: int = BATCH_SIZE,
              probabilities: bool = False) -> Iterator[Prediction]:
-        """Parse photographs, one after the other; each is read when its turn comes.
+        """The Predictions of photographs in order, as a call gives them; each photograph is read
+        when its turn comes.
 
         Args:
-            images: as in a call.
             batch_size: windows a pass of the network, of one or more photographs; as many mirror
                 images go along.
-            probabilities: see a call.
-        Yields:
-            A Prediction for each image, in order.
-        Raises:
-            as a call.
         """
         waiting = deque()
 
@@ -173,28 +168,27 @@ class Predictor:
         streams = [predict_tiles(net, copy, classes=len(self.names), protocol=self.protocol,
                                  batch_size=batch_size)
                    for net, copy in zip(self.networks, copies)]
-        while True:
-            # Not around the whole: the caller's code runs between two images.
-            with precisions.use_precision(self.precision):
-                each = [next(stream, None) for stream in streams]
-            if each[0] is None:
-                return
+        for each in self._in_precision(itertools.zip_longest(*streams)):
             yield self._mean(each)
 
     def _mean(self, each):
         """The tiles of the mean of several networks' Tiles of one photograph."""
-        tiles = zip(*each)
+        for (place, mean), *others in self._in_precision(zip(*each)):
+            for _, other in others:
+                mean += other
+            if others:
+                mean /= len(each)
+            yield place, mean
+
+    def _in_precision(self, items):
+        """What an iterator gives, made in the networks' precision; between two items the caller's
+        code runs in its own."""
         while True:
             with precisions.use_precision(self.precision):
-                parts = next(tiles, None)
-                if parts is None:
-                    return
-                place, mean = parts[0]
-                for _, other in parts[1:]:
-                    mean += other
-                if len(parts) > 1:
-                    mean /= len(parts)
-            yield place, mean
+                item = next(items, None)
+            if item is None:
+                return
+            yield item
 
 
 def as_rgb(image: Photo) -> np.ndarray:

@@ -4,14 +4,13 @@ Nothing here is slow to import: the commands' help shows these choices.
 """
 
 import inspect
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, InitVar, dataclass, field, fields
 from typing import ClassVar, Literal, get_args, get_origin
 
 from pspnet_repro.defaults import VARIANCES
-from pspnet_repro.words import plain
+from pspnet_repro.words import check_choice, plain
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 269: (3, 30, 48, 8)}
 WIDTHS = (64, 128, 256, 512)
@@ -44,12 +43,6 @@ _TYPES = {
 def _check(condition, message):
     if not condition:
         raise ValueError(message)
-
-
-def _check_choice(name, value, choices):
-    words = (f"one of {', '.join(map(str, choices))}" if len(choices) > 2 else
-             " or ".join(map(json.dumps, choices)))
-    _check(value in choices, f"{name} must be {words}, got {value!r}")
 
 
 def _annotated(annotation):
@@ -167,7 +160,7 @@ class BackboneSettings(Mapping):
         """Raise ValueError for an argument out of range."""
         for name, value in vars(self).items():
             if choices := self.choices(name):
-                _check_choice(name, value, choices)
+                check_choice(name, value, choices)
         for name in _BACKBONE:
             value = getattr(self, name)
             if name in self.INPUT[1:]:
@@ -261,7 +254,7 @@ class NetworkSettings(BackboneSettings):
 
     def __post_init__(self, depth, width):
         depth, width = plain(depth), plain(width)
-        _check_choice("depth", depth, tuple(BLOCKS))
+        check_choice("depth", depth, tuple(BLOCKS))
         if self.blocks is None:
             self._set(blocks=BLOCKS[depth])
         if self.widths is None:

@@ -55,13 +55,8 @@ def writer(content: Mapping[str, object]) -> Callable[[BinaryIO], None]:
 
 
 def load(path: Path | str, data: bytes | None = None) -> dict:
-    """Load what `save` wrote; tensors on the CPU.
-
-    Args:
-        data: the file's bytes, where they have been read already.
-    Raises:
-        UserError: the file is missing, truncated, or holds anything else than plain data.
-    """
+    """Load what `save` wrote, tensors on the CPU, from a file or its bytes. Raises UserError where
+    it is missing, truncated, or holds anything else than plain data."""
     if data is None:
         refuse_pipe(path)
     try:

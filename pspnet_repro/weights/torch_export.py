@@ -20,14 +20,8 @@ class TorchExportFile:
     scores (N, classes, crop_size, crop_size). The extra file FACTS holds the settings and the
     Check. It is written once, and needs memory for two networks at most, with `release` for one.
 
-    Args:
-        net: in eval mode, on the CPU, with float32 parameters.
-        crop_size: pixels a side.
-        dynamic_size, release: as of onnx.OnnxFile.
-    Attributes:
-        check: of the program, once the file is written.
-    Raises:
-        UserError: a size that the network does not allow; when called, other scores.
+    Arguments and `check` are those of onnx.OnnxFile. Raises UserError for a size that the network
+    does not allow; when called, for other scores.
     """
 
     def __init__(self, net: PSPNet, crop_size: int, dynamic_size: bool = False,

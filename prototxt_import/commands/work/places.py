@@ -23,6 +23,5 @@ def check_places(command: str, prototxt: Path, caffemodel: Path | None) -> None:
 def _is_caffemodel(path):
     refuse_pipe(path)
     with contextlib.suppress(OSError):  # whoever reads it says why
-        return recognize.what_is(path) in [kind.what for kind in (
-            recognize.CAFFEMODEL, recognize.OLD_CAFFEMODEL, recognize.HDF5_CAFFEMODEL)]
+        return recognize.kind_at(path) in recognize.CAFFEMODELS
     return False
