@@ -14,9 +14,7 @@ from prototxt_import.layers.table import LAYERS
 from pspnet_repro.errors import UserError
 from pspnet_repro.words import counted
 
-_MOST = 8
-
-
+_MOST = 8  # kinds of layers in one message
 # They only write files.
 _WRITERS = ("HDF5Output", "ImageOutput", "MatWrite")
 # (module, layer) of the Python layers whose code is known.
