@@ -19,8 +19,6 @@ _MOST = 8  # kinds of layers in one message
 _WRITERS = ("HDF5Output", "ImageOutput", "MatWrite")
 # (module, layer) of the Python layers whose code is known.
 _PYTHON_LAYERS = {("spatial_dropout", "SpatialDropoutLayer")}
-
-
 # Words in the types of layers that only measure.
 _METRIC = re.compile("accuracy|iou|metric|eval|shape$", re.I)
 
@@ -55,7 +53,7 @@ def _left_out(layer, read, training):
     """Why a layer is not computed, or None."""
     if layer.type in _WRITERS and not layer.top:
         return f"it writes a file of {', '.join(layer.bottom)}"
-    what = None if is_input(layer) else _unsupported(layer)
+    what = _unsupported(layer)
     if not what or read & set(layer.top):
         return None
     kind = layer.python_param.layer or layer.type
@@ -68,7 +66,8 @@ def _left_out(layer, read, training):
 def _unsupported(layer):
     """What of a layer is not supported, or None."""
     code = (layer.python_param.module, layer.python_param.layer)
-    known = code in _PYTHON_LAYERS if layer.type == "Python" else layer.type in LAYERS
+    known = is_input(layer) or (code in _PYTHON_LAYERS if layer.type == "Python" else
+                                layer.type in LAYERS)
     return None if known else f"type {layer.type!r}" + f" ({'.'.join(code)})" * any(code)
 
 
@@ -76,8 +75,7 @@ def check_supported(path: Path | str, layers: Iterable[LayerParameter]) -> None:
     """UserError that names every type of layer that is not supported."""
     wrong = {}
     for layer in layers:
-        what = None if is_input(layer) else _unsupported(layer)
-        if what:
+        if what := _unsupported(layer):
             wrong.setdefault((layer.type, what), []).append(layer.name)
     parts = [f"layer {names[0]!r} ({kind})" + (f" and {len(names) - 1} more" if len(names) > 1 else
                                                "") + f": {what} is not supported"
