@@ -15,15 +15,11 @@ from prototxt_import.layers.table import LAYERS
 from pspnet_repro.errors import UserError
 from pspnet_repro.words import counted
 
-_MOST = 8
-
-
+_MOST = 8  # kinds of layers in one message
 # They only write files.
 _WRITERS = ("HDF5Output", "ImageOutput", "MatWrite")
 # (module, layer) of the Python layers whose code is known.
 _PYTHON_LAYERS = {("spatial_dropout", "SpatialDropoutLayer")}
-
-
 # Words in the types of layers that only measure.
 _METRIC = re.compile("accuracy|iou|metric|eval|shape$", re.I)
 
@@ -69,7 +65,7 @@ def _left_out(layer, read, training):
     """Why a layer is not computed, or None."""
     if layer.type in _WRITERS and not layer.top:
         return f"it writes a file of {', '.join(layer.bottom)}"
-    what = None if is_input(layer) else _unsupported(layer)
+    what = _unsupported(layer)
     if not what or read & set(layer.top):
         return None
     kind = layer.python_param.layer or layer.type
@@ -82,7 +78,8 @@ def _left_out(layer, read, training):
 def _unsupported(layer):
     """What of a layer is not supported, or None."""
     code = (layer.python_param.module, layer.python_param.layer)
-    known = code in _PYTHON_LAYERS if layer.type == "Python" else layer.type in LAYERS
+    known = is_input(layer) or (code in _PYTHON_LAYERS if layer.type == "Python" else
+                                layer.type in LAYERS)
     return None if known else f"type {layer.type!r}" + f" ({'.'.join(code)})" * any(code)
 
 
@@ -90,8 +87,7 @@ def check_supported(path: Path | str, layers: Iterable[LayerParameter]) -> None:
     """UserError that names every type of layer that is not supported."""
     wrong = {}
     for layer in layers:
-        what = None if is_input(layer) else _unsupported(layer)
-        if what:
+        if what := _unsupported(layer):
             wrong.setdefault((layer.type, what), []).append(layer.name)
     parts = [f"layer {names[0]!r} ({kind})" + (f" and {len(names) - 1} more" if len(names) > 1 else
                                                "") + f": {what} is not supported"
@@ -131,7 +127,8 @@ def check_ends(layer: LayerParameter, shapes: Mapping[str, Shape],
     Args:
         shapes: {blob: shape} of the blobs before it.
         layers: all layers of the network.
-        left_out: see read_net; of other phases than `training`.
+        training: whether the phase is TRAIN.
+        left_out: see read_net.
     """
     for name in layer.bottom:
         if name not in shapes:

@@ -170,4 +170,3 @@ def restore_history(net: CaffeNet, optimizer: CaffeSGD,
             for name, array in zip(type(optimizer).HISTORIES, fitting[key]):
                 optimizer.state[tensor][name] = torch.from_numpy(
                     array.reshape(tensor.shape).copy()).to(tensor)
-

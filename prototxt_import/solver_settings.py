@@ -102,5 +102,3 @@ def training_file(param: SolverParameter, path: Path | str) -> Path:
     except (OSError, ValueError):
         pass  # whoever reads it says what it is
     return file
-
-

@@ -1,7 +1,7 @@
 """pspnet demo"""
 
 from pspnet_repro.commands.options import path
-from pspnet_repro.commands.parser import Commands, Parser, alone
+from pspnet_repro.commands.parser import Commands
 from pspnet_repro.commands.table import add_folders
 
 
@@ -16,8 +16,3 @@ def add(commands: Commands) -> None:
                         help="folder of the page; default: demo in --runs")
     add_folders(parser)
     parser.set_defaults(work="experiments.demo")
-
-
-def parser() -> Parser:
-    """The parser of this command alone."""
-    return alone(add)

@@ -133,6 +133,8 @@ def add_testing(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=whole(1, 4096), default=BATCH_SIZE,
         help="windows per pass of the network, each with its mirror image")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: one GPU per process")
+    add("--cuda-graph", action="store_true",
+        help="passes as CUDA graphs, one for each shape of a batch, for which a GPU does not wait")
     add("--no-fusion", action="store_true",
         help="run the network layer by layer, as in training: slower, rounds otherwise")
     add("--precision", choices=PRECISIONS, default="float32",

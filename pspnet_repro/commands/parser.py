@@ -5,7 +5,7 @@ import difflib
 import itertools
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from pspnet_repro.errors import printable, say
@@ -117,14 +117,6 @@ class Parser(argparse.ArgumentParser):
                     return (f"; separate the values of {name} by commas, without spaces: {name} "
                             f"{','.join(each.strip(',') for each in values)}")
         return ""
-
-
-def alone(add: Callable[[Commands], None]) -> Parser:
-    """The parser of one command, which `add` adds to those of all."""
-    commands = Parser(prog="pspnet").add_subparsers(parser_class=Parser)
-    add(commands)
-    (parser,) = commands.choices.values()
-    return parser
 
 
 def _hint(before, word, known):

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from pspnet_repro.commands.options import Weights, path, processes, weights, whole
-from pspnet_repro.commands.parser import Commands, Parser, alone
+from pspnet_repro.commands.parser import Commands, Parser
 from pspnet_repro.defaults import PROFILES, PROTOCOLS, TABLES, VGG16
 from pspnet_repro.model.settings import BLOCKS
 
@@ -83,7 +83,9 @@ def add(commands: Commands) -> None:
 
 def parser() -> Parser:
     """The parser of this command alone."""
-    return alone(add)
+    commands = Parser(prog="pspnet").add_subparsers(parser_class=Parser)
+    add(commands)
+    return commands.choices["table"]
 
 
 def add_folders(parser: Parser) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import torch
 
+from pspnet_repro.evaluation.graph import GraphedNetwork
+
 from ...peak_memory import peak_bytes, reset_peak
 from ..cuda import FORMATS
 from ..networks import plain_port
@@ -53,15 +55,22 @@ def _testing(setting, layout, x, precision):
                 net.logits(x)
         return test
 
-    def ours():
+    def fused():
         net = networks.network(setting).to(memory_format=layout).eval()
-        return run(net.for_inference(dtype), False)  # all of it is bfloat16
+        return net.for_inference(dtype)
+
+    def ours():
+        return run(fused(), False)  # all of it is bfloat16
+
+    def graphed():
+        return run(GraphedNetwork(fused()), False)
 
     def port():
         net = plain_port(networks.network(setting)).to(setting.device)
         return run(net.to(memory_format=layout), dtype is not None)
 
-    return {"ours": ours, "plain port": port}
+    return {"ours": ours, **({"ours, graph": graphed} if setting.device == "cuda" else {}),
+            "plain port": port}
 
 
 def work(setting: Setting) -> Iterator[Row]:

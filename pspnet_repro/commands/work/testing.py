@@ -59,6 +59,8 @@ def read_networks(args: Namespace, weights: Iterable[Weights]) -> list[NetworkFi
         raise UsageError(f"--output must be a folder, got the file {args.output}")
     if args.precision == "tf32" and args.device == "cpu":
         raise UsageError("--precision tf32 needs --device cuda: only GPUs have TF32")
+    if args.cuda_graph and args.device == "cpu":
+        raise UsageError("--cuda-graph needs --device cuda: a graph is a GPU's")
     torch.set_num_threads(args.threads)
     return [read_network(each) for each in weights]
 
@@ -74,7 +76,8 @@ def tested(args: Namespace, files: list[NetworkFile], recipe: Recipe | None = No
     """
     try:
         return Predictor(files, device=args.device, precision=args.precision,
-                         protocol=_protocol(args, files[0], recipe), fused=not args.no_fusion)
+                         protocol=_protocol(args, files[0], recipe), fused=not args.no_fusion,
+                         cuda_graph=args.cuda_graph)
     except UsageError as error:
         name, colon, rest = str(error).partition(":")
         if not name.endswith("_size"):
