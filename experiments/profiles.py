@@ -34,7 +34,7 @@ class Profile:
     differs: str  # from the paper's setting, in words
     # For each of the paper's depths, the keyword arguments of PSPNet that stand for it.
     depths: dict[int, dict] = field(default_factory=lambda: {d: {"depth": d} for d in BLOCKS})
-    zero_is_void: bool = False  # see data.labels.read_label
+    zero_is_void: bool = False  # of the settings, see TrainSettings
     fidelity_scales: tuple[float, ...] = MULTI_SCALE  # of the tests of the table `fidelity`
     fidelity_note: str = ""  # what must be known of that table, in words
     alike: int = 1  # neighbours in the list of test images that look alike, as a video's frames do

@@ -28,8 +28,10 @@ def computed_layers(path: Path | str, net: NetParameter) -> list[LayerParameter]
 
     Left out are layers that only write files. So are layers of types that are not supported which
     no layer reads and whose name says that they measure; in testing, losses too. BatchNorm layers
-    get the network's bn_stats_batch_size.
+    get the network's bn_stats_batch_size, and a SigmoidCrossEntropyLoss beside HED's data layer is
+    HED's.
     """
+    is_heds = any(layer.type == "ImageLabelmapData" for layer in net.layer)
     read = {name for layer in net.layer for name in layer.bottom}
     kept = []
     for layer in net.layer:
@@ -41,6 +43,8 @@ def computed_layers(path: Path | str, net: NetParameter) -> list[LayerParameter]
         if layer.type == "BatchNorm" and net.bn_stats_batch_size:
             param = layer.batch_norm_param
             param.stats_batch_size = param.stats_batch_size or net.bn_stats_batch_size
+        if layer.type == "SigmoidCrossEntropyLoss" and is_heds:
+            layer.type = "HEDSigmoidCrossEntropyLoss"
         kept.append(layer)
     return kept
 

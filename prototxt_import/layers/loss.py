@@ -108,6 +108,14 @@ def _check_pair(layer, shapes):
     return shapes[0][0], math.prod(shapes[0][1:])
 
 
+def _sigmoid_terms(x, target):
+    """-(t * log(sigmoid(x)) + (1 - t) * log(1 - sigmoid(x))), and its gradient, element by
+    element."""
+    positive = (x >= 0).to(x.dtype)
+    terms = functions.log(1 + functions.exp(x - 2 * x * positive)) - x * (target - positive)
+    return terms, functions.sigmoid(x) - target
+
+
 def sigmoid_cross_entropy_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """-sum of t * log(sigmoid(x)) + (1 - t) * log(1 - sigmoid(x)), over the batch size unless
     loss_param says otherwise."""
@@ -120,12 +128,29 @@ def sigmoid_cross_entropy_loss(layer: LayerParameter, shapes: Shapes, train: boo
         counted = torch.ones_like(target, dtype=torch.bool)
         for value in ignored_label(param):
             counted &= target.long() != value
-        v = x.detach()
-        positive = (v >= 0).to(v.dtype)
-        terms = functions.log(1 + functions.exp(v - 2 * v * positive)) - v * (target - positive)
-        difference = (functions.sigmoid(v) - target).where(counted, 0)
+        terms, difference = _sigmoid_terms(x.detach(), target)
         normalizer = max(1, _count(normalization, counted.reshape(items, size)))
-        return [functions.loss(x, functions.total(terms[counted]), difference, normalizer)]
+        return [functions.loss(x, functions.total(terms[counted]), difference.where(counted, 0),
+                               normalizer)]
+
+    return Built([()], run)
+
+
+def hed_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """HED's SigmoidCrossEntropyLoss: of each item, pixels of label 1 count as the share of those of
+    label 0, and the other way round. Other labels have no loss, but the whole gradient."""
+    items, size = _check_pair(layer, shapes)
+    check(not layer.loss_param.ListFields(), "takes no loss_param, as HED's Caffe reads none")
+
+    def run(bottoms, params):
+        x, target = (bottom.detach().reshape(items, size) for bottom in bottoms)
+        terms, difference = _sigmoid_terms(x, target)
+        edges, rest = target == 1, target == 0
+        share = edges.sum(1, keepdim=True) / (edges | rest).sum(1, keepdim=True).to(x.dtype)
+        weight = torch.where(edges, 1 - share, share)
+        total = functions.total((terms * weight)[edges | rest])
+        difference = torch.where(edges | rest, weight, 1) * difference
+        return [functions.loss(bottoms[0], total, difference.reshape(shapes[0]), items)]
 
     return Built([()], run)
 

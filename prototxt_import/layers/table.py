@@ -41,6 +41,7 @@ LAYERS = {
     "EuclideanLoss": loss.euclidean_loss,
     "Exp": pointwise.exp,
     "Flatten": shape.flatten,
+    "HEDSigmoidCrossEntropyLoss": loss.hed_loss,
     "HardSigmoid": pointwise.hard_sigmoid,
     "HardSwish": pointwise.hard_swish,
     "HingeLoss": loss.hinge_loss,

@@ -14,23 +14,17 @@ from pspnet_repro.model import image_input as image_inputs
 class Augmentation:
     """What is drawn for each image; each field can be switched off on its own.
 
-    Attributes:
-        scales: range of the uniform resize factor; None keeps the size.
-        rotation: degrees; the angle is uniform in +-rotation for half of the images; 0: none.
-        blur: Gaussian blur 5x5 for half of the images.
-        mirror: left-right flip for half of the crops.
-        padding: where the border of an image smaller than the crop lies: "end" (right and bottom,
-            as in both of the authors' Caffe programs and in their test) or "centre" (on all sides,
-            as in their later program, whose test pads so too).
-
     The probabilities and the 5x5 kernel are open in the paper and taken from the authors' later
     PyTorch program; the mirror comes last, as in their Caffe programs.
     """
 
-    scales: tuple[float, float] | None = (0.5, 2.0)
-    rotation: float = 10.0
-    blur: bool = True
-    mirror: bool = True
+    scales: tuple[float, float] | None = (0.5, 2.0)  # of the uniform resize factor; None: no resize
+    rotation: float = 10.0  # degrees; uniform in +-rotation for half of the images
+    blur: bool = True  # Gaussian blur 5x5 for half of the images
+    mirror: bool = True  # left-right flip for half of the crops
+    # Where the border of an image smaller than the crop lies: "end" (right and bottom, as in both
+    # of the authors' Caffe programs and in their test) or "centre" (on all sides, as in their later
+    # program, whose test pads so too).
     padding: str = "end"
 
     def __post_init__(self):

@@ -47,6 +47,8 @@ VALUES = {
     "mish": (layer("Mish"), [[0.0, 1]], [[0, math.tanh(math.log(1 + math.e))]]),
     "not scaled": (layer("Dropout", "dropout_param { dropout_ratio: 0.25 scale_train: false }"),
                    [[4.0, 8]], [[3, 6]]),
+    "repeated": (layer("Upsample", "upsample_param { scale: 2 }"), [[[[1.0, 2]]]],
+                 [[[[1, 1, 2, 2], [1, 1, 2, 2]]]]),
     "inside": (_pool("pool: AVE_EXC_PAD kernel_size: 2 pad: 1 stride: 2"), [[[[1.0, 2], [3, 4]]]],
                [[[[1, 2], [3, 4]]]]),
     "resize": (layer("ResizeBilinear", "resize_bilinear_param { align_corners: true output_height: "
@@ -241,6 +243,7 @@ GRADIENTS = {
     "sides": layer("Convolution", "convolution_param { num_output: 2 kernel_size: 2 pad_r: 1 "
                    "weight_filler { type: 'msra' } }"),
     "max": _pool("kernel_size: 3 stride: 2 pad_type: 1"),
+    "repeated": layer("Upsample", "upsample_param { scale: 3 }"),
     "inside": _pool("pool: AVE_EXC_PAD kernel_size: 3 stride: 2 pad_l: 1 pad_b: 2"),
     "resize": layer("ResizeBilinear", "resize_bilinear_param { align_corners: true output_height: "
                     "7 output_width: 3 data_format: 'NCHW' }"),
@@ -258,6 +261,8 @@ def test_gradcheck(tmp_path, text):
 # Of inputs x (2, 4, 6, 6), z (2, 4, 6, 5), w (2).
 REFUSED = [
     ("HardSigmoid", "", "x", "needs alpha and beta, which the forks that have it start"),
+    ("Upsample", "", "x", "with one bottom must have scale alone; caffe-segnet's needs a mask"),
+    ("Upsample", "upsample_param { scale: 2 pad_out_h: true }", "x", "must have scale alone"),
     ("SeLuDropout", "selu_dropout_param { alpha: -1 }", "x", "alpha must be -1.75809934"),
     ("SeLuDropout", "selu_dropout_param { dropout_ratio: 1 }", "x", "dropout_ratio must be at lea"),
     ("SeLu", "selu_param { alpha: nan }", "x", "alpha must be finite"),

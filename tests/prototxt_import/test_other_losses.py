@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.caffe_layers import build, layer
 
+from prototxt_import import load_net
 from prototxt_import.format.blobs import blob_of
 from pspnet_repro.errors import UserError
 
@@ -75,6 +76,30 @@ def test_contrastive_loss(tmp_path, legacy):
     pair = [x.requires_grad_() for x in pair]
     # The original's gradient has 1e-4 in it.
     assert torch.autograd.gradcheck(lambda x, z: net(x=x, z=z, w=similar)["y"], pair, atol=1e-3)
+
+
+def test_loss_beside_heds_data_is_heds(tmp_path):
+    """Per item: edges weigh rest / all, the rest edges / all; label 2 has a gradient alone."""
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "d" type: "ImageLabelmapData" top: "x" top: "z" }\n'
+        + layer("SigmoidCrossEntropyLoss", "loss_weight: 3", "xz"))
+    net = load_net(tmp_path / "net.prototxt", phase="TRAIN")
+    x = torch.randn(2, 1, 2, 3, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([[1, 0, 0, 0, 0, 0], [1, 1, 1, 0, 2, 2]]).reshape(2, 1, 2, 3)
+    weights = torch.tensor([[5 / 6, *[1 / 6] * 5], [1 / 4, 1 / 4, 1 / 4, 3 / 4, 0, 0]]).double()
+    terms = torch.nn.functional.binary_cross_entropy_with_logits(
+        x, labels.clamp(max=1).double(), weights.reshape(2, 1, 2, 3), reduction="none")
+    y = net(x=x, z=labels)["y"]
+    torch.testing.assert_close(y, terms.sum() / 2)
+    gradient, = torch.autograd.grad(net.loss, x)
+    expected, = torch.autograd.grad(3 * terms.sum() / 2, x)
+    expected[1, 0, 1, 1:] = 3 * (x.detach().sigmoid() - 2)[1, 0, 1, 1:] / 2
+    torch.testing.assert_close(gradient, expected)
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "d" type: "ImageLabelmapData" top: "x" top: "z" }\n'
+        + layer("SigmoidCrossEntropyLoss", "loss_param { ignore_label: 2 }", "xz"))
+    with pytest.raises(UserError, match="takes no loss_param, as HED's Caffe reads none"):
+        load_net(tmp_path / "net.prototxt", phase="TRAIN")(x=x, z=labels)
 
 
 def test_l1_loss(tmp_path):
