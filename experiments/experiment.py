@@ -99,7 +99,8 @@ class Experiment:
     def _read_system(self, row):
         """A system's settings with seed 0, and its solver; the initial weights must fit it."""
         profile, train = self.profile, {"augmentation": Augmentation(), **self.profile.train}
-        ours, published = row.system == (), profile.systems == "published" and row.system == ()
+        ours = row.system == ()
+        published = ours and profile.systems == "published"
         net, *solvers = system_files(row.name, profile.systems) if ours else row.system
         solver = (solver_fields(solvers[0], None if published else train["max_iter"])
                   if solvers else {**RECIPE, "max_iter": train["max_iter"]})
