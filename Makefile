@@ -46,13 +46,13 @@ test: build  ## run the tests
 lint: build  ## look for mistakes in the Python code with ruff
 	$(PY) -m ruff check .
 
-attack: build  ## kill trainings and damage files for 10 minutes; SECONDS_LONG changes that
+attack: build  ## kill trainings, fill disks, damage files for 10 minutes; SECONDS_LONG changes that
 	PYTHONPATH=tests $(PY) -m programs.attack --seconds $(SECONDS_LONG)
 
 test-cuda: build  ## run the kernels' tests on the GPU, also under compute-sanitizer
 	PSPNET_REQUIRE_CUDA=1 $(PY) -m pytest -m cuda
 	PSPNET_REQUIRE_CUDA=1 compute-sanitizer --error-exitcode 1 $(PY) -m pytest -m cuda \
-	    tests/ops/test_cuda_kernels.py
+	    tests/ops/test_cuda_kernels.py tests/ops/test_cuda_kernels_training.py
 
 cuda-check: build  ## compile the CUDA kernels with nvcc, and print their registers and memory
 	PYTHONPATH=tests $(PY) -m programs.cuda_check

@@ -28,18 +28,30 @@ PSPNET_TORCH_LIBRARY(PSPNET_LIBRARY, m) {
   m.def("interp2d_backward(Tensor grad_output, SymInt[2] in_size, SymInt pad_begin, "
         "SymInt pad_end) -> Tensor");
 
-  // The local steps of batch normalization, with the ReLU behind it where `relu`. Per-channel
-  // tensors are (C,), float64 for float64 input and float32 otherwise; sqdev is the sum of squared
-  // deviations from the mean.
+  // The steps of batch normalization, with the addition of `residual` and then the ReLU behind it
+  // where they are asked for. Per-channel tensors are (C,), float64 for float64 input and float32
+  // otherwise; sqdev is the sum of squared deviations from the mean. batch_norm_combine takes those
+  // of several processes, (P, C), and changes the running values.
   m.def("batch_norm_statistics(Tensor input) -> (Tensor mean, Tensor sqdev)");
   m.def("batch_norm_normalize(Tensor input, Tensor mean, Tensor invstd, Tensor weight, "
-        "Tensor bias, bool relu) -> Tensor");
+        "Tensor bias, bool relu, Tensor? residual=None) -> Tensor");
+  m.def("batch_norm_combine(Tensor means, Tensor sqdevs, Tensor? counts, SymInt count, float eps, "
+        "bool unbiased, bool unbiased_running, float momentum, Tensor(a!) running_mean, "
+        "Tensor(b!) running_var) -> (Tensor mean, Tensor invstd, Tensor count)");
+  m.def("batch_norm_backward_residual(Tensor grad_output, Tensor input, Tensor residual, "
+        "Tensor mean, Tensor invstd, Tensor weight, Tensor bias) "
+        "-> (Tensor grad_residual, Tensor sum_dy, Tensor sum_dy_xhat)");
   m.def("batch_norm_backward_reduce(Tensor grad_output, Tensor input, Tensor mean, "
         "Tensor invstd, Tensor weight, Tensor bias, bool relu) "
         "-> (Tensor sum_dy, Tensor sum_dy_xhat)");
   m.def("batch_norm_backward_elementwise(Tensor grad_output, Tensor input, Tensor mean, "
         "Tensor invstd, Tensor weight, Tensor bias, Tensor mean_dy, Tensor mean_dy_xhat, "
         "bool relu) -> Tensor");
+
+  // The original's solver, dense weights of float32 or float64: buffer = momentum * buffer + rate *
+  // (grad_scale * grad + decay * param), param -= buffer.
+  m.def("caffe_sgd(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] buffers, float grad_scale, "
+        "float decay, float momentum, float rate) -> ()");
 
   // The arithmetic of the original's CPU program, float32 on the CPU only: matrix products, sums of
   // each row or column times alpha, y += alpha * x, and the C library's functions. Results start

@@ -14,6 +14,7 @@ from pspnet_repro import PSPNet
 from pspnet_repro.data.augment import Augmentation
 from pspnet_repro.data.benchmarks import LAYOUTS
 from pspnet_repro.data.data_set import DataSet
+from pspnet_repro.defaults import VGG16
 from pspnet_repro.errors import UserError
 from pspnet_repro.evaluation import Protocol
 from pspnet_repro.files import file_sha256
@@ -27,7 +28,7 @@ from pspnet_repro.training.settings import TrainSettings
 
 from .plan import Test, Training
 from .profiles import Profile
-from .rows import OTHER_PLACE, PROFILE_SCALES, ROWS, VGG16, Row
+from .rows import OTHER_PLACE, PROFILE_SCALES, ROWS, Row
 from .systems.initial import load_vgg16
 from .systems.network import Network, system_files
 from .systems.settings import RECIPE, SystemSettings, solver_fields

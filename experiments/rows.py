@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pspnet_repro.data.augment import NO_AUGMENTATION
+from pspnet_repro.defaults import VGG16
 from pspnet_repro.evaluation.protocol import MULTI_SCALE, PRESETS
 from pspnet_repro.weights.torchvision import INPUT
 
@@ -44,7 +45,6 @@ class Row:
         return self.model.get("depth", 50) if self.system is None else VGG16
 
 
-VGG16 = "vgg16"
 # What pictures and curves compare.
 BASELINE, FULL = "baseline", "b1236-ave-dr"
 NO_PYRAMID, PYRAMID = {"bins": ()}, {"bins": (1, 2, 3, 6), "pool": "ave", "reduce": True}

@@ -4,24 +4,29 @@ Rows that share a training share it. Alone it starts a process for each training
 all processes work at one.
 """
 
-import argparse
-import dataclasses
 import os
-import runpy
-import signal
-import subprocess
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
 if not __package__:  # started as a file of a checkout: start again as a module
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+    __import__("pspnet_repro")  # Ctrl-C ends this program with a word from here on
+
+    import runpy
     sys.exit(runpy.run_module("experiments.run_table", run_name="__main__", alter_sys=True))
+
+import argparse
+import dataclasses
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
 
 from tqdm import tqdm
 
 from pspnet_repro import distributed
 from pspnet_repro.commands.table import parser
+from pspnet_repro.commands.work.data import check_apart
+from pspnet_repro.defaults import VGG16
 from pspnet_repro.errors import (
     Interrupted,
     UsageError,
@@ -41,7 +46,7 @@ from .places import CACHE_FOLDER, RUNS_FOLDER
 from .plan import Training, select_tables
 from .profiles import PROFILES
 from .report import claim_report, write_report
-from .rows import VGG16, Row
+from .rows import Row
 from .run_row import run_job
 
 CONSOLE = "console.txt"
@@ -177,6 +182,7 @@ def run_tables(args: argparse.Namespace, processes: distributed.Processes) -> No
     output = args.output or (runs if profile.preset == "caffe" else runs / profile.preset)
     data = Path(processes.on_first(lambda: str(profile.folder(args.data, args.cache))))
     experiment = Experiment(profile, data, runs, dict(args.backbone))
+    check_apart(output, experiment.data)
     trainings, folders = experiment.plan(tables, args.seeds)
     rows = {row.name: row for chosen in tables.values() for row in chosen}
     if apart := sorted(rows.keys() - folders.keys()):

@@ -12,6 +12,8 @@ read_solverstate(path) -> SolverState and write_solverstate(path, state).
 
 import importlib
 
+__import__("pspnet_repro")  # Ctrl-C ends this program with a word from here on
+
 _PLACES = {"CaffeNet": "net", "CaffeSolver": "solver", "SolverState": "format.solverstate",
            "convert": "conversion.convert",
            "convert_backbone": "conversion.convert", "export": "conversion.export",

@@ -1,5 +1,26 @@
 """PSPNet as its authors' program computes, trains and tests it."""
 
+import os
+import sys
+
+
+def _is_program():
+    """Whether this process is a program of ours, of which this is the first code to run."""
+    if sys.argv[:1] != ["-m"]:  # which stands there until `python -m` has found its module
+        return os.path.basename(sys.argv[0]) in ("pspnet", "run_table.py") if sys.argv else False
+    words = sys.orig_argv
+    module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""
+    return module.partition(".")[0] in ("pspnet_repro", "prototxt_import", "experiments")
+
+
+if _is_program():
+    try:
+        from pspnet_repro.errors import stop_on_interrupt
+        stop_on_interrupt()
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr, flush=True)
+        os._exit(130)
+
 import importlib
 
 __version__ = "0.1.0"

@@ -3,19 +3,16 @@
 import importlib
 import importlib.util
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
 
-from pspnet_repro.errors import command, imports, stop_at_once
-
-if __name__ == "__main__" or os.path.basename(sys.argv[0]) == "pspnet":
-    signal.signal(signal.SIGINT, stop_at_once)  # until `_work` has imported what is slow
-
 from pspnet_repro import __version__
 from pspnet_repro.commands import check_data, demo, evaluate, make_lists, predict, table, train
 from pspnet_repro.commands.parser import Parser
+from pspnet_repro.errors import OtherProcess, command, imports
+
+JOIN = ".train", ".evaluate", ".run_table"  # the works that processes of torchrun share
 
 
 def build_parser() -> Parser:
@@ -37,6 +34,8 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     args = build_parser().parse_args(argv)
+    if os.environ.get("WORLD_SIZE", "1") != "1" and not args.work.endswith(JOIN):
+        _check_alone(args.work.rpartition(".")[2])
     warnings.showwarning = _print_warning
     # Our own messages name the file.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
@@ -45,6 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _print_warning(message, *_):
     print(f"warning: {message}", file=sys.stderr)
+
+
+def _check_alone(name):
+    """Raise UsageError where torchrun started several processes of a command for one."""
+    from pspnet_repro.torchrun import world_size
+    if (size := world_size()) > 1:
+        raise OtherProcess(
+            f"{name.replace('_', '-')} is for one process, and WORLD_SIZE is {size}: start it "
+            "without torchrun; train, evaluate and table share their work")
 
 
 def _work(name):

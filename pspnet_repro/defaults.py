@@ -13,6 +13,7 @@ PADDINGS = ("end", "centre")
 FREEZE_BN = ("backbone", "all")
 VARIANCES = ("biased", "unbiased", "torch")
 TABLES = ("1", "2", "3", "4", "fidelity")
+VGG16 = "vgg16"  # what --backbone calls the backbone of the other systems
 PROFILES = ("mini", "camvid", "camvid-281", "camvid-329", "paper")
 # Where the package lies: in a checkout, which has the sources of the operators, or installed.
 ROOT = Path(__file__).resolve().parents[1]

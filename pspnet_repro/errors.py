@@ -25,6 +25,10 @@ class FailedElsewhere(UserError):
     """The first process met a UserError, which it reports itself."""
 
 
+class OtherProcess(UsageError):
+    """This process does what no others can join: they may do something else, and say nothing."""
+
+
 class Interrupted(Exception):
     """A signal stopped the work after its state was saved."""
 
@@ -63,9 +67,13 @@ def command(main: Callable[..., int]) -> Callable[..., int]:
         if "OMP_WAIT_POLICY" not in os.environ:
             os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
         keep_freed_memory()
-        with _screen():
+        with _screen(), _interruptible():
             try:
                 return main(*args)
+            except OtherProcess as error:
+                if os.environ.get("RANK", "0") != "0":
+                    time.sleep(1)  # where the first does the same, torchrun ends this one by then
+                return report(error)
             except (UsageError, FailedElsewhere) as error:
                 # All processes of torchrun end with these.
                 say(_lines(error))
@@ -87,14 +95,32 @@ def stop_at_once(*_: object) -> None:
     os._exit(130)
 
 
+def stop_on_interrupt() -> None:
+    """Let Ctrl-C end this process with a word from here on, but in the functions of `command`."""
+    signal.signal(signal.SIGINT, stop_at_once)
+
+
+@contextlib.contextmanager
+def _interruptible():
+    """A block in which Ctrl-C is a KeyboardInterrupt again, where it would end the process."""
+    ends = signal.getsignal(signal.SIGINT) is stop_at_once
+    if ends:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if ends:
+            stop_on_interrupt()
+
+
 @contextlib.contextmanager
 def imports() -> Iterator[None]:
     """A block of slow imports, in which Ctrl-C ends the process at once: torch's modules answer
     KeyboardInterrupt with errors of their own."""
     waits = (threading.current_thread() is threading.main_thread()
-             and signal.getsignal(signal.SIGINT) in (signal.default_int_handler, stop_at_once))
+             and signal.getsignal(signal.SIGINT) is signal.default_int_handler)
     if waits:
-        signal.signal(signal.SIGINT, stop_at_once)
+        stop_on_interrupt()
     try:
         yield
     finally:

@@ -1,5 +1,7 @@
 """Batch normalization as the original computes it: local operators and two collectives."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -13,65 +15,81 @@ def torch_momentum(caffe_momentum: float) -> float:
 
 
 class _BatchNormTrain(torch.autograd.Function):
-    """Normalization by the statistics of a batch that several processes may share.
+    """Normalization of the inputs of several layers by statistics that processes may share.
 
-    Returns the output, and the batch's mean and variance to remember. Over processes there is one
-    collective in each direction, and gradients of weight and bias are this process's own. The
-    backward pass ignores the correction's own derivative for variance "unbiased", as the original
-    does; for the other kinds it is the derivative.
+    After the options come input, residual or None, weight, bias, mean and invstd of one layer after
+    the other. Over processes the backward pass has one collective for all of them. Gradients of
+    weight and bias are this process's own. It ignores the correction's own derivative for variance
+    "unbiased", as the original does; for the other kinds it is the derivative.
+
+    Args:
+        counts: elements a channel, over all processes, of each layer.
     """
 
     @staticmethod
-    def forward(ctx, input, weight, bias, eps, variance, relu, group, shared):
-        mean, sqdev = _local_statistics(input)
-        count = input.numel() // input.shape[1]
-        if shared:
-            count, mean, sqdev = _gathered_statistics(count, mean, sqdev, group)
-        var = sqdev / _divisor(count, variance == "unbiased")
-        invstd = (var + eps).rsqrt_()
-        if variance == "torch":
-            var = sqdev / _divisor(count, True)
-        if shared:
-            mean, var, invstd = (t.to(weight.dtype) for t in (mean, var, invstd))
-        ctx.save_for_backward(input, mean, invstd, weight, bias)
-        ctx.count, ctx.relu, ctx.group, ctx.shared = count, relu, group, shared
-        ctx.mark_non_differentiable(mean, var)
-        return ops.batch_norm_normalize(input, mean, invstd, weight, bias, relu), mean, var
+    def forward(ctx, counts, relu, group, shared, *tensors):
+        ctx.save_for_backward(*tensors)
+        ctx.counts, ctx.relu, ctx.group, ctx.shared = counts, relu, group, shared
+        return tuple(_normalized(*layer, relu) for layer in _by_layer(tensors))
 
     @staticmethod
-    def backward(ctx, grad_output, _mean, _var):
-        input, *norm = ctx.saved_tensors
-        if input.numel():
-            sum_dy, sum_dy_xhat = ops.batch_norm_backward_reduce(grad_output, input, *norm,
-                                                                 ctx.relu)
-        else:
-            sum_dy, sum_dy_xhat = torch.zeros_like(norm[0]), torch.zeros_like(norm[0])
-        grad_input = None
-        if ctx.needs_input_grad[0]:
-            sums = sum_dy, sum_dy_xhat
-            if ctx.shared:
-                sums = distributed.all_sum(torch.stack(sums), ctx.group)
+    def backward(ctx, *grad_outputs):
+        layers = _by_layer(ctx.saved_tensors)
+        reduced = [_before(grad, *layer, ctx.relu) for grad, layer in zip(grad_outputs, layers)]
+        sums = [part for *_, sum_dy, sum_dy_xhat in reduced for part in (sum_dy, sum_dy_xhat)]
+        if ctx.shared and any(ctx.needs_input_grad[4::6]):
+            sums = distributed.all_sum(torch.cat(sums), ctx.group).split([len(s) for s in sums])
+        grads = []
+        for k, ((input, residual, weight, bias, *norm), count) in enumerate(
+                zip(layers, ctx.counts)):
+            grad, relu, sum_dy, sum_dy_xhat = reduced[k]
             grad_input = ops.batch_norm_backward_elementwise(
-                grad_output, input, *norm, sums[0] / ctx.count, sums[1] / ctx.count, ctx.relu)
-        return grad_input, sum_dy_xhat, sum_dy, *[None] * 5
+                grad, input, *norm, weight, bias, sums[2 * k] / count, sums[2 * k + 1] / count,
+                relu) if ctx.needs_input_grad[4 + 6 * k] else None
+            grads += [grad_input, None if residual is None else grad, sum_dy_xhat, sum_dy, None,
+                      None]
+        return *[None] * 4, *grads
 
 
 class _BatchNormFrozen(torch.autograd.Function):
-    """Normalization by given statistics; as in the original, only the input gets a gradient."""
+    """Normalization by given statistics; as in the original, weight and bias get no gradient."""
 
     @staticmethod
-    def forward(ctx, input, weight, bias, mean, var, eps, relu):
-        invstd = (var + eps).rsqrt()
-        ctx.save_for_backward(input, mean, invstd, weight, bias)
+    def forward(ctx, input, residual, weight, bias, mean, var, eps, relu):
+        tensors = input, residual, weight, bias, mean, (var + eps).rsqrt()
+        ctx.save_for_backward(*tensors)
         ctx.relu = relu
-        return ops.batch_norm_normalize(input, mean, invstd, weight, bias, relu)
+        return _normalized(*tensors, relu)
 
     @staticmethod
     def backward(ctx, grad_output):
-        zero = torch.zeros_like(ctx.saved_tensors[1])
-        grad_input = ops.batch_norm_backward_elementwise(grad_output, *ctx.saved_tensors, zero,
-                                                         zero, ctx.relu)
-        return grad_input, *[None] * 6
+        input, residual, weight, bias, *norm = ctx.saved_tensors
+        grad, relu = grad_output, ctx.relu
+        if residual is not None:
+            grad, relu, *_ = _before(grad_output, *ctx.saved_tensors, relu)
+        zero = torch.zeros_like(weight)
+        grad_input = ops.batch_norm_backward_elementwise(grad, input, *norm, weight, bias, zero,
+                                                         zero, relu)
+        return grad_input, None if residual is None else grad, *[None] * 6
+
+
+def _by_layer(tensors):
+    return [tensors[first:first + 6] for first in range(0, len(tensors), 6)]
+
+
+def _normalized(input, residual, weight, bias, mean, invstd, relu):
+    return ops.batch_norm_normalize(input, mean, invstd, weight, bias, relu, residual)
+
+
+def _before(grad, input, residual, weight, bias, mean, invstd, relu):
+    """(gradient, whether a ReLU is still behind it, its sum, its sum times xhat) of an output."""
+    norm = mean, invstd, weight, bias
+    if not input.numel():
+        return grad, relu, torch.zeros_like(mean), torch.zeros_like(mean)
+    if residual is None:
+        return grad, relu, *ops.batch_norm_backward_reduce(grad, input, *norm, relu)
+    grad, *sums = ops.batch_norm_backward_residual(grad, input, residual, *norm)
+    return grad, False, *sums
 
 
 def _local_statistics(input):
@@ -81,22 +99,43 @@ def _local_statistics(input):
     return input.new_zeros((2, input.shape[1]), dtype=dtype).unbind()
 
 
-def _gathered_statistics(count, mean, sqdev, group):
-    """Count, mean and sqdev over all processes, float64 tensors of the same bits in each."""
-    # A count in float64 is exact and makes the whole tensor float64.
-    packed = torch.cat([mean.new_full((1,), count, dtype=torch.float64), mean, sqdev])
-    counts, means, sqdevs = distributed.all_gather(packed, group).split(
-        [1, len(mean), len(mean)], 1)
-    count = counts.sum()
-    mean = (counts * means).sum(0) / count
-    return count, mean, (sqdevs + counts * (means - mean) ** 2).sum(0)
+def batch_norm_together(layers: "Sequence[SyncBatchNorm2d]", inputs: Sequence[torch.Tensor],
+                        relu: bool = False,
+                        residuals: Sequence[torch.Tensor | None] | None = None,
+                        shared: bool | None = None) -> tuple[torch.Tensor, ...]:
+    """What layers in training make of an input each; each direction has one collective for all.
 
-
-def _divisor(count, corrected):
-    """count, or count - 1 and at least 1; for numbers and tensors."""
-    if not corrected:
-        return count
-    return (count - 1).clamp(min=1) if isinstance(count, torch.Tensor) else max(count - 1, 1)
+    Args:
+        layers: of one process group.
+        relu, residuals: see SyncBatchNorm2d.forward.
+        shared: whether there are collectives; None: where the group has several processes.
+    """
+    group = layers[0].process_group
+    if shared is None:
+        shared = distributed.group_size(group) > 1
+    for input in inputs:
+        if input.numel() == 0 and not shared:
+            raise ValueError(f"input must have elements in training, got {tuple(input.shape)}")
+    counts, arguments = [], []
+    with torch.no_grad():
+        own = [(input.numel() // input.shape[1], *_local_statistics(input)) for input in inputs]
+        found = [(None, mean[None], sqdev[None]) for _, mean, sqdev in own]
+        if shared:
+            # A count in float64 is exact and makes the whole tensor float64.
+            parts = [part for count, mean, sqdev in own for part in (
+                mean.new_full((1,), count, dtype=torch.float64), mean, sqdev)]
+            columns = distributed.all_gather(torch.cat(parts), group).split(
+                [len(part) for part in parts], 1)
+            found = [(columns[k][:, 0], *columns[k + 1:k + 3]) for k in range(0, len(columns), 3)]
+        for layer, input, residual, (count, *_), (elements, means, sqdevs) in zip(
+                layers, inputs, residuals or [None] * len(layers), own, found):
+            unbiased = layer.variance == "unbiased"
+            mean, invstd, total = ops.batch_norm_combine(
+                means, sqdevs, elements, count, layer.eps, unbiased, layer.variance != "biased",
+                layer.momentum, layer.running_mean, layer.running_var)
+            counts.append(total if shared else count)
+            arguments += [input, residual, layer.weight, layer.bias, mean, invstd]
+    return _BatchNormTrain.apply(counts, relu, group, shared, *arguments)
 
 
 class SyncBatchNorm2d(nn.Module):
@@ -176,20 +215,15 @@ class SyncBatchNorm2d(nn.Module):
     def train(self, mode: bool = True) -> "SyncBatchNorm2d":
         return super().train(mode and not self.frozen)
 
-    def forward(self, input: torch.Tensor, relu: bool = False) -> torch.Tensor:
-        """Normalize; with `relu` also the ReLU of it, in the same pass."""
+    def forward(self, input: torch.Tensor, relu: bool = False,
+                residual: torch.Tensor | None = None) -> torch.Tensor:
+        """Normalize; with `relu` also the ReLU of it, in the same pass; with `residual`, a tensor
+        like the input, the ReLU of their sum."""
+        relu = relu or residual is not None
         if not self.training:
-            return _BatchNormFrozen.apply(input, self.weight, self.bias, self.running_mean,
-                                          self.running_var, self.eps, relu)
-        shared = distributed.group_size(self.process_group) > 1
-        if input.numel() == 0 and not shared:
-            raise ValueError(f"input must have elements in training, got {tuple(input.shape)}")
-        output, mean, var = _BatchNormTrain.apply(input, self.weight, self.bias, self.eps,
-                                                  self.variance, relu, self.process_group,
-                                                  shared)
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(var, self.momentum)
-        return output
+            return _BatchNormFrozen.apply(input, residual, self.weight, self.bias,
+                                          self.running_mean, self.running_var, self.eps, relu)
+        return batch_norm_together([self], [input], relu, [residual])[0]
 
     def _load_from_state_dict(self, state_dict, prefix, *rest):
         # torch's batch normalization counts its passes; with a fixed momentum nothing reads it.

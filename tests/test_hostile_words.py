@@ -15,6 +15,7 @@ from helpers.refusals import refused
 from helpers.trainings import run_training, run_until_saved
 
 from pspnet_repro import PSPNet
+from pspnet_repro.errors import UserError
 from pspnet_repro.weights import model_file, plain_file
 
 LONG = "n" * 248 + ".png"
@@ -47,6 +48,17 @@ def test_losses_of_a_finished_training_that_are_cut_are_refused(squares, tmp_pat
             run_training, squares, tmp_path, {"max_iter": 2})
 
 
+def test_another_base_size_is_said(squares, tmp_path, capfd):
+    """Tests alone have it, so a training resumes; one that is finished has what it has."""
+    run_until_saved(squares, tmp_path, {"max_iter": 2}, facts={"base_size": 64})
+    weights = run_training(squares, tmp_path, {"max_iter": 2}, facts={"base_size": 80})
+    assert "checkpoint.pt was saved with base_size 64; tests, and weights.pt, have 80 from" in (
+        capfd.readouterr().err)
+    assert plain_file.load(weights)["base_size"] == 80
+    with pytest.raises(UserError, match="weights.pt: is finished with base_size 80, got 64: give "):
+        run_training(squares, tmp_path, {"max_iter": 2}, facts={"base_size": 64})
+
+
 @pytest.mark.parametrize("part", ["weights", "momentum"])
 def test_a_checkpoint_that_is_not_finite_is_named(squares, tmp_path, part):
     run_until_saved(squares, tmp_path)
@@ -65,14 +77,29 @@ def test_a_depth_that_is_none_is_refused_with_blocks_too():
         PSPNet(4, -1, blocks=(1, 1, 1, 1))
 
 
-@pytest.mark.parametrize("seconds", [0.3, 0.7, 1.2])
-def test_an_interrupt_in_the_first_seconds_is_one_word(tmp_path, seconds):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pspnet_repro", "predict", "x.png", "-o", tmp_path / "o",
-         "--weights", "none.pt"], cwd=ROOT, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"})
-    time.sleep(seconds)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
-    assert (process.returncode, said) in [(130, "\nstopped\n"),
-                                          (1, "error: none.pt: no such file\n")]
+PROGRAMS = {
+    "module": ("-m", "pspnet_repro", "predict", "x.png", "-o", "o", "--weights", "none.pt"),
+    "importer": ("-m", "prototxt_import", "run", "none.pt", "none.pt", "x.png", "-o", "o.npz"),
+    "harness": ("experiments/run_table.py", "--dry-run", "--data", "none.pt"),
+    "benchmark": ("-m", "experiments.bench.ops", "--none.pt")}
+
+
+@pytest.mark.parametrize("words", PROGRAMS.values(), ids=PROGRAMS)
+def test_an_interrupt_in_the_first_seconds_is_one_word(words):
+    """From the first module of ours on, in whose imports the process is met at five moments."""
+    for seconds in (0, 0.03, 0.1, 0.3, 0.9):
+        process = subprocess.Popen(
+            [sys.executable, "-v", *words], cwd=ROOT, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"})
+        for line in process.stderr:
+            if "import 'pspnet_repro.errors'" in line:
+                break
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        # What -v tells of imports is none of the program's words.
+        said = process.communicate(timeout=60)[1]
+        assert "Traceback" not in said
+        if process.returncode == 130:
+            assert "stopped" in said.splitlines()
+        else:
+            assert process.returncode in (1, 2) and "none.pt" in said

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from helpers.golden import golden_files, read_golden
+from helpers.processes import GATHER, count_collectives
 from torch import nn
 
 from pspnet_repro import distributed
@@ -14,8 +15,6 @@ from pspnet_repro.sync_bn import SyncBatchNorm2d, torch_momentum
 
 pytestmark = pytest.mark.dist
 VARIANCES = ("biased", "unbiased", "torch")
-# torch's name of all_gather_into_tensor: the old one is deprecated.
-GATHER = "all_gather_single" if hasattr(dist, "all_gather_single") else "all_gather_into_tensor"
 
 
 @pytest.fixture(params=[2, 4])
@@ -45,31 +44,11 @@ def _step(module, x, dy, relu=False):
     return {name: tensor.detach().clone().numpy() for name, tensor in tensors.items()}
 
 
-def _count_collectives(counted, function):
-    """function() with the collectives that it calls noted in the list `counted`."""
-    names = (GATHER, "all_gather", "all_reduce", "broadcast", "barrier")
-    real = {name: getattr(dist, name) for name in names}
-
-    def noting(name):
-        def call(*args, **kwargs):
-            counted.append(name)
-            return real[name](*args, **kwargs)
-        return call
-
-    try:
-        for name in names:
-            setattr(dist, name, noting(name))
-        return function()
-    finally:
-        for name in names:
-            setattr(dist, name, real[name])
-
-
 def _golden_step(rank, path, dtype):
     values = read_golden(path)
     module = _module(values, "unbiased", dtype)
     counted = []
-    got = _count_collectives(counted, lambda: _step(
+    got = count_collectives(counted, lambda: _step(
         module, torch.from_numpy(values["x"][rank]).to(dtype),
         torch.from_numpy(values["dy"][rank]).to(dtype)))
     assert counted == [GATHER, "all_reduce"]
@@ -191,18 +170,18 @@ def _groups(rank):
     x = torch.randn(2, 3, 4, 4, generator=generator)
     module = SyncBatchNorm2d(3, momentum=1.0, variance="biased", process_group=alone[rank])
     counted = []
-    _count_collectives(counted, lambda: module(x))
+    count_collectives(counted, lambda: module(x))
     torch.testing.assert_close(module.running_mean, x.mean((0, 2, 3)))
     other = SyncBatchNorm2d(3, process_group=alone[1 - rank])
     with pytest.raises(ValueError, match="process_group must hold this process"):
         other(x)
     module.eval()
-    _count_collectives(counted, lambda: module(x))
+    count_collectives(counted, lambda: module(x))
     local = SyncBatchNorm2d(3, momentum=1.0, process_group=distributed.LOCAL)
-    _count_collectives(counted, lambda: local(x))
+    count_collectives(counted, lambda: local(x))
     torch.testing.assert_close(local.running_mean, x.mean((0, 2, 3)))
     everybody = SyncBatchNorm2d(3).eval()
-    _count_collectives(counted, lambda: everybody(x))
+    count_collectives(counted, lambda: everybody(x))
     return counted
 
 

@@ -81,6 +81,21 @@ def test_processes_of_different_commands_are_refused(squares, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("rank", ["0", "1"])
+@pytest.mark.parametrize("words, name", [
+    (("predict", "x.png", "--weights", "w.pt", "-o", "out"), "predict"),
+    (("convert", "w.pth", "-o", "w.pt"), "convert"), (("inspect", "n.prototxt"), "inspect"),
+    (("check-data", "--data", "d"), "check-data")])
+def test_a_command_for_one_process_says_so_at_once(monkeypatch, capfd, words, name, rank):
+    """Whoever it is, and whatever the others do."""
+    for variable, value in (("WORLD_SIZE", "2"), ("RANK", rank), ("MASTER_ADDR", "127.0.0.1"),
+                            ("MASTER_PORT", "29500")):
+        monkeypatch.setenv(variable, value)
+    code, _, said = run(capfd, *words)
+    assert (code, said) == (2, f"error: {name} is for one process, and WORLD_SIZE is 2: start it "
+                            "without torchrun; train, evaluate and table share their work\n")
+
+
 @pytest.mark.dist
 @pytest.mark.slow
 def test_processes_end_after_their_torchrun_was_killed(squares, tmp_path):

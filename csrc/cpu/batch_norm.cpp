@@ -82,8 +82,8 @@ struct NormArrays {
 
 // body(true or false as a constant), for loops that the compiler makes apart.
 template <typename Body>
-void with_relu(bool relu, const Body& body) {
-  if (relu) {
+void with_constant(bool value, const Body& body) {
+  if (value) {
     body(std::true_type());
   } else {
     body(std::false_type());
@@ -91,8 +91,10 @@ void with_relu(bool relu, const Body& body) {
 }
 
 at::Tensor normalize(const at::Tensor& input, const at::Tensor& mean, const at::Tensor& invstd,
-                     const at::Tensor& weight, const at::Tensor& bias, bool relu) {
+                     const at::Tensor& weight, const at::Tensor& bias, bool relu,
+                     const std::optional<at::Tensor>& residual) {
   const BatchNormInput in(input, mean, invstd, weight, bias);
+  const at::Tensor added = residual.has_value() ? in.added(*residual) : at::Tensor();
   at::Tensor output = in.empty_like_input();
   advise_huge_pages(output);
   AT_DISPATCH_FLOATING_TYPES_AND2(
@@ -102,23 +104,44 @@ at::Tensor normalize(const at::Tensor& input, const at::Tensor& mean, const at::
         scalar_t* y = output.mutable_data_ptr<scalar_t>();
         const NormArrays<acc_t> arrays(in);
         const Norm<acc_t>& n = arrays.norm;
-        with_relu(relu, [&](auto behind) {
-          for_each_vector<acc_t>(
-              in.input, in.format,
-              [=](int64_t i, auto lanes, Vec<acc_t> m, Vec<acc_t> w, Vec<acc_t> b) {
-                store<acc_t>(Relu<scalar_t, acc_t, behind.value>::output(
-                                 (load<acc_t>(x + i, lanes) - m) * w + b), y + i, lanes);
-              },
-              n.mean, n.scale, n.bias);
+        const scalar_t* other = added.defined() ? added.const_data_ptr<scalar_t>() : nullptr;
+        with_constant(relu, [&](auto behind) {
+          with_constant(other != nullptr, [&](auto adds) {
+            for_each_vector<acc_t>(
+                in.input, in.format,
+                [=](int64_t i, auto lanes, Vec<acc_t> m, Vec<acc_t> w, Vec<acc_t> b) {
+                  Vec<acc_t> value = (load<acc_t>(x + i, lanes) - m) * w + b;
+                  if constexpr (adds.value) value += load<acc_t>(other + i, lanes);
+                  store<acc_t>(Relu<scalar_t, acc_t, behind.value>::output(value), y + i, lanes);
+                },
+                n.mean, n.scale, n.bias);
+          });
         });
       });
   return output;
 }
 
-std::tuple<at::Tensor, at::Tensor> backward_reduce(
-    const at::Tensor& grad_output, const at::Tensor& input, const at::Tensor& mean,
-    const at::Tensor& invstd, const at::Tensor& weight, const at::Tensor& bias, bool relu) {
-  const BatchNormGradient in(grad_output, input, mean, invstd, weight, bias);
+std::tuple<at::Tensor, at::Tensor, at::Tensor> combine(
+    const at::Tensor& means, const at::Tensor& sqdevs, const std::optional<at::Tensor>& counts,
+    int64_t count, double eps, bool unbiased, bool unbiased_running, double momentum,
+    at::Tensor& running_mean, at::Tensor& running_var) {
+  const BatchNormParts parts(means, sqdevs, counts, count, eps, unbiased, unbiased_running,
+                             momentum, running_mean, running_var);
+  AT_DISPATCH_FLOATING_TYPES(parts.means.scalar_type(), "batch_norm_combine", [&] {
+    using acc_t = scalar_t;
+    AT_DISPATCH_FLOATING_TYPES(running_mean.scalar_type(), "batch_norm_combine", [&] {
+      const auto arrays = parts.arrays<acc_t, scalar_t>();
+      for (int64_t c = 0; c < parts.rule.channels; ++c) combine_channel(parts.rule, arrays, c);
+    });
+  });
+  return {parts.mean, parts.invstd, parts.total};
+}
+
+// The sums of the backward pass; where `grad_residual` is a tensor, of a normalization with an
+// addition and a ReLU behind it, whose gradient goes there.
+std::tuple<at::Tensor, at::Tensor> reduce(const BatchNormGradient& in, bool relu,
+                                          const at::Tensor& residual,
+                                          const at::Tensor& grad_residual) {
   at::Tensor sum_dy = empty_per_channel(in.input), sum_dy_xhat = empty_per_channel(in.input);
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kHalf, at::kBFloat16, in.input.scalar_type(), "batch_norm_backward_reduce", [&] {
@@ -126,15 +149,19 @@ std::tuple<at::Tensor, at::Tensor> backward_reduce(
         const Layout layout = layout_of(in.input, in.format);
         const scalar_t* x = in.input.const_data_ptr<scalar_t>();
         const scalar_t* g = in.grad_output.const_data_ptr<scalar_t>();
+        const bool adding = grad_residual.defined();
+        const scalar_t* r = adding ? residual.const_data_ptr<scalar_t>() : nullptr;
+        scalar_t* dr = adding ? grad_residual.mutable_data_ptr<scalar_t>() : nullptr;
         const NormArrays<acc_t> arrays(in);
         const Norm<acc_t>& n = arrays.norm;
         acc_t* dy = sum_dy.mutable_data_ptr<acc_t>();
         acc_t* dyx = sum_dy_xhat.mutable_data_ptr<acc_t>();
-        with_relu(relu, [&](auto behind) {
+        const auto sum_up = [&](const auto& gradient) {
           if (!layout.channels_last) {
             for_each_slab<1>(1, layout.channels, [&](int64_t, int64_t c, int64_t) {
-              plane_backward_reduce<scalar_t, acc_t, behind.value>(
-                  g, x, in.input.size(0), layout.channels, layout.pixels, c, n, dy + c, dyx + c);
+              plane_backward_reduce<scalar_t, acc_t>(
+                  gradient, x, in.input.size(0), layout.channels, layout.pixels, c, n, dy + c,
+                  dyx + c);
             });
             return;
           }
@@ -143,8 +170,8 @@ std::tuple<at::Tensor, at::Tensor> backward_reduce(
           reduce_pixels<acc_t>(
               in.input.size(0) * layout.pixels, layout.channels,
               [&](int64_t begin, int64_t end, acc_t* chunk_dy, acc_t* chunk_dy_x) {
-                pixel_backward_reduce<scalar_t, acc_t, behind.value>(
-                    g, x, layout.channels, begin, end, n, chunk_dy, chunk_dy_x);
+                pixel_backward_reduce<scalar_t, acc_t>(
+                    gradient, x, layout.channels, begin, end, n, chunk_dy, chunk_dy_x);
               },
               [&](int64_t, const acc_t* chunk_dy, const acc_t* chunk_dy_x) {
                 for (int64_t c = 0; c < layout.channels; ++c) {
@@ -152,9 +179,33 @@ std::tuple<at::Tensor, at::Tensor> backward_reduce(
                   dyx[c] += chunk_dy_x[c] * n.invstd[c];
                 }
               });
-        });
+        };
+        if (adding) {
+          sum_up(Before<scalar_t, acc_t, true, true>{g, r, dr});
+        } else {
+          with_constant(relu, [&](auto behind) {
+            sum_up(Before<scalar_t, acc_t, behind.value, false>{g, r, dr});
+          });
+        }
       });
   return {sum_dy, sum_dy_xhat};
+}
+
+std::tuple<at::Tensor, at::Tensor> backward_reduce(
+    const at::Tensor& grad_output, const at::Tensor& input, const at::Tensor& mean,
+    const at::Tensor& invstd, const at::Tensor& weight, const at::Tensor& bias, bool relu) {
+  return reduce({grad_output, input, mean, invstd, weight, bias}, relu, {}, {});
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_residual(
+    const at::Tensor& grad_output, const at::Tensor& input, const at::Tensor& residual,
+    const at::Tensor& mean, const at::Tensor& invstd, const at::Tensor& weight,
+    const at::Tensor& bias) {
+  const BatchNormGradient in(grad_output, input, mean, invstd, weight, bias);
+  at::Tensor grad_residual = in.empty_like_input();
+  advise_huge_pages(grad_residual);
+  auto [sum_dy, sum_dy_xhat] = reduce(in, true, in.added(residual), grad_residual);
+  return {grad_residual, sum_dy, sum_dy_xhat};
 }
 
 at::Tensor backward_elementwise(const at::Tensor& grad_output, const at::Tensor& input,
@@ -208,7 +259,9 @@ at::Tensor backward_elementwise(const at::Tensor& grad_output, const at::Tensor&
 TORCH_LIBRARY_IMPL(pspnet, CPU, m) {
   m.impl("batch_norm_statistics", &statistics);
   m.impl("batch_norm_normalize", &normalize);
+  m.impl("batch_norm_combine", &combine);
   m.impl("batch_norm_backward_reduce", &backward_reduce);
+  m.impl("batch_norm_backward_residual", &backward_residual);
   m.impl("batch_norm_backward_elementwise", &backward_elementwise);
 }
 

@@ -102,12 +102,29 @@ struct Relu {
   }
 };
 
-template <typename scalar_t, typename acc_t, bool kRelu>
-void plane_backward_reduce(const scalar_t* grad, const scalar_t* input, int64_t images,
+// The gradient before what is behind the normalization: a ReLU, or an addition and then a ReLU,
+// whose gradient is kept for the tensor that was added.
+template <typename scalar_t, typename acc_t, bool kRelu, bool kAdds>
+struct Before {
+  const scalar_t* grad;
+  const scalar_t* residual;
+  scalar_t* grad_residual;
+
+  template <typename Count>
+  Vec<acc_t> operator()(int64_t at, Count lanes, Vec<acc_t> y) const {
+    if constexpr (kAdds) y += load<acc_t>(residual + at, lanes);
+    const Vec<acc_t> g =
+        Relu<scalar_t, acc_t, kRelu>::gradient(load<acc_t>(grad + at, lanes), y);
+    if constexpr (kAdds) store<acc_t>(g, grad_residual + at, lanes);
+    return g;
+  }
+};
+
+template <typename scalar_t, typename acc_t, typename Gradient>
+void plane_backward_reduce(const Gradient& gradient, const scalar_t* input, int64_t images,
                            int64_t channels, int64_t pixels, int64_t channel,
                            const Norm<acc_t>& norm, acc_t* sum_dy, acc_t* sum_dy_xhat) {
   constexpr int64_t kCount = Lanes<acc_t>::kCount;
-  using Behind = Relu<scalar_t, acc_t, kRelu>;
   const acc_t mean = norm.mean[channel], scale = norm.scale[channel], bias = norm.bias[channel];
   double dy = 0, dy_x = 0;
   for (int64_t n = 0; n < images; ++n) {
@@ -119,8 +136,7 @@ void plane_backward_reduce(const scalar_t* grad, const scalar_t* input, int64_t 
       for (; i + 2 * kCount <= size; i += 2 * kCount) {
         for (int64_t k = 0; k < 2; ++k) {
           const Vec<acc_t> d = load<acc_t>(input + at + i + k * kCount) - mean;
-          const Vec<acc_t> g =
-              Behind::gradient(load<acc_t>(grad + at + i + k * kCount), d * scale + bias);
+          const Vec<acc_t> g = gradient(at + i + k * kCount, kCount, d * scale + bias);
           sums[k] += g;
           products[k] += g * d;
         }
@@ -128,8 +144,7 @@ void plane_backward_reduce(const scalar_t* grad, const scalar_t* input, int64_t 
       for (; i < size; i += kCount) {
         const int64_t lanes = std::min(kCount, size - i);
         const Vec<acc_t> d = load<acc_t>(input + at + i, lanes) - mean;
-        const Vec<acc_t> g =
-            Behind::gradient(load<acc_t>(grad + at + i, lanes), d * scale + bias);
+        const Vec<acc_t> g = gradient(at + i, lanes, d * scale + bias);
         sums[0] += g;
         products[0] += keep<acc_t>(g * d, lanes);
       }
@@ -141,8 +156,8 @@ void plane_backward_reduce(const scalar_t* grad, const scalar_t* input, int64_t 
   *sum_dy_xhat = static_cast<acc_t>(dy_x * norm.invstd[channel]);
 }
 
-template <typename scalar_t, typename acc_t, bool kRelu>
-void pixel_backward_reduce(const scalar_t* grad, const scalar_t* input, int64_t channels,
+template <typename scalar_t, typename acc_t, typename Gradient>
+void pixel_backward_reduce(const Gradient& gradient, const scalar_t* input, int64_t channels,
                            int64_t begin, int64_t end, const Norm<acc_t>& norm, acc_t* sum_dy,
                            acc_t* sum_dy_x) {
   constexpr int64_t kCount = Lanes<acc_t>::kCount;
@@ -159,8 +174,7 @@ void pixel_backward_reduce(const scalar_t* grad, const scalar_t* input, int64_t 
       for (int64_t v = 0; v < kVectors; ++v) {
         const int64_t at = p * channels + c + v * kCount;
         const Vec<acc_t> d = load<acc_t>(input + at, lanes) - mean[v];
-        const Vec<acc_t> g = Relu<scalar_t, acc_t, kRelu>::gradient(
-            load<acc_t>(grad + at, lanes), d * scale[v] + bias[v]);
+        const Vec<acc_t> g = gradient(at, lanes, d * scale[v] + bias[v]);
         dy[v] += g;
         dy_x[v] += g * d;
       }

@@ -42,9 +42,11 @@ __global__ void statistics_kernel(Image image, int lanes, const T* input,
   finish_block<Moments<acc_t>, kPack, kPlanes>(walk, lanes, own, partials);
 }
 
-template <typename T, int kPack, bool kPlanes>
+// With kAdds also the gradient of what was added behind the normalization.
+template <typename T, int kPack, bool kPlanes, bool kAdds>
 __global__ void reduce_kernel(Image image, int lanes, const T* grad_output, const T* input,
-                              BatchNorm norm, Sums<acc_type<T>>* partials) {
+                              BatchNorm norm, const T* residual, T* grad_residual,
+                              Sums<acc_type<T>>* partials) {
   using acc_t = acc_type<T>;
   const Walk<kPack, kPlanes> walk(image, lanes);
   constexpr int kOwn = Walk<kPack, kPlanes>::kOwn;
@@ -55,11 +57,12 @@ __global__ void reduce_kernel(Image image, int lanes, const T* grad_output, cons
     for (int k = 0; k < kOwn; ++k) channels[k].read(norm, walk.channel + k);
     walk.for_each([&](const int64_t* offsets, auto loads) {
       constexpr int kCount = decltype(loads)::value;
-      acc_t x[kCount][kPack], grad[kCount][kPack];
+      acc_t x[kCount][kPack], grad[kCount][kPack], other[kAdds ? kCount : 1][kPack];
 #pragma unroll
       for (int k = 0; k < kCount; ++k) {
         load_pack<kPack>(input + offsets[k], x[k]);
         load_pack<kPack>(grad_output + offsets[k], grad[k]);
+        if constexpr (kAdds) load_pack<kPack>(residual + offsets[k], other[k]);
       }
 #pragma unroll
       for (int k = 0; k < kCount; ++k) {
@@ -67,10 +70,13 @@ __global__ void reduce_kernel(Image image, int lanes, const T* grad_output, cons
         for (int v = 0; v < kPack; ++v) {
           const Channel<T>& channel = channels[kPlanes ? 0 : v];
           Sums<acc_t>& sums = own[kPlanes ? 0 : v];
-          const acc_t dy = channel.gradient(grad[k][v], x[k][v]);
+          const acc_t dy = kAdds ? channel.gradient(grad[k][v], x[k][v], other[k][v])
+                                 : channel.gradient(grad[k][v], x[k][v]);
           sums.dy += dy;
           sums.dy_x += dy * (x[k][v] - channel.mean);
+          if constexpr (kAdds) grad[k][v] = dy;
         }
+        if constexpr (kAdds) store_pack<kPack>(grad[k], grad_residual + offsets[k]);
       }
     });
   }
@@ -101,9 +107,15 @@ __global__ void sum_kernel(int64_t channels, int64_t parts, const Sums<acc_t>* p
   }
 }
 
-template <typename T, int kPack, bool kPlanes>
+template <typename acc_t, typename out_t>
+__global__ void combine_kernel(BatchNormRule rule, BatchNormArrays<acc_t, out_t> arrays) {
+  const int64_t channel = global_thread();
+  if (channel < rule.channels) combine_channel(rule, arrays, channel);
+}
+
+template <typename T, int kPack, bool kPlanes, bool kAdds>
 __global__ void normalize_kernel(Image image, int lanes, const T* input, BatchNorm norm,
-                                 T* output) {
+                                 const T* residual, T* output) {
   using acc_t = acc_type<T>;
   const Walk<kPack, kPlanes> walk(image, lanes);
   constexpr int kOwn = Walk<kPack, kPlanes>::kOwn;
@@ -112,13 +124,19 @@ __global__ void normalize_kernel(Image image, int lanes, const T* input, BatchNo
   for (int k = 0; k < kOwn; ++k) channels[k].read(norm, walk.channel + k);
   walk.for_each([&](const int64_t* offsets, auto loads) {
     constexpr int kCount = decltype(loads)::value;
-    acc_t x[kCount][kPack];
+    acc_t x[kCount][kPack], other[kAdds ? kCount : 1][kPack];
 #pragma unroll
-    for (int k = 0; k < kCount; ++k) load_pack<kPack>(input + offsets[k], x[k]);
+    for (int k = 0; k < kCount; ++k) {
+      load_pack<kPack>(input + offsets[k], x[k]);
+      if constexpr (kAdds) load_pack<kPack>(residual + offsets[k], other[k]);
+    }
 #pragma unroll
     for (int k = 0; k < kCount; ++k) {
 #pragma unroll
-      for (int v = 0; v < kPack; ++v) x[k][v] = channels[kPlanes ? 0 : v].output(x[k][v]);
+      for (int v = 0; v < kPack; ++v) {
+        const Channel<T>& channel = channels[kPlanes ? 0 : v];
+        x[k][v] = kAdds ? channel.output(x[k][v], other[k][v]) : channel.output(x[k][v]);
+      }
       store_pack<kPack>(x[k], output + offsets[k]);
     }
   });
@@ -161,6 +179,14 @@ __global__ void elementwise_kernel(Image image, int lanes, const T* grad_output,
   });
 }
 
+template <typename acc_t, typename out_t>
+BatchNormArrays<acc_t, out_t> typed(const BatchNormArrays<void, void>& from) {
+  return {static_cast<const acc_t*>(from.means),   static_cast<const acc_t*>(from.sqdevs),
+          static_cast<const acc_t*>(from.counts),  static_cast<out_t*>(from.running_mean),
+          static_cast<out_t*>(from.running_var),   static_cast<out_t*>(from.mean),
+          static_cast<out_t*>(from.invstd),        from.total};
+}
+
 }  // namespace
 
 int64_t batch_norm_parts(const Image& input) { return parts_of(input); }
@@ -192,36 +218,60 @@ void launch_batch_norm_merge(DType dtype, const Image& input, const void* partia
   });
 }
 
+void launch_batch_norm_combine(DType dtype, DType out_dtype, const BatchNormRule& rule,
+                               const BatchNormArrays<void, void>& arrays, Stream stream) {
+  dispatch_wide(dtype, [&](auto acc) {
+    dispatch_wide(out_dtype, [&](auto out) {
+      using acc_t = decltype(acc);
+      using out_t = decltype(out);
+      const auto kernel = &combine_kernel<acc_t, out_t>;
+      PSPNET_LAUNCH(kernel, blocks_for(rule.channels), kThreads, 0, stream, rule,
+                    (typed<acc_t, out_t>(arrays)));
+    });
+  });
+}
+
 void launch_batch_norm_normalize(DType dtype, const Image& input, const void* data,
-                                 const BatchNorm& norm, void* output, Stream stream) {
+                                 const BatchNorm& norm, const void* residual, void* output,
+                                 Stream stream) {
   dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
     const T* x = static_cast<const T*>(data);
+    const T* r = static_cast<const T*>(residual);
     T* y = static_cast<T*>(output);
     launch_walk<T>(input, [&](auto pack, dim3 grid, int lanes) {
       constexpr int kPack = decltype(pack)::value;
-      const auto kernel = input.channels_last ? &normalize_kernel<T, kPack, false>
-                                              : &normalize_kernel<T, kPack, true>;
-      PSPNET_LAUNCH(kernel, grid, kThreads, 0, stream, input, lanes, x, norm, y);
-    }, x, y);
+      const auto kernel =
+          r == nullptr ? (input.channels_last ? &normalize_kernel<T, kPack, false, false>
+                                              : &normalize_kernel<T, kPack, true, false>)
+                       : (input.channels_last ? &normalize_kernel<T, kPack, false, true>
+                                              : &normalize_kernel<T, kPack, true, true>);
+      PSPNET_LAUNCH(kernel, grid, kThreads, 0, stream, input, lanes, x, norm, r, y);
+    }, x, r, y);
   });
 }
 
 void launch_batch_norm_backward_reduce(DType dtype, const Image& input, const void* grad_output,
-                                       const void* data, const BatchNorm& norm, void* partials,
+                                       const void* data, const BatchNorm& norm,
+                                       const void* residual, void* grad_residual, void* partials,
                                        Stream stream) {
   dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
     using Partial = Sums<acc_type<T>>;
     const T* g = static_cast<const T*>(grad_output);
     const T* x = static_cast<const T*>(data);
+    const T* r = static_cast<const T*>(residual);
+    T* dr = static_cast<T*>(grad_residual);
     launch_walk<T>(input, [&](auto pack, dim3 grid, int lanes) {
       constexpr int kPack = decltype(pack)::value;
-      const auto kernel = input.channels_last ? &reduce_kernel<T, kPack, false>
-                                              : &reduce_kernel<T, kPack, true>;
+      const auto kernel =
+          r == nullptr ? (input.channels_last ? &reduce_kernel<T, kPack, false, false>
+                                              : &reduce_kernel<T, kPack, true, false>)
+                       : (input.channels_last ? &reduce_kernel<T, kPack, false, true>
+                                              : &reduce_kernel<T, kPack, true, true>);
       PSPNET_LAUNCH(kernel, grid, kThreads, scratch_bytes<Partial>(input, kPack), stream, input,
-                    lanes, g, x, norm, static_cast<Partial*>(partials));
-    }, g, x);
+                    lanes, g, x, norm, r, dr, static_cast<Partial*>(partials));
+    }, g, x, r, dr);
   });
 }
 

@@ -108,13 +108,17 @@ struct Channel {
     bias = static_cast<const acc_t*>(norm.bias)[c];
     relu = norm.relu;
   }
-  __device__ acc_t output(acc_t x) const {
-    const acc_t y = (x - mean) * scale + bias;
-    return relu && y <= acc_t(0) ? acc_t(0) : y;
+  __device__ acc_t output(acc_t x) const { return behind((x - mean) * scale + bias); }
+  __device__ acc_t output(acc_t x, acc_t residual) const {
+    return behind((x - mean) * scale + bias + residual);
   }
+  __device__ acc_t behind(acc_t y) const { return relu && y <= acc_t(0) ? acc_t(0) : y; }
   // The gradient before the ReLU, which let through what is positive as stored.
   __device__ acc_t gradient(acc_t grad, acc_t x) const {
     return relu && rounded<T>((x - mean) * scale + bias) <= acc_t(0) ? acc_t(0) : grad;
+  }
+  __device__ acc_t gradient(acc_t grad, acc_t x, acc_t residual) const {
+    return rounded<T>((x - mean) * scale + bias + residual) <= acc_t(0) ? acc_t(0) : grad;
   }
 };
 

@@ -54,23 +54,46 @@ BatchNorm pointers_of(const BatchNormInput& in, bool relu) {
 }
 
 at::Tensor normalize(const at::Tensor& input, const at::Tensor& mean, const at::Tensor& invstd,
-                     const at::Tensor& weight, const at::Tensor& bias, bool relu) {
+                     const at::Tensor& weight, const at::Tensor& bias, bool relu,
+                     const std::optional<at::Tensor>& residual) {
   const BatchNormInput in(input, mean, invstd, weight, bias);
   const BatchNorm norm = pointers_of(in, relu);
+  const at::Tensor added = residual.has_value() ? in.added(*residual) : at::Tensor();
   const at::Tensor output = in.empty_like_input();
   if (output.numel() == 0) return output;
   const DeviceGuard guard(in.input.device());
   launch_batch_norm_normalize(dtype_of(in.input), image_of(in.input, in.format),
-                              in.input.const_data_ptr(), norm, output.data_ptr(),
-                              current_stream());
+                              in.input.const_data_ptr(), norm,
+                              added.defined() ? added.const_data_ptr() : nullptr,
+                              output.data_ptr(), current_stream());
   PSPNET_CHECK_LAUNCH();
   return output;
 }
 
-std::tuple<at::Tensor, at::Tensor> backward_reduce(
-    const at::Tensor& grad_output, const at::Tensor& input, const at::Tensor& mean,
-    const at::Tensor& invstd, const at::Tensor& weight, const at::Tensor& bias, bool relu) {
-  const BatchNormGradient in(grad_output, input, mean, invstd, weight, bias);
+std::tuple<at::Tensor, at::Tensor, at::Tensor> combine(
+    const at::Tensor& means, const at::Tensor& sqdevs, const std::optional<at::Tensor>& counts,
+    int64_t count, double eps, bool unbiased, bool unbiased_running, double momentum,
+    at::Tensor& running_mean, at::Tensor& running_var) {
+  const BatchNormParts parts(means, sqdevs, counts, count, eps, unbiased, unbiased_running,
+                             momentum, running_mean, running_var);
+  if (parts.rule.channels > 0) {
+    const DeviceGuard guard(parts.means.device());
+    launch_batch_norm_combine(
+        dtype_of(parts.means), dtype_of(running_mean), parts.rule,
+        {parts.means.const_data_ptr(), parts.sqdevs.const_data_ptr(),
+         parts.counts.defined() ? parts.counts.const_data_ptr() : nullptr,
+         running_mean.mutable_data_ptr(), running_var.mutable_data_ptr(), parts.mean.data_ptr(),
+         parts.invstd.data_ptr(), parts.total.mutable_data_ptr<double>()},
+        current_stream());
+    PSPNET_CHECK_LAUNCH();
+  }
+  return {parts.mean, parts.invstd, parts.total};
+}
+
+// The sums of the backward pass; `residual` and its gradient where something was added.
+std::tuple<at::Tensor, at::Tensor> reduce(const BatchNormGradient& in, bool relu,
+                                          const at::Tensor& residual,
+                                          const at::Tensor& grad_residual) {
   const BatchNorm norm = pointers_of(in, relu);
   const DeviceGuard guard(in.input.device());
   const Stream stream = current_stream();
@@ -78,12 +101,30 @@ std::tuple<at::Tensor, at::Tensor> backward_reduce(
   return reduce_channels(
       in.input, in.format,
       [&](const Image& image, void* partials) {
-        launch_batch_norm_backward_reduce(dtype, image, in.grad_output.const_data_ptr(),
-                                          in.input.const_data_ptr(), norm, partials, stream);
+        launch_batch_norm_backward_reduce(
+            dtype, image, in.grad_output.const_data_ptr(), in.input.const_data_ptr(), norm,
+            residual.defined() ? residual.const_data_ptr() : nullptr,
+            grad_residual.defined() ? grad_residual.data_ptr() : nullptr, partials, stream);
       },
       [&](const Image& image, const void* partials, void* sum_dy, void* sum_dy_xhat) {
         launch_batch_norm_sum(dtype, image, partials, norm, sum_dy, sum_dy_xhat, stream);
       });
+}
+
+std::tuple<at::Tensor, at::Tensor> backward_reduce(
+    const at::Tensor& grad_output, const at::Tensor& input, const at::Tensor& mean,
+    const at::Tensor& invstd, const at::Tensor& weight, const at::Tensor& bias, bool relu) {
+  return reduce({grad_output, input, mean, invstd, weight, bias}, relu, {}, {});
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_residual(
+    const at::Tensor& grad_output, const at::Tensor& input, const at::Tensor& residual,
+    const at::Tensor& mean, const at::Tensor& invstd, const at::Tensor& weight,
+    const at::Tensor& bias) {
+  const BatchNormGradient in(grad_output, input, mean, invstd, weight, bias);
+  const at::Tensor grad_residual = in.empty_like_input();
+  auto [sum_dy, sum_dy_xhat] = reduce(in, true, in.added(residual), grad_residual);
+  return {grad_residual, sum_dy, sum_dy_xhat};
 }
 
 at::Tensor backward_elementwise(const at::Tensor& grad_output, const at::Tensor& input,
@@ -111,7 +152,9 @@ at::Tensor backward_elementwise(const at::Tensor& grad_output, const at::Tensor&
 PSPNET_LIBRARY_IMPL(m) {
   m.impl("batch_norm_statistics", &statistics);
   m.impl("batch_norm_normalize", &normalize);
+  m.impl("batch_norm_combine", &combine);
   m.impl("batch_norm_backward_reduce", &backward_reduce);
+  m.impl("batch_norm_backward_residual", &backward_residual);
   m.impl("batch_norm_backward_elementwise", &backward_elementwise);
 }
 

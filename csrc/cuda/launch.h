@@ -79,6 +79,12 @@ void dispatch(DType dtype, const Body& body) {
   }
 }
 
+// body(float or double), for what has no half type.
+template <typename Body>
+void dispatch_wide(DType dtype, const Body& body) {
+  dtype == DType::kDouble ? body(double{}) : body(float{});
+}
+
 template <int kCount>
 struct Count {
   static constexpr int value = kCount;

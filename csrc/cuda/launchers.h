@@ -2,7 +2,9 @@
 // needs the other's headers for it.
 #pragma once
 
+#include "../batch_norm_rules.h"
 #include "../geometry.h"
+#include "../sgd_rules.h"
 
 struct CUstream_st;
 
@@ -112,10 +114,16 @@ struct BatchNorm {
   bool relu;
 };
 
+// Arrays of float or double, as the two dtypes say.
+void launch_batch_norm_combine(DType dtype, DType out_dtype, const BatchNormRule& rule,
+                               const BatchNormArrays<void, void>& arrays, Stream stream);
+// Without `residual`, null, nothing is added.
 void launch_batch_norm_normalize(DType dtype, const Image& input, const void* data,
-                                 const BatchNorm& norm, void* output, Stream stream);
+                                 const BatchNorm& norm, const void* residual, void* output,
+                                 Stream stream);
 void launch_batch_norm_backward_reduce(DType dtype, const Image& input, const void* grad_output,
-                                       const void* data, const BatchNorm& norm, void* partials,
+                                       const void* data, const BatchNorm& norm,
+                                       const void* residual, void* grad_residual, void* partials,
                                        Stream stream);
 void launch_batch_norm_sum(DType dtype, const Image& input, const void* partials,
                            const BatchNorm& norm, void* sum_dy, void* sum_dy_xhat, Stream stream);
@@ -124,6 +132,18 @@ void launch_batch_norm_backward_elementwise(DType dtype, const Image& input,
                                             const BatchNorm& norm, const void* mean_dy,
                                             const void* mean_dy_xhat, void* grad_input,
                                             Stream stream);
+
+// Tensors of one launch; last[k] is the number of blocks up to tensor k, which the launch fills in.
+constexpr int kSgdTensors = 64;
+struct SgdTensors {
+  int count;
+  void* params[kSgdTensors];
+  const void* grads[kSgdTensors];
+  void* buffers[kSgdTensors];
+  int64_t elements[kSgdTensors], last[kSgdTensors];
+};
+
+void launch_sgd(DType dtype, SgdTensors tensors, const SgdRule& rule, Stream stream);
 
 // One window of `scores`: a float map of logits, and the canvas that its probabilities add to.
 struct ScoreWindow {

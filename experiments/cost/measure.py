@@ -158,13 +158,13 @@ def measure(job: dict) -> Rates:
             system's network, or None; "base_size" of the tests; "pairs": [[image, label, table or
             None]] of a few training images; "device".
     """
-    settings, device = settings_from_json(job["settings"], job["net"]), job["device"]
+    settings, device = settings_from_json(job["settings"], job.get("net")), job["device"]
     torch.set_num_threads(settings.threads)
     reading = _reading_seconds(settings, job["pairs"])
     key = network_key(settings.model)
     crop, batch = measured_size(key, settings.crop_size, settings.batch_size)
     work = step_work(key, crop, batch)
-    make = _pspnet if job["net"] is None else _system
+    make = _pspnet if job.get("net") is None else _system
     step, tested = make(settings, crop, batch, choose_device(device))
     before = peak_bytes(device)
     seconds, busy = _seconds(step, device)

@@ -28,26 +28,32 @@ def trainings(names: dict[str, str], results: Results) -> dict[str, list[Path]]:
 def curve_blocks(table: str, names: dict[str, str], results: Results) -> list[Block]:
     """Losses and intermediate mean IoU of a table's trainings."""
     losses, scores = {}, {}
+    steps = {test.parent: run["settings"]["max_iter"] for name in names
+             for test, run in zip(results.folders.get(name, ()), results.runs.get(name, ()))}
     for label, folders in trainings(names, results).items():
-        curves = [read_curve(folder / "losses.jsonl", ("iteration", "loss")) for folder in folders]
-        ends = [curve["iteration"][-1] + 1 for curve in curves]
-        losses[label] = [tuple(map(thinned, curve.values())) for curve in curves]
-        places = [folder / "curve.jsonl" for folder in folders]
-        if all(path.exists() for path in places):
-            curves = [read_curve(path, ("iteration", "mean_iou")) for path in places]
-            for path, curve, end in zip(places, curves, ends, strict=True):
-                if curve["iteration"][-1] != end:
-                    raise UserError(f"{path}: ends at step {curve['iteration'][-1]:.0f}, and "
-                                    f"losses.jsonl beside it at {end:.0f}: one of them "
-                                    "is cut; bring it back from a copy, or remove the folder to "
-                                    "run the row again")
-            scores[label] = [(c["iteration"], 100 * c["mean_iou"]) for c in curves]
+        curves = [_whole_curve(folder / "losses.jsonl", "loss", steps[folder] - 1)
+                  for folder in folders]
+        losses[label] = [tuple(map(thinned, curve)) for curve in curves]
+        if all((folder / "curve.jsonl").exists() for folder in folders):
+            curves = [_whole_curve(folder / "curve.jsonl", "mean_iou", steps[folder])
+                      for folder in folders]
+            scores[label] = [(iterations, 100 * values) for iterations, values in curves]
     if not losses:
         return []
     alt = (f"{table}: loss{' and mean IoU' if scores else ''} during "
            f"{counted(len(losses), 'training')}; the first losses lie above the axis")
     return [Chart(f"report-curves-{table.lower().replace(' ', '')}", alt,
                   lambda: curves_figure(losses, scores))]
+
+
+def _whole_curve(path, name, last):
+    """(iterations, values) of a training's curve, whose last iteration must be `last`."""
+    iterations, values = read_curve(path, ("iteration", name)).values()
+    if iterations[-1] != last:
+        raise UserError(f"{path}: ends with iteration {iterations[-1]:.0f}, and the training with "
+                        f"{last}: bring the whole file back from a copy, or remove the folder to "
+                        "run the row again")
+    return iterations, values
 
 
 def class_blocks(names: dict[str, str], results: Results, profile: Profile) -> list[Block]:

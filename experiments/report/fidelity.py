@@ -97,9 +97,9 @@ def _line(row, cost, results):
 def fidelity_blocks(results: Results, profile: Profile) -> list[Block]:
     """The table `fidelity`; a group none of whose rows was run is left out."""
     blocks = [Heading(2, "Cost of each deviation"),
-              Text("Each row deviates from the authors' program in one thing. Its change is its "
-                   f"figure minus that of {FIRST.label}, in points. A negative change is a cost. "
-                   "The last column is the name that --rows takes.")]
+              Text("Each row deviates from the authors' program in what its name says. Its change "
+                   f"is its figure minus that of {FIRST.label}, in points. A negative change is a "
+                   "cost. The last column is the name that --rows takes.")]
     if results.seeds > 1:
         blocks.append(Text(
             "Changes are taken seed by seed: mean ± sample deviation. A change that is not larger "

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pspnet_repro.data.conventions import value_counts
 from pspnet_repro.data.images import png_bytes
 from pspnet_repro.evaluation.pictures import UNLABELLED_RGB, colourize, legend, side_by_side
 
@@ -29,7 +30,7 @@ def _gallery_pixels(gallery, pictures):
     strips, counts = [], np.zeros(256, int)
     for image in gallery.images:
         maps = [image.truth, *(image.predictions[name] for name in pictures.networks)]
-        counts += np.bincount(np.concatenate([m.ravel() for m in maps]), minlength=256)
+        counts += sum(map(value_counts, maps))
         strips.append(side_by_side([image.image_rgb, *(colourize(m, palette) for m in maps)],
                                    ["image", "truth", *pictures.networks]))
     present = [k for k in np.argsort(-counts[:len(names)], kind="stable") if counts[k]]

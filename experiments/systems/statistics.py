@@ -8,6 +8,7 @@ import torch
 
 from prototxt_import.layers.segnet import EPS, has_own_statistics
 from prototxt_import.net import CaffeNet
+from pspnet_repro.data.conventions import value_counts
 from pspnet_repro.data.labels import read_label
 from pspnet_repro.data.pairs import Pair
 
@@ -25,7 +26,7 @@ def median_frequency_weights(pairs: Sequence[Pair], classes: int,
     pixels, beside = np.zeros(classes), np.zeros(classes)
     for pair in pairs:
         label = read_label(pair.label, classes, zero_is_void, pair.table, pair.colours)
-        counts = np.bincount(label[label < classes], minlength=classes)
+        counts = value_counts(label)[:classes]
         pixels += counts
         beside += (counts > 0) * counts.sum()
     occurs = pixels > 0

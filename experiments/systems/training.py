@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from prototxt_import.format.caffemodel import write_caffemodel
@@ -24,6 +23,7 @@ from pspnet_repro.training.curve import Curve, Watch
 from pspnet_repro.training.divergence import check_losses, check_weights
 from pspnet_repro.training.loop import weights_digest
 from pspnet_repro.training.progress_log import ProgressLog
+from pspnet_repro.training.settings import seed_dropout
 from pspnet_repro.words import counted
 
 from .initial import fix_upsampling, load_vgg16
@@ -186,8 +186,7 @@ def train_system(settings: SystemSettings, pairs: Sequence[Pair], output: Path, 
 
 def _step(network, solver, passes, seed, device):
     """Take a step; the loss of its last pass."""
-    draw = np.random.SeedSequence((seed, 2, solver.iteration))
-    torch.manual_seed(int(draw.generate_state(1, np.uint64)[0]))
+    seed_dropout(seed, solver.iteration)
     images, labels = zip(*passes)
     solver.step(**{
         network.image: [batch.to(device) for batch in images],

@@ -59,6 +59,8 @@ class Parser(argparse.ArgumentParser):
         if examples:
             others["epilog"] = "examples:\n" + "\n".join(f"  {line}" for line in examples)
         super().__init__(allow_abbrev=False, formatter_class=_Help, **others)
+        # argparse's own takes -1,2,3 for an option.
+        self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def parse_known_args(
             self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pspnet_repro.commands.options import Weights, path, processes, weights, whole
 from pspnet_repro.commands.parser import Commands, Parser
-from pspnet_repro.defaults import PROFILES, PROTOCOLS, TABLES
+from pspnet_repro.defaults import PROFILES, PROTOCOLS, TABLES, VGG16
 from pspnet_repro.model.settings import BLOCKS
 
 _PARSER = {
@@ -16,9 +16,6 @@ _PARSER = {
                    "all processes work at one training.",
     "examples": ("pspnet table --table all --profile mini",
                  "pspnet table --table 1 --profile camvid --data CAMVID_DIR --backbone 50=R50.pt")}
-
-
-VGG16 = "vgg16"
 
 
 def add(commands: Commands) -> None:

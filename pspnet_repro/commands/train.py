@@ -64,6 +64,9 @@ def add(commands: Commands) -> None:
                              "at most 8")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
                         help="cuda: one GPU a process")
+    add_switch(parser, "--cuda-graph",
+               help="forward and backward pass as one CUDA graph, for which a GPU does not wait; "
+                    "one process")
     parser.add_argument("--timeout", type=positive, default=round(TIMEOUT_SECONDS),
                         metavar="SECONDS",
                         help="time to wait for a process that does not answer (torchrun); "

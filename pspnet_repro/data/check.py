@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pspnet_repro.data.benchmarks import CITYSCAPES_TABLE
-from pspnet_repro.data.conventions import IGNORE_INDEX
+from pspnet_repro.data.conventions import IGNORE_INDEX, strips, value_counts
 from pspnet_repro.data.images import ImageDepth, read_image
 from pspnet_repro.data.labels import (
     IDENTITY,
@@ -21,6 +21,7 @@ from pspnet_repro.data.labels import (
     LabelDepth,
     LabelFormat,
     allowed_values,
+    colour_keys,
     read_label_file,
     spans,
 )
@@ -87,11 +88,14 @@ READ = 256  # label files that `check_lesson` reads at most
 
 
 def _colours(path):
-    """The colours of a three-channel label file, at most some thousands, as a set of RGB."""
+    """The colours of a three-channel label file, as of colour_keys."""
     decoded = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if decoded is None:
-        return set()
-    return set(map(tuple, np.unique(decoded.reshape(-1, 3)[:, ::-1], axis=0).tolist()))
+        return np.zeros(0, np.uint32)
+    keys = np.zeros(0, np.uint32)
+    for rows in strips(*decoded.shape[:2]):
+        keys = np.union1d(keys, colour_keys(decoded[rows, :, ::-1]))
+    return keys
 
 
 def _examine(pair, classes, palette_rgb):
@@ -102,12 +106,14 @@ def _examine(pair, classes, palette_rgb):
             return _File()
         values = read_label_file(pair.label, pair.colours)
     except ColouredLabel as error:
-        foreign = _colours(pair.label) - set(palette_rgb) - {(0, 0, 0), (255, 255, 255)}
-        return _File((COLOURED, f"{error}: colours of {'no class' if foreign else 'the classes'}"))
+        plain = colour_keys(np.array([*palette_rgb, (0, 0, 0), (255, 255, 255)]))
+        foreign = np.setdiff1d(_colours(pair.label), plain)
+        return _File((COLOURED, f"{error}: colours of "
+                                f"{'no class' if foreign.size else 'the classes'}"))
     except UserError as error:
         kind = MISSING if is_missing(error) else KINDS.get(type(error), UNREADABLE)
         return _File((kind, str(error)))
-    counts = np.bincount(values.ravel(), minlength=256)
+    counts = value_counts(values)
     if values.shape != size:
         return _File((SIZES, f"{pair.label}: {values.shape[0]}x{values.shape[1]}, the image "
                              f"{size[0]}x{size[1]}"), counts)

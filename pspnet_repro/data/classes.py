@@ -36,7 +36,8 @@ def read_classes(path: Path | str) -> Classes:
         raise UserError(f"{path}: no such file; {_LINES}, or give --names one of "
                         f"{', '.join(KNOWN)}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: must be text in UTF-8, got the byte "
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: must be text in UTF-8, got the byte "
                         f"0x{error.object[error.start]:02x}; {_LINES}") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read as names of classes: {first_line(error)}; "

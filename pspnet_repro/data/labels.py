@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pspnet_repro.data.conventions import IGNORE_INDEX
+from pspnet_repro.data.conventions import IGNORE_INDEX, strips, value_counts
 from pspnet_repro.data.decode import CUT_SHORT, DAMAGED, PNG, check_png_end, check_png_pixels
 from pspnet_repro.data.images import read_file
 from pspnet_repro.errors import UsageError, UserError, first_line
@@ -156,17 +156,26 @@ def _colours(image, values):
 def _values_of(rgb, colours):
     """(H, W) uint8, see read_label_file. Raises LabelColour for colours without a value."""
     known = np.array(colours, np.uint32)
-    keys, seen = (part[..., 0] << 16 | part[..., 1] << 8 | part[..., 2]
-                  for part in (known, rgb.astype(np.uint32)))
-    order = np.argsort(keys)
-    places = order[np.searchsorted(keys, seen, sorter=order).clip(max=len(keys) - 1)]
-    wrong = np.unique(seen[keys[places] != seen])
-    if wrong.size:
-        shown = ", ".join(f"{key >> 16} {key >> 8 & 255} {key & 255}" for key in wrong[:5].tolist())
+    keys, meanings, wrong = colour_keys(known), known[:, 3].astype(np.uint8), []
+    order, values = np.argsort(keys), np.empty(rgb.shape[:2], np.uint8)
+    for rows in strips(*rgb.shape[:2]):
+        seen = colour_keys(rgb[rows])
+        places = order[np.searchsorted(keys, seen, sorter=order).clip(max=len(keys) - 1)]
+        wrong = np.union1d(wrong, seen[keys[places] != seen])
+        values[rows] = meanings[places]
+    if len(wrong):
+        shown = ", ".join(f"{key >> 16} {key >> 8 & 255} {key & 255}"
+                          for key in wrong[:5].astype(int).tolist())
         raise LabelColour(f"holds colours that the label map does not name: {shown}"
                           f"{' and others' * (len(wrong) > 5)}; add a line RED GREEN BLUE CLASS, "
                           "or RED GREEN BLUE ignore, for each")
-    return known[:, 3].astype(np.uint8)[places]
+    return values
+
+
+def colour_keys(rgb: np.ndarray) -> np.ndarray:
+    """(...) uint32, 0xRRGGBB of (..., 3) colours of 0..255."""
+    rgb = rgb.astype(np.uint32)
+    return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
 
 
 def _stored_bytes(data, offset, rows, stride):
@@ -241,7 +250,7 @@ def read_label(path: Path | str, classes: int, zero_is_void: bool = False,
     table = table or (ZERO_IS_VOID if zero_is_void else IDENTITY)
     allowed = allowed_values(classes, table)
     if cv2.LUT(values, (~allowed).astype(np.uint8)).any():
-        wrong = np.unique(values[~allowed[values]])
+        wrong = np.flatnonzero(value_counts(values) * ~allowed)
         got = ", ".join(map(str, wrong[:5]))
         raise UserError(f"{path}: labels must be {spans(np.flatnonzero(allowed))}, got {got}; "
                         "--label-map and --ignore give values another meaning")

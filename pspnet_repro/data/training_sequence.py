@@ -1,9 +1,6 @@
 """Training samples addressed by their position in the endless, shuffled sequence."""
 
-import math
-import os
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -12,14 +9,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from pspnet_repro.data.augment import Augmentation, augment
 from pspnet_repro.data.check import check_lesson
+from pspnet_repro.data.images import MAX_PIXELS
 from pspnet_repro.data.pairs import Pair, read_pair
 from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.glibc import keep_freed_memory
 from pspnet_repro.model import image_input as image_inputs
-from pspnet_repro.torchrun import variable
 
-_AHEAD = 2  # batches that a worker reads ahead
-_SHARED = "/dev/shm"  # where workers leave their batches on Linux
+AHEAD = 2  # batches that a worker reads ahead
 
 
 class TrainingSequence(Dataset):
@@ -58,7 +54,15 @@ class TrainingSequence(Dataset):
     def __getitem__(self, position):
         """(image, label) tensors, or the UserError that reading met (errors cross processes)."""
         try:
-            image, label = read_pair(self.pair(position), self.classes, self.zero_is_void)
+            pair = self.pair(position)
+            image, label = read_pair(pair, self.classes, self.zero_is_void)
+            factor = max(self.augmentation.scales or (1,))
+            if label.size * factor ** 2 > MAX_PIXELS:
+                raise UserError(
+                    f"{pair.image}: must have at most {int(MAX_PIXELS / factor ** 2)} pixels, as a "
+                    f"training enlarges it up to {factor:g} times, has {label.shape[0]} x "
+                    f"{label.shape[1]}: make it and its label smaller, or train without resizing, "
+                    "--augmentation none")
         except UserError as error:
             return error
         rng = np.random.default_rng((self.seed, 1, position))
@@ -101,7 +105,7 @@ def batches(sequence: TrainingSequence, batch_size: int, start: int, stop: int, 
                  for k in range(start, stop))
     loader = DataLoader(sequence, batch_sampler=positions, num_workers=workers,
                         collate_fn=_collate, worker_init_fn=_start_worker,
-                        prefetch_factor=_AHEAD if workers else None,
+                        prefetch_factor=AHEAD if workers else None,
                         # From such memory a GPU copies while the program goes on.
                         pin_memory=torch.cuda.is_initialized(),
                         # Its own generator: the global one belongs to dropout alone.
@@ -114,41 +118,5 @@ def batches(sequence: TrainingSequence, batch_size: int, start: int, stop: int, 
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise UserError(f"a process that reads images ended: {first_line(error)} With --workers 0 "
-                        "there is none") from error
-
-
-def spare_cores(device: torch.device, threads: int, pixels: int) -> int:
-    """How many processes should read images for this one: its share of the machine's cores, less
-    those that compute, as far as the system's shared memory goes, and at most 8.
-
-    Args:
-        threads: of the computation on a CPU.
-        pixels: of a batch.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    share = 1 / variable("LOCAL_WORLD_SIZE", 1, 2 ** 20, "1")
-    room = shutil.disk_usage(_SHARED).free if os.path.isdir(_SHARED) else math.inf
-    batch = pixels * 13  # bytes: three float32 and a label
-    return min(max(int(cores * share) - (threads if device.type == "cpu" else 1), 0), 8,
-               int(min(room * share / (batch * (_AHEAD + 1)), 8)))
-
-
-def on_device(batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
-              device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches on a device. A GPU copies one in a stream of its own while it computes the step
-    before, and has images channels last."""
-    streams = torch.get_device_module(device)
-    side = streams.Stream()
-    for images, labels in batches:
-        with streams.stream(side):
-            images, labels = (part.to(device, non_blocking=True) for part in (images, labels))
-            if images.is_cuda:
-                images = images.contiguous(memory_format=torch.channels_last)
-        main = streams.current_stream()
-        main.wait_stream(side)
-        if images.is_cuda:
-            # Their memory is free again when the step has used them, not before.
-            images.record_stream(main)
-            labels.record_stream(main)
-        yield images, labels
+        raise UserError(f"a process that reads images ended: {first_line(error)}: --workers 0 "
+                        "reads without such processes") from error

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from pspnet_repro.data.conventions import strips
+
 BAND = 32  # output lines a product, of which a processor's caches hold the input
 
 
@@ -30,14 +32,26 @@ def _axis_weights(in_size, out_size, antialias):
     return np.minimum(index, 2 * in_size - 1 - index), weights
 
 
-def bands(in_size: int, out_size: int, antialias: bool = True,
-          lines: int = BAND) -> Iterator[tuple[slice, slice, np.ndarray]]:
+def _opencv_weights(in_size, out_size):
+    """As `_axis_weights`, of cv2's linear resize: places in float32, edges repeated."""
+    place = ((np.arange(out_size) + 0.5) * (in_size / out_size) - 0.5).astype(np.float32)
+    index = np.floor(place).astype(np.int64)
+    after = (place - index).astype(np.float32)
+    return (np.stack([index, index + 1], 1).clip(0, in_size - 1),
+            np.stack([1 - after, after], 1))
+
+
+def bands(in_size: int, out_size: int, antialias: bool = True, lines: int = BAND,
+          opencv: bool = False) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """The resize of one axis as products of matrices, each for so many output lines.
 
+    Args:
+        opencv: cv2's linear resize, which has no `antialias`.
     Yields:
         (output slice, input slice, matrix): output lines = matrix @ input lines, float64.
     """
-    index, weights = _axis_weights(in_size, out_size, antialias)
+    index, weights = (_opencv_weights(in_size, out_size) if opencv else
+                      _axis_weights(in_size, out_size, antialias))
     for start in range(0, out_size, lines):
         out = slice(start, min(start + lines, out_size))
         low, high = int(index[out].min()), int(index[out].max()) + 1
@@ -51,12 +65,13 @@ def _resize_axis(image, out_size, axis, antialias):
     lines = np.moveaxis(image, axis, 0)
     result = np.empty((out_size, *lines.shape[1:]), image.dtype)
     for out, source, matrix in bands(len(lines), out_size, antialias):
-        # Of a large image only a band at a time is there in double.
-        band = np.tensordot(matrix, np.ascontiguousarray(lines[source], np.float64), 1)
-        if image.dtype == np.uint8:
-            # Half away from zero: weights and pixels are never negative. Truncation follows.
-            band = np.minimum(band + 0.5, 255)
-        result[out] = band
+        # Of a large image only a part of a band at a time is there in double.
+        for few in strips(lines.shape[1], lines[source, 0].size):
+            band = np.tensordot(matrix, np.ascontiguousarray(lines[source, few], np.float64), 1)
+            if image.dtype == np.uint8:
+                # Half away from zero: weights and pixels are never negative. Truncation follows.
+                band = np.minimum(band + 0.5, 255)
+            result[out, few] = band
     return np.moveaxis(result, 0, axis)
 
 

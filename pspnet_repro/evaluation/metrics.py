@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from pspnet_repro.data.conventions import strips
+
 _EPS = np.finfo(np.float64).eps
 
 
@@ -49,13 +51,18 @@ class ConfusionMatrix:
         if pred.shape != label.shape:
             raise ValueError(f"label must have the prediction's shape {pred.shape}, got "
                              f"{label.shape}")
+        pred, label = pred.reshape(-1), label.reshape(-1)
+        for part in strips(len(pred)):
+            self.counts += self._counts(pred[part], label[part])
+
+    def _counts(self, pred, label):
         labelled = (label >= 0) & (label < self.classes)
         pred = pred[labelled].astype(np.int64)
         if pred.size and not 0 <= pred.min() <= pred.max() < self.classes:
             raise ValueError(f"predictions must be 0..{self.classes - 1}, got "
                              f"{pred.min()}..{pred.max()}")
         index = label[labelled].astype(np.int64) * self.classes + pred
-        self.counts += np.bincount(index, minlength=self.classes ** 2).reshape(self.counts.shape)
+        return np.bincount(index, minlength=self.classes ** 2).reshape(self.counts.shape)
 
     @property
     def intersection(self) -> np.ndarray:

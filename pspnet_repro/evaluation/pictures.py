@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from pspnet_repro.data.classes import Classes
+from pspnet_repro.data.conventions import strips, value_counts
 
 UNLABELLED_RGB = (0, 0, 0)
 Palette = Sequence[Sequence[int]]  # (red, green, blue) a class
@@ -15,7 +16,11 @@ def colourize(label: np.ndarray, palette_rgb: Palette) -> np.ndarray:
     """(H, W) integer labels -> (H, W, 3) uint8 RGB; labels without a colour are black."""
     table = np.full((256, 3), UNLABELLED_RGB, np.uint8)
     table[:len(palette_rgb)] = palette_rgb
-    return table[np.asarray(label).astype(np.uint8)]
+    label = np.asarray(label)
+    picture = np.empty((*label.shape, 3), np.uint8)
+    for rows in strips(*label.shape):
+        picture[rows] = table[label[rows].astype(np.uint8)]
+    return picture
 
 
 def side_by_side(pictures: Sequence[np.ndarray], titles: Sequence[str], margin: int = 4,
@@ -77,14 +82,16 @@ def overlay(image_rgb: np.ndarray, label: np.ndarray, classes: Classes) -> np.nd
         uint8 RGB, at least 260 pixels wide: the picture at the left, and below it the classes
         that occur, the largest first, with their share of the pixels.
     """
-    mixed = cv2.addWeighted(np.ascontiguousarray(image_rgb), 0.5,
-                            colourize(label, classes.palette_rgb), 0.5, 0)
-    counts = np.bincount(np.asarray(label).ravel(), minlength=len(classes.names))
+    height, width = label.shape
+    counts = value_counts(label, len(classes.names))
     present = [k for k in np.argsort(-counts, kind="stable") if counts[k]]
-    width = max(260, mixed.shape[1])
+    page_width = max(260, width)
     lines = legend([f"{classes.names[k]} {100 * counts[k] / counts.sum():.1f}%" for k in present],
-                   [classes.palette_rgb[k] for k in present], width, max(1.0, width / 1000))
-    page = np.full((mixed.shape[0] + len(lines), width, 3), 255, np.uint8)
-    page[:mixed.shape[0], :mixed.shape[1]] = mixed
-    page[mixed.shape[0]:] = lines
+                   [classes.palette_rgb[k] for k in present], page_width,
+                   max(1.0, page_width / 1000))
+    page = np.full((height + len(lines), page_width, 3), 255, np.uint8)
+    for rows in strips(height, width):
+        page[rows, :width] = cv2.addWeighted(np.ascontiguousarray(image_rgb[rows]), 0.5,
+                                             colourize(label[rows], classes.palette_rgb), 0.5, 0)
+    page[height:] = lines
     return page

@@ -7,16 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from pspnet_repro import ops
 from pspnet_repro.defaults import BATCH_SIZE
 from pspnet_repro.evaluation.imresize import imresize
 from pspnet_repro.evaluation.protocol import Protocol, preset
-from pspnet_repro.evaluation.tiles import Tiles, opencv_resize
+from pspnet_repro.evaluation.tiles import Tiles
 from pspnet_repro.model import image_input as image_inputs
+from pspnet_repro.model.upsampling import upsample2d
 
 Network = torch.nn.Module | Callable[[torch.Tensor], torch.Tensor]
 
@@ -63,6 +64,13 @@ class _View:
         self.canvas /= counts[0][:, None] * counts[1]
 
 
+def _opencv_resize(image_rgb, size):
+    """A (rows, columns, 3) float32, one channel after the other: in float32 a large image takes
+    four times its memory."""
+    return np.stack([cv2.resize(image_rgb[:, :, k].astype(np.float32), size[::-1],
+                                interpolation=cv2.INTER_LINEAR) for k in range(3)], 2)
+
+
 def _views(image_rgb, protocol, classes, step, image_input):
     """For every scale of an image a function that makes its _View."""
     height, width = image_rgb.shape[:2]
@@ -72,7 +80,7 @@ def _views(image_rgb, protocol, classes, step, image_input):
     def make(scaled_size):
         scaled = (imresize(image_rgb, scaled_size, protocol.antialias)
                   if protocol.resize == "matlab" else
-                  opencv_resize(image_rgb.astype(np.float32), scaled_size))
+                  _opencv_resize(image_rgb, scaled_size))
         rows, cols = scaled.shape[:2]
         window = protocol.window_size(rows, cols, step)
         # The scripts pad a larger image while it is still 8-bit: with the mean, rounded.
@@ -164,22 +172,23 @@ def _run(net, places, protocol, classes, device):
             ops.scores(view.canvas, maps[run], mirrored, [top for _, top, _ in places[run]],
                        [left for _, _, left in places[run]], window)
     else:
-        if protocol.align_corners:
-            scores = net(batch)
-        else:
-            scores = F.interpolate(logits(batch), window, mode="bilinear", align_corners=False)
-        _check_shape(scores, batch, classes, *window)
+        maps = net(batch) if logits is None else logits(batch)
+        _check_shape(maps, batch, classes, *(window if logits is None else maps.shape[2:]))
         for k, (view, top, left) in enumerate(places):
-            _add_window(view, top, left, _merged(scores, k, count, protocol))
+            # One window at a time, with its mirror image: scores of full size are large.
+            scores = maps[k::count]
+            if logits is not None:
+                scores = upsample2d(scores, window, aligned)
+            _add_window(view, top, left, _merged(scores, protocol))
     return [view.tiles for view, run in _runs(places)
             if _finished(view, run.stop - run.start)]
 
 
-def _merged(scores, k, count, protocol):
-    """Probabilities (classes, h, w) of window k of a batch and of its mirror image."""
+def _merged(scores, protocol):
+    """Probabilities (classes, h, w) of a window's scores and, behind them, its mirror image's."""
     if not protocol.flip:
-        return torch.softmax(scores[k], 0)
-    once, mirrored = scores[k], scores[count + k].flip(2)
+        return torch.softmax(scores[0], 0)
+    once, mirrored = scores[0], scores[1].flip(2)
     if protocol.merge == "logits":
         return torch.softmax(once + mirrored, 0)
     return (torch.softmax(once, 0) + torch.softmax(mirrored, 0)) / 2

@@ -22,9 +22,12 @@ class OriginalConv2d(nn.Conv2d):
 class OriginalBatchNorm2d(SyncBatchNorm2d):
     """SyncBatchNorm2d with the biased variance of this process, computed as the original's BN."""
 
-    def forward(self, input: torch.Tensor, relu: bool = False) -> torch.Tensor:
+    def forward(self, input: torch.Tensor, relu: bool = False,
+                residual: torch.Tensor | None = None) -> torch.Tensor:
         tensors = self.weight, self.bias, self.running_mean, self.running_var
         if not linear.is_exact(input, *tensors):
-            return super().forward(input, relu)
+            return super().forward(input, relu, residual)
         y = norm.batch_norm(input, *tensors, self.eps, self.training, 1 - self.momentum)
+        if residual is not None:
+            return F.relu(y + residual)
         return F.relu(y) if relu else y

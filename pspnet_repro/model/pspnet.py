@@ -12,7 +12,13 @@ from pspnet_repro.model.factorized_head import pyramid_conv2d
 from pspnet_repro.model.fused import FusedPSPNet
 from pspnet_repro.model.image_input import ImageInput
 from pspnet_repro.model.plain import PlainPSPNet
-from pspnet_repro.model.resnet import ConvBN, MaxPool, ResNet, convolution
+from pspnet_repro.model.resnet import (
+    ConvBN,
+    MaxPool,
+    ResNet,
+    convolution,
+    normalize_together,
+)
 from pspnet_repro.model.settings import NetworkSettings
 from pspnet_repro.model.upsampling import upsample2d
 from pspnet_repro.ops import checks
@@ -38,14 +44,15 @@ class PyramidPooling(nn.Module):
                                         for _ in self.bins)
         self.out_channels = channels + reduced * len(self.bins)
 
-    def levels(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def levels(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
         """(N, C, b, b) for each b of `bins`: pooled, and reduced where that is asked for."""
         if not self.bins:
             return []
         levels = ops.pyramid_pool2d(x, self.bins, self.pool)
         if self.reduce is None:
             return list(levels)
-        return [reduce(level) for reduce, level in zip(self.reduce, levels)]
+        return normalize_together(self.reduce, [unit.conv(level)
+                                                for unit, level in zip(self.reduce, levels)])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         upsampled = [upsample2d(level, x.shape[2:], self.align_corners)

@@ -1,7 +1,7 @@
 """The dilated ResNet under PSPNet: plain constructors, no pretrained weights."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from pspnet_repro import ops
 from pspnet_repro.exact.layers import OriginalBatchNorm2d, OriginalConv2d
 from pspnet_repro.model.caffe_names import CaffeNames, resnet_names
 from pspnet_repro.model.settings import EXPANSION, BackboneSettings
-from pspnet_repro.sync_bn import SyncBatchNorm2d
+from pspnet_repro.sync_bn import SyncBatchNorm2d, batch_norm_together
 
 
 def convolution(arithmetic: str) -> type[nn.Conv2d]:
@@ -33,15 +33,29 @@ class ConvBN(nn.Module):
             out_channels, **bn)
         self.relu = relu
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.normalize(self.conv(x))
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        return self.normalize(self.conv(x), residual)
 
-    def normalize(self, x: torch.Tensor) -> torch.Tensor:
-        """BN and ReLU of the convolution's output."""
+    def normalize(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """BN and ReLU of the convolution's output; with `residual` the ReLU of BN plus that."""
         if isinstance(self.bn, SyncBatchNorm2d):
-            return self.bn(x, self.relu)
+            return self.bn(x, self.relu, residual)
         # A layer that convert_to_torch put there.
-        return self.bn(x).relu_() if self.relu else self.bn(x)
+        x = self.bn(x)
+        if residual is not None:
+            return (x + residual).relu_()
+        return x.relu_() if self.relu else x
+
+
+def normalize_together(units: Sequence[ConvBN], maps: Sequence[torch.Tensor]
+                       ) -> Sequence[torch.Tensor]:
+    """BN and ReLU of the convolution's output of several ConvBNs; in training their statistics
+    share one exchange between processes."""
+    layers = [unit.bn for unit in units]
+    if (all(type(layer) is SyncBatchNorm2d and layer.training for layer in layers)
+            and len({layer.process_group for layer in layers}) == 1):
+        return batch_norm_together(layers, maps, relu=True)
+    return [unit.normalize(level) for unit, level in zip(units, maps)]
 
 
 class Bottleneck(nn.Module):
@@ -62,11 +76,10 @@ class Bottleneck(nn.Module):
         self.increase = ConvBN(width, out_channels, 1, relu=False, **bn)
         self.project = (ConvBN(in_channels, out_channels, 1, stride, relu=False, **bn)
                         if project else None)
-        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x if self.project is None else self.project(x)
-        return self.relu(self.increase(self.spatial(self.reduce(x))) + shortcut)
+        return self.increase(self.spatial(self.reduce(x)), shortcut)
 
 
 class MaxPool(nn.Module):

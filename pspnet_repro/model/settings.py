@@ -11,6 +11,7 @@ from dataclasses import KW_ONLY, InitVar, dataclass, field, fields
 from typing import ClassVar, Literal, get_args, get_origin
 
 from pspnet_repro.defaults import VARIANCES
+from pspnet_repro.words import plain
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 269: (3, 30, 48, 8)}
 WIDTHS = (64, 128, 256, 512)
@@ -19,6 +20,7 @@ REDUCTION = 4  # of the head's convolutions against the features that they read
 MAX_WIDTH = 8  # times the released networks: beyond is a slip, and exhausts the memory
 MAX_BLOCKS = 1000  # a stage
 MAX_STRIDE, MAX_DILATION = 8, 64  # of a stage: the released networks have 2 and 4
+MAX_INPUT = 1e6  # of what is subtracted from pixels, and divides them, as float32
 MAX_BINS = 128  # a side of a pyramid level
 MEAN_BGR = (103.939, 116.779, 123.68)  # what the original subtracts from pixels of 0..255
 
@@ -110,10 +112,9 @@ class BackboneSettings(Mapping):
     DILATED: ClassVar = ("strides", "dilations", "pool_padding")
 
     def __post_init__(self):
+        self._set(**{name: plain(value) for name, value in vars(self).items()})
         if wrong := self.wrong_type(vars(self)):
             raise TypeError(" ".join(wrong))
-        self._set(**{name: tuple(value) for name, value in vars(self).items()
-                     if isinstance(value, list)})
         self.validate()
         self._set(**{name: tuple(map(float, getattr(self, name))) for name in self.INPUT[1:]})
         if max(self.strides) == 1:
@@ -170,9 +171,10 @@ class BackboneSettings(Mapping):
         for name in _BACKBONE:
             value = getattr(self, name)
             if name in self.INPUT[1:]:
-                _check(len(value) == 3, f"{name} must be 3 numbers, got {value}")
-                _check(name == "input_mean" or min(value) > 0,
-                       f"{name} must be 3 numbers above 0, got {value}")
+                _check(len(value) == 3 and max(map(abs, value)) <= MAX_INPUT,
+                       f"{name} must be 3 numbers of at most {MAX_INPUT:g}, got {value}")
+                _check(name == "input_mean" or min(value) >= 1 / MAX_INPUT,
+                       f"{name} must be 3 numbers above 0, at least {1 / MAX_INPUT:g}, got {value}")
                 continue
             _check(not isinstance(value, tuple) or len(value) == 4 and min(value) >= 1,
                    f"{name} must be 4 numbers of at least 1, got {value}")
@@ -258,6 +260,7 @@ class NetworkSettings(BackboneSettings):
     TRAINED: ClassVar = ("dropout", "spatial_dropout", "variance", "bn_momentum")
 
     def __post_init__(self, depth, width):
+        depth, width = plain(depth), plain(width)
         _check_choice("depth", depth, tuple(BLOCKS))
         if self.blocks is None:
             self._set(blocks=BLOCKS[depth])

@@ -149,18 +149,43 @@ def batch_norm_statistics(input: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
 
 
 def batch_norm_normalize(input: torch.Tensor, mean: torch.Tensor, invstd: torch.Tensor,
-                         weight: torch.Tensor, bias: torch.Tensor,
-                         relu: bool = False) -> torch.Tensor:
-    """(input - mean) * invstd * weight + bias, channel by channel, and the ReLU of it.
+                         weight: torch.Tensor, bias: torch.Tensor, relu: bool = False,
+                         residual: torch.Tensor | None = None) -> torch.Tensor:
+    """(input - mean) * invstd * weight + bias, channel by channel, plus `residual`, and the ReLU.
 
     Args:
         input: (N, C, H, W).
         mean, invstd, weight, bias: (C,), float64 for float64 input, else float32.
         relu: negative results become 0; a NaN stays.
+        residual: None, or shape and dtype of `input`.
     Returns:
         (N, C, H, W), dtype and memory format of `input`.
     """
-    return _batch_norm_op("batch_norm_normalize")(input, mean, invstd, weight, bias, relu)
+    return _batch_norm_op("batch_norm_normalize")(input, mean, invstd, weight, bias, relu,
+                                                  residual)
+
+
+def batch_norm_combine(means: torch.Tensor, sqdevs: torch.Tensor, counts: torch.Tensor | None,
+                       count: int, eps: float, unbiased: bool, unbiased_running: bool,
+                       momentum: float, running_mean: torch.Tensor, running_var: torch.Tensor
+                       ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What normalizes a batch, from the statistics of processes that share it.
+
+    Args:
+        means, sqdevs: (P, C), of `batch_norm_statistics`, float32 or float64.
+        counts: (P,), the same dtype: elements a channel in each process; None for one process.
+        count: elements a channel where `counts` is None.
+        eps: added to the variance.
+        unbiased, unbiased_running: whether the variance that normalizes, and the one to remember,
+            is divided by the elements less one.
+        momentum: weight of the new value.
+        running_mean, running_var: (C,), float32 or float64; changed in place.
+    Returns:
+        mean and invstd, (C,), dtype of the running values; the elements of all, () float64.
+    """
+    return _batch_norm_op("batch_norm_combine")(
+        means, sqdevs, counts, count, eps, unbiased, unbiased_running, momentum, running_mean,
+        running_var)
 
 
 def batch_norm_backward_reduce(grad_output: torch.Tensor, input: torch.Tensor, mean: torch.Tensor,
@@ -177,6 +202,20 @@ def batch_norm_backward_reduce(grad_output: torch.Tensor, input: torch.Tensor, m
     """
     return _batch_norm_op("batch_norm_backward_reduce")(grad_output, input, mean, invstd, weight,
                                                         bias, relu)
+
+
+def batch_norm_backward_residual(
+        grad_output: torch.Tensor, input: torch.Tensor, residual: torch.Tensor, mean: torch.Tensor,
+        invstd: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
+        ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The gradient of `residual` in `batch_norm_normalize` with a ReLU, and the sums that BN needs.
+
+    Args: as in `batch_norm_backward_reduce`, and residual: (N, C, H, W), dtype of `input`.
+    Returns:
+        (grad_residual, sum_dy, sum_dy_xhat): dy, which is 0 where the ReLU gave 0, and its sums.
+    """
+    return _batch_norm_op("batch_norm_backward_residual")(grad_output, input, residual, mean,
+                                                          invstd, weight, bias)
 
 
 def batch_norm_backward_elementwise(grad_output: torch.Tensor, input: torch.Tensor,

@@ -107,19 +107,51 @@ def batch_norm_statistics(input: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
 
 
 def batch_norm_normalize(input: torch.Tensor, mean: torch.Tensor, invstd: torch.Tensor,
-                         weight: torch.Tensor, bias: torch.Tensor, relu: bool) -> torch.Tensor:
+                         weight: torch.Tensor, bias: torch.Tensor, relu: bool,
+                         residual: torch.Tensor | None = None) -> torch.Tensor:
     """See ops.batch_norm_normalize."""
     scaled = (input - _per_channel(mean)) * _per_channel(invstd * weight)
-    output = (scaled + _per_channel(bias)).to(input.dtype)
+    output = scaled + _per_channel(bias)
+    if residual is not None:
+        output = output + residual
+    output = output.to(input.dtype)
     return output.relu() if relu else output
 
 
-def _before_relu(grad_output, input, mean, invstd, weight, bias, relu):
+def batch_norm_combine(means: torch.Tensor, sqdevs: torch.Tensor, counts: torch.Tensor | None,
+                       count: int, eps: float, unbiased: bool, unbiased_running: bool,
+                       momentum: float, running_mean: torch.Tensor, running_var: torch.Tensor
+                       ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """See ops.batch_norm_combine."""
+    mean, sqdev, total = means[0], sqdevs[0], means.new_tensor(count, dtype=torch.float64)
+    if counts is not None:
+        total = counts.double().sum()
+        mean = (counts[:, None] * means).sum(0) / total
+        sqdev = (sqdevs + counts[:, None] * (means - mean) ** 2).sum(0)
+    corrected = (total - 1).clamp(min=1)
+    var = sqdev / (corrected if unbiased else total)
+    running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+    running_var.lerp_((sqdev / corrected if unbiased_running else var).to(running_var.dtype),
+                      momentum)
+    return mean.to(running_mean.dtype), (var + eps).rsqrt().to(running_mean.dtype), total
+
+
+def _before_relu(grad_output, input, mean, invstd, weight, bias, relu, residual=None):
     grad = grad_output.to(mean.dtype)
     if not relu:
         return grad
-    output = batch_norm_normalize(input, mean, invstd, weight, bias, False)
+    output = batch_norm_normalize(input, mean, invstd, weight, bias, False, residual)
     return grad.masked_fill(output <= 0, 0)
+
+
+def batch_norm_backward_residual(
+        grad_output: torch.Tensor, input: torch.Tensor, residual: torch.Tensor, mean: torch.Tensor,
+        invstd: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
+        ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """See ops.batch_norm_backward_residual."""
+    norm = mean, invstd, weight, bias
+    grad = _before_relu(grad_output, input, *norm, True, residual).to(grad_output.dtype)
+    return grad, *batch_norm_backward_reduce(grad, input, *norm, False)
 
 
 def batch_norm_backward_reduce(grad_output: torch.Tensor, input: torch.Tensor, mean: torch.Tensor,

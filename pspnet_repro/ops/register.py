@@ -80,13 +80,23 @@ def register_fakes() -> None:
     register("batch_norm_statistics",
              lambda input: (_fake_per_channel(input), _fake_per_channel(input)))
     register("batch_norm_normalize",
-             lambda input, mean, invstd, weight, bias, relu: _empty(input, input.shape))
+             lambda input, mean, invstd, weight, bias, relu, residual=None:
+             _empty(input, input.shape))
+    register("batch_norm_combine",
+             lambda means, sqdevs, counts, count, eps, unbiased, unbiased_running, momentum,
+             running_mean, running_var:
+             (torch.empty_like(running_mean), torch.empty_like(running_mean),
+              means.new_empty((), dtype=torch.float64)))
+    register("batch_norm_backward_residual",
+             lambda grad_output, input, residual, mean, invstd, weight, bias:
+             (_empty(input, input.shape), _fake_per_channel(input), _fake_per_channel(input)))
     register("batch_norm_backward_reduce",
              lambda grad_output, input, mean, invstd, weight, bias, relu:
              (_fake_per_channel(input), _fake_per_channel(input)))
     register("batch_norm_backward_elementwise",
              lambda grad_output, input, mean, invstd, weight, bias, mean_dy, mean_dy_xhat, relu:
              _empty(input, input.shape))
+    register("caffe_sgd", lambda *_: None)
     register("scores", checks.scores)
     register("original_gemm", lambda a, b, sum=None: a.new_empty(a.shape[0], b.shape[1]))
     register("original_sum_rows", lambda a, alpha=1, sum=None: a.new_empty(a.shape[0]))

@@ -12,18 +12,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from pspnet_repro import distributed
 from pspnet_repro.data.labels import check_classes
+from pspnet_repro.data.loading import on_device, spare_cores
 from pspnet_repro.data.pairs import Pair
-from pspnet_repro.data.training_sequence import (
-    TrainingSequence,
-    batches,
-    on_device,
-    spare_cores,
-)
+from pspnet_repro.data.training_sequence import TrainingSequence, batches
 from pspnet_repro.defaults import PRECISIONS, TIMEOUT_SECONDS
 from pspnet_repro.errors import Interrupted, UsageError, UserError, first_line
 from pspnet_repro.evaluation.precision import use_precision
@@ -34,18 +29,20 @@ from pspnet_repro.training import run_folder
 from pspnet_repro.training.curve import Curve
 from pspnet_repro.training.divergence import check_weights
 from pspnet_repro.training.freezing import check_frozen, freeze, learning
+from pspnet_repro.training.graph import GraphedPasses, check_place
 from pspnet_repro.training.initial_weights import Weights
 from pspnet_repro.training.loss import guided_loss
+from pspnet_repro.training.memory import check_memory
 from pspnet_repro.training.progress_log import ProgressLog
 from pspnet_repro.training.replica import one_pass, replicate
 from pspnet_repro.training.run_options import RunOptions
-from pspnet_repro.training.settings import TrainSettings
+from pspnet_repro.training.settings import TrainSettings, seed_dropout
 from pspnet_repro.training.snapshot_start import read_start
 from pspnet_repro.training.solver import CaffeSGD, parameter_groups, poly_rate
 from pspnet_repro.training.tensorboard import writer_class
 from pspnet_repro.training.unread import UnreadLosses
 from pspnet_repro.training.validation import Validator
-from pspnet_repro.weights import model_file, plain_file
+from pspnet_repro.weights import model_file
 from pspnet_repro.weights.source import snapshot_weights
 from pspnet_repro.words import counted
 
@@ -125,9 +122,8 @@ def train(settings: TrainSettings, pairs: Sequence[Pair], output: str | Path, *,
     Returns:
         The path of weights.pt.
     Raises:
-        UserError: bad data, settings that differ from the folder's, a loss that is not finite, a
-            process that was lost; UsageError where settings are out of range or TensorBoard is
-            not installed.
+        UserError: bad data, other settings than the folder's, a loss that is not finite, a lost
+            process; UsageError: settings are out of range, or TensorBoard is not installed.
         Interrupted: a signal came; the state is saved.
     """
     output, how = Path(output), RunOptions(**options)
@@ -154,11 +150,16 @@ def train(settings: TrainSettings, pairs: Sequence[Pair], output: str | Path, *,
             # What the arguments have wrong is found before a folder is made.
             processes.split(settings.batch_size)
             model, solver = _build(settings, processes)
+            check_memory(model.settings, settings, processes, device)
+            origin = (initial.load_initial_weights(model, initial_weights) if initial_weights else
+                      []) + check_frozen(model)
             device = distributed.choose_device(device)
+            if how.cuda_graph:
+                check_place(device, processes)
             processes.on_first(lock)
             how = dataclasses.replace(how, progress=how.progress and processes.first)
-            return _train(settings, pairs, output, processes, device, model, solver,
-                          initial_weights, begun, how)
+            return _train(settings, pairs, output, processes, device, model, solver, origin, begun,
+                          how)
     except OSError as error:
         raise UserError(f"{error.filename or output}: cannot be written: "
                         f"{first_line(error)}") from error
@@ -199,13 +200,11 @@ def _build(settings, processes):
         raise UsageError(first_line(error)) from error
     if not processes.first:
         # The same weights, but dropout of its own.
-        draw = np.random.SeedSequence((settings.seed, 2, processes.rank))
-        torch.manual_seed(int(draw.generate_state(1, np.uint64)[0]))
+        seed_dropout(settings.seed, processes.rank)
     return model, solver
 
 
-def _train(settings, pairs, output, processes, device, model, solver, initial_weights, begun,
-           how):
+def _train(settings, pairs, output, processes, device, model, solver, origin, begun, how):
     weights_path, state_path, losses_path = (
         output / name for name in (run_folder.WEIGHTS, "checkpoint.pt", "losses.jsonl"))
     first = begun.iteration if begun else 0
@@ -213,7 +212,7 @@ def _train(settings, pairs, output, processes, device, model, solver, initial_we
 
     def finished():
         if weights_path.exists():
-            run_folder.check_same_settings(settings, plain_file.load(weights_path), weights_path)
+            run_folder.check_finished(settings, weights_path, how.facts)
             run_folder.check_whole(losses_path, settings.max_iter - first)
             # A kill can have come between the two.
             state_path.unlink(missing_ok=True)
@@ -221,20 +220,23 @@ def _train(settings, pairs, output, processes, device, model, solver, initial_we
 
     if processes.on_first(finished):
         return weights_path
-    origin = initial.load_initial_weights(model, initial_weights) if initial_weights else []
-    origin += check_frozen(model)
     facts = {**how.facts, "training": settings.to_json(), "initial_sha256": weights_digest(model),
              "processes": processes.size}
     processes.check_alike(json.dumps([facts["training"], facts["initial_sha256"]]),
                           "settings and initial weights")
     note = ("" if how.validation is None else
             processes.on_first(lambda: how.validation.check(model.classes)))
-    if device.type == "cuda":
-        model.to(memory_format=torch.channels_last)
-    model.train().to(device)
+    model.train().to(device, memory_format=torch.channels_last if device.type == "cuda" else None)
     origin += begun.load(model, solver) if begun else []
-    start = run_folder.restore(state_path, settings, model, solver, processes, device) or first
+    start = run_folder.restore(state_path, settings, model, solver, processes, device,
+                               facts.get("base_size")) or first
     replica = replicate(model, processes)
+
+    def step_passes(batches):
+        return average_backward(replica, solver, batches, settings)
+
+    if how.cuda_graph:
+        step_passes = GraphedPasses(model, step_passes)
 
     def prepare():
         run_folder.cut_losses(losses_path, start, first)
@@ -273,15 +275,13 @@ def _train(settings, pairs, output, processes, device, model, solver, initial_we
                 steps = iteration + 1
                 rate = poly_rate(settings.base_lr, iteration, settings.max_iter, settings.power)
                 solver.set_rate(rate)
-                unread.add(iteration, rate, average_backward(
-                    replica, solver, itertools.islice(reader, passes), settings))
+                unread.add(iteration, rate, step_passes(itertools.islice(reader, passes)))
                 solver.step()
                 test = validator.is_due(steps)
                 if not (test or curve.is_due(steps) or steps % interval == 0
                         or steps == settings.max_iter):
                     continue
-                # What all must know is exchanged at once: nobody stops or saves alone. It comes
-                # first, because a step on a GPU whose partner is lost never ends.
+                # Nobody stops or saves alone. First, as a GPU's step never ends without a partner.
                 told = processes.gather_numbers(
                     [stop.signal, time.monotonic() - saved_at > how.checkpoint_seconds])
                 signal = int(max(number for number, _ in told))
@@ -296,7 +296,7 @@ def _train(settings, pairs, output, processes, device, model, solver, initial_we
                     if processes.first:
                         sync(losses)
                     run_folder.save_state(state_path, settings, model, solver, steps, processes,
-                                          device)
+                                          device, facts.get("base_size"))
                     saved_at = time.monotonic()
                 if signal:
                     processes.wait()

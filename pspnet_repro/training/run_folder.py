@@ -10,7 +10,7 @@ import torch
 
 from pspnet_repro.differences import difference
 from pspnet_repro.distributed import Processes
-from pspnet_repro.errors import UserError, first_line
+from pspnet_repro.errors import UserError, first_line, say
 from pspnet_repro.files import json_lines, refuse_pipe, write_bytes
 from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.outputs import WAY_ON
@@ -103,6 +103,17 @@ def cut_losses(path: Path, iteration: int, first: int = 0) -> None:
     write_lines(path, (line for line, _ in lines[:iteration - first]))
 
 
+def check_finished(settings: TrainSettings, path: Path, facts: dict) -> None:
+    """Raise UserError where finished weights are of a training with other settings, or have another
+    base size than RunOptions.facts."""
+    content = plain_file.load(path)
+    check_same_settings(settings, content, path)
+    size = content.get("base_size")
+    if facts.get("base_size", size) != size:
+        raise UserError(f"{path}: is finished with base_size {size}, got {facts['base_size']}: "
+                        "give the old --base-size, and this one to predict and evaluate")
+
+
 def check_whole(path: Path, steps: int) -> None:
     """Raise UserError where the losses beside finished weights are not those of all steps."""
     lines = read_lines(path)
@@ -133,18 +144,22 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def save_state(path: Path, settings: TrainSettings, model: PSPNet, solver: torch.optim.Optimizer,
-               iteration: int, processes: Processes, device: torch.device) -> None:
+               iteration: int, processes: Processes, device: torch.device,
+               base_size: int | None = None) -> None:
     """Save what `restore` needs; to be called by all processes, written by the first."""
     rng = processes.gather(torch.get_rng_state() if device.type == "cpu"
                            else torch.cuda.get_rng_state(device))
     if processes.first:
         model_file.save_model(path, model, training=settings.to_json(), solver=solver.state_dict(),
-                              rng=rng.flatten(), processes=processes.size, iteration=iteration)
+                              rng=rng.flatten(), processes=processes.size, iteration=iteration,
+                              base_size=base_size)
 
 
 def restore(path: Path, settings: TrainSettings, model: PSPNet, solver: torch.optim.Optimizer,
-            processes: Processes, device: torch.device) -> int:
+            processes: Processes, device: torch.device, base_size: int | None = None) -> int:
     """Load the state that the first process has a file of, into model, solver and dropout.
+
+    Another base size than the file's, of the tests alone, is said.
 
     Returns:
         The number of steps done; 0 without a file.
@@ -174,6 +189,9 @@ def restore(path: Path, settings: TrainSettings, model: PSPNet, solver: torch.op
             torch.set_rng_state(rng)
         else:
             torch.cuda.set_rng_state(rng, device)
+        if state.get("base_size", base_size) != base_size:
+            say(f"note: {path} was saved with base_size {state['base_size']}; tests, and "
+                f"{WEIGHTS}, have {base_size} from here on")
         return state["iteration"]
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise UserError(f"{path}: does not fit this training: "

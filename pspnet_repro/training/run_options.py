@@ -13,9 +13,10 @@ class RunOptions:
 
     Attributes:
         workers: processes that read images ahead, of each training process; None: see
-            data.training_sequence.spare_cores.
+            data.loading.spare_cores.
         steps_unread: steps after which losses and signals are read, and all may be saved; None: 1
             on the CPU, 10 on a GPU, which waits for them.
+        cuda_graph: see training.graph.GraphedPasses.
         checkpoint_seconds: least time between checkpoints.
         progress: show a progress bar.
         log_seconds: least time between two lines of progress in log.txt.
@@ -32,6 +33,7 @@ class RunOptions:
 
     workers: int | None = 0
     steps_unread: int | None = None
+    cuda_graph: bool = False
     checkpoint_seconds: float = 120.0
     progress: bool = True
     log_seconds: float = 60.0

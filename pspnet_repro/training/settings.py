@@ -4,7 +4,16 @@ import json
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
+import numpy as np
+import torch
+
 from pspnet_repro.data.augment import Augmentation
+
+
+def seed_dropout(seed: int, number: int) -> None:
+    """Seed torch's generator, from which training draws dropout alone, for a process or a step."""
+    draw = np.random.SeedSequence((seed, 2, number))
+    torch.manual_seed(int(draw.generate_state(1, np.uint64)[0]))
 
 
 @dataclass(frozen=True)

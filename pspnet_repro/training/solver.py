@@ -112,10 +112,17 @@ class CaffeSGD(torch.optim.Optimizer):
                 for p in params:
                     if name not in self.state[p]:
                         self.state[p][name] = torch.zeros_like(p)
+                    if self.state[p][name].stride() != p.stride():  # of a file
+                        self.state[p][name] = torch.empty_like(p).copy_(self.state[p][name])
                 histories.append([self.state[p][name] for p in params])
             rate = group["lr"] * group["lr_mult"]
             decay = group["weight_decay"] * group["decay_mult"]
             grads = [p.grad for p in params]
+            if (type(self) is CaffeSGD and group["rate_in_momentum"] and not ops.USE_REFERENCE):
+                # The same bits as below, in one pass over the weights.
+                torch.ops.pspnet.caffe_sgd(params, grads, *histories, 1 / group["iter_size"],
+                                           decay, group["momentum"], rate)
+                continue
             if group["iter_size"] > 1 or decay:  # copies: the gradients stay as they are
                 grads = torch._foreach_mul(grads, 1 / group["iter_size"])
             if decay:

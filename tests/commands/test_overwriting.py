@@ -223,3 +223,28 @@ def test_reports_of_an_earlier_version_are_known_by_their_json(tmp_path, claim, 
     (tmp_path / key).write_text(json.dumps({**text, "mine": 1}))
     with pytest.raises(UserError, match="was changed after"):
         claim(tmp_path)
+
+
+@pytest.mark.parametrize("words", [
+    ("convert", "{w}", "-o", "{out}/l.pt"),
+    ("export", "{w}", "-o", "{out}/l.pt", "{out}/b"),
+    ("export", "{w}", "-o", "{out}/b", "{out}/l.pt"),
+    ("export", "{w}", "--semseg", "{out}/l.pt"),
+    ("predict", "{in}/l.png", "--weights", "{w}", "-o", "{out}", *SIZES),
+    ("predict", "{in}/a.png", "--weights", "{w}", "-o", "{out}", "--html", *SIZES),
+    ("evaluate", "--weights", "{w}", "--data", "{photos}", "-o", "{out}", *SIZES)])
+@pytest.mark.parametrize("target", ["mine", "nowhere"])
+def test_no_command_replaces_a_link_or_what_it_leads_to(photos, weights, tmp_path, capfd, words,
+                                                        target):
+    photographs(tmp_path / "in", "a.png", "l.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "mine").write_text("mine")
+    for name in ("l.pt", "l.label.png", "index.html", "result.json"):
+        (out / name).symlink_to(f"../{target}")
+    code, _, said = run(capfd, *(str(word).format(w=weights, out=out, photos=photos,
+                                                  **{"in": tmp_path / "in"}) for word in words))
+    assert code == 1 and "is there already, and this command did not make it" in said
+    assert said.count("error: ") == 1 and (tmp_path / "mine").read_text() == "mine"
+    assert all(path.is_symlink() for path in out.iterdir())
+    assert not (tmp_path / "nowhere").exists()

@@ -42,6 +42,13 @@ def test_read_classes_rejects(tmp_path, text, words):
         read_classes(tmp_path / "names.txt")
 
 
+def test_names_that_are_not_utf8_name_their_line(tmp_path):
+    (tmp_path / "names.txt").write_bytes(b"1 2 3 sky\n4 5 6 caf\xe9\n")
+    with pytest.raises(UserError, match="names.txt, line 2: must be text in UTF-8, got the byte "
+                                        "0xe9; write a text file"):
+        read_classes(tmp_path / "names.txt")
+
+
 def test_every_benchmark_has_names_and_colours():
     assert KNOWN == tuple(LAYOUTS)
     for name in KNOWN[1:]:  # two classes of ADE20K's share a colour

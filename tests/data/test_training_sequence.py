@@ -1,6 +1,7 @@
 """The sequence of samples that a training sees."""
 
 import os
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -10,14 +11,10 @@ import pytest
 import torch
 from helpers.refusals import refused
 
-from pspnet_repro.data.augment import Augmentation
+from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation
+from pspnet_repro.data.loading import on_device, spare_cores
 from pspnet_repro.data.pairs import read_list
-from pspnet_repro.data.training_sequence import (
-    TrainingSequence,
-    batches,
-    on_device,
-    spare_cores,
-)
+from pspnet_repro.data.training_sequence import TrainingSequence, batches
 from pspnet_repro.errors import UserError
 
 
@@ -91,6 +88,16 @@ def test_one_labelled_file_is_enough(listed):
     for k in range(5):
         cv2.imwrite(str(listed / f"{k}_label.png"), np.full((50, 70), 255, np.uint8))
     assert len(list(batches(_sequence(listed), 2, 0, 1, 0))) == 1
+
+
+def test_an_image_that_is_too_large_when_enlarged_is_refused(squares, monkeypatch):
+    pairs = read_list(squares / "train.txt")
+    monkeypatch.setattr("pspnet_repro.data.training_sequence.MAX_PIXELS", 4 * 72 * 72 - 1)
+    whole = TrainingSequence(pairs, 4, 57, NO_AUGMENTATION, 0)[0]
+    assert whole[0].shape == (3, 57, 57)
+    error = TrainingSequence(pairs, 4, 57, Augmentation(), 0)[0]
+    assert re.search("png: must have at most 5183 pixels, as a training enlarges it up to 2 times, "
+                     "has 72 x 72: .* --augmentation none", str(error))
 
 
 def test_batches_reach_the_cpu_as_they_are(listed):

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from pspnet_repro import Predictor, PSPNet
 from pspnet_repro.evaluation import MULTI_SCALE, Protocol
 from pspnet_repro.evaluation.imresize import imresize
 from pspnet_repro.evaluation.memory import MAX_BYTES, window_bytes, wrong_sizes
+from pspnet_repro.evaluation.protocol import PRESETS
 from pspnet_repro.evaluation.tiles import Tiles
 from pspnet_repro.model.settings import NetworkSettings
 from pspnet_repro.weights import model_file
@@ -26,16 +28,18 @@ sys.path.insert(0, sys.argv[1])
 import numpy as np, torch
 from experiments.peak_memory import peak_bytes
 from pspnet_repro.evaluation.sliding import predict_tiles
-from pspnet_repro.evaluation import Protocol
+from pspnet_repro.evaluation import preset
 torch.set_num_threads(1)
 
 class NoNetwork:
     def logits(self, x):
         return x.new_zeros(len(x), 150, (x.shape[2] - 1) // 8 + 1, (x.shape[3] - 1) // 8 + 1)
+    def __call__(self, x):
+        return x.new_zeros(len(x), 150, *x.shape[2:])
 
 before = peak_bytes()
 tiles, = predict_tiles(NoNetwork(), [np.zeros((1000, 1000, 3), np.uint8)], classes=150,
-                       protocol=Protocol(96, 97))
+                       protocol=preset(sys.argv[2], 96, 97, scales=(0.5, 1.0)))
 for place, tile in tiles:
     tile.argmax(0)
 print(peak_bytes() - before)
@@ -60,10 +64,52 @@ def test_tiles_are_the_mean_of_resized_canvases(sizes):
     np.testing.assert_allclose(tiles.whole().permute(1, 2, 0), wanted, rtol=0, atol=1e-6)
 
 
-def test_a_large_photograph_needs_no_map_of_pixels_times_classes():
-    done = subprocess.run([sys.executable, "-c", LARGE, str(ROOT)], capture_output=True, text=True,
-                          check=True)
+@pytest.mark.parametrize("protocol", PRESETS)
+def test_a_large_photograph_needs_no_map_of_pixels_times_classes(protocol):
+    done = subprocess.run([sys.executable, "-c", LARGE, str(ROOT), protocol], capture_output=True,
+                          text=True, check=True)
     assert int(done.stdout) < 1000 * 1000 * 150 * 4 / 2
+
+
+@pytest.mark.parametrize("size, photo", [((40, 50), (130, 177)), ((130, 177), (40, 50)),
+                                         ((1, 7), (5, 1))])
+def test_tiles_of_opencv_are_its_resize(size, photo):
+    """Places are those of OpenCV, in float32; sums differ by rounding."""
+    canvas = torch.rand(5, *size)
+    tiles = Tiles((5, *photo), [size], True, "opencv")
+    tiles.add(canvas)
+    wanted = cv2.resize(canvas.permute(1, 2, 0).numpy(), photo[::-1],
+                        interpolation=cv2.INTER_LINEAR).reshape(*photo, 5)
+    np.testing.assert_allclose(tiles.whole().permute(1, 2, 0), wanted, rtol=0, atol=5e-7)
+
+
+# Makes pictures of 9 million pixels, counts them, and prints by how much the peak grew.
+PICTURES = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from experiments.peak_memory import peak_bytes
+from pspnet_repro.data.classes import numbered_classes
+from pspnet_repro.data.labels import _values_of
+from pspnet_repro.evaluation import ConfusionMatrix, imresize
+from pspnet_repro.evaluation.pictures import overlay
+image, label = np.ones((3000, 3000, 3), np.uint8), np.ones((3000, 3000), np.uint8)
+overlay(image[:9], label[:9], numbered_classes(4))  # what is loaded once
+before = peak_bytes()
+overlay(image, label, numbered_classes(4))
+ConfusionMatrix(4).update(label, label)
+_values_of(image, [(1, 1, 1, 3)])
+imresize(image, (9, 2900))
+print(peak_bytes() - before)
+"""
+
+
+def test_pictures_of_a_large_photograph_are_made_in_strips():
+    """In one piece numpy would count with 8 bytes a pixel, and look up with 8 more."""
+    done = subprocess.run([sys.executable, "-c", PICTURES, str(ROOT)], capture_output=True,
+                          text=True, check=True)
+    # The overlay has 3 bytes a pixel, and strips take some 50 MB.
+    assert int(done.stdout) < 3000 * 3000 * 3 + 70e6
 
 
 def test_sizes_of_the_released_networks_are_allowed():

@@ -13,8 +13,8 @@ def test_tiles_of_any_size_are_imresize(monkeypatch, canvas_size, size, rows, co
     canvas = torch.rand(3, *canvas_size, generator=torch.Generator().manual_seed(0))
     resized = imresize(canvas.permute(1, 2, 0).double().numpy(), size)
     bands = tiles.bands
-    monkeypatch.setattr(tiles, "bands", lambda in_size, out_size, antialias, _lines: bands(
-        in_size, out_size, antialias, rows if out_size == size[0] else columns))
+    monkeypatch.setattr(tiles, "bands", lambda in_size, out_size, antialias, _, opencv: bands(
+        in_size, out_size, antialias, rows if out_size == size[0] else columns, opencv))
     all_tiles = tiles.Tiles((3, *size), [canvas_size], antialias=True)
     all_tiles.add(canvas)
     wanted = torch.from_numpy(resized / resized.sum(2, keepdims=True)).permute(2, 0, 1)

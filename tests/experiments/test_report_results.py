@@ -3,12 +3,10 @@
 import json
 
 import pytest
-from helpers.report_runs import MINI, renamed, result
+from helpers.report_runs import MINI, renamed, result, write_run
 
-from experiments.report.results import (
-    read_curve,
-    read_result,
-)
+from experiments.report.details import curve_blocks
+from experiments.report.results import Results, read_curve, read_result
 from pspnet_repro.errors import UserError
 
 
@@ -52,3 +50,16 @@ def test_damaged_curves_are_reported(tmp_path, text, said):
         path.write_text(text)
     with pytest.raises(UserError, match=said):
         read_curve(path, ("iteration", "loss"))
+
+
+@pytest.mark.parametrize("names", [["curve.jsonl"], ["losses.jsonl"],
+                                   ["curve.jsonl", "losses.jsonl"]])
+def test_curves_of_a_finished_training_that_are_cut_in_half_are_reported(tmp_path, names):
+    test = write_run(tmp_path / "run", result(0, 0.5))
+    results = Results({"any": [test]}, MINI)
+    assert len(curve_blocks("1", {"any": "row"}, results)) == 1
+    for name in names:
+        path = test.parent / name
+        path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+    with pytest.raises(UserError, match=f"{names[-1]}: ends with iteration .*: bring the whole"):
+        curve_blocks("1", {"any": "row"}, results)

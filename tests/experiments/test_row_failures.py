@@ -2,14 +2,18 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from helpers.full_disk import NoMount, small_disk
 from helpers.harness import plan_rows, run_rows
+from helpers.paths import ROOT
 
 from experiments import run_row, run_table
 from experiments.experiment import Experiment
-from experiments.rows import FULL
+from experiments.rows import BASELINE, FULL
 from pspnet_repro.data import scenes
 from pspnet_repro.data.images import png_bytes
 from pspnet_repro.distributed import Processes
@@ -94,6 +98,25 @@ def test_a_test_without_labels_has_no_result(tiny, trained, tmp_path):
 def test_a_look_without_labels_has_no_accuracy(tiny, trained, tmp_path):
     profile, data, _ = tiny
     experiment = Experiment(profile, _without_labels(data, tmp_path / "data"), tmp_path)
-    _, look = run_row._watch(experiment, 8, Processes())
+    (training,), _ = plan_rows(experiment, FULL)
+    _, look = run_row._watch(experiment, training, Processes())
     net = model_file.load_model(trained[0].parent / "weights.pt")
     assert json.dumps(look(net)) == '{"mean_iou": 0.0, "pixel_accuracy": null}'
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_said_to_be_full(tiny, tmp_path):
+    """What the row's process says of it is lost with console.txt."""
+    _, data, _ = tiny
+    try:
+        with small_disk(tmp_path / "disk", 4):
+            run = subprocess.run(
+                [sys.executable, str(ROOT / "experiments" / "run_table.py"), "--rows", BASELINE,
+                 "--data", str(data), "--runs", str(tmp_path / "disk" / "runs")],
+                capture_output=True, text=True, check=False)
+    except NoMount as error:
+        pytest.skip(f"no disk can be mounted here: {error}")
+    last = run.stderr.strip().splitlines()[-1]
+    assert run.returncode == 1 and "Traceback" not in run.stderr
+    assert last.startswith("error: row baseline, seed 0: ") and "No space left on device" in last
+    assert last.endswith("the same command resumes")

@@ -206,7 +206,8 @@ def test_run_table_names_the_folder_of_a_damaged_result(tiny, trained, monkeypat
 @pytest.mark.parametrize("words, code, said", [
     (("--table", "9"), 2, "invalid choice"),
     (("--rows", "full"), 2, "error: --rows: table 1 has no row 'full'; rows are baseline, b1-max"),
-    (("--backbone", "18=w.pt"), 2, "must be DEPTH=FILE with DEPTH of 50, 101, 152, 269, got"),
+    (("--backbone", "18=w.pt"), 2,
+     "must be DEPTH=FILE with DEPTH of 50, 101, 152, 269, or vgg16=FILE, got"),
     (("--backbone", "50=nowhere.pt"), 1,
      "error: --backbone: nowhere.pt: no such file; `pspnet convert --backbone` makes one"),
     (("--profile", "camvid"), 2, "error: --data must name the data set's folder"),

@@ -17,12 +17,13 @@ from experiments.plan import select_tables
 from experiments.profiles import PROFILES
 from experiments.report.results import Results
 from experiments.report.tables import orderings, table_blocks
-from experiments.rows import BASELINE, TABLES, VGG16, Row
+from experiments.rows import BASELINE, TABLES, Row
 from experiments.run_row import run_row
 from experiments.systems import training
 from experiments.systems.initial import load_vgg16
 from experiments.systems.network import NAMES, Network, system_files
 from prototxt_import import load_net, write_caffemodel
+from pspnet_repro.defaults import VGG16
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import Interrupted, UsageError, UserError
 from pspnet_repro.evaluation.evaluate import evaluate

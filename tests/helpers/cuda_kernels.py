@@ -3,11 +3,16 @@
 import ctypes
 import os
 
+import pytest
 import torch
 from cuda_on_cpu.build import build
 
 from helpers.paths import ROOT
 
+REQUIRED = os.environ.get("PSPNET_REQUIRE_CUDA") == "1"
+DEVICES = ["cpu"]
+if REQUIRED or torch.cuda.is_available():
+    DEVICES.append(pytest.param("card", marks=pytest.mark.cuda))
 BUILD = ROOT / "build" / "cuda_on_cpu"
 THREADS = 64  # of a planted kernel
 ORDERS = ((0, 0), (1, 0), (2, 1), (2, 2))  # ascending, descending, two random ones
@@ -30,6 +35,17 @@ def _changed(operator, target, arguments):
     target = target.clone()
     operator(target, *arguments)
     return [target]
+
+
+def _with_copies(operator, arguments, targets):
+    targets = [target.clone() for target in targets]
+    return [*_flat(operator(*arguments, *targets)), *targets]
+
+
+def _stepped(operator, params, grads, buffers, numbers):
+    params, buffers = ([tensor.clone() for tensor in tensors] for tensors in (params, buffers))
+    operator(params, grads, buffers, *numbers)
+    return [*params, *buffers]
 
 
 class OnCpu:
@@ -79,6 +95,16 @@ class OnCpu:
         """What operator `name` makes of a copy of its first argument, which it changes."""
         return self._in_orders(name, lambda operator: _changed(operator, target, arguments))[0]
 
+    def change(self, name, arguments, targets):
+        """What operator `name` returns, and copies of its last arguments, which it changes."""
+        return self._in_orders(name, lambda operator: _with_copies(operator, arguments, targets))
+
+    def step(self, name, params, grads, buffers, numbers):
+        """What a solver's operator makes of copies of weights and momentum."""
+        results = self._in_orders(name, lambda operator: _stepped(operator, params, grads, buffers,
+                                                                  numbers))
+        return results[:len(params)], results[len(params):]
+
 
 class OnCard:
     """The same on the first CUDA device, twice, with equal bits; tensors come from the CPU."""
@@ -93,6 +119,17 @@ class OnCard:
         moved = [_moved(argument) for argument in arguments]
         return self._twice(name, lambda: _changed(operator, target.cuda(), moved))[0]
 
+    def change(self, name, arguments, targets):
+        operator = getattr(torch.ops.pspnet, name)
+        return self._twice(name, lambda: _with_copies(operator, _moved(arguments),
+                                                      _moved(targets)))
+
+    def step(self, name, params, grads, buffers, numbers):
+        operator = getattr(torch.ops.pspnet, name)
+        results = self._twice(name, lambda: _stepped(
+            operator, *map(_moved, (params, grads, buffers)), numbers))
+        return results[:len(params)], results[len(params):]
+
     def _twice(self, name, run):
         results = [[tensor.cpu() for tensor in run()] for _ in range(2)]
         for a, b in zip(*results, strict=True):
@@ -106,3 +143,11 @@ def _moved(value):
     if isinstance(value, (list, tuple)):
         return [_moved(item) for item in value]
     return value
+
+
+def kernels_of(device):
+    """The kernels on one of DEVICES, for a fixture."""
+    if device == "cpu":
+        return OnCpu()
+    assert torch.cuda.is_available(), "PSPNET_REQUIRE_CUDA=1, but torch finds no GPU"
+    return OnCard()

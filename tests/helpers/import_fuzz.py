@@ -99,6 +99,7 @@ def _out_of_time(*_):
 
 
 def main(first, last):
+    """The object that the program prints."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     files = originals()
@@ -125,8 +126,8 @@ def main(first, last):
             finally:
                 signal.alarm(0)
     result["peak_bytes"] = peak_bytes()
-    print(json.dumps(result))
+    return result
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    print(json.dumps(main(int(sys.argv[1]), int(sys.argv[2]))))

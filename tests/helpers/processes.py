@@ -10,6 +10,8 @@ import traceback
 import torch
 import torch.distributed as dist
 
+# torch's name of all_gather_into_tensor: the old one is deprecated.
+GATHER = "all_gather_single" if hasattr(dist, "all_gather_single") else "all_gather_into_tensor"
 LIMIT_SECONDS = 120  # of any one answer: a test that hangs fails then
 # What a test module defines; a spawned process has no name to import it by.
 _definitions = functools.cache(runpy.run_path)
@@ -74,3 +76,23 @@ class Processes:
         for member in self.members:
             member.kill()
             member.join()
+
+
+def count_collectives(counted, function):
+    """function() with the collectives that it calls noted in the list `counted`."""
+    names = (GATHER, "all_gather", "all_reduce", "broadcast", "barrier")
+    real = {name: getattr(dist, name) for name in names}
+
+    def noting(name):
+        def call(*args, **kwargs):
+            counted.append(name)
+            return real[name](*args, **kwargs)
+        return call
+
+    try:
+        for name in names:
+            setattr(dist, name, noting(name))
+        return function()
+    finally:
+        for name in names:
+            setattr(dist, name, real[name])

@@ -18,7 +18,7 @@ MINI = PROFILES["mini"]
 MACHINE = {"commit": "c" * 40, "python": "3.11", "torch": "2.10", "numpy": "2", "opencv": "5",
            "system": "Linux", "processor": "a processor", "cores": 2}
 ABOUT = {
-    "settings": {"max_iter": 600, "batch_size": 8, "initial_weights": None},
+    "settings": {"max_iter": 40, "batch_size": 8, "initial_weights": None},
     "test": {"base_size": 184}, "initial_sha256": "ab" * 32, "train_processes": 1,
     "train_seconds_of_last_sitting": 80.2, "train_peak_memory_mib": 447, "test_seconds": 4.0,
     "test_processes": 1,
@@ -33,15 +33,17 @@ def result(seed, mean_iou, pixel_accuracy=0.5, profile=MINI, **other):
             **other}
 
 
-def write_run(folder, content, steps=40, curve=True):
+def write_run(folder, content, curve=True):
     """A training folder with one test of `content`; returns the test's folder."""
+    steps = content["settings"]["max_iter"]
     test = folder / "test-0123456789"
     test.mkdir(parents=True)
     (test / "result.json").write_text(json.dumps(content), encoding="utf-8")
     losses = [{"iteration": k, "loss": 2 / (k + 1)} for k in range(steps)]
     (folder / "losses.jsonl").write_text("".join(json.dumps(x) + "\n" for x in losses))
     if curve:
-        points = [{"iteration": k, "mean_iou": k / 100, "pixel_accuracy": 0.5} for k in (20, 40)]
+        points = [{"iteration": k, "mean_iou": k / 100, "pixel_accuracy": 0.5}
+                  for k in (steps // 2, steps)]
         (folder / "curve.jsonl").write_text("".join(json.dumps(x) + "\n" for x in points))
     return test
 
@@ -80,7 +82,7 @@ def write_rows(folder, names, seeds, profile=MINI):
     rng = np.random.default_rng(0)
     return {name: [write_run(folder / f"{name}-seed{seed}-{place:010d}",
                              result(seed, 0.3 + 0.01 * place + 0.005 * rng.random(),
-                                    0.6 + 0.01 * place, profile))
+                                    0.5 + 0.01 * place, profile))
                    for seed in range(seeds)]
             for place, name in enumerate(names)}
 

@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 
+import numpy as np
 import pytest
 import safetensors
 import torch
@@ -113,3 +114,12 @@ def test_the_miniatures_files_are_the_importers(tmp_path):
         assert json.loads(file.metadata()["settings"]) == settings
         for name, tensor in net.state_dict().items():
             assert torch.equal(file.get_tensor(name), tensor)
+
+
+def test_numbers_of_numpy_are_numbers():
+    plain = PSPNet(4, 50, (1, 2), blocks=(1, 1, 1, 1), width=0.125, stem_width=8, dropout=0.5)
+    numpys = PSPNet(np.int64(4), np.int32(50), np.array([1, 2]), blocks=list(np.ones(4, int)),
+                    width=np.float64(0.125), stem_width=np.uint8(8), dropout=np.float32(0.5))
+    assert json.dumps(dict(numpys.settings)) == json.dumps(dict(plain.settings))
+    with pytest.raises(TypeError, match="classes must be a whole number, got '4.0'"):
+        PSPNet(np.float64(4))

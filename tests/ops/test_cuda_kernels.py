@@ -5,11 +5,9 @@ pass of bins and interpolation forward take sums in the original's order: equal 
 sum in another order: 1e-5 of the largest value in float32, an ulp of half types.
 """
 
-import os
-
 import pytest
 import torch
-from helpers.cuda_kernels import OnCard, OnCpu, same
+from helpers.cuda_kernels import DEVICES, REQUIRED, kernels_of, same
 from helpers.golden import assert_same_bits, golden_files, read_golden
 from helpers.golden_ops import bin_arguments, interp_arguments, pool_arguments
 from helpers.ops_cases import PLACES, image, maps
@@ -23,18 +21,9 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.float16: 2.0 ** -1
 CPU = torch.ops.pspnet
 
 
-REQUIRED = os.environ.get("PSPNET_REQUIRE_CUDA") == "1"
-DEVICES = ["cpu"]
-if REQUIRED or torch.cuda.is_available():
-    DEVICES.append(pytest.param("card", marks=pytest.mark.cuda))
-
-
 @pytest.fixture(scope="module", params=DEVICES)
 def kernels(request):
-    if request.param == "cpu":
-        return OnCpu()
-    assert torch.cuda.is_available(), "PSPNET_REQUIRE_CUDA=1, but torch finds no GPU"
-    return OnCard()
+    return kernels_of(request.param)
 
 
 @pytest.mark.cuda
@@ -256,6 +245,10 @@ def test_batch_norm_kernels_match_cpu(kernels, shape, dtype, memory_format, relu
     _compare(kernels, "batch_norm_backward_reduce", dy, x, *norm, relu, exact=False)
     _compare(kernels, "batch_norm_backward_elementwise", dy, x, *norm, mean_dy, mean_dy_xhat,
              relu, exact=False)
+    if relu:
+        other = _noise(like, 3)
+        _compare(kernels, "batch_norm_normalize", x, *norm, True, other, exact=False)
+        _compare(kernels, "batch_norm_backward_residual", dy, x, other, *norm, exact=False)
 
 
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)

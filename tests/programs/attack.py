@@ -1,8 +1,13 @@
-"""Attacks that repeat: kills of a training at random moments, damaged weights, images, lists,
-prototxts and caffemodels. Prints the seed; exit code 1 where something does not hold.
+"""Attacks that repeat: kills of a training at random moments, full disks, damaged weights, images,
+lists, prototxts and caffemodels. Prints the seed; exit code 1 where something does not hold.
 
 python -m programs.attack [--seconds 600] [--seed N]
 """
+
+from pspnet_repro.errors import stop_on_interrupt
+
+if __name__ == "__main__":
+    stop_on_interrupt()
 
 import argparse
 import os
@@ -11,18 +16,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import cv2
 import numpy as np
 from helpers import import_fuzz
 from helpers.commands import SMALL
+from helpers.full_disk import NoMount, small_disk
 from helpers.paths import ROOT
 
 from pspnet_repro import PSPNet
 from pspnet_repro.weights import model_file
 
 STEPS = 12
+LIMIT_SECONDS = 600  # of a command that is not killed: one that hangs fails then
 SIZES = ("--crop-size", "57", "--threads", "1")
 
 
@@ -32,7 +40,7 @@ def pspnet(*words, kill_after=None):
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                                errors="replace")
     try:
-        said = process.communicate(timeout=kill_after or 120)[1]
+        said = process.communicate(timeout=kill_after or LIMIT_SECONDS)[1]
     except subprocess.TimeoutExpired:
         process.kill()
         said = process.communicate()[1]
@@ -70,7 +78,25 @@ def kill_trainings(folder, draw, until):
     return ""
 
 
-def damage(folder, draw):
+def fill_disk(folder, draw, _):
+    """What a training on a disk that gets full does that it must not; then it resumes on one that
+    was made larger. Raises NoMount."""
+    disk = folder / "disk"
+    size = draw.randint(4, 400)
+    with small_disk(disk, size) as resize:
+        code, said = train(folder, disk / "run")
+        if code and (code != 1 or "No space left" not in said or "Traceback" in said):
+            return f"a disk of {size} KiB: exit {code}: {said[-300:]}"
+        resize(100_000)
+        code, said = train(folder, disk / "run")
+        if code:
+            return f"a disk of {size} KiB, then a larger one: exit {code}: {said[-300:]}"
+        same = (disk / "run" / "weights.pt").read_bytes() == (
+            folder / "whole" / "weights.pt").read_bytes()
+        return "" if same else f"a disk of {size} KiB: other bits than without"
+
+
+def damage(folder, draw, _):
     """What a command did with one damaged file that it must not: a traceback, or another code."""
     name, words = draw.choice((
         ("w.pt", ("predict", "0.png", "-o", "out", "--weights", "damaged", *SIZES)),
@@ -86,6 +112,16 @@ def damage(folder, draw):
     return f"{name} damaged: exit {code}: {said[-300:]}" if wrong else ""
 
 
+def import_damaged(_, draw, __):
+    """What loads of damaged prototxts and caffemodels did that they must not."""
+    first = draw.randrange(10 ** 6)
+    return "; ".join(import_fuzz.main(first, first + 50)["wrong"])
+
+
+# How often each is drawn, of ten times.
+ATTACKS = {damage: 6, import_damaged: 2, fill_disk: 1, kill_trainings: 1}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600)
@@ -94,7 +130,7 @@ def main():
     draw, until = random.Random(args.seed), time.monotonic() + args.seconds
     print(f"seed {args.seed}, {args.seconds:g} s", flush=True)
     os.environ["OMP_NUM_THREADS"] = "1"
-    wrong, counts = [], {"trainings": 0, "files": 0, "imports": 0}
+    wrong, counts, weights = [], Counter(), dict(ATTACKS)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder)
@@ -102,16 +138,16 @@ def main():
         if code:
             sys.exit(f"the training that is not killed ends with {code}: {said}")
         while time.monotonic() < until:
-            wrong += filter(None, [damage(folder, draw)])
-            counts["files"] += 1
-            if draw.random() < 0.2:
-                wrong += filter(None, [kill_trainings(folder, draw, until)])
-                counts["trainings"] += 1
-            if draw.random() < 0.2:
-                first = draw.randrange(10 ** 6)
-                import_fuzz.main(first, first + 50)
-                counts["imports"] += 50
-    print(", ".join(f"{count} {kind}" for kind, count in counts.items()))
+            # Each once, then at random.
+            attack = next((each for each in weights if not counts[each.__name__]), None) or (
+                draw.choices(list(weights), weights.values())[0])
+            try:
+                wrong += filter(None, [attack(folder, draw, until)])
+                counts[attack.__name__] += 1
+            except NoMount as error:
+                del weights[attack]
+                print(f"no full disk is tried: {error}", flush=True)
+    print(", ".join(f"{name} {count} times" for name, count in counts.items()))
     for sentence in wrong:
         print(f"wrong: {sentence}")
     sys.exit(1 if wrong else 0)

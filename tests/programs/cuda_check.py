@@ -28,6 +28,7 @@ WHOLE = {
     ("batch_norm", "statistics_kernel"): "load", ("batch_norm", "reduce_kernel"): "load",
     ("batch_norm", "normalize_kernel"): "load store",
     ("batch_norm", "elementwise_kernel"): "load store",
+    ("sgd", "sgd_kernel"): "load store",
     ("interp", "plane_forward_kernel"): "store", ("interp", "pixel_forward_kernel"): "load store",
     ("interp", "pixel_backward_kernel"): "load store",
     ("pool", "forward_kernel"): "load store", ("pool", "max_backward_kernel"): "load store",

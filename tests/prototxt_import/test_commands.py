@@ -70,6 +70,9 @@ def test_run_resizes_and_takes_another_mean(files):
                 "data") == 0
     np.testing.assert_array_equal(read_golden(folder / "o.npz")["data"][0].transpose(1, 2, 0),
                                   imresize(np.tile(image, (2, 2, 1)), (4, 5)))
+    assert _run(folder, folder / "a.png", "-o", folder / "o.npz", "--mean", "-1,-2.5,3", "--blobs",
+                "data") == 0
+    np.testing.assert_array_equal(read_golden(folder / "o.npz")["data"][0, 0], image[..., 0] + 1.0)
 
 
 def _golden(folder, **changes):

@@ -4,11 +4,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.networks import MODEL
+from helpers.refusals import refused
+from helpers.trainings import run_training
 
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UsageError
+from pspnet_repro.model.settings import NetworkSettings
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 from pspnet_repro.training.loop import _build, _losses
+from pspnet_repro.training.memory import crop_bytes
 from pspnet_repro.training.settings import TrainSettings
 
 
@@ -86,3 +90,41 @@ def test_total_loss_weighs_the_auxiliary_one(guidance, side):
         wanted.append(F.cross_entropy(score, target, ignore_index=255))
     torch.testing.assert_close([main, aux, total], [*wanted, wanted[0] + 0.3 * wanted[1]],
                                rtol=1e-5, atol=0)
+
+
+def _room(monkeypatch, gib):
+    monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 2 ** 30, "SC_PHYS_PAGES": gib}.get)
+
+
+@pytest.mark.parametrize("changes, gib, words", [
+    ({"crop_size": 32761}, 64, "crop_size must be smaller: a crop of 32761 pixels needs at least "
+                               ".* GiB, and this machine has 64 GiB"),
+    ({"crop_size": 473, "batch_size": 4096}, 64, "batch_size must be smaller, or the crops: 4096 "
+     "of 473 pixels need at least .* this machine has 64 GiB; --batch-size times --iter-size ")])
+def test_a_pass_that_cannot_fit_this_machine_is_refused_before_a_folder(
+        squares, tmp_path, monkeypatch, changes, gib, words):
+    _room(monkeypatch, gib)
+    refused(words, run_training, squares, tmp_path / "run",
+            {"model": {"classes": 4}, **changes})
+    assert not (tmp_path / "run").exists()
+
+
+def test_memory_of_a_crop_is_a_lower_bound_of_what_a_pass_holds():
+    settings, model, _ = _start(crop_size=185)
+    parameters, kept = {p.data_ptr() for p in model.parameters()}, {}
+
+    def pack(tensor):
+        kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        outputs = model.train()(torch.randn(2, 3, 185, 185))
+    held = sum(size for place, size in kept.items() if place not in parameters)
+    assert len(outputs) == 2
+    assert 0.5 * held < 2 * crop_bytes(model.settings, settings) < held
+
+
+def test_the_papers_trainings_fit_their_machines():
+    for depth, crop, gib in ((50, 473, 64), (101, 473, 64), (269, 473, 128)):
+        settings = TrainSettings({}, "", "", crop_size=crop)
+        assert 16 * crop_bytes(NetworkSettings(150, depth), settings) < gib * 2 ** 30

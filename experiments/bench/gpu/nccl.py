@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 
 from pspnet_repro import distributed
-from pspnet_repro.sync_bn import _BatchNormTrain
+from pspnet_repro.sync_bn import SyncBatchNorm2d, batch_norm_together
 
 from . import networks
 from .part import Row, Setting, main_of
@@ -19,10 +19,14 @@ ALLOWED = 1e-6  # of the largest value
 
 def _pass(x, grad, variance, shared):
     x = x.detach().requires_grad_()
-    weight, bias = (torch.linspace(low, 1.5, x.shape[1], device=x.device).requires_grad_()
-                    for low in (0.5, -0.5))
-    output, mean, var = _BatchNormTrain.apply(x, weight, bias, 1e-5, variance, True, None, shared)
-    return [output, mean, var, *torch.autograd.grad(output, (x, weight, bias), grad)]
+    # With this momentum the running values are the batch's.
+    layer = SyncBatchNorm2d(x.shape[1], momentum=1.0, variance=variance).to(x.device)
+    with torch.no_grad():
+        for parameter, low in ((layer.weight, 0.5), (layer.bias, -0.5)):
+            parameter.copy_(torch.linspace(low, 1.5, x.shape[1]))
+    output, = batch_norm_together([layer], [x], relu=True, shared=shared)
+    return [output, layer.running_mean, layer.running_var,
+            *torch.autograd.grad(output, (x, layer.weight, layer.bias), grad)]
 
 
 def work(setting: Setting) -> Iterator[Row]:

@@ -10,7 +10,8 @@ from .part import ROOT, Setting
 
 # Without a GPU quick tests of other things stand for them.
 KERNELS = {"cuda": "tests/ops/test_cuda_kernels.py", "cpu": "tests/ops/test_checks.py"}
-DEVICE = {"cuda": ("tests/ops/test_cuda_device.py",), "cpu": ()}
+DEVICE = {"cuda": ("tests/ops/test_cuda_device.py", "tests/ops/test_cuda_kernels_training.py"),
+          "cpu": ()}
 _COUNT = re.compile(r"(\d+) (passed|failed|skipped|errors?)\b")
 _REASON = re.compile(r"^SKIPPED \[\d+\] (.*)$", re.MULTILINE)
 

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
+import cv2
 from tqdm import tqdm
 
 from pspnet_repro.commands.work import testing
@@ -144,7 +144,8 @@ def _photographs(files, failed):
             continue
         if photograph.had_alpha:
             tqdm.write(f"{file}: its transparency is dropped", file=sys.stderr)
-        yield name, file, np.ascontiguousarray(photograph.image[:, :, ::-1])
+        # In place: a large photograph must not be kept twice.
+        yield name, file, cv2.cvtColor(photograph.image, cv2.COLOR_BGR2RGB, photograph.image)
 
 
 def _predict(args, predictor, photographs, count, classes, outputs, failed):
@@ -168,9 +169,11 @@ def _predict(args, predictor, photographs, count, classes, outputs, failed):
             name, file = reading.popleft()
             image, label = prediction.image, prediction.labels
             try:
-                outputs.write(dict(zip(_pictures(args.output, name), map(png_bytes, (
-                    label, colourize(label, classes.palette_rgb),
-                    overlay(image, label, classes))))))
+                # Each is made when it is written: of a large photograph one takes 400 MB.
+                outputs.write(dict(zip(_pictures(args.output, name), (
+                    lambda file: file.write(png_bytes(label)),
+                    lambda file: file.write(png_bytes(colourize(label, classes.palette_rgb))),
+                    lambda file: file.write(png_bytes(overlay(image, label, classes)))))))
             except UserError as error:
                 failed.append(file)
                 tqdm.write(f"error: {printable(str(error))}", file=sys.stderr)

@@ -33,12 +33,12 @@ def run(args: Namespace) -> None:
     recipe, known = data.recipe, data.classes()
     classes = _number_of_classes(args, data, known)
     data.check_classes(classes)
+    if args.variance is args.initial_weights is args.solverstate is None:
+        args.variance = NetworkSettings.variance
     model = {name: getattr(args, name) for name in NetworkSettings.arguments()
              if getattr(args, name, None) is not None}
     model |= {"classes": classes, "aux": not args.no_aux,
               "head": "literal" if args.arithmetic == "original" else "factorized"}
-    if args.initial_weights is args.solverstate is None:
-        model.setdefault("variance", NetworkSettings.variance)
     if args.no_reduce:
         model["reduce"] = False
     augmentation = AUGMENTATIONS.get(args.augmentation, recipe.augmentation)
@@ -65,6 +65,7 @@ def run(args: Namespace) -> None:
         try:
             weights = train(
                 settings, pairs, args.output, workers=args.workers, device=args.device,
+                cuda_graph=args.cuda_graph,
                 initial_weights=args.initial_weights, solverstate=args.solverstate, facts=facts,
                 validation=validation,
                 log_seconds=args.log_interval, tensorboard=args.tensorboard,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pspnet_repro.data.classes import Classes
+from pspnet_repro.data.conventions import value_counts
 from pspnet_repro.errors import printable
 from pspnet_repro.evaluation.viewer.encode import jpeg_url, nearest, png_url, scaled, shrink
 
@@ -116,8 +117,7 @@ def picture(number: int, image: ViewerImage, classes: Classes, networks: Sequenc
     labels |= {layer: image.predictions[name] for layer, name in enumerate(networks, 2)}
     extent = image.image_rgb.shape[:2]
     usual = scaled(*extent, SIDES[0])
-    counts = {layer: np.bincount(label.ravel(), minlength=UNLABELLED + 1)
-              for layer, label in labels.items()}
+    counts = {layer: value_counts(label) for layer, label in labels.items()}
     largest = {layer: _largest(count, classes.names) for layer, count in counts.items()}
     start = _thumbnail(image, list(largest.values()))
     end = f'</div><ul class="legend">{_legend(counts, classes)}</ul></section></li>\n'
