@@ -46,7 +46,7 @@ def test_18_trainings_make_all_tables(data):
     full, = [training for training in trainings if training.row == FULL]
     assert full.rows == [FULL, f"{FULL}-ms"]
     fidelity, _ = _plan("fidelity", data)
-    assert len(fidelity) == 9 and len(_plan("all", data, seeds=3)[0]) == 54
+    assert len(fidelity) == 12 and len(_plan("all", data, seeds=3)[0]) == 54
 
 
 def test_seeds_have_folders_of_their_own(data):
@@ -162,7 +162,8 @@ def test_rows_of_another_structure_than_the_backbones_are_left_out(data, tmp_pat
     structure = {"blocks": (1, 1, 1, 1), "stem": "classic", "stem_width": 16,
                  "widths": (8, 16, 32, 64), "stride_in": "3x3"}
     tables = plan.select_tables("fidelity", "all")
-    for theirs, apart in (({}, {"train-semseg", "semseg"}), (INPUT, set())):
+    for theirs, apart in (({}, {"train-bottleneck-stride", "train-imagenet-input", "train-semseg",
+                                "semseg"}), (INPUT, {"train-bottleneck-stride"})):
         model_file.save_model(weights, ResNet(**structure, **theirs))
         _, folders = _experiment(data, backbones={50: weights}).plan(tables, 1)
         assert {row.name for row in tables["fidelity"]} - folders.keys() == apart
@@ -179,6 +180,15 @@ def test_semsegs_recipe_is_what_its_facts_are(data):
             settings.decay_bn) == ("full", "centre", False, True)
     assert experiment.protocol(ROWS["semseg"]) == preset("semseg", 512, 473, scales=MULTI_SCALE)
     assert experiment.protocol(ROWS["train-semseg"]) == experiment.protocol(ROWS["authors"])
+
+
+def test_the_other_place_of_the_stride_is_the_profiles(data):
+    def place(profile, name):
+        return _experiment(data, profile).settings(ROWS[name], 0).model.get("stride_in")
+
+    assert [place(MINI, name) for name in (FULL, "train-bottleneck-stride")] == ["3x3", "1x1"]
+    assert [place(PROFILES["paper"], name) for name in (FULL, "train-bottleneck-stride")] == [
+        None, "3x3"]
 
 
 def test_rows_of_one_protocol_share_a_test(data):
