@@ -71,7 +71,7 @@ gpu:  ## build, test and measure everything on a GPU within 9 minutes, into expe
 	$(PY) -m experiments.bench.gpu $(SETTINGS)
 
 demo: build  ## train two small networks on drawn scenes and write a page of what they see
-	$(PY) -m experiments.demo
+	$(PY) -m pspnet_repro demo
 
 table: build  ## train and test the rows of Table 1 on drawn scenes
 	$(PY) experiments/run_table.py --table 1 --profile mini $(SETTINGS)

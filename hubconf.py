@@ -9,6 +9,7 @@ from pspnet_repro import Predictor, PSPNet, load_model
 from pspnet_repro.errors import UsageError
 
 dependencies = ["torch", "numpy", "cv2", "PIL", "safetensors", "tqdm"]
+predictor = Predictor  # its weights are files or lists of them; none are downloaded
 
 
 def pspnet(weights: str | Path | None = None, **arguments: Any) -> PSPNet:
@@ -27,17 +28,3 @@ def pspnet(weights: str | Path | None = None, **arguments: Any) -> PSPNet:
         raise UsageError(f"{', '.join(arguments)}: must be left out where weights are given, whose "
                          "file says what its network is")
     return load_model(weights)
-
-
-def predictor(weights: str | Path | tuple | list, **options: Any) -> Predictor:
-    """A pspnet_repro.Predictor: label maps of photographs.
-
-    Args:
-        weights: path of a file, a pair (prototxt, caffemodel), or a list of these; none are
-            downloaded.
-        options: device, precision, protocol and fused, see Predictor.
-    Raises:
-        UserError: a file cannot be used.
-        UsageError: an option out of range.
-    """
-    return Predictor(weights, **options)

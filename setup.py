@@ -54,11 +54,8 @@ def ask(nvcc: Path, *arguments: str) -> str:
 
 
 def read_toolkit(nvcc: Path) -> Toolkit:
-    """The Toolkit of an nvcc, which may be a link, or a script that calls another nvcc.
-
-    Raises:
-        Obstacle: nvcc does not work, or its headers are missing.
-    """
+    """The Toolkit of an nvcc, which may be a link, or a script that calls another nvcc; Obstacle
+    where it does not work, or its headers are missing."""
     nvcc = Path(os.path.abspath(nvcc))
     version = re.search(r"release (\d+\.\d+)", ask(nvcc, "--version"))
     if version is None:
@@ -123,11 +120,8 @@ def find_toolkit(torch_cuda: str | None = None) -> Toolkit:
 def find_cudart(toolkit: Toolkit, packages: Path) -> Path:
     """The file of CUDA's runtime library to link with: the toolkit's, else the one beside torch.
 
-    Args:
-        packages: the folder that torch's package lies in, and those packages of pip's that hold
-            the library without the name that a linker looks for.
-    Raises:
-        Obstacle: there is none.
+    `packages` is the folder that torch's package lies in, and those packages of pip's that hold the
+    library without the name that a linker looks for. Obstacle where there is none.
     """
     major = toolkit.version.split(".")[0]
     for folder in (*toolkit.libraries, *sorted(Path(packages).glob("nvidia/*/lib"))):
@@ -139,11 +133,8 @@ def find_cudart(toolkit: Toolkit, packages: Path) -> Path:
 
 
 def choose_architectures(toolkit: Toolkit) -> str:
-    """TORCH_CUDA_ARCH_LIST where set, else what nvcc knows of ARCHITECTURES, with the last's PTX.
-
-    Raises:
-        Obstacle: torch cannot read the list, or nvcc cannot compile for it.
-    """
+    """TORCH_CUDA_ARCH_LIST where set, else what nvcc knows of ARCHITECTURES, with the last's PTX;
+    Obstacle where torch cannot read the list, or nvcc cannot compile for it."""
     from torch.utils import cpp_extension
 
     can = f"nvcc {toolkit.version} compiles for {', '.join(toolkit.architectures) or 'nothing'}"

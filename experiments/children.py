@@ -11,13 +11,8 @@ from collections.abc import Callable, Iterable
 
 
 def start(module: str, job: str, **streams) -> subprocess.Popen:
-    """Start `main` of a module of this package, with this process's path for imports.
-
-    Args:
-        module: its name in this package, which installed is `pspnet_repro.experiments`.
-        job: the line that `read_job` gives there.
-        streams: stdout and stderr, as of Popen.
-    """
+    """Start `main` of a module of this package, which installed is `pspnet_repro.experiments`, with
+    this process's path for imports; `read_job` gives it the line `job`. Streams as of Popen."""
     # `python -m` would import from the folder one stands in first.
     paths = [os.path.abspath(path) for path in sys.path]
     code = (f"import sys; sys.path[:] = {paths!r}; sys.argv[0] = {module!r}\n"

@@ -1,12 +1,9 @@
 """From nothing to a picture: trains two rows on the drawn scenes and shows what they see."""
 
 import argparse
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from pspnet_repro.commands.demo import parser
 from pspnet_repro.data.scenes import draw_scene
-from pspnet_repro.errors import command
 from pspnet_repro.evaluation import ConfusionMatrix
 from pspnet_repro.evaluation.predictor import Predictor
 from pspnet_repro.evaluation.viewer import ViewerImage, write_viewer
@@ -27,11 +24,7 @@ SCENES = range(500, 506)
 
 
 def draw_pictures(predictors: dict[str, Predictor]) -> Iterator[ViewerImage]:
-    """One of each of SCENES.
-
-    Args:
-        predictors: by the names of the networks.
-    """
+    """One of each of SCENES; the predictors by the names of the networks."""
     for number in SCENES:
         image, truth = draw_scene(0, number)
         predictions = {name: predictor(image[:, :, ::-1])
@@ -76,12 +69,3 @@ def run(args: argparse.Namespace) -> int:
           "    pspnet predict FOLDER --weights WEIGHTS -o OUT --html\n"
           f"These scenes' PSPNet is {trainings[-1].folder / WEIGHTS}.")
     return 0
-
-
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    return run(parser().parse_args(argv))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -84,11 +84,7 @@ class Experiment:
             if name in NetworkSettings.STRUCTURE)
 
     def _pairs(self, split):
-        """The Pairs of "train" or "val", called as `pairs`.
-
-        Raises:
-            UserError: they cannot be read, or have no labels.
-        """
+        """The Pairs of "train" or "val", called as `pairs`; UserError where they have no labels."""
         pairs = self.data.pairs(split)
         if pairs[0].label is None:
             raise UserError(f"{self.data.root}: {split}.txt must name an image and a label a line, "
@@ -123,17 +119,14 @@ class Experiment:
             initial_weights=weights and file_sha256(weights), net=str(net), ours=ours)
 
     def settings(self, row: Row, seed: int) -> TrainSettings | SystemSettings:
-        """How a row is trained; the network takes the structure of its initial weights.
-
-        Raises:
-            UserError: the initial weights cannot be read, or do not fit this network.
-        """
+        """How a row is trained; the network takes the structure of its initial weights, and a
+        UserError says where they do not fit it."""
         if row.system is not None:
             return dataclasses.replace(self._system(row), seed=seed)
         profile, structure = self.profile, self._structure(row.backbone)
         model = self._model(row.backbone)
-        model |= _placed({name: value for name, value in row.model.items() if name != "depth"},
-                         model)
+        model |= {name: value for name, value in _placed(row.model, model).items()
+                  if name != "depth"}
         train = {"augmentation": Augmentation(), **profile.train, **row.train}
         if "padding" in train:
             train["augmentation"] = dataclasses.replace(train["augmentation"],
@@ -194,7 +187,9 @@ def _placed(arguments, model):
 
 def _first(row):
     """The name of the first row that shares a row's training."""
-    return row.name if row.system is not None else next(name for name, other in ROWS.items()
+    if row.system is not None:
+        return row.name
+    return next(name for name, other in ROWS.items()
                 if (other.model, other.train, other.system) == (row.model, row.train, None))
 
 

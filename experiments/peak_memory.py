@@ -1,13 +1,14 @@
 """How much memory this process held, its own or its GPU's."""
 
 import os
+import re
 import resource
 import sys
 from pathlib import Path
 
 import torch
 
-_RESET = Path("/proc/self/clear_refs")
+_RESET, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 def reset_peak(device: str = "cpu") -> None:
@@ -28,18 +29,9 @@ def peak_bytes(device: str = "cpu") -> int:
     """
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
-    peak = _status("VmHWM")
-    if peak is not None:
-        return peak
+    if _STATUS.exists():
+        peak = re.search(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(errors="replace"), re.MULTILINE)
+        if peak:
+            return 1024 * int(peak[1])
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def _status(name):
-    """Bytes that a line of this process's status tells; None where there is none."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith(f"{name}:"):
-                return 1024 * int(line.split()[1])
-    return None

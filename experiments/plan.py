@@ -38,18 +38,13 @@ def settings_from_json(plain: dict, net: str | None) -> TrainSettings | SystemSe
 
 @dataclass(frozen=True)
 class Test:
-    """A test of a trained network.
+    """A test of a trained network."""
 
-    Attributes:
-        row: name of the first row that wants it.
-        list_sha256: of the list of its images.
-        network: arguments of PSPNet that the trained network had otherwise.
-    """
-
-    row: str
+    row: str  # name of the first row that wants it
     folder: Path
     protocol: Protocol
-    list_sha256: str
+    list_sha256: str  # of the list of its images
+    # Arguments of PSPNet that the trained network had otherwise.
     network: dict = field(default_factory=dict)
 
     @property
@@ -59,21 +54,15 @@ class Test:
 
 @dataclass
 class Training:
-    """One training and the tests that rows want of it.
+    """One training and the tests that rows want of it."""
 
-    Attributes:
-        row: name of the first row that wants it.
-        initial_weights: what it starts from: a file, or Caffe's pair; None: random weights.
-        tests: by folder; rows can share a test.
-        rows: names of all rows served.
-    """
-
-    row: str
+    row: str  # name of the first row that wants it
     folder: Path
     settings: TrainSettings | SystemSettings
+    # What it starts from: a file, or Caffe's pair; None: random weights.
     initial_weights: Path | tuple[Path, Path] | None = None
-    tests: dict[Path, Test] = field(default_factory=dict)
-    rows: list[str] = field(default_factory=list)
+    tests: dict[Path, Test] = field(default_factory=dict)  # by folder; rows can share a test
+    rows: list[str] = field(default_factory=list)  # names of all rows served
 
     def add(self, row: str, test: Test) -> Path:
         """Serve one more row with a test; returns the test's folder."""
@@ -97,9 +86,8 @@ class Training:
                        settings_from_json(plain["settings"], plain["net"]),
                        files and (files if len(files) == 2 else files[0]))
         for test in plain["tests"]:
-            training.add(test["row"], Test(test["row"], Path(test["folder"]),
-                                           Protocol(**test["protocol"]), test["list_sha256"],
-                                           test["network"]))
+            test |= {"folder": Path(test["folder"]), "protocol": Protocol(**test["protocol"])}
+            training.add(test["row"], Test(**test))
         return training
 
     @property
@@ -108,16 +96,12 @@ class Training:
         return isinstance(self.settings, SystemSettings)
 
     @property
-    def seed(self) -> int:
-        return self.settings.seed
-
-    @property
     def steps(self) -> int:
         return self.settings.max_iter
 
     @property
     def name(self) -> str:
-        return f"row {self.row}, seed {self.seed}"
+        return f"row {self.row}, seed {self.settings.seed}"
 
     def steps_done(self) -> int:
         """Steps that losses.jsonl knows of."""

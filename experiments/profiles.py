@@ -19,46 +19,29 @@ ADE20K, CAMVID = known_classes("ade20k"), known_classes("camvid")
 
 @dataclass(frozen=True)
 class Profile:
-    """Settings shared by all rows.
+    """Settings shared by all rows."""
 
-    Attributes:
-        name: what `--profile` takes.
-        folder: (data folder given or None, cache folder) -> folder with train.txt and val.txt.
-        contextual: whether each class needs context; empty where not known.
-        model: keyword arguments of PSPNet besides the row's.
-        depths: for each of the paper's depths, the keyword arguments of PSPNet that stand for it.
-        train: fields of TrainSettings besides model, data, list and seed.
-        base_size: long side in pixels, less 1, at which the network is tested.
-        differs: what differs from the paper's setting, in words.
-        fidelity_scales: of the tests of the table `fidelity`.
-        fidelity_note: what must be known of that table, in words.
-        alike: how many neighbours in the list of test images look alike, as frames of a video do.
-        zero_is_void: see data.labels.read_label.
-        rows_at_once: trainings at a time.
-        estimate: say before the start how long it will take.
-        preset: of evaluation.PRESETS, whose tests the rows have.
-        systems: which networks the folder systems has for it: "mini", "published" with recipes of
-            their own, or None.
-    """
-
-    name: str
+    name: str  # what `--profile` takes
     data: str
+    # (data folder given or None, cache folder) -> folder with train.txt and val.txt
     folder: Callable[[Path | None, Path], Path]
     classes: tuple[str, ...]
     palette_rgb: tuple[tuple[int, int, int], ...]
-    contextual: tuple[bool, ...]
-    model: dict[str, object]
-    train: dict[str, object]
-    base_size: int
-    differs: str
+    contextual: tuple[bool, ...]  # whether each class needs context; empty where not known
+    model: dict[str, object]  # keyword arguments of PSPNet besides the row's
+    train: dict[str, object]  # fields of TrainSettings besides model, data, list and seed
+    base_size: int  # long side in pixels, less 1, at which the network is tested
+    differs: str  # from the paper's setting, in words
+    # For each of the paper's depths, the keyword arguments of PSPNet that stand for it.
     depths: dict[int, dict] = field(default_factory=lambda: {d: {"depth": d} for d in BLOCKS})
-    zero_is_void: bool = False
-    fidelity_scales: tuple[float, ...] = MULTI_SCALE
-    fidelity_note: str = ""
-    alike: int = 1
-    rows_at_once: int = 1
-    estimate: bool = False
-    preset: str = "caffe"
+    zero_is_void: bool = False  # of the settings, see TrainSettings
+    fidelity_scales: tuple[float, ...] = MULTI_SCALE  # of the tests of the table `fidelity`
+    fidelity_note: str = ""  # what must be known of that table, in words
+    alike: int = 1  # neighbours in the list of test images that look alike, as a video's frames do
+    rows_at_once: int = 1  # trainings in parallel
+    estimate: bool = False  # say before the start how long it will take
+    preset: str = "caffe"  # of evaluation.PRESETS, whose tests the rows have
+    # Networks that the folder systems has for it: "mini", or "published" with their own recipes.
     systems: str | None = None
 
     @property

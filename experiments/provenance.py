@@ -48,13 +48,10 @@ def provenance(device: str = "cpu") -> dict[str, str | int]:
 
 
 def claim(paths: Sequence[Path], keys: Iterable[str]) -> Outputs:
-    """The Outputs of a folder, with `paths` in it claimed.
+    """The Outputs of a folder, with `paths` in it claimed, see Outputs.claim.
 
     Files of an earlier version, which kept no list, are known by the first: a JSON file that holds
     `keys` and nothing else.
-
-    Raises:
-        UserError: see Outputs.claim.
     """
     outputs = Outputs(paths[0].parent)
     try:

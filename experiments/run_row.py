@@ -47,12 +47,8 @@ def run_row(experiment: Experiment, training: Training, *, progress: bool = True
     alike.
 
     What was interrupted is resumed: a training at its last checkpoint, a test at its last image.
-    Processes on several machines must all see the training's folder.
-
-    Args:
-        progress, device, workers: see train.
-    Raises:
-        UserError, Interrupted: as `train` and `evaluate`.
+    Processes on several machines must all see the training's folder. Other arguments and errors are
+    those of `train` and `evaluate`.
     """
     tests = list(training.tests.values())
     try:
@@ -86,7 +82,7 @@ def _watch(experiment, training, processes):
 
     def look(net):
         matrix = evaluate(net.for_inference(), chosen, classes=net.classes,
-                          protocol=protocol, zero_is_void=profile.zero_is_void,
+                          protocol=protocol,
                           progress=False, processes=processes)
         return {name: matrix.figures[name] for name in ("mean_iou", "pixel_accuracy")}
 
@@ -104,27 +100,18 @@ def _train(experiment, training, processes, *, device, **how):
                                indent=1))
 
     reset_peak(device)
+    arguments = training.settings, experiment.pairs("train"), training.folder
+    how |= {"device": device, "initial_weights": training.initial_weights, "before_weights": tell,
+            "watch": _watch(experiment, training, processes)}
     if training.is_system:
-        return train_system(
-            training.settings, experiment.pairs("train"), training.folder, device=device, **how,
-            initial_weights=training.initial_weights, before_weights=tell,
-            watch=_watch(experiment, training, processes))
-    return train(training.settings, experiment.pairs("train"), training.folder, device=device,
-                 **how, initial_weights=training.initial_weights, before_weights=tell,
-                 facts={"base_size": profile.base_size, "names": profile.classes,
-                        "palette_rgb": profile.palette_rgb},
-                 watch=_watch(experiment, training, processes))
+        return train_system(*arguments, **how)
+    return train(*arguments, **how, facts={"base_size": profile.base_size, "names": profile.classes,
+                                           "palette_rgb": profile.palette_rgb})
 
 
 def _trained(weights, others):
-    """The network of a finished training, what the training was (TOLD), and the FACTS beside it.
-
-    Args:
-        others: arguments of PSPNet that the network has otherwise than in the training.
-
-    Raises:
-        UserError: a file of it is damaged.
-    """
+    """The network of a finished training, with `others` among its arguments, what the training was
+    (TOLD), and the FACTS beside it; UserError where a file of it is damaged."""
     path, is_system = weights.parent / "trained.json", weights.name == SYSTEM_WEIGHTS
     content = None if is_system else model_file.read_model_file(weights)
     refuse_pipe(path)
@@ -160,7 +147,7 @@ def _test(experiment, test, weights, processes, progress, device):
                     len(pairs), processes) as record:
         matrix = evaluate(
             net.for_inference(), pairs, classes=net.classes, protocol=test.protocol, record=record,
-            zero_is_void=profile.zero_is_void, progress=progress, processes=processes,
+            progress=progress, processes=processes,
             on_prediction=lambda number, _, predicted: outputs.write(
                 {paths[number]: png_bytes(predicted)}))
     if not matrix.counts.any():

@@ -1,27 +1,18 @@
-"""Original files in, original files out.
+"""Original files in, original files out: networks and solvers that run, conversions, and files.
 
-load_net(prototxt, caffemodel=None, phase="TEST") -> CaffeNet, a torch module;
-load_solver(path) -> CaffeSolver; convert(prototxt, caffemodel) -> PSPNet;
-convert_backbone(prototxt, caffemodel) -> ResNet; export(model, crop_size, prototxt_path,
-caffemodel_path). Files:
-read_net(path) -> NetParameter and read_solver(path) -> SolverParameter: prototxt files (messages of
-format.caffe_pb2); write_prototxt(path, message). read_caffemodel(path) -> {layer name: (type,
-[float32 arrays])} in the file's order; write_caffemodel(path, name, layers) takes the same mapping.
-read_solverstate(path) -> SolverState and write_solverstate(path, state).
+Each name of __all__ has its description in its own module.
 """
 
 import importlib
 
 __import__("pspnet_repro")  # Ctrl-C ends this program with a word from here on
 
-_PLACES = {"CaffeNet": "net", "CaffeSolver": "solver", "SolverState": "format.solverstate",
-           "convert": "conversion.convert",
-           "convert_backbone": "conversion.convert", "export": "conversion.export",
-           "load_net": "net", "load_solver": "solver",
-           "read_caffemodel": "format.caffemodel", "read_net": "format.prototxt",
-           "read_solver": "format.prototxt", "read_solverstate": "format.solverstate",
-           "write_caffemodel": "format.caffemodel",
-           "write_prototxt": "format.prototxt", "write_solverstate": "format.solverstate"}
+_NAMES = {"net": ("CaffeNet", "load_net"), "solver": ("CaffeSolver", "load_solver"),
+          "conversion.convert": ("convert", "convert_backbone"), "conversion.export": ("export",),
+          "format.caffemodel": ("read_caffemodel", "write_caffemodel"),
+          "format.prototxt": ("read_net", "read_solver", "write_prototxt"),
+          "format.solverstate": ("SolverState", "read_solverstate", "write_solverstate")}
+_PLACES = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = list(_PLACES)
 
 

@@ -1,43 +1,73 @@
 """Checks of a network's layers: their types, bottoms and tops, and what their fields leave open."""
 
 import math
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from itertools import zip_longest
 from pathlib import Path
 
-from prototxt_import.format.caffe_pb2 import LayerParameter
+from prototxt_import.format.caffe_pb2 import TRAIN, LayerParameter, NetParameter
 from prototxt_import.inputs import is_input
 from prototxt_import.layers.base import Built, Shape, check
 from prototxt_import.layers.table import LAYERS
 from pspnet_repro.errors import UserError
 from pspnet_repro.words import counted
 
-_MOST = 8
-
-
+_MOST = 8  # kinds of layers in one message
 # They only write files.
 _WRITERS = ("HDF5Output", "ImageOutput", "MatWrite")
 # (module, layer) of the Python layers whose code is known.
 _PYTHON_LAYERS = {("spatial_dropout", "SpatialDropoutLayer")}
+# Words in the types of layers that only measure.
+_METRIC = re.compile("accuracy|iou|metric|eval|shape$", re.I)
 
 
-def without_writers(path: Path | str, layers: Iterable[LayerParameter]) -> list[LayerParameter]:
-    """The layers without those that only write files; a warning names them."""
+def computed_layers(path: Path | str, net: NetParameter) -> list[LayerParameter]:
+    """The layers of a network that it computes; a warning names the others.
+
+    Left out are layers that only write files. So are layers of types that are not supported which
+    no layer reads and whose name says that they measure; in testing, losses too. BatchNorm layers
+    get the network's bn_stats_batch_size, and a SigmoidCrossEntropyLoss beside HED's data layer is
+    HED's.
+    """
+    is_heds = any(layer.type == "ImageLabelmapData" for layer in net.layer)
+    read = {name for layer in net.layer for name in layer.bottom}
     kept = []
-    for layer in layers:
-        if layer.type in _WRITERS and not layer.top:
-            warnings.warn(f"{path}: layer {layer.name!r} ({layer.type}) is left out: it writes a "
-                          f"file of {', '.join(layer.bottom)}", stacklevel=2)
-        else:
-            kept.append(layer)
+    for layer in net.layer:
+        reason = _left_out(layer, read, net.state.phase == TRAIN)
+        if reason:
+            warnings.warn(f"{path}: layer {layer.name!r} ({layer.type}) is left out: {reason}",
+                          stacklevel=2)
+            continue
+        if layer.type == "BatchNorm" and net.bn_stats_batch_size:
+            param = layer.batch_norm_param
+            param.stats_batch_size = param.stats_batch_size or net.bn_stats_batch_size
+        if layer.type == "SigmoidCrossEntropyLoss" and is_heds:
+            layer.type = "HEDSigmoidCrossEntropyLoss"
+        kept.append(layer)
     return kept
+
+
+def _left_out(layer, read, training):
+    """Why a layer is not computed, or None."""
+    if layer.type in _WRITERS and not layer.top:
+        return f"it writes a file of {', '.join(layer.bottom)}"
+    what = _unsupported(layer)
+    if not what or read & set(layer.top):
+        return None
+    kind = layer.python_param.layer or layer.type
+    is_loss = "loss" in kind.lower() or any(layer.loss_weight)
+    if training and is_loss or not (is_loss or _METRIC.search(kind)):
+        return None
+    return f"{what} is not supported, and no layer reads {', '.join(layer.top)}"
 
 
 def _unsupported(layer):
     """What of a layer is not supported, or None."""
     code = (layer.python_param.module, layer.python_param.layer)
-    known = code in _PYTHON_LAYERS if layer.type == "Python" else layer.type in LAYERS
+    known = is_input(layer) or (code in _PYTHON_LAYERS if layer.type == "Python" else
+                                layer.type in LAYERS)
     return None if known else f"type {layer.type!r}" + f" ({'.'.join(code)})" * any(code)
 
 
@@ -45,8 +75,7 @@ def check_supported(path: Path | str, layers: Iterable[LayerParameter]) -> None:
     """UserError that names every type of layer that is not supported."""
     wrong = {}
     for layer in layers:
-        what = None if is_input(layer) else _unsupported(layer)
-        if what:
+        if what := _unsupported(layer):
             wrong.setdefault((layer.type, what), []).append(layer.name)
     parts = [f"layer {names[0]!r} ({kind})" + (f" and {len(names) - 1} more" if len(names) > 1 else
                                                "") + f": {what} is not supported"
@@ -60,12 +89,19 @@ def check_supported(path: Path | str, layers: Iterable[LayerParameter]) -> None:
 def _other_phase(training, left_out, top):
     """How to have a blob whose layer the phase leaves out."""
     here, there = ("TRAIN", "TEST") if training else ("TEST", "TRAIN")
-    return (f"phase {here} leaves out layer {left_out[top]!r}, which makes {top!r}: ask for phase "
-            f"{there} (--phase {there})")
+    name, stages = left_out[top]
+    if stages:
+        return (f"only layers of stages make {top!r}, {', '.join(stages)}: ask for a stage "
+                f"(--stage {stages[0]})")
+    return (f"phase {here} leaves out layer {name!r}, which makes {top!r}: ask for phase {there} "
+            f"(--phase {there})")
 
 
-def missing_input(training: bool, left_out: Mapping[str, str]) -> str:
-    """What is wrong where a network has no inputs; left_out: {top: layer} of other phases."""
+LeftOut = Mapping[str, tuple[str, list[str]]]
+
+
+def missing_input(training: bool, left_out: LeftOut) -> str:
+    """What is wrong where a network has no inputs; left_out: see read_net."""
     if not left_out:
         return "the network has none"
     return f"the network has none: {_other_phase(training, left_out, next(iter(left_out)))}"
@@ -73,16 +109,14 @@ def missing_input(training: bool, left_out: Mapping[str, str]) -> str:
 
 def check_ends(layer: LayerParameter, shapes: Mapping[str, Shape],
                layers: Iterable[LayerParameter], training: bool,
-               left_out: Mapping[str, str]) -> None:
-    """Check a layer's bottoms, tops, propagate_down and loss_weight.
+               left_out: LeftOut) -> None:
+    """Check a layer's bottoms, tops, propagate_down and loss_weight; ValueError says what is wrong.
 
     Args:
         shapes: {blob: shape} of the blobs before it.
         layers: all layers of the network.
         training: whether the phase is TRAIN.
-        left_out: {top: layer} of layers of other phases.
-    Raises:
-        ValueError: what is wrong.
+        left_out: see read_net.
     """
     for name in layer.bottom:
         if name not in shapes:

@@ -82,7 +82,7 @@ def _data_shapes(layer):
         # The database has them; several means are one for each.
         many = len(transform.mean_value) > 1
         channels = 3 if transform.force_color else len(transform.mean_value) if many else None
-    if not min(size) or layer.type in ("HDF5Data", "Python"):
+    if not min(size) or layer.type in ("HDF5Data", "Python", "VideoData"):
         return [None] * len(layer.top)
     per_pixel = (dense or "Seg" in layer.type or layer.type == "ImageLabelmapData"
                  or image.label_type == image.PIXEL)

@@ -39,7 +39,7 @@ class Step(NamedTuple):
 
 def load_net(prototxt: Path | str, caffemodel: Path | str | None = None, phase: str = "TEST",
              shapes: Mapping[str, Sequence[int]] | None = None,
-             arithmetic: str = "original") -> "CaffeNet":
+             arithmetic: str = "original", stages: Sequence[str] = ()) -> "CaffeNet":
     """Build a network from a prototxt.
 
     Args:
@@ -48,6 +48,7 @@ def load_net(prototxt: Path | str, caffemodel: Path | str | None = None, phase: 
         shapes: {input: shape} instead of those in the file.
         arithmetic: "original": Caffe's own order of sums, where the CPU computes in float32;
             "torch": torch's functions, several times faster and equal within rounding.
+        stages: of the network's state, for include and exclude rules that name stages.
     Raises:
         UserError: a file that cannot be read or means nothing; file and line or layer are named.
     """
@@ -56,7 +57,8 @@ def load_net(prototxt: Path | str, caffemodel: Path | str | None = None, phase: 
     if arithmetic not in ARITHMETICS:
         raise UserError(f"arithmetic must be one of {', '.join(ARITHMETICS)}, got {arithmetic!r}")
     left_out = {}
-    param = read_net(prototxt, caffe_pb2.NetState(phase=PHASES[phase]), LAYERS, left_out)
+    state = caffe_pb2.NetState(phase=PHASES[phase], stage=stages)
+    param = read_net(prototxt, state, LAYERS, left_out)
     return CaffeNet(param, prototxt, shapes, caffemodel, left_out, arithmetic)
 
 
@@ -76,7 +78,7 @@ class CaffeNet(nn.Module):
         path: the file it came from, for messages.
         shapes: {input: shape} instead of those in `param`.
         caffemodel: file of weights.
-        left_out: {top: layer} of layers in the file that are not in `param`, for messages.
+        left_out: of layers in the file that are not in `param`: see read_net.
         arithmetic: see `load_net`.
     Raises:
         UserError: the layers do not make a network, or the weights do not fit; the layer is named.
@@ -84,13 +86,13 @@ class CaffeNet(nn.Module):
 
     def __init__(self, param: caffe_pb2.NetParameter, path: Path | str,
                  shapes: Mapping[str, Sequence[int]] | None = None,
-                 caffemodel: Path | str | None = None, left_out: Mapping[str, str] | None = None,
+                 caffemodel: Path | str | None = None, left_out: ends.LeftOut | None = None,
                  arithmetic: str = "original") -> None:
         super().__init__()
         self.path = path
         self.name = param.name
         self.training_phase = param.state.phase == caffe_pb2.TRAIN
-        self.layers = ends.without_writers(path, param.layer)
+        self.layers = ends.computed_layers(path, param)
         self.arithmetic = arithmetic
         self._left_out = left_out or {}
         # The fields `input`, which a caffemodel repeats.

@@ -8,8 +8,8 @@ import torch
 from prototxt_import.format.caffe_pb2 import ParamSpec
 from prototxt_import.layers.base import Built, Param, Shape, check
 
-# Bytes of all parameters of a network together.
-MAX_PARAMETER_BYTES = 2 ** 30
+# Bytes of all parameters of a network together: more fit into no caffemodel.
+MAX_PARAMETER_BYTES = 2 ** 31
 
 
 def check_size(built: Built, before: int) -> int:

@@ -36,13 +36,8 @@ def owned(net: CaffeNet) -> dict[tuple[str, int], torch.nn.Parameter]:
 
 def write_snapshot(net: CaffeNet, prefix: str | os.PathLike, state: SolverState,
                    hdf5: bool) -> tuple[str, str]:
-    """Write a network and a state, which takes the caffemodel's path as its learned_net.
-
-    Returns:
-        The paths of the caffemodel and the solverstate, as Caffe names them.
-    Raises:
-        UserError: a file cannot be written; nothing then has changed.
-    """
+    """Write a network and a state, which takes the caffemodel's path as its learned_net; the paths
+    of both files, as Caffe names them. UserError where one cannot be written: nothing changed."""
     ending = ".h5" if hdf5 else ""
     caffemodel, solverstate = (f"{os.fspath(prefix)}_iter_{state.iteration}{kind}{ending}"
                                for kind in (".caffemodel", ".solverstate"))
@@ -99,11 +94,7 @@ def _hdf5_writer(net, path):
 
 def find_learned_net(solverstate: Path | str, name: str) -> Path:
     """The path of the caffemodel that a solverstate names: beside the solverstate, where a
-    snapshot that was moved has it, or as it is named.
-
-    Raises:
-        UserError: it is at neither place, or none is named.
-    """
+    snapshot that was moved has it, or as it is named; UserError where it is at neither place."""
     if not name:
         raise UserError(f"{solverstate}: names no learned_net, so its weights are unknown: name "
                         "the solverstate of a snapshot, which Caffe writes beside a caffemodel")
@@ -118,11 +109,8 @@ def find_learned_net(solverstate: Path | str, name: str) -> Path:
 
 def check_history(path: Path | str, history: Sequence[np.ndarray], net: CaffeNet, kind: str,
                   rule: type[CaffeSGD]) -> dict[tuple[str, int], list[np.ndarray]]:
-    """Check that a solverstate's history fits a network and a rule of updates.
+    """Check that a solverstate's history fits a network and a rule of updates of the name `kind`.
 
-    Args:
-        path: of the solverstate, for messages.
-        kind: name of the rule, such as "AdaDelta".
     Returns:
         {(layer, index): arrays, one for each of rule.HISTORIES}.
     Raises:
@@ -139,27 +127,26 @@ def check_history(path: Path | str, history: Sequence[np.ndarray], net: CaffeNet
                         f"{counted(rounds * count, 'blob')}, {rounds} for each of its "
                         f"{counted(count, 'parameter')}, it has {len(history)}: {way}")
     types = {layer.name: layer.type for layer in net.layers}
-    fitting = {}
+    fitting, signed = {}, []
     for k, ((layer, index), tensor) in enumerate(parameters.items()):
         arrays = history[k::count]
         for at, array, name in zip(range(k, len(history), count), arrays, rule.HISTORIES):
+            where = f"{path}: history {at}, of layer {layer!r}, blob {index}"
             if not same_shape(tuple(tensor.shape), array.shape, types[layer]):
-                raise UserError(f"{path}: history {at}, of layer {layer!r}, blob {index}: needs "
-                                f"shape {tuple(tensor.shape)}, has {array.shape}: it is of another "
-                                "network: name the solver that wrote it")
+                raise UserError(f"{where}: needs shape {tuple(tensor.shape)}, has {array.shape}: "
+                                "it is of another network: name the solver that wrote it")
             if not np.isfinite(array).all():
-                raise UserError(f"{path}: history {at}, of layer {layer!r}, blob {index}: not "
-                                "finite: the training had diverged; restore an earlier snapshot")
-            if name.startswith("square") and array.size and array.min() < 0:
-                raise UserError(f"{path}: history {at}, of layer {layer!r}, blob {index}: holds "
-                                f"{array.min()}, and {kind} has squares, never below 0: it is of "
-                                "another type of solver: restore it with the type that wrote it")
+                raise UserError(f"{where}: not finite: the training had diverged; restore an "
+                                "earlier snapshot")
+            if not name.startswith("square"):
+                signed.append(array)
+            elif array.min(initial=0) < 0:
+                raise UserError(f"{where}: holds {array.min()}, and {kind} has squares, never "
+                                "below 0: it is of another type of solver: restore it with the "
+                                "type that wrote it")
         fitting[layer, index] = arrays
-    signed = [k for k, name in enumerate(rule.HISTORIES) if not name.startswith("square")]
-    total = sum(arrays[k].size for arrays in fitting.values() for k in signed)
-    if total > 100 and all(arrays[k].min(initial=0) >= 0 for arrays in fitting.values()
-                           for k in signed) and any(
-                               arrays[k].any() for arrays in fitting.values() for k in signed):
+    if (sum(array.size for array in signed) > 100 and any(array.any() for array in signed)
+            and all(array.min(initial=0) >= 0 for array in signed)):
         warnings.warn(f"{path}: no number of its history is below 0, as in the squares of AdaGrad, "
                       f"RMSProp and AdaDelta: is its solver of type {kind}?", stacklevel=3)
     return fitting
@@ -183,4 +170,3 @@ def restore_history(net: CaffeNet, optimizer: CaffeSGD,
             for name, array in zip(type(optimizer).HISTORIES, fitting[key]):
                 optimizer.state[tensor][name] = torch.from_numpy(
                     array.reshape(tensor.shape).copy()).to(tensor)
-

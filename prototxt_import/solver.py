@@ -22,10 +22,7 @@ def load_solver(path: Path | str) -> "CaffeSolver":
     """Build a solver and its training network from a solver.prototxt.
 
     The network's file is looked for beside it, then in the working directory. With random_seed in
-    the file torch's generator is seeded first.
-
-    Raises:
-        UserError: a file that cannot be read or means nothing; file and line or layer are named.
+    the file torch's generator is seeded first. Errors as of `load_net`.
     """
     return CaffeSolver(read_solver(path, LAYERS), path)
 

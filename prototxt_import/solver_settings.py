@@ -22,14 +22,8 @@ _OLD_TYPES = {name.upper(): name for name in RULES}
 
 
 def check_settings(param: SolverParameter, path: Path | str) -> str:
-    """The type of a solver, a key of RULES.
-
-    Raises:
-        UserError: a setting is missing or out of range, or changes the training and is not
-            supported.
-
-    Fields that are not followed, as no weight depends on them, are warned of.
-    """
+    """The type of a solver, a key of RULES. UserError where a setting is missing or out of range,
+    or changes the training and is not supported; it warns of others that are not followed."""
     kind = _type(param, path)
     for fulfilled, message in (*_rules(param), *_rules_of_type(kind, param)):
         if not fulfilled:
@@ -91,11 +85,8 @@ def _rules_of_type(kind, param):
 
 
 def training_file(param: SolverParameter, path: Path | str) -> Path:
-    """The path of a solver's training network, which is a file of its own.
-
-    Raises:
-        UserError: there is none at either place where it is looked for.
-    """
+    """The path of a solver's training network, which is a file of its own; UserError where it is at
+    neither place."""
     field = "train_net" if param.HasField("train_net") else "net"
     name = getattr(param, field)
     file = net_file(path, name)
@@ -111,5 +102,3 @@ def training_file(param: SolverParameter, path: Path | str) -> Path:
     except (OSError, ValueError):
         pass  # whoever reads it says what it is
     return file
-
-

@@ -1,6 +1,8 @@
 """A network as Caffe writes it into a caffemodel: with Split layers, and fields set by layers."""
 
+import itertools
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from prototxt_import.format import caffe_pb2
 from prototxt_import.layers.table import loss_weights
@@ -30,51 +32,50 @@ def with_splits(inputs: Iterable[str], layers: Iterable[caffe_pb2.LayerParameter
         inputs: names of the net's inputs that are no layer's.
         layers: each reads inputs and tops of those before it.
     """
-    maker = {name: ("input", k) for k, name in enumerate(inputs)}
-    sources, uses, weights = [], {}, {}
-    names = {"input": "input"}
-    for at, layer in enumerate(layers):
-        names[at] = layer.name
-        sources.append([maker[name] for name in layer.bottom])
-        for source in sources[-1]:
-            uses[source] = uses.get(source, 0) + 1
-        maker |= {name: (at, k) for k, name in enumerate(layer.top)}
-        for k, weight in enumerate(layer.loss_weight[:len(layer.top)]):
-            if weight:
-                weights[at, k] = weight
-                uses[at, k] = uses.get((at, k), 0) + 1
-    # Copies of each blob that are taken; the loss takes the first.
-    taken = dict.fromkeys(weights, 1)
-    written = [_split(names, ("input", k), blob, uses[("input", k)], 0.0)
-               for k, blob in enumerate(inputs) if uses.get(("input", k), 0) > 1]
-    for at, layer in enumerate(layers):
+    given = [_Blob(name, f"{name}_input_{k}_split") for k, name in enumerate(inputs)]
+    blobs, reads, makes = {blob.name: blob for blob in given}, [], []
+    for layer in layers:
+        reads.append([blobs[name] for name in layer.bottom])
+        for blob in reads[-1]:
+            blob.uses += 1
+        weights = [*layer.loss_weight, *[0.0] * len(layer.top)]
+        makes.append([_Blob(name, f"{name}_{layer.name}_{k}_split", weight, uses=bool(weight))
+                      for k, (name, weight) in enumerate(zip(layer.top, weights))])
+        blobs |= {blob.name: blob for blob in makes[-1]}
+    written = [blob.split_layer() for blob in given if blob.uses > 1]
+    for layer, read, made in zip(layers, reads, makes):
         copy = caffe_pb2.LayerParameter()
         copy.CopyFrom(layer)
-        for k, source in enumerate(sources[at]):
-            if uses[source] > 1:
-                number = taken.get(source, 0)
-                taken[source] = number + 1
-                copy.bottom[k] = f"{_split_name(names, source, layer.bottom[k])}_{number}"
+        for k, blob in enumerate(read):
+            if blob.uses > 1:
+                copy.bottom[k] = next(blob.copies)
         written.append(copy)
-        for k, blob in enumerate(layer.top):
-            if uses.get((at, k), 0) > 1:
-                weight = weights.get((at, k), 0.0)
-                if weight:
+        for blob in made:
+            if blob.uses > 1:
+                if blob.weight:
                     copy.ClearField("loss_weight")
-                written.append(_split(names, (at, k), blob, uses[at, k], weight))
+                written.append(blob.split_layer())
     return written
 
 
-def _split_name(names, source, blob):
-    maker, top = source
-    return f"{blob}_{names[maker]}_{top}_split"
+@dataclass
+class _Blob:
+    """A blob as one layer makes it, the name of its Split layer, and how often it is read."""
 
+    name: str
+    split: str
+    weight: float = 0.0
+    uses: int = 0
 
-def _split(names, source, blob, count, weight):
-    name = _split_name(names, source, blob)
-    return caffe_pb2.LayerParameter(
-        name=name, type="Split", bottom=[blob], top=[f"{name}_{k}" for k in range(count)],
-        loss_weight=[weight] + [0.0] * (count - 1) if weight else [])
+    def __post_init__(self):
+        # The loss takes the first.
+        self.copies = (f"{self.split}_{k}" for k in itertools.count(bool(self.weight)))
+
+    def split_layer(self):
+        return caffe_pb2.LayerParameter(
+            name=self.split, type="Split", bottom=[self.name],
+            top=[f"{self.split}_{k}" for k in range(self.uses)],
+            loss_weight=[self.weight] + [0.0] * (self.uses - 1) if self.weight else [])
 
 
 def _complete(layer, blobs):

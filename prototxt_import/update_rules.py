@@ -12,17 +12,11 @@ Tensors = list[torch.Tensor]
 
 
 class SGD(CaffeSGD):
-    """CaffeSGD with either decay; the other rules replace its `update`.
+    """CaffeSGD with either decay; the other rules replace its `update`."""
 
-    Attributes:
-        delta, rms_decay, momentum2: as in the solver's file.
-        l1: the decay is that of the sum of absolute weights.
-        iteration: steps taken, set before each step.
-    """
-
-    delta = rms_decay = momentum2 = 0.0
-    l1 = False
-    iteration = 0
+    delta = rms_decay = momentum2 = 0.0  # as in the solver's file
+    l1 = False  # the decay is that of the sum of absolute weights
+    iteration = 0  # steps taken, set before each step
 
     def penalty(self, params: Tensors) -> Tensors:
         return torch._foreach_sign(params) if self.l1 else params
@@ -48,23 +42,21 @@ class AdaGrad(SGD):
 
     def update(self, group: dict, params: Tensors, grads: Tensors, rate: float,
                squares: Tensors) -> None:
-        torch._foreach_add_(squares, _powers(grads, 2))
-        self._divided(params, grads, rate, squares)
-
-    def _divided(self, params, grads, rate, squares):
+        self._add(squares, _powers(grads, 2))
         roots = _powers(squares, 0.5)
         torch._foreach_add_(roots, self.delta)
         steps = torch._foreach_mul(torch._foreach_div(grads, roots), rate)
         torch._foreach_sub_(params, steps)
 
+    def _add(self, squares, new):
+        torch._foreach_add_(squares, new)
+
 
 class RMSProp(AdaGrad):
     """h = rms_decay * h + (1 - rms_decay) * grad^2; w -= rate * grad / (sqrt(h) + delta)."""
 
-    def update(self, group: dict, params: Tensors, grads: Tensors, rate: float,
-               squares: Tensors) -> None:
-        _average(squares, _powers(grads, 2), self.rms_decay)
-        self._divided(params, grads, rate, squares)
+    def _add(self, squares, new):
+        _average(squares, new, self.rms_decay)
 
 
 class AdaDelta(SGD):

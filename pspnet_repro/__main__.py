@@ -36,14 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if os.environ.get("WORLD_SIZE", "1") != "1" and not args.work.endswith(JOIN):
         _check_alone(args.work.rpartition(".")[2])
-    warnings.showwarning = _print_warning
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     # Our own messages name the file.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     return _work(args.work).run(args) or 0
-
-
-def _print_warning(message, *_):
-    print(f"warning: {message}", file=sys.stderr)
 
 
 def _check_alone(name):

@@ -42,11 +42,7 @@ def collective() -> Iterator[None]:
 
 def group_size(group: "dist.ProcessGroup | str | None" = None) -> int:
     """Number of processes in a group: None is all of them, or this one where it is alone; LOCAL
-    is this one.
-
-    Raises:
-        ValueError: this process is not in the group.
-    """
+    is this one. Raises ValueError where this process is not in the group."""
     if group is LOCAL:
         return 1
     if not (dist.is_available() and dist.is_initialized()):
@@ -87,16 +83,11 @@ class Processes:
 
     Every method but `shard` and `split` is to be called by all of them, in the same order; with
     one process all of them are trivial.
-
-    Attributes:
-        rank: number of this process, 0..size-1.
-        size: how many there are.
-        patient: a Gloo group for what may take long; None is the default group.
     """
 
-    rank: int = 0
+    rank: int = 0  # number of this process, 0..size-1
     size: int = 1
-    patient: "dist.ProcessGroup | None" = None
+    patient: "dist.ProcessGroup | None" = None  # of Gloo, for what may take long; None: the default
 
     @property
     def first(self) -> bool:
@@ -108,11 +99,8 @@ class Processes:
         return items[self.rank::self.size]
 
     def split(self, batch_size: int) -> range:
-        """The slots of a batch that are this process's.
-
-        Raises:
-            UsageError: the batch cannot be split evenly.
-        """
+        """The slots of a batch that are this process's. Raises UsageError where they cannot be
+        equal."""
         if batch_size % self.size:
             raise UsageError(f"batch_size must be a multiple of the {self.size} processes, got "
                              f"{batch_size}")
@@ -168,11 +156,8 @@ class Processes:
         self.gather(torch.zeros(1))
 
     def on_first(self, work: Callable[[], Any]) -> Any:
-        """What work() returns in the first process, plain data; the others only wait for it.
-
-        Raises:
-            UserError, OSError: work() raised it; the others raise FailedElsewhere.
-        """
+        """What work() returns in the first process, plain data; the others only wait for it. Where
+        work() raises a UserError or OSError, the others raise FailedElsewhere."""
         if self.size == 1:
             return work()
         failure, outcome = None, {}
@@ -194,10 +179,7 @@ ALONE = Processes()
 
 def find_device(kind: str) -> torch.device:
     """Where this process can compute: "cpu", or for "cuda" the GPU of its number on this machine.
-
-    Raises:
-        UsageError: another word, or there is no such GPU.
-    """
+    Raises UsageError for another word, or where there is no such GPU."""
     if kind not in ("cpu", "cuda"):
         raise UsageError(f"device must be cpu or cuda, got {kind!r}")
     if kind == "cpu":
@@ -225,10 +207,8 @@ def choose_device(kind: str) -> torch.device:
 
 def _check_command(processes, command):
     """Raise UsageError where the processes run different commands."""
-    text = torch.zeros(32, dtype=torch.uint8)
-    letters = torch.frombuffer(bytearray(command.encode()[:32] or b" "), dtype=torch.uint8)
-    text[:len(letters)] = letters
-    commands = [bytes(row.tolist()).decode().strip(" \0") or "another program"
+    text = torch.tensor(list(command.encode()[:32].ljust(32)), dtype=torch.uint8)
+    commands = [bytes(row.tolist()).decode().strip() or "another program"
                 for row in processes.gather(text)]
     if len(set(commands)) > 1:
         other = next(k for k, name in enumerate(commands) if name != commands[0])

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from pspnet_repro.glibc import keep_freed_memory
 
@@ -67,7 +67,8 @@ def command(main: Callable[..., int]) -> Callable[..., int]:
         if "OMP_WAIT_POLICY" not in os.environ:
             os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
         keep_freed_memory()
-        with _screen(), _interruptible():
+        # Ctrl-C is a KeyboardInterrupt again, where it would end the process.
+        with _screen(), _handler_within(signal.default_int_handler, stop_at_once):
             try:
                 return main(*args)
             except OtherProcess as error:
@@ -101,31 +102,23 @@ def stop_on_interrupt() -> None:
 
 
 @contextlib.contextmanager
-def _interruptible():
-    """A block in which Ctrl-C is a KeyboardInterrupt again, where it would end the process."""
-    ends = signal.getsignal(signal.SIGINT) is stop_at_once
-    if ends:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+def _handler_within(within, around):
+    """A block in which Ctrl-C has the handler `within`, where it has the handler `around`."""
+    changes = (threading.current_thread() is threading.main_thread()
+               and signal.getsignal(signal.SIGINT) is around)
+    if changes:
+        signal.signal(signal.SIGINT, within)
     try:
         yield
     finally:
-        if ends:
-            stop_on_interrupt()
+        if changes:
+            signal.signal(signal.SIGINT, around)
 
 
-@contextlib.contextmanager
-def imports() -> Iterator[None]:
+def imports() -> contextlib.AbstractContextManager[None]:
     """A block of slow imports, in which Ctrl-C ends the process at once: torch's modules answer
     KeyboardInterrupt with errors of their own."""
-    waits = (threading.current_thread() is threading.main_thread()
-             and signal.getsignal(signal.SIGINT) is signal.default_int_handler)
-    if waits:
-        stop_on_interrupt()
-    try:
-        yield
-    finally:
-        if waits:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+    return _handler_within(stop_at_once, signal.default_int_handler)
 
 
 def say(text: str) -> None:
@@ -149,14 +142,11 @@ def check_printed() -> None:
 
 
 def report(error: Exception) -> int:
-    """Say in one line why a command ends.
+    """Say in one line why a command ends; returns its exit code, 2 for a UsageError, else 1.
 
     Args:
-        error: one of REPORTED.
-    Returns:
-        The exit code: 2 for a UsageError, else 1.
-    Raises:
-        error: a RuntimeError of another kind than torch's for memory, which is a bug.
+        error: one of REPORTED. A RuntimeError of another kind than torch's for memory is a bug,
+            and raised again.
     """
     if isinstance(error, RuntimeError) and not isinstance(error, UserError):
         # torch has a class of its own for it on a GPU only.
@@ -177,11 +167,8 @@ def _lines(error):
 
 
 class _Screen:
-    """A standard stream from which text that cannot be written is dropped.
-
-    Attributes:
-        lost: the error of the first text that was dropped, or None.
-    """
+    """A standard stream from which text that cannot be written is dropped; `lost` is the error of
+    the first, or None."""
 
     def __init__(self, stream):
         self.lost = None

@@ -49,7 +49,9 @@ def write_together(contents: Mapping[Path, Content],
     try:
         with contextlib.ExitStack() as opened:
             for path, content in contents.items():
-                _refuse_other_kinds(path)
+                refuse_pipe(path, "written")
+                if path.is_dir():
+                    raise UserError(f"{path}: cannot be written: is a folder")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _remove_abandoned(path.parent.resolve())
                 parts[path] = opened.enter_context(_temporary(path.parent))
@@ -71,12 +73,6 @@ def write_together(contents: Mapping[Path, Content],
 def write_bytes(path: str | Path, content: Content) -> None:
     """`write_together` of one file."""
     write_together({Path(path): content})
-
-
-def _refuse_other_kinds(path):
-    refuse_pipe(path, "written")
-    if path.is_dir():
-        raise UserError(f"{path}: cannot be written: is a folder")
 
 
 def _fill(file, content):
@@ -141,12 +137,8 @@ def _dictionary(line):
 
 
 def lock_folder(output: Path, name: str = ".lock") -> TextIO:
-    """An open file that keeps other processes from working in the folder.
-
-    Raises:
-        UserError: another process holds it.
-        OSError: the folder cannot be made or written.
-    """
+    """An open file that keeps other processes from working in the folder, which is made. Raises
+    UserError where another process holds it, OSError where it cannot be made or written."""
     refuse_pipe(output / name, "written")
     output.mkdir(parents=True, exist_ok=True)
     # At its end: a file of this name may be anybody's.

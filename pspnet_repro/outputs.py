@@ -59,7 +59,8 @@ class FileList:
             return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with open(self._path, "r+b", opener=_open_no_link) as file:
+            with open(self._path, "r+b", opener=lambda path, flags: os.open(
+                    path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)) as file:
                 wait_for_lock(file)
                 # The end of the last whole entry, over which the list goes on.
                 data = file.read()
@@ -112,10 +113,6 @@ class FileList:
             "it away")
 
 
-def _open_no_link(path, flags):
-    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-
-
 def _text(name, digest):
     """An entry, with a closing brace at its end alone, so that a cut one is told by its lack."""
     return json.dumps({"name": name, "sha256": digest})[:-1].replace("}", "\\u007d") + "}"
@@ -163,10 +160,9 @@ class Outputs:
             files.add({files.name(path): file_sha256(path) for path in paths if path.is_file()})
 
     def claim(self, paths: Iterable[Path], inputs: Iterable[Path] = ()) -> None:
-        """Refuse, before any work, what must not be written.
+        """Refuse, before any work, to write `paths` where that must not be.
 
         Args:
-            paths: of all files to be written.
             inputs: paths of what is read. Links of a file are the same file.
         Raises:
             UsageError: an output has no name, is an input or is there twice.

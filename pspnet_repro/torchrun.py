@@ -38,12 +38,10 @@ def world_size() -> int:
 
 
 def meet(timeout: datetime.timedelta) -> tuple[dist.Store, int, int]:
-    """(store, rank, size) of torch's rendezvous.
+    """(store, rank, size) of torch's rendezvous. Raises UserError where nobody answered in time,
+    else as torch does.
 
     In a thread: torch waits for ever where another program holds the port and never answers.
-
-    Raises:
-        UserError: nobody answered in time; RuntimeError, ValueError: as torch does.
     """
     outcome = []
 

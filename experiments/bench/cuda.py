@@ -15,7 +15,7 @@ from pspnet_repro import ops
 from pspnet_repro.errors import check_printed, command
 from pspnet_repro.sync_bn import SyncBatchNorm2d
 
-from .ops import scores_pair
+from .ops import scores_pair, stretch
 from .timing import device_seconds, forward_backward, interleaved
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -36,22 +36,23 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Case:
-    """`faster`, `bandwidth`: goals, times torch's speed and share of copy bandwidth, or None.
-
-    `tensors` are those that must be read or written once.
-    """
-
     name: str
-    tensors: Sequence[torch.Tensor]
+    tensors: Sequence[torch.Tensor]  # those that must be read or written once
     ours: Callable[[], object]
     theirs: Callable[[], object]
-    faster: float | None = None
-    bandwidth: float | None = None
+    faster: float | None  # goal: times torch's speed
+    bandwidth: float | None  # goal: share of the copy bandwidth
 
 
-def _pass_back(function, x, grads):
-    outputs = function(x)
-    return lambda: torch.autograd.grad(outputs, x, grads, retain_graph=True)
+def _both(name, tensors, ours, theirs, x, grads, forward, backward):
+    """The cases of both directions, each with its goals (faster, bandwidth)."""
+    def pass_back(function):
+        outputs = function(x)
+        return lambda: torch.autograd.grad(outputs, x, grads, retain_graph=True)
+
+    yield Case(f"{name} forward", tensors, lambda: ours(x.detach()), lambda: theirs(x.detach()),
+               *forward)
+    yield Case(f"{name} backward", tensors, pass_back(ours), pass_back(theirs), *backward)
 
 
 def cases(device: torch.device, sizes: Sizes, dtype: torch.dtype,
@@ -69,23 +70,13 @@ def cases(device: torch.device, sizes: Sizes, dtype: torch.dtype,
     def four(t):
         return [F.adaptive_avg_pool2d(t, b) for b in bins]
 
-    yield Case("pyramid pooling forward", [x], lambda: ops.pyramid_pool2d(x.detach(), bins),
-               lambda: four(x.detach()), 3.0, 0.8)
-    yield Case("pyramid pooling backward", [x], _pass_back(ops.pyramid_pool2d, x, levels),
-               _pass_back(four, x, levels), 3.0, 0.8)
+    yield from _both("pyramid pooling", [x], ops.pyramid_pool2d, four, x, levels, (3.0, 0.8),
+                     (3.0, 0.8))
 
     small = noise(batch, sizes.classes, side, side).requires_grad_()
     large = noise(batch, sizes.classes, crop, crop)
-
-    def stretch(t):
-        return F.interpolate(t, (crop, crop), mode="bilinear", align_corners=True)
-
-    yield Case("interpolation forward", [small, large],
-               lambda: ops.interp2d(small.detach(), (crop, crop)),
-               lambda: stretch(small.detach()), None, 0.8)
-    yield Case("interpolation backward", [small, large],
-               _pass_back(lambda t: ops.interp2d(t, (crop, crop)), small, [large]),
-               _pass_back(stretch, small, [large]), 3.0, None)
+    yield from _both("interpolation", [small, large], lambda t: ops.interp2d(t, (crop, crop)),
+                     lambda t: stretch(t, crop), small, [large], (None, 0.8), (3.0, None))
 
     wide = noise(batch, sizes.stem, crop // 2 + 1, crop // 2 + 1).requires_grad_()
 
@@ -93,10 +84,8 @@ def cases(device: torch.device, sizes: Sizes, dtype: torch.dtype,
         return ops.window_pool2d(t, 3, 2, 1, "max")
 
     halved = torch.randn_like(pool1(wide.detach()))
-    yield Case("pool1 forward", [wide, halved], lambda: pool1(wide.detach()),
-               lambda: F.max_pool2d(wide.detach(), 3, 2, 1), 1.0, 0.8)
-    yield Case("pool1 backward", [wide, halved], _pass_back(pool1, wide, [halved]),
-               _pass_back(lambda t: F.max_pool2d(t, 3, 2, 1), wide, [halved]), 1.0, None)
+    yield from _both("pool1", [wide, halved], pool1, lambda t: F.max_pool2d(t, 3, 2, 1), wide,
+                     [halved], (1.0, 0.8), (1.0, None))
 
     for shape in ((batch, sizes.channels, side, side), (batch, sizes.channels // 8, side, side),
                   (batch, sizes.stem // 2, crop // 2 + 1, crop // 2 + 1)):

@@ -22,7 +22,8 @@ from .timing import figures, forward_backward, interleaved
 GOALS = {"pyramid pooling": 0.25, "interpolation": 0.5, "batch norm": 1.0, "scores": 0.4}
 
 
-def _stretch(input, side):
+def stretch(input: torch.Tensor, side: int) -> torch.Tensor:
+    """Torch's interpolation to a square."""
     return F.interpolate(input, (side, side), mode="bilinear", align_corners=True)
 
 
@@ -34,7 +35,7 @@ def scores_pair(classes: int, side: int, crop: int, device: torch.device | str =
     canvas, other = torch.zeros(2, classes, crop, crop, device=device)
 
     def chain():
-        total = _stretch(logits, crop) + _stretch(mirrored, crop).flip(3)
+        total = stretch(logits, crop) + stretch(mirrored, crop).flip(3)
         other.add_(torch.softmax(total, 1)[0])
 
     return (lambda: ops.scores(canvas, logits, mirrored, [0], [0], (crop, crop)), chain, canvas)
@@ -52,7 +53,7 @@ def cases() -> Iterator[tuple[str, str, Callable[[], object], Callable[[], objec
     grads = [torch.randn(1, 150, 473, 473)]
     yield ("interpolation", "150 channels, 60 -> 473, against F.interpolate(align_corners=True)",
            forward_backward(lambda t: ops.interp2d(t, (473, 473)), x, grads),
-           forward_backward(lambda t: _stretch(t, 473), x, grads))
+           forward_backward(lambda t: stretch(t, 473), x, grads))
     for shape in ((4, 256, 60, 60), (4, 64, 119, 119), (16, 512, 12, 12)):
         for name, memory_format in (("NCHW", torch.contiguous_format),
                                     ("channels_last", torch.channels_last)):

@@ -30,17 +30,13 @@ class Cost:
 
 class Forecast:
     """What trainings of an experiment will take; test images are taken to be as large as the first.
-
-    Attributes:
-        images: how many a test has.
-        rates: {network_key: Rates} of the networks measured.
     """
 
     def __init__(self, experiment: Experiment, processes: Processes):
         self._experiment, self._processes = experiment, processes
         pairs = experiment.pairs("val")
         self.images, self._size = len(pairs), read_image(pairs[0].image).shape[:2]
-        self.rates = {}
+        self.rates = {}  # {network_key: Rates} of the networks measured
 
     def windows(self, test: Test) -> float:
         """Windows that a test wants of one image."""
@@ -87,9 +83,8 @@ class Forecast:
 
     def cost(self, training: Training, workers: int) -> Cost:
         """What is left of a training whose network was measured."""
-        rates, settings = self.rates[network_key(training.settings.model)], self._one_process(
-            training)
-        steps, windows = self._left(training)
+        rates = self.rates[network_key(training.settings.model)]
+        settings, (steps, windows) = self._one_process(training), self._left(training)
         seconds = (steps * rates.step_seconds(settings, workers)
                    + windows * rates.window_seconds(settings) / self._processes.size)
         return Cost(seconds, seconds * rates.processor_share, rates.peak_bytes(settings))

@@ -41,27 +41,17 @@ SMALLER = ((None, 2), (185, 2))
 
 @dataclass(frozen=True)
 class Rates:
-    """What a network was measured to take.
+    """What a network was measured to take."""
 
-    Attributes:
-        step_rate, window_rate: seconds a multiply-add in training steps and in tests.
-        reading_seconds: of a training sample: read and augmented.
-        processor_share: of the cores wanted, what other programs left to the steps.
-        base_bytes: what the process holds besides weights and what belongs to them.
-        kept_factor: memory of a step over the bytes that its backward pass needs.
-        crop_size, batch_size: what was measured; smaller than the training's where that is large.
-        measured: false where time was up: the medians of the other networks.
-    """
-
-    step_rate: float
-    window_rate: float
-    reading_seconds: float
-    processor_share: float
-    base_bytes: float
-    kept_factor: float
-    crop_size: int
-    batch_size: int
-    measured: bool = True
+    step_rate: float  # seconds per multiply-add in training steps
+    window_rate: float  # the same in tests
+    reading_seconds: float  # of a training sample: read and augmented
+    processor_share: float  # of the cores wanted, what other programs left to the steps
+    base_bytes: float  # what the process holds besides weights and what belongs to them
+    kept_factor: float  # memory of a step over the bytes that its backward pass needs
+    crop_size: int  # that was measured; smaller than the training's where that is large
+    batch_size: int  # likewise
+    measured: bool = True  # false where time was up: the medians of the other networks
 
     def step_seconds(self, settings: TrainSettings, workers: int) -> float:
         """Of a training step; the batch is that of one process."""
@@ -95,28 +85,22 @@ def measured_size(key: str, crop_size: int, batch_size: int) -> tuple[int, int]:
 
 def _seconds(function, device):
     """Median time of a call and of the processor's work in it, the first call left out."""
-    times, began = [], time.perf_counter()
+    times, began, wait = [], time.perf_counter(), torch.get_device_module(device).synchronize
     function()
     while len(times) < 2 or time.perf_counter() - began < SECONDS and len(times) < 9:
-        _wait(device)
+        wait()
         start, busy = time.perf_counter(), time.process_time()
         function()
-        _wait(device)
+        wait()
         times.append((time.perf_counter() - start, time.process_time() - busy))
     return np.median(times, 0).tolist()
-
-
-def _wait(device):
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def _reading_seconds(settings, pairs):
     """Of one sample: read and augmented."""
     sequence = TrainingSequence(
         [Pair(Path(image), Path(label), table and bytes(table)) for image, label, table in pairs],
-        settings.model["classes"], settings.crop_size, settings.augmentation, 0,
-        settings.zero_is_void)
+        settings.model["classes"], settings.crop_size, settings.augmentation, 0)
     began = time.perf_counter()
     for number in range(len(pairs)):
         sample = sequence[number]
@@ -185,11 +169,7 @@ def measure(job: dict) -> Rates:
 
 def measure_all(jobs: dict, at_once: int) -> dict:
     """{name: Rates} of {name: job of `measure`}; where time is up, the medians of the others.
-
-    Raises:
-        UserError: a network cannot be measured.
-        KeyboardInterrupt: a signal came.
-    """
+    UserError where a network cannot be measured, KeyboardInterrupt when a signal came."""
     rates, end = {}, time.monotonic() + LIMIT
     with tqdm(total=len(jobs), desc="measuring", unit="network") as bar:
         def begin(name):

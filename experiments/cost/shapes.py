@@ -38,7 +38,9 @@ def step_work(key: str, crop_size: int, batch_size: int) -> StepWork:
     """The work of a network, see network_key; nothing is computed."""
     model = json.loads(key)
     if "system" in model:
-        return _system_work(model, crop_size, batch_size)
+        forward, blobs, weights = _system_layers(model, crop_size, batch_size)
+        # The backward pass of a convolution is two of its size.
+        return StepWork(3 * forward, blobs, weights)
     kept, alive = {}, []
 
     def keep(tensor):
@@ -80,12 +82,6 @@ def _system_layers(model, crop_size, batch_size):
     return (sum(each.multiply_adds for each in built),
             4 * sum(math.prod(top) for each in built for top in each.tops),
             4 * sum(p.numel() for p in net.parameters()))
-
-
-def _system_work(model, crop_size, batch_size):
-    multiply_adds, blobs, weights = _system_layers(model, crop_size, batch_size)
-    # The backward pass of a convolution is two of its size.
-    return StepWork(3 * multiply_adds, blobs, weights)
 
 
 def windows_an_image(protocol: Protocol, height: int, width: int) -> float:

@@ -108,12 +108,8 @@ def costs_figure(groups: dict[str, Sequence[tuple[str, Spread]]]) -> Figure:
 
 def depth_figure(depths: Sequence[int], ours: dict[str, dict[int, Spread]],
                  paper: dict[str, dict[int, Spread]]) -> Figure:
-    """Figure 5: (mean IoU + pixel accuracy) / 2 against depth.
-
-    Args:
-        depths: the paper's, increasing.
-        ours, paper: {name of a line: {depth: Spread}}.
-    """
+    """Figure 5: (mean IoU + pixel accuracy) / 2 against depth, {name of a line: {depth: Spread}};
+    the paper's `depths` increase."""
     figure, ((left, right),) = _figure(2.7, 2)
     for axes, lines, title in ((left, ours, "ours"), (right, paper, "paper")):
         for number, (name, points) in enumerate(lines.items()):
@@ -137,11 +133,8 @@ def thinned(values: np.ndarray) -> np.ndarray:
 
 
 def curves_figure(losses: dict[str, list], scores: dict[str, list]) -> Figure:
-    """Loss and intermediate mean IoU against the iteration.
-
-    Args:
-        losses, scores: {name: [(iterations, values) of each seed]}; scores in percent.
-    """
+    """Loss and intermediate mean IoU in percent against the iteration, both {name: [(iterations,
+    values) of each seed]}."""
     panels = 2 if scores else 1
     columns = 1 if max(map(len, losses)) > LONG_NAME else 2
     height = 2.1 * panels + 0.5 + 0.17 * -(-len(losses) // columns)

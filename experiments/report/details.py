@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
 from pspnet_repro.errors import UserError
 from pspnet_repro.words import counted
@@ -14,29 +13,23 @@ from .document import Block, Chart, Heading, Table, Text
 from .results import Results, number_text, read_curve
 
 
-def trainings(names: dict[str, str], results: Results) -> dict[str, list[Path]]:
-    """{label: training folders, one a seed} of rows, {name: label}; a training that rows share has
-    the label of the first."""
-    folders_of = {}
+def curve_blocks(table: str, names: dict[str, str], results: Results) -> list[Block]:
+    """Losses and intermediate mean IoU of a table's trainings, {name of a row: label}; a training
+    that rows share has the label of the first."""
+    losses, scores, drawn = {}, {}, []
     for name, label in names.items():
         folders = [folder.parent for folder in results.folders.get(name, ())]
-        if folders and folders not in folders_of.values():
-            folders_of[label] = folders
-    return folders_of
-
-
-def curve_blocks(table: str, names: dict[str, str], results: Results) -> list[Block]:
-    """Losses and intermediate mean IoU of a table's trainings."""
-    losses, scores = {}, {}
-    steps = {test.parent: run["settings"]["max_iter"] for name in names
-             for test, run in zip(results.folders.get(name, ()), results.runs.get(name, ()))}
-    for label, folders in trainings(names, results).items():
-        curves = [_whole_curve(folder / "losses.jsonl", "loss", steps[folder] - 1)
-                  for folder in folders]
-        losses[label] = [tuple(map(thinned, curve)) for curve in curves]
+        if not folders or folders in drawn:
+            continue
+        drawn.append(folders)
+        steps = [(folder, run["settings"]["max_iter"])
+                 for folder, run in zip(folders, results.runs[name], strict=True)]
+        losses[label] = [
+            tuple(map(thinned, _whole_curve(folder / "losses.jsonl", "loss", last - 1)))
+            for folder, last in steps]
         if all((folder / "curve.jsonl").exists() for folder in folders):
-            curves = [_whole_curve(folder / "curve.jsonl", "mean_iou", steps[folder])
-                      for folder in folders]
+            curves = [_whole_curve(folder / "curve.jsonl", "mean_iou", last)
+                      for folder, last in steps]
             scores[label] = [(iterations, 100 * values) for iterations, values in curves]
     if not losses:
         return []

@@ -24,22 +24,15 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """Text in rows and columns.
-
-    Attributes:
-        caption: what it shows.
-        heads: a text a column; the first column names the rows.
-        reported: numbers of the rows that are not ours.
-        shades: for each row, a number in 0..1 for each column but the first, or None; or empty.
-        folded: shown only when asked for.
-    """
+    """Text in rows and columns."""
 
     caption: str
-    heads: tuple[str, ...]
+    heads: tuple[str, ...]  # a text per column; the first column names the rows
     rows: tuple[tuple[str, ...], ...]
-    reported: frozenset[int] = frozenset()
+    reported: frozenset[int] = frozenset()  # numbers of the rows that are not ours
+    # For each row, a number in 0..1 for each column but the first, or None; or empty.
     shades: tuple[tuple[float | None, ...], ...] = ()
-    folded: bool = False
+    folded: bool = False  # shown only when asked for
 
 
 @dataclass(frozen=True)

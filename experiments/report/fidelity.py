@@ -15,23 +15,20 @@ FIRST, *OTHERS = TABLES["fidelity"]
 RETESTED, RETRAINED = "Same training, different test", "Different training"
 
 
-def costs(results: Results) -> dict[str, list[tuple[Row, dict[str, Spread | None]]]]:
+def costs(results: Results) -> dict[str, list[tuple[Row, dict[str, Spread]]]]:
     """Differences of the rows of the table `fidelity`, and of rows that no table has, to its first,
     by seed.
 
     Returns:
         {RETESTED: [(Row, {metric: Spread})], RETRAINED: ...}, in the order of the rows; without a
-        seed in common with the first row the Spreads are None.
+        seed in common with the first row the Spreads have no values.
     """
     groups = {RETESTED: [], RETRAINED: []}
     further = [Row(name, label=name, system=()) for name in results.runs if name not in ROWS]
     for row in (*OTHERS, *further):
         same = (row.model, row.train, row.system) == (FIRST.model, FIRST.train, None)
-        cost = dict.fromkeys(METRICS)
-        if row.name in results and FIRST.name in results:
-            found = {metric: results.spread(row.name, metric).minus(
-                results.spread(FIRST.name, metric)) for metric in METRICS}
-            cost = found if found["mean_iou"].values else cost
+        cost = {metric: results.spread(row.name, metric).minus(results.spread(FIRST.name, metric))
+                for metric in METRICS}
         groups[RETESTED if same else RETRAINED].append((row, cost))
     return groups
 
@@ -82,11 +79,9 @@ def _sentence(group):
 def _line(row, cost, results):
     cells = [row.label]
     for metric in METRICS:
-        spread = results.spread(row.name, metric)
-        change = cost[metric]
-        cells += [spread.text() if spread else "-",
-                  *((change.text("+"), change.interval_text()) if change else "--")]
-    if not cost["mean_iou"] or cost["mean_iou"].deviation is None:
+        cells += [results.spread(row.name, metric).text(), cost[metric].text("+"),
+                  cost[metric].interval_text()]
+    if cost["mean_iou"].deviation is None:
         return (*cells, "-", row.name)
     if not any(value for metric in METRICS for value in cost[metric].values.values()):
         return (*cells, "no effect", row.name)
@@ -122,7 +117,7 @@ def fidelity_blocks(results: Results, profile: Profile) -> list[Block]:
         if not any(row.name in results for row, _ in group):
             continue
         known = [(row, cost["mean_iou"]) for row, cost in group if cost["mean_iou"]]
-        lines = [_line(FIRST, dict.fromkeys(METRICS), results),
+        lines = [_line(FIRST, dict.fromkeys(METRICS, Spread({})), results),
                  *(_line(row, cost, results) for row, cost in group)]
         blocks += [Heading(3, name), *([Text(_sentence(known))] if known else []),
                    Table(f"{name}: figures in percent", heads, tuple(lines))]

@@ -1,6 +1,7 @@
 """A report as one HTML page that needs nothing else."""
 
 import itertools
+import string
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -10,8 +11,12 @@ from pspnet_repro.evaluation import viewer
 from . import document
 from .charts import chart_svg
 
-STYLE = viewer.STYLE + (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 
+def _read(name):
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+STYLE = viewer.STYLE + _read("page.css")
 WIDE = 10  # columns that small letters keep on a printed page
 
 
@@ -45,11 +50,6 @@ def _table_html(table):
     return f"<details><summary>{caption}</summary>{box}</details>" if table.folded else box
 
 
-def _pictures_html(pictures):
-    images = [image for gallery in pictures.galleries for image in gallery.images]
-    return viewer.viewer_html(pictures.classes, images, pictures.networks, 3) if images else ""
-
-
 def _block_html(block):
     match block:
         case document.Heading(level, text):
@@ -61,8 +61,9 @@ def _block_html(block):
         case document.Chart():
             return (f'<figure class="chart">{chart_svg(block)}'
                     f"<figcaption>{escape(block.alt)}</figcaption></figure>")
-        case document.Pictures():
-            return _pictures_html(block)
+        case document.Pictures(classes, networks, galleries):
+            images = [image for gallery in galleries for image in gallery.images]
+            return viewer.viewer_html(classes, images, networks, 3) if images else ""
 
 
 def page_text(blocks: Sequence[document.Block]) -> str:
@@ -77,23 +78,6 @@ def page_text(blocks: Sequence[document.Block]) -> str:
         body.append(f'<div class="charts">{html}</div>' if charts else html)
     main = "\n".join(body)
     script = f"\n<script>\n{viewer.SCRIPT}</script>" * ('class="viewer"' in main)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:;
- style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(title.text)}</title>
-<style>
-{STYLE}</style>
-</head>
-<body>
-<header>{_block_html(title)}<nav aria-label="Contents"><ul>{contents}</ul></nav></header>
-<main>
-{main}
-</main>{script}
-</body>
-</html>
-"""
+    return string.Template(_read("page.html")).substitute(
+        title=escape(title.text), style=STYLE, heading=_block_html(title), contents=contents,
+        main=main, script=script)

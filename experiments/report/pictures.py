@@ -33,7 +33,7 @@ class _Tests:
     def _read(self, number):
         """Image (H, W, 3) BGR, label (H, W), predictions: {name: (H, W)}."""
         pair, count = self._pairs[number], len(self._profile.classes)
-        image, label = read_pair(pair, count, self._profile.zero_is_void)
+        image, label = read_pair(pair, count)
         predictions = {}
         for name, folder in self._folders.items():
             path = folder / "predictions" / prediction_name(number, pair)
@@ -90,11 +90,7 @@ def extremes(gains: dict[int, float]) -> tuple[list[int], list[int]]:
 
 
 def picture_blocks(results: Results, experiment: Experiment, progress: bool = True) -> list[Block]:
-    """Pictures of the images that differ most.
-
-    Raises:
-        UserError: an image, label or prediction cannot be read.
-    """
+    """Pictures of the images that differ most; UserError where a file of them cannot be read."""
     heading, rows = Heading(2, "Pictures"), compared_rows(results)
     if not rows:
         return [heading, Text("Pictures compare two rows; fewer were run.")]

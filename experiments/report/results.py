@@ -30,11 +30,8 @@ _SETTINGS = {"max_iter": int, "batch_size": int, "initial_weights": (str, type(N
 
 
 def read_result(folder: Path, profile: Profile) -> dict:
-    """The result.json of a test.
-
-    Raises:
-        UserError: no such file, or it is damaged or of other classes than the profile's.
-    """
+    """The result.json of a test; UserError where it is damaged or of other classes than the
+    profile's."""
     path = folder / RESULT
     refuse_pipe(path)
     try:
@@ -82,16 +79,15 @@ def read_curve(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and sample deviation of a figure over seeds.
+    """Mean and sample deviation of a figure over seeds."""
 
-    Attributes:
-        values: {seed: figure}, in percent or in points of it.
-        draws: {seed: the figure in each draw of the test images}, of the seeds where that is
-            known; see resampling.py.
-    """
-
-    values: dict[int | None, float]
+    values: dict[int | None, float]  # {seed: figure}, in percent or in points of it
+    # {seed: the figure in each draw of the test images}, where that is known; see resampling.py
     draws: dict[int, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+
+    def __bool__(self) -> bool:
+        """Whether there is a figure of any seed."""
+        return bool(self.values)
 
     @property
     def mean(self) -> float:
@@ -111,7 +107,7 @@ class Spread:
     @cached_property
     def interval(self) -> tuple[float, float] | None:
         """(low, high) of the mean in the middle 95% of the draws; None where a seed has none."""
-        if not self.values or self.draws.keys() != self.values.keys():
+        if not self or self.draws.keys() != self.values.keys():
             return None
         return interval(np.mean(list(self.draws.values()), 0))
 
@@ -125,7 +121,9 @@ class Spread:
         return " .. ".join(number_text(end, "+") for end in self.interval or ()) or "-"
 
     def text(self, sign: str = "") -> str:
-        """`mean ± deviation`; with sign "+" the mean bears its sign."""
+        """`mean ± deviation`, "-" without a figure; with sign "+" the mean bears its sign."""
+        if not self:
+            return "-"
         spread = "" if self.deviation is None else f" ± {number_text(self.deviation)}"
         return number_text(self.mean, sign) + spread
 
@@ -143,36 +141,27 @@ def class_means(result: dict, contextual: Sequence[bool]) -> tuple[float, float]
 
 
 class Results:
-    """All runs of a report.
-
-    Args:
-        folders: {row name: folders of its tests, one a seed}.
-    Attributes:
-        folders: {row name: folders}, of the rows that have any.
-        runs: {row name: result.json's contents}, likewise.
-        how_drawn: how test images are drawn anew, in words.
-    """
+    """All runs of a report; folders: {row name: folders of its tests, one a seed}."""
 
     def __init__(self, folders: dict[str, Sequence[Path]], profile: Profile):
         self.folders = {name: list(places) for name, places in folders.items() if places}
+        # {row name: result.json's contents}
         self.runs = {name: [read_result(folder, profile) for folder in places]
                      for name, places in self.folders.items()}
         self._contextual = profile.contextual
         self._draws = {name: {run["seed"]: drawn_figures(folder, run, profile.alike)
                               for run, folder in zip(self.runs[name], places, strict=True)}
                        for name, places in self.folders.items()}
-        self.how_drawn = how_drawn(profile.alike)
+        self.how_drawn = how_drawn(profile.alike)  # test images anew, in words
 
     def __contains__(self, name: str) -> bool:
         return name in self.runs
 
-    def spread(self, name: str, metric: str) -> Spread | None:
+    def spread(self, name: str, metric: str) -> Spread:
         """A metric of a row in percent: one of METRICS, "local", "contextual" or the IoU of the
-        class of that name; None where the row was not run."""
-        if name not in self.runs:
-            return None
-        return Spread({run["seed"]: self._percent(run, metric) for run in self.runs[name]},
-                      {seed: draws[metric] for seed, draws in self._draws[name].items()
+        class of that name; without values where the row was not run."""
+        return Spread({run["seed"]: self._percent(run, metric) for run in self.runs.get(name, ())},
+                      {seed: draws[metric] for seed, draws in self._draws.get(name, {}).items()
                        if metric in draws})
 
     def _percent(self, run, metric):

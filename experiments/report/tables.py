@@ -61,16 +61,14 @@ def paper_table(number: str, results: Results, profile: Profile,
         cells = [(paper["label"] if paper else name) + MARK * is_reported]
         for metric in METRICS:
             ours = results.spread(name, metric)
-            cells.append(_cell(ours))
-            if same_data and not paper:
-                cells += ["-", "-"]
-            elif same_data:
-                theirs = paper_spread(number, name, metric)
-                cells += [theirs.text(),
-                          number_text(ours.mean - theirs.mean, "+") if ours else "-"]
+            cells.append(ours.text())
+            if same_data:
+                theirs = Spread({None: paper[metric]} if paper else {})
+                cells += [theirs.text(), number_text(ours.mean - theirs.mean, "+")
+                          if ours and theirs else "-"]
         if not same_data:
             cells += ranks.get(name, ("-",) * 3)
-        cells += [_cell(results.spread(name, metric)) for metric in split]
+        cells += [results.spread(name, metric).text() for metric in split]
         rows.append((*cells, "" if is_reported else name))
     how = "; difference: ours minus the paper's" * same_data
     return Table(f"Table {number}: figures in percent{how}",
@@ -101,10 +99,6 @@ def _reported_text(number):
     return Text(f"† Not run here. {'. '.join(rows)}.")
 
 
-def _cell(spread):
-    return spread.text() if spread else "-"
-
-
 def reported_table(number: str) -> Table:
     """A table of which no row is ours: Table 5."""
     rows = tuple((entry["label"] + MARK, entry["rank"], f"{entry['score']:.2f}")
@@ -126,20 +120,13 @@ def claims_blocks(profile: Profile) -> list[Block]:
 
 @dataclass(frozen=True)
 class Ordering:
-    """Two rows of which the paper has one above the other.
+    """Two rows of which the paper has one above the other."""
 
-    Attributes:
-        lower, higher: names of the rows, as the paper has them.
-        metric: one of METRICS.
-        paper: points between them in the paper, above 0.
-        ours: the same of ours.
-    """
-
-    lower: str
+    lower: str  # name of the row, as the paper has it
     higher: str
-    metric: str
-    paper: float
-    ours: Spread
+    metric: str  # one of METRICS
+    paper: float  # points between them in the paper, above 0
+    ours: Spread  # the same of ours
 
     @property
     def holds(self) -> bool:
@@ -160,7 +147,7 @@ def orderings(number: str, results: Results) -> list[Ordering]:
         lower, higher = sorted(pair, key=lambda name: PAPER[number][name][metric])
         lead = PAPER[number][higher][metric] - PAPER[number][lower][metric]
         ours = results.spread(higher, metric).minus(results.spread(lower, metric))
-        if lead > 0 and ours.values:
+        if lead > 0 and ours:
             found.append(Ordering(lower, higher, metric, round(lead, 2), ours))
     return found
 
@@ -290,7 +277,8 @@ def depth_blocks(results: Results, profile: Profile) -> list[Block]:
     if not any(ours.values()):
         return []
     rows = tuple((str(depth), *(text for line in ours for text in
-                                (_cell(ours[line].get(depth)), paper[line][depth].text())))
+                                (ours[line].get(depth, Spread({})).text(),
+                                 paper[line][depth].text())))
                  for depth in DEPTHS)
     blocks = [Heading(2, "Figure 5: score against depth"),
               Text("The score is (mean IoU + pixel accuracy) / 2 of the rows of Table 3.")]

@@ -17,8 +17,6 @@ from pspnet_repro.weights.plain_file import load_content
 from pspnet_repro.weights.torchvision import MEAN, STD
 from pspnet_repro.words import counted
 
-_CAFFEMODELS = [kind.what for kind in (recognize.CAFFEMODEL, recognize.OLD_CAFFEMODEL,
-                                       recognize.HDF5_CAFFEMODEL)]
 _FEATURES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 _NAMES = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3", "conv4_1",
           "conv4_2", "conv4_3", "conv5_1", "conv5_2", "conv5_3")
@@ -35,7 +33,7 @@ def read_vgg16(path: Path) -> Iterator[tuple[str, list[np.ndarray]]]:
     Raises:
         UserError: no such file, or another kind of file.
     """
-    if recognize.what_is(path) in _CAFFEMODELS:
+    if recognize.kind_at(path) in recognize.CAFFEMODELS:
         for name, (_, blobs) in iterate_caffemodel(path):
             if blobs:
                 yield name, blobs
@@ -64,10 +62,8 @@ def _for_caffe(path, weight, bias):
 @torch.no_grad()
 def load_vgg16(net: CaffeNet, path: Path) -> str:
     """Copy VGG-16 into the layers of the same names and numbers of weights: fc6, an inner product
-    there, becomes a convolution.
+    there, becomes a convolution. Returns a sentence that says which layers.
 
-    Returns:
-        A sentence that says which layers.
     Raises:
         UserError: as `read_vgg16`, weights that are not finite, or no layer fits.
     """

@@ -37,10 +37,9 @@ class Network:
         sizes: (crop_size, batch_size); None: those of the file.
         resize: a network of other classes gets these; else it is an error.
     Attributes:
-        path, classes, crop_size, batch_size: see above.
+        crop_size, batch_size: of the training.
         image, label: names of the inputs.
         scores: name of the blob that the test reads, (N, classes, h, w).
-        loss: the first top of the loss that reads it.
         notes: what was changed, in sentences.
     Raises:
         UserError: a file that cannot be read, or a network that cannot be trained on the data.
@@ -50,11 +49,10 @@ class Network:
                  resize: bool = False):
         self.path, self.classes = path, classes
         self.notes = []
-        left_out = {}
-        net = read_net(path, caffe_pb2.NetState(phase=caffe_pb2.TRAIN), LAYERS, left_out)
+        self._left_out = {}
+        net = read_net(path, caffe_pb2.NetState(phase=caffe_pb2.TRAIN), LAYERS, self._left_out)
         self.name = net.name or path.stem
-        self._left_out = left_out
-        layers = list(net.layer)
+        layers = [layer for layer in net.layer if not is_input(layer)]
         # All at once, before anything is said of one of them.
         losses = [layer for layer in layers if any(loss_weights(layer))]
         main = max((layer for layer in losses if layer.type == "SoftmaxWithLoss"),
@@ -64,13 +62,10 @@ class Network:
                        "labelled: name the file that the network is trained with")
         self._layers = _leading_to(layers, losses)
         check_supported(path, self._layers)
-        self.scores, self.loss = main.bottom[0], (list(main.top) or [main.name])[0]
+        self.scores = main.bottom[0]
         self._to_scores = _leading_to(layers[:layers.index(main)], (), [self.scores])
         self._find_inputs(net, losses)
         self.crop_size, self.batch_size = sizes or self._own_sizes(net)
-        self._layers, self._to_scores = (
-            [layer for layer in some if not is_input(layer)]
-            for some in (self._layers, self._to_scores))
         self._ignore_void()
         self._fit_upsampling()
         self._fit_classes(resize)
@@ -132,15 +127,16 @@ class Network:
     def _fit_classes(self, resize):
         shape = self._shapes(self._to_scores)[self.scores]
         count = shape[1] if len(shape) == 4 else None
-        if resize and count != self.classes:
+        if count == self.classes:
+            return
+        if resize:
             for layer in self._layers:
                 param = layer.convolution_param
                 if param.num_output == count:
                     param.num_output = self.classes
                 if param.group == count:
                     param.group = self.classes
-            count = self.classes
-        if count != self.classes:
+        else:
             makers = [layer.name for layer in self._to_scores
                       if layer.HasField("convolution_param")
                       and layer.convolution_param.num_output == count]
@@ -152,11 +148,10 @@ class Network:
 
     def _shapes(self, layers):
         with torch.device("meta"):
-            return self._built(layers, False).shapes
+            return self._built(self._param(layers, False)).shapes
 
-    def _built(self, layers, training):
-        return CaffeNet(self._param(layers, training), self.path, arithmetic="torch",
-                        left_out=self._left_out)
+    def _built(self, param):
+        return CaffeNet(param, self.path, arithmetic="torch", left_out=self._left_out)
 
     def _param(self, layers, training, batch_size=None):
         param = caffe_pb2.NetParameter(name=self.name)
@@ -181,11 +176,8 @@ class Network:
                 and len(layer.loss_param.class_weighting) != self.classes)
 
     def for_training(self, class_weights: Sequence[float] = ()) -> CaffeNet:
-        """The network in phase TRAIN, its parameters those of the fillers.
-
-        Args:
-            class_weights: of the losses that lack them; where there are none, 1.
-        """
+        """The network in phase TRAIN, its parameters those of the fillers; `class_weights`, or 1,
+        in the losses that lack them."""
         layers = [caffe_pb2.LayerParameter.FromString(layer.SerializeToString())
                   for layer in self._layers]
         for layer in layers:
@@ -195,7 +187,7 @@ class Network:
                 # See statistics.inference_parameters.
                 del layer.top[1:]
                 layer.top.extend([f"{layer.name}/mean", f"{layer.name}/variance"])
-        return self._built(layers, True)
+        return self._built(self._param(layers, True))
 
     def for_testing(self) -> caffe_pb2.NetParameter:
         """The layers up to the scores, in phase TEST, for one image; caffe-segnet's BN layers

@@ -5,9 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.json_format import MessageToDict
 
-from prototxt_import.format.caffe_pb2 import SolverParameter
 from prototxt_import.format.prototxt import read_solver
 from prototxt_import.layers.table import LAYERS
 from prototxt_import.solver_settings import NETS, UNFOLLOWED, check_settings
@@ -20,25 +19,15 @@ RECIPE = {"base_lr": 0.01, "lr_policy": "poly", "power": 0.9, "momentum": 0.9,
 
 @dataclass(frozen=True)
 class SystemSettings:
-    """What a system's training depends on, as TrainSettings are what a PSPNet's does.
-
-    Attributes:
-        system: name of the row.
-        net_sha256: of the prototxt of its network.
-        solver: the fields of its solver, see `solver_fields`.
-        classes: of the data.
-        data, list_sha256, zero_is_void, crop_size, batch_size, iter_size, max_iter, augmentation,
-            seed, threads, initial_weights: as TrainSettings has them.
-        net: path of the prototxt; no part of what `to_json` gives.
-        ours: whether the network is of this folder, and gets the data's number of classes.
+    """What a system's training depends on; fields without a comment are as TrainSettings has them.
     """
 
     rate_option: ClassVar[str] = "base_lr of its solver"
 
-    system: str
-    net_sha256: str
-    solver: dict
-    classes: int
+    system: str  # name of the row
+    net_sha256: str  # of the prototxt of its network
+    solver: dict  # its fields, see `solver_fields`
+    classes: int  # of the data
     data: str
     list_sha256: str
     zero_is_void: bool
@@ -50,8 +39,8 @@ class SystemSettings:
     seed: int
     threads: int
     initial_weights: str | None
-    net: str = ""
-    ours: bool = False
+    net: str = ""  # path of the prototxt; no part of what `to_json` gives
+    ours: bool = False  # the network is of this folder, and gets the data's number of classes
 
     def to_json(self) -> dict:
         """Plain data, the same after a round trip through JSON, without a path."""
@@ -73,20 +62,11 @@ class SystemSettings:
         """What makes the network: plain data."""
         return {"system": self.net, "classes": self.classes, "ours": self.ours}
 
-    @property
-    def solver_parameter(self) -> SolverParameter:
-        """The solver, without a network."""
-        return ParseDict(self.solver, SolverParameter())
-
 
 def solver_fields(path: Path, max_iter: int | None) -> dict:
-    """The fields of a solver's file on which a training depends, as plain data.
-
-    Args:
-        max_iter: in place of the file's; None: the file's.
-    Raises:
-        UserError: a file that cannot be read, or settings that are missing or not supported.
-    """
+    """The fields of a solver's file on which a training depends, as plain data, with `max_iter`
+    unless it is None. UserError where the file cannot be read, or a setting is missing or not
+    supported."""
     param = read_solver(path, LAYERS)
     if max_iter is not None:
         param.max_iter = max_iter

@@ -13,19 +13,15 @@ from pspnet_repro.data.labels import read_label
 from pspnet_repro.data.pairs import Pair
 
 
-def median_frequency_weights(pairs: Sequence[Pair], classes: int,
-                             zero_is_void: bool = False) -> list[float]:
+def median_frequency_weights(pairs: Sequence[Pair], classes: int) -> list[float]:
     """Weights of classes by their labels: median of the frequencies / frequency of the class.
 
     A class's frequency is its share of the labelled pixels of the images in which it occurs. A
-    class that never occurs has weight 0. Source: SegNet's paper.
-
-    Returns:
-        A weight per class, which float32 holds exactly.
+    class that never occurs has weight 0. The weights are float32's. Source: SegNet's paper.
     """
     pixels, beside = np.zeros(classes), np.zeros(classes)
     for pair in pairs:
-        label = read_label(pair.label, classes, zero_is_void, pair.table, pair.colours)
+        label = read_label(pair.label, classes, pair.table, pair.colours)
         counts = value_counts(label)[:classes]
         pixels += counts
         beside += (counts > 0) * counts.sum()

@@ -1,5 +1,6 @@
 """The training of a system, resumable, and the network that is tested."""
 
+import functools
 import itertools
 import json
 import time
@@ -7,7 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from google.protobuf.json_format import ParseDict
 
+from prototxt_import.format.caffe_pb2 import SolverParameter
 from prototxt_import.format.caffemodel import write_caffemodel
 from prototxt_import.format.prototxt import write_prototxt
 from prototxt_import.net import CaffeNet, load_net
@@ -38,13 +41,8 @@ CHECKPOINT_SECONDS = 120.0
 
 
 class SystemNet(torch.nn.Module):
-    """A system's network for testing: (N, 3, crop, crop) BGR minus the mean -> scores of that size.
-
-    Smaller scores are upsampled corner onto corner, as Interp does.
-
-    Args:
-        net: of Network.for_testing.
-    """
+    """A system's network for testing, of Network.for_testing: (N, 3, crop, crop) BGR minus the mean
+    -> scores of that size. Smaller scores are upsampled corner onto corner, as Interp does."""
 
     def __init__(self, net: CaffeNet):
         super().__init__()
@@ -75,34 +73,25 @@ class _Trained(torch.nn.Module):
 
 
 def load_system(folder: Path) -> SystemNet:
-    """The network of a finished training.
-
-    Raises:
-        UserError: its files are missing or damaged.
-    """
+    """The network of a finished training; UserError where its files are missing or damaged."""
     return SystemNet(load_net(folder / DEPLOY, folder / WEIGHTS, arithmetic="torch"))
 
 
 def build(settings: SystemSettings, pairs: Sequence[Pair] = ()) -> tuple[Network, CaffeSolver]:
-    """The network and its solver as the seed and the fillers make them.
-
-    Args:
-        pairs: training images, whose labels give the weights of classes where a loss lacks them.
-    """
+    """The network and its solver as the seed and the fillers make them; the labels of `pairs` give
+    the weights of classes where a loss lacks them."""
     network = Network(Path(settings.net), settings.classes,
                       (settings.crop_size, settings.batch_size), settings.ours)
-    class_weights = (median_frequency_weights(pairs, settings.classes, settings.zero_is_void)
+    class_weights = (median_frequency_weights(pairs, settings.classes)
                      if pairs and network.wants_weights else [])
     torch.manual_seed(settings.seed)
-    param = settings.solver_parameter
-    param.net = settings.net
+    param = ParseDict({**settings.solver, "net": settings.net}, SolverParameter())
     return network, CaffeSolver(param, settings.net, network.for_training(class_weights))
 
 
 def train_system(settings: SystemSettings, pairs: Sequence[Pair], output: Path, *, device: str,
-                 workers: int = 0, progress: bool = True, initial_weights: Path | None = None,
-                 watch: Watch | None = None,
-                 before_weights: Callable[[dict], object] = lambda facts: None) -> Path:
+                 workers: int, progress: bool, initial_weights: Path | None, watch: Watch,
+                 before_weights: Callable[[dict], object]) -> Path:
     """Train a system, resuming where an earlier call in the same folder stopped.
 
     Writes to `output` what pspnet_repro.training.loop.train does, with Caffe's files in place of
@@ -112,13 +101,8 @@ def train_system(settings: SystemSettings, pairs: Sequence[Pair], output: Path, 
 
     Args:
         before_weights: called with "training", "initial_sha256" and "processes" before
-            weights.caffemodel is there.
-        watch and others: as in `train`.
-    Returns:
-        The path of weights.caffemodel.
-    Raises:
-        UserError: bad data, or a loss that is not finite.
-        Interrupted: a signal came; the state is saved.
+            weights.caffemodel is there, whose path is returned.
+        others: as in `train`, and so are the errors.
     """
     weights_path, losses_path = output / WEIGHTS, output / "losses.jsonl"
     run_folder.check_ours(output)
@@ -132,8 +116,7 @@ def train_system(settings: SystemSettings, pairs: Sequence[Pair], output: Path, 
     notes = list(network.notes)
     if initial_weights is not None:
         notes.append(load_vgg16(net, initial_weights))
-    fixed = fix_upsampling(net)
-    if fixed:
+    if fixed := fix_upsampling(net):
         notes.append(f"fixed bilinear kernels on the diagonal: {', '.join(fixed)}")
     facts = {"training": settings.to_json(), "initial_sha256": weights_digest(net), "processes": 1}
     device = choose_device(device)
@@ -143,12 +126,17 @@ def train_system(settings: SystemSettings, pairs: Sequence[Pair], output: Path, 
     write_bytes(output / "settings.json", json.dumps(facts["training"], indent=1))
     curve = Curve(output / "curve.jsonl", watch, start, settings.max_iter, ALONE, device)
     sequence = TrainingSequence(pairs, settings.classes, settings.crop_size, settings.augmentation,
-                                settings.seed, settings.zero_is_void)
+                                settings.seed)
     passes = settings.iter_size
     reader = batches(sequence, settings.batch_size, start * passes, settings.max_iter * passes,
                      workers)
 
-    model = _Trained(net, lambda: _tested(network, net, sequence, device), settings.classes)
+    @functools.lru_cache(maxsize=1)  # the last look and the finished files are of the same step
+    def for_test(_steps):
+        return _for_test(network, net, sequence, device)
+
+    model = _Trained(net, lambda: _tested(network, *for_test(solver.iteration), device),
+                     settings.classes)
     with ProgressLog(output, settings, start, ALONE, progress, 60.0, False) as log, \
             run_folder.StopRequest() as stop, \
             open(losses_path, "a", encoding="utf-8", buffering=1) as losses:
@@ -175,7 +163,7 @@ def train_system(settings: SystemSettings, pairs: Sequence[Pair], output: Path, 
             if stop.signal and steps < settings.max_iter:
                 raise Interrupted(f"stopped after step {steps} of {settings.max_iter}; the same "
                                   "command resumes")
-        param, weights = _for_test(network, net, sequence, device)
+        param, weights = for_test(solver.iteration)
         before_weights(facts)
         write_prototxt(output / DEPLOY, param)
         write_caffemodel(weights_path, network.name, weights)
@@ -211,8 +199,7 @@ def _for_test(network, net, sequence, device):
                    for layer in param.layer if layer.name in parameters}
 
 
-def _tested(network, net, sequence, device):
-    param, weights = _for_test(network, net, sequence, device)
+def _tested(network, param, weights, device):
     copy = CaffeNet(param, network.path, arithmetic="torch")
     for name, (_, arrays) in weights.items():
         for tensor, array in zip(copy.params[name], arrays):
@@ -222,9 +209,8 @@ def _tested(network, net, sequence, device):
 
 def _checkpoints(output):
     """{steps: path} of the solverstates in a folder."""
-    return {int(path.stem.rpartition("_")[2]): path
-            for path in output.glob(f"{CHECKPOINT}_iter_*.solverstate")
-            if path.stem.rpartition("_")[2].isdecimal()}
+    return {int(steps): path for path in output.glob(f"{CHECKPOINT}_iter_*.solverstate")
+            if (steps := path.stem.rpartition("_")[2]).isdecimal()}
 
 
 def _remove_checkpoints(output, but=None):
@@ -238,14 +224,13 @@ def _remove_checkpoints(output, but=None):
 
 def _restore(output, solver):
     """Load the last checkpoint into the solver; how many steps it has."""
-    paths = _checkpoints(output)
-    if not paths:
+    steps, path = max(_checkpoints(output).items(), default=(0, None))
+    if path is None:
         return 0
     try:
-        solver.restore(paths[max(paths)])
-        if solver.iteration != max(paths):
-            raise UserError(f"{paths[max(paths)]}: holds {solver.iteration} steps, its name says "
-                            f"{max(paths)}")
+        solver.restore(path)
+        if solver.iteration != steps:
+            raise UserError(f"{path}: holds {solver.iteration} steps, its name says {steps}")
     except UserError as error:
         raise UserError(f"{error}; remove the folder {output} to train again") from error
     return solver.iteration

@@ -15,6 +15,8 @@ def add(commands: argparse._SubParsersAction) -> None:
                         help="check that these weights fit")
     parser.add_argument("--phase", choices=("TRAIN", "TEST"), default="TEST",
                         help="show the network of this phase")
+    parser.add_argument("--stage", action="append", default=[], metavar="NAME",
+                        help="a stage that layers ask for; once for each")
     parser.add_argument("--shape", type=_shape, action="append", default=[],
                         metavar="INPUT=N,C,H,W",
                         help="size of an input, in place of the file's; once for each input")

@@ -103,8 +103,7 @@ def _read_join(parts, join):
 
 def _read_blocks(parts, pool):
     """Bottlenecks in order: (convolutions, projection or None, output)."""
-    ends = {unit.end: unit for unit in map(Unit, (
-        node for node in parts.graph.nodes if node.kind == "Convolution"))}
+    ends = parts.graph.units()
 
     def chain(node):
         units = []

@@ -10,7 +10,7 @@ from prototxt_import.conversion.blobs import Blobs, listed, merged_bn
 from prototxt_import.conversion.graph import Graph
 from prototxt_import.conversion.image_input import layer_settings
 from prototxt_import.conversion.miniature import network_class
-from prototxt_import.conversion.structure import Structure
+from prototxt_import.conversion.structure import read_parts
 from pspnet_repro.errors import UserError
 from pspnet_repro.model.caffe_names import caffe_names
 from pspnet_repro.model.pspnet import PSPNet
@@ -48,17 +48,14 @@ def convert_backbone(prototxt: Path | str, caffemodel: Path | str) -> ResNet:
 
 def convert_network(prototxt: Path | str, caffemodel: Path | str,
                     whole: bool | None = True) -> Conversion:
-    """The Conversion of a PSPNet, or of the ResNet in a classification network.
-
-    `whole`: True for a PSPNet, False for a ResNet, None for a ResNet where the network ends in a
-    classifier (InnerProduct), else a PSPNet.
-    """
+    """The Conversion of a PSPNet (`whole`), or of the ResNet in a classification network; None
+    takes a ResNet where the network ends in a classifier (InnerProduct), else a PSPNet."""
     graph = Graph(prototxt)
     if whole is None:
         whole = not any(node.kind == "InnerProduct" for node in graph.nodes)
-    structure = Structure(graph, whole)
+    parts = read_parts(graph, whole)
     blobs = Blobs(caffemodel)
-    settings = structure.settings
+    settings = parts.settings
     arrays, rows = {}, []
 
     def put(path, name, tensors):
@@ -66,19 +63,24 @@ def convert_network(prototxt: Path | str, caffemodel: Path | str,
         arrays.update((f"{path}.{key}", array) for key, array in tensors.items())
         rows.append(Row(name, "x".join(map(str, tensors["weight"].shape)), path))
 
-    for path, unit in structure.units.items():
+    for path, unit in parts.units.items():
         weight, *bias = blobs.take(unit.conv.name, unit.conv.params)
         put(f"{path}.conv", unit.conv.name, {"weight": weight})
         put(f"{path}.bn", unit.norm.name, _bn(unit, bias, blobs))
         if unit.scale is not None:
             rows.append(rows[-1]._replace(layer=unit.scale.name))
-    for path, node in structure.scores.items():
+    for path, node in parts.scores.items():
         put(path, node.name, dict(zip(("weight", "bias"), blobs.take(node.name, node.params))))
-    if structure.normalization is not None:
-        settings |= _input_settings(structure.normalization, blobs, prototxt)
+    if parts.normalization is not None:
+        name = parts.normalization.name
+        inputs = layer_settings(*blobs.take(name, parts.normalization.params))
+        if inputs is None:
+            blobs.problems.append(f"layer {name!r} of {prototxt} must give each channel of the "
+                                  "input once, times a number above 0")
+        settings |= inputs or {}
     if whole and not settings["aux"]:
         _take_auxiliary(settings, blobs, put, prototxt)
-    for node in structure.left_out:
+    for node in parts.left_out:
         if blobs.drop(node.name) or node.kind != "Input":
             rows.append(Row(node.name, node.kind, "left out"))
     blobs.check(prototxt)
@@ -89,16 +91,7 @@ def convert_network(prototxt: Path | str, caffemodel: Path | str,
     # Copies: the arrays are views of the file's bytes.
     model.load_state_dict({name: torch.from_numpy(np.array(array, np.float32))
                            for name, array in arrays.items()}, assign=True)
-    return Conversion(model.eval(), rows, structure.image.shape[2])
-
-
-def _input_settings(node, blobs, prototxt):
-    weight, bias = blobs.take(node.name, node.params)
-    settings = layer_settings(weight, bias)
-    if settings is None:
-        blobs.problems.append(f"layer {node.name!r} of {prototxt} must give each channel of the "
-                              "input once, times a number above 0")
-    return settings or {}
+    return Conversion(model.eval(), rows, parts.image.shape[2])
 
 
 def _bn(unit, conv_bias, blobs):

@@ -14,6 +14,7 @@ from pspnet_repro.model.settings import BLOCKS
 from pspnet_repro.ops import checks
 from pspnet_repro.training.solver import parameter_groups
 
+_FIXED = {"lr_mult": 0, "decay_mult": 0}  # rates of parameters that never learn
 _POOLS = {"ave": caffe_pb2.AVE, "max": caffe_pb2.MAX}
 # Which engine counts variances so, where the layer's type does not say it; see convert.convert.
 _ENGINES = {"biased": caffe_pb2.CAFFE, "torch": caffe_pb2.CUDNN}
@@ -39,8 +40,8 @@ class _Description:
         self.model, self.crop_size, self.training = model, crop_size, training
         self.map_size = map_size(model, crop_size)
         self.names = caffe_names(model)
-        self.multipliers = {id(parameter): (group["lr_mult"], group["decay_mult"])
-                            for group in parameter_groups(model) for parameter in group["params"]}
+        self.rates = {id(parameter): {name: group[name] for name in _FIXED}
+                      for group in parameter_groups(model) for parameter in group["params"]}
         self.net = caffe_pb2.NetParameter(input=["data"])
         self._inputs()
         middle, features = (self._mini() if isinstance(model, MiniPSPNet)
@@ -53,8 +54,8 @@ class _Description:
             aux = None if model.auxiliary is None else self._classifier("auxiliary", middle)
             self._losses(score, aux)
 
-    def _add(self, name, kind, bottoms, top=None):
-        return self.net.layer.add(name=name, type=kind, bottom=bottoms, top=[top or name])
+    def _add(self, name, kind, bottoms, top=None, **fields):
+        return self.net.layer.add(name=name, type=kind, bottom=bottoms, top=[top or name], **fields)
 
     def _inputs(self):
         size = self.crop_size
@@ -64,31 +65,24 @@ class _Description:
         self.net.name = "pspnet"
         self.net.input.append("label")
         for channels in (3, 1):
-            self.net.input_shape.append(
-                caffe_pb2.BlobShape(dim=(self.training["batch_size"], channels, size, size)))
+            self.net.input_shape.add(dim=(self.training["batch_size"], channels, size, size))
 
-    def _learned(self, layer, *parameters):
-        for parameter in parameters:
-            lr_mult, decay_mult = self.multipliers[id(parameter)]
-            layer.param.add(lr_mult=lr_mult, decay_mult=decay_mult)
+    def _rates(self, *parameters):
+        return [self.rates[id(parameter)] for parameter in parameters]
 
     def _convolution(self, path, bottom):
-        conv = self.model.get_submodule(path)
-        name = self.names[path]
-        layer = self._add(name, "Convolution", [bottom])
-        self._learned(layer, *conv.parameters())
-        param = layer.convolution_param
-        param.num_output = conv.out_channels
+        conv, name = self.model.get_submodule(path), self.names[path]
+        param = {"num_output": conv.out_channels, "kernel_size": conv.kernel_size[:1],
+                 "stride": conv.stride[:1], "weight_filler": {"type": "msra"}}
         # The released files spell out pad 0 in the backbone only.
         if conv.padding[0] or path.startswith("backbone."):
-            param.pad.append(conv.padding[0])
+            param["pad"] = conv.padding[:1]
         if conv.dilation[0] > 1 and conv.kernel_size[0] > 1:
-            param.dilation.append(conv.dilation[0])
-        param.kernel_size.append(conv.kernel_size[0])
-        param.stride.append(conv.stride[0])
-        param.weight_filler.type = "msra"
+            param["dilation"] = conv.dilation[:1]
         if conv.bias is None:
-            param.bias_term = False
+            param["bias_term"] = False
+        self._add(name, "Convolution", [bottom], convolution_param=param,
+                  param=self._rates(*conv.parameters()))
         return name
 
     def _unit(self, path, bottom):
@@ -98,21 +92,17 @@ class _Description:
         variance = unit.bn.variance
         frozen = self.training is None
         kind = "SyncBN" if variance == "unbiased" and not frozen else "BN"
-        layer = self._add(self.names[f"{path}.bn"], kind, [top], top)
-        self._learned(layer, unit.bn.weight, unit.bn.bias)
-        for _ in ("mean", "variance"):
-            layer.param.add(lr_mult=0, decay_mult=0)
+        filler = {"type": "constant"}
+        param = {"slope_filler": {**filler, "value": 1}, "bias_filler": {**filler, "value": 0},
+                 "frozen": frozen, "momentum": 0.95 if frozen else round(1 - unit.bn.momentum, 9)}
+        if variance in _ENGINES and (frozen or variance != "biased"):
+            param["engine"] = _ENGINES[variance]
+        layer = self._add(self.names[f"{path}.bn"], kind, [top], top, bn_param=param,
+                          param=[*self._rates(unit.bn.weight, unit.bn.bias), _FIXED, _FIXED])
         if top == "conv5_4" and (self.model.settings.get("blocks") == BLOCKS[50]
                                  and self.model.settings.stem == "deep"):
             # A slip of the released file without effect: the mean's rate is 0.
             layer.param[2].decay_mult = 1
-        param = layer.bn_param
-        param.slope_filler.type, param.slope_filler.value = "constant", 1
-        param.bias_filler.type, param.bias_filler.value = "constant", 0
-        param.frozen = frozen
-        param.momentum = 0.95 if frozen else round(1 - unit.bn.momentum, 9)
-        if variance in _ENGINES and (frozen or variance != "biased"):
-            param.engine = _ENGINES[variance]
         if unit.relu:
             self._relu(top)
         return top
@@ -121,30 +111,26 @@ class _Description:
         self._add(f"{top}/relu", "ReLU", [top], top)
 
     def _pool1(self, name, bottom):
-        param = self._add(name, "Pooling", [bottom]).pooling_param
-        param.pool, param.kernel_size, param.stride, param.pad = caffe_pb2.MAX, 3, 2, 1
+        self._add(name, "Pooling", [bottom], pooling_param={
+            "pool": caffe_pb2.MAX, "kernel_size": 3, "stride": 2, "pad": 1})
         return name
 
     def _sum(self, name, *bottoms):
-        self._add(name, "Eltwise", bottoms).eltwise_param.operation = caffe_pb2.EltwiseParameter.SUM
+        self._add(name, "Eltwise", bottoms,
+                  eltwise_param={"operation": caffe_pb2.EltwiseParameter.SUM})
         self._relu(name)
         return name
 
     def _interp(self, name, bottom, **fields):
-        param = self._add(name, "Interp", [bottom]).interp_param
-        for field, value in fields.items():
-            setattr(param, field, value)
+        self._add(name, "Interp", [bottom], interp_param=fields)
         return name
 
     def _image(self):
         """What the stem reads."""
         if image_input.is_caffes(self.model.settings):
             return "data"
-        layer = self._add(image_input.LAYER, "Convolution", ["data"])
-        for _ in range(2):
-            layer.param.add(lr_mult=0, decay_mult=0)
-        layer.convolution_param.num_output = 3
-        layer.convolution_param.kernel_size.append(1)
+        self._add(image_input.LAYER, "Convolution", ["data"],
+                  param=[_FIXED, _FIXED], convolution_param={"num_output": 3, "kernel_size": [1]})
         return image_input.LAYER
 
     def _mini(self):
@@ -175,9 +161,9 @@ class _Description:
         for k, bins in enumerate(pyramid.bins):
             level = f"{prefix}pool{bins}"
             top = level if prefix else f"pool_{bins}"
-            param = self._add(top, "Pooling", [features]).pooling_param
-            param.pool = _POOLS[pyramid.pool]
-            param.kernel_size = param.stride = self.map_size // bins
+            side = self.map_size // bins
+            self._add(top, "Pooling", [features], pooling_param={
+                "pool": _POOLS[pyramid.pool], "kernel_size": side, "stride": side})
             if pyramid.reduce is not None:
                 top = self._unit(f"pyramid.reduce.{k}", top)
             tops.append(self._interp(f"{level}_interp", top, height=self.map_size,
@@ -190,8 +176,8 @@ class _Description:
         top = self._unit(f"{path}.conv", bottom)
         ratio = self.model.get_submodule(path).dropout.p
         if ratio:
-            layer = self._add(f"{top}/dropout", "Dropout", [top], top)
-            layer.dropout_param.dropout_ratio = ratio
+            self._add(f"{top}/dropout", "Dropout", [top], top,
+                      dropout_param={"dropout_ratio": ratio})
         return self._convolution(f"{path}.score", top)
 
     def _losses(self, score, aux):
@@ -203,10 +189,9 @@ class _Description:
             scores = {loss: self._interp(f"{top}_interp", top, zoom_factor=self.model.stride)
                       for loss, top in scores.items()}
         for loss, top in scores.items():
-            layer = self._add(loss, "SoftmaxWithLoss", [top, label])
-            layer.loss_param.ignore_label = IGNORE_INDEX
-            if loss == "loss_aux":
-                layer.loss_weight.append(self.training["aux_weight"])
+            self._add(loss, "SoftmaxWithLoss", [top, label],
+                      loss_param={"ignore_label": IGNORE_INDEX},
+                      loss_weight=[self.training["aux_weight"]] * (loss == "loss_aux"))
 
 
 def map_size(model: PSPNet, crop_size: int) -> int:

@@ -1,6 +1,7 @@
 """A network's layers and what each reads, copies and in-place writes resolved."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,24 +14,17 @@ from prototxt_import.net import CaffeNet, load_net
 from pspnet_repro.errors import UserError
 
 
+@dataclass(eq=False, repr=False)
 class Node:
-    """A layer, or an input, in the graph.
+    """A layer, or an input, in the graph."""
 
-    Attributes:
-        layer: its LayerParameter.
-        inputs: the nodes it reads, in order.
-        users: the nodes that read it, in the file's order.
-        shape: of its first output, None where it has none.
-        params: shapes of its blobs.
-    """
+    layer: caffe_pb2.LayerParameter
+    inputs: "Sequence[Node]"  # that it reads, in order
+    shape: Shape | None  # of its first output, None where it has none
+    params: Sequence[Shape] = ()  # shapes of its blobs
+    users: "list[Node]" = field(default_factory=list)  # that read it, in the file's order
 
-    def __init__(self, layer: caffe_pb2.LayerParameter, inputs: "Iterable[Node]" = (),
-                 shape: Shape | None = None, params: Iterable[Shape] = ()) -> None:
-        self.layer = layer
-        self.inputs = list(inputs)
-        self.users = []
-        self.shape = shape
-        self.params = list(params)
+    def __post_init__(self) -> None:
         for node in self.inputs:
             node.users.append(self)
 
@@ -70,7 +64,7 @@ class Graph:
             if shape is None:
                 raise UserError(f"{prototxt}: the size of input {name!r} is not in the file: bins "
                                 "are read from it; give the data layer a crop_size")
-        self.nodes = [Node(caffe_pb2.LayerParameter(name=name, type="Input"), shape=shape)
+        self.nodes = [Node(caffe_pb2.LayerParameter(name=name, type="Input"), (), shape)
                       for name, shape in net.input_shapes.items()]
         makers = {node.name: node for node in self.nodes}
         for step in net.steps:
@@ -86,6 +80,11 @@ class Graph:
                        "sample_weights_test must be false: a PSPNet drops nothing in testing")
             self.nodes.append(node)
             makers |= dict.fromkeys(step.layer.top, node)
+
+    def units(self) -> "dict[Node, Unit]":
+        """The Units of all convolutions by their last nodes."""
+        return {unit.end: unit for unit in
+                (Unit(node) for node in self.nodes if node.kind == "Convolution")}
 
     def fail(self, node: Node, rule: str) -> NoReturn:
         """Raise the UserError of a layer that breaks a rule."""
@@ -128,7 +127,7 @@ class Unit:
     """A convolution with what follows it alone: BN, or BatchNorm and Scale; ReLU; Dropout."""
 
     def __init__(self, conv: Node) -> None:
-        self.conv = self.end = conv
+        self.conv, self.nodes = conv, [conv]
         self.norm = self._next("BN", "SyncBN", "BatchNorm")
         self.scale = self._next("Scale") if self.norm and self.norm.kind == "BatchNorm" else None
         self.relu = self._next("ReLU")
@@ -138,13 +137,13 @@ class Unit:
         users = self.end.users
         if len(users) != 1 or users[0].kind not in kinds or len(users[0].inputs) != 1:
             return None
-        self.end = users[0]
-        return self.end
+        self.nodes.append(users[0])
+        return users[0]
 
     @property
-    def nodes(self) -> list[Node]:
-        parts = (self.conv, self.norm, self.scale, self.relu, self.dropout)
-        return [node for node in parts if node is not None]
+    def end(self) -> Node:
+        """The last of its nodes."""
+        return self.nodes[-1]
 
     @property
     def source(self) -> Node:

@@ -43,8 +43,7 @@ def read_head(parts: Parts, middle: Node, features: Node) -> None:
 def _read_pyramid(parts, features, concat):
     parts.check(concat.inputs[0] is features, concat, f"must begin with {features.name!r}")
     parts.check(concat.shape[2:] == features.shape[2:], concat, "must join channels: axis 1")
-    ends = {unit.end: unit for unit in map(Unit, (
-        node for node in parts.graph.nodes if node.kind == "Convolution"))}
+    ends = parts.graph.units()
     bins, kinds, units = [], set(), []
     side = features.shape[2]
     for interp in reversed(concat.inputs[1:]):

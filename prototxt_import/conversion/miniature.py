@@ -35,12 +35,7 @@ class MiniSettings(NetworkSettings):
 
 class MiniBackbone(nn.Module):
     """conv1 3x3 stride 2, pool1, conv2 3x3 stride 2, and conv3 3x3 with dilation 2 beside a
-    shortcut.
-
-    Args:
-        units: keyword arguments of every ConvBN.
-        stem_width: channels of conv1; conv2 and conv3 have twice as many.
-    """
+    shortcut; `units`: keyword arguments of every ConvBN."""
 
     stride = 8
 

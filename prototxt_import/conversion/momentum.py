@@ -26,11 +26,7 @@ class Momentum(NamedTuple):
 
 def described_net(solverstate: str | Path) -> Path:
     """The path of the caffemodel that a solverstate names, which describes its network too.
-
-    Raises:
-        UserError: a file cannot be read, the caffemodel is missing, or it is HDF5, which has no
-            settings of layers.
-    """
+    UserError where a file is missing, or HDF5, which has no settings of layers."""
     caffemodel = find_learned_net(solverstate, read_solverstate(solverstate).learned_net)
     if is_hdf5(caffemodel):
         raise UserError(f"{caffemodel}: HDF5 holds weights without the settings of their layers: "
@@ -43,7 +39,6 @@ def convert_momentum(solverstate: str | Path, prototxt: str | Path, caffemodel: 
     """The momentum of a snapshot of SGD, by the names of our parameters.
 
     Args:
-        solverstate: path.
         prototxt: of the network, or `caffemodel` again where Caffe wrote it in a training.
         caffemodel: the weights of the same snapshot, whose layers are in the history's order.
     Raises:

@@ -6,26 +6,21 @@ from prototxt_import.conversion.graph import Graph, Node, Unit
 
 
 class Parts:
-    """The parts of a network that are known so far.
-
-    Attributes:
-        image: the node of the network's input.
-        normalization: that of the convolution in image_input.py, or None.
-        settings: keyword arguments of PSPNet, or of a ResNet.
-        units: {module path: Unit} of every ConvBN.
-        scores: {module path: Node} of every score convolution.
-        used: the nodes of all of them.
-    """
+    """The parts of a network that are known so far."""
 
     def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.image, self.settings, self.units, self.scores = None, {}, {}, {}
-        self.normalization = None
-        self.used = set()
+        self.graph, self.check = graph, graph.check
+        self.image = None  # the node of the network's input
+        self.normalization = None  # that of the convolution in image_input.py, or None
+        self.settings = {}  # keyword arguments of PSPNet, or of a ResNet
+        self.units = {}  # {module path: Unit} of every ConvBN
+        self.scores = {}  # {module path: Node} of every score convolution
+        self.used = set()  # the nodes of all of them
 
-    def check(self, condition: object, node: Node, rule: str) -> None:
-        """Raise the UserError of a node that breaks a rule."""
-        self.graph.check(condition, node, rule)
+    @property
+    def left_out(self) -> list[Node]:
+        """The nodes that are no part of the network: losses, or a classifier."""
+        return [node for node in self.graph.nodes if node not in self.used]
 
     def only(self, nodes: Sequence[Node], node: Node, what: str) -> Node:
         """The one node that reads `node`."""

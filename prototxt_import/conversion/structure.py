@@ -9,38 +9,31 @@ from prototxt_import.conversion.parts import Parts
 _LOSSES = ("SoftmaxWithLoss", "Accuracy", "Silence")
 
 
-class Structure(Parts):
+def read_parts(graph: Graph, whole: bool = True) -> Parts:
     """The parts of a network, each found by what it reads and computes, never by its name.
 
     Args:
         whole: a PSPNet; otherwise its backbone, or any classification ResNet, whatever follows it.
-    Attributes:
-        left_out: nodes that are no part of the network (losses, or the classifier).
     Raises:
         UserError: another network; a layer that does not fit is named.
     """
-
-    def __init__(self, graph: Graph, whole: bool = True) -> None:
-        super().__init__(graph)
-        classifiers = [node for node in graph.nodes if node.kind == "InnerProduct"]
-        if whole and classifiers:
-            graph.fail(classifiers[0], "has no place in a PSPNet; `pspnet convert --backbone` "
-                       "makes a backbone of a classification network")
-        middle, features = read_backbone(self, whole)
-        if whole:
-            read_head(self, middle, features)
-        self._account(features, whole)
-
-    def _account(self, features, whole):
-        """Every node is used, or known to be no part of the network."""
-        after = {features}
-        for node in self.graph.nodes:
-            if not whole and after & set(node.inputs):
-                after.add(node)
-        self.left_out = [node for node in self.graph.nodes if node not in self.used]
-        for node in self.left_out:
-            label = bool(node.inputs) and all(
-                source.kind == "Input" and source not in self.used for source in node.inputs)
-            known = (node.kind == "Input" or node in after or node.kind in _LOSSES
-                     or (label and node.kind == "Interp"))
-            self.check(known, node, f"has no place in a {'PSPNet' if whole else 'ResNet'}")
+    classifiers = [node for node in graph.nodes if node.kind == "InnerProduct"]
+    if whole and classifiers:
+        graph.fail(classifiers[0], "has no place in a PSPNet; `pspnet convert --backbone` "
+                   "makes a backbone of a classification network")
+    parts = Parts(graph)
+    middle, features = read_backbone(parts, whole)
+    if whole:
+        read_head(parts, middle, features)
+    # Every node is used, or known to be no part of the network.
+    after = {features}
+    for node in graph.nodes:
+        if not whole and after & set(node.inputs):
+            after.add(node)
+    for node in parts.left_out:
+        label = bool(node.inputs) and all(
+            source.kind == "Input" and source not in parts.used for source in node.inputs)
+        known = (node.kind == "Input" or node in after or node.kind in _LOSSES
+                 or (label and node.kind == "Interp"))
+        parts.check(known, node, f"has no place in a {'PSPNet' if whole else 'ResNet'}")
+    return parts

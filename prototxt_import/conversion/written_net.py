@@ -1,5 +1,7 @@
 """The network that a caffemodel describes: Caffe writes its layers beside their weights."""
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -17,15 +19,14 @@ _STRIDE = 8
 _CROP_SIZE = 473
 
 
-def is_caffemodel(path: str | Path) -> bool:
-    """Whether a file is a binary caffemodel of layers of the present format; False for what cannot
-    be read. Raises UserError for a pipe, which may never give anything."""
+def is_caffemodel(path: str | Path,
+                  kinds: Sequence[recognize.Kind] = (recognize.CAFFEMODEL,)) -> bool:
+    """Whether a file is a caffemodel of these kinds; False for what cannot be read. Raises
+    UserError for a pipe, which may never give anything."""
     refuse_pipe(path)
-    try:
-        with open(path, "rb") as file:
-            return recognize.kind_of(file) is recognize.CAFFEMODEL
-    except (OSError, ValueError):
-        return False
+    with contextlib.suppress(OSError, ValueError):  # whoever reads it says why
+        return recognize.kind_at(path) in kinds
+    return False
 
 
 def written_net(path: str | Path) -> tuple[caffe_pb2.NetParameter, str | Path, dict]:

@@ -20,6 +20,8 @@ _TOKEN = re.compile(r"""(?P<space>[ \t\r\f\v\n]+|\#[^\n]*)
 _ESCAPE = re.compile(r"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|(.))")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 _CLOSING = {"{": "}", "<": ">"}
+# A string, or a comment.
+_COMMENT = re.compile(rb"""("(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|#[^\n]*""")
 
 
 class Token(NamedTuple):
@@ -59,7 +61,7 @@ def _read_text(path):
         raise UserError(f"{path}: a prototxt must be at most {MAX_BYTES} bytes")
     try:
         # Editors of some systems put a mark of UTF-8 before the first name.
-        text = data.decode("utf-8-sig")
+        text = _without_foreign_comments(data).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a prototxt: byte {error.start} is no text (is it a "
                         "caffemodel?)") from error
@@ -68,6 +70,15 @@ def _read_text(path):
     if not text.strip():
         raise UserError(f"{path}: the file is empty")
     return text
+
+
+def _without_foreign_comments(data):
+    """The bytes of a file, without its comments where they are in another encoding than UTF-8."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return _COMMENT.sub(lambda match: match[1] or b" " * len(match[0]), data)
+    return data
 
 
 def _tokens(text, path):
@@ -110,29 +121,39 @@ def _parse_fields(tokens, path, depth):
         name = tokens.pop()
         colon = tokens[-1].text == ":" and tokens.pop()
         if colon and tokens[-1].text == "[":
-            fields += _parse_list(tokens, path, name)
-        elif tokens[-1].text in _CLOSING and tokens[-1].kind == "mark":
-            closing = _CLOSING[tokens.pop().text]
-            fields.append(Field(name.text, _parse_fields(tokens, path, depth + 1), name.line))
-            last = tokens.pop()
-            if last.kind != "mark" or last.text != closing:
-                raise error_at(path, last.line, f"unexpected {last.text!r} in {name.text} of line "
-                                              f"{name.line}, which lacks its {closing!r}")
-        elif not colon:
+            fields += _parse_list(tokens, path, name, depth)
+        elif not colon and not _opens(tokens[-1]):
             raise error_at(path, tokens[-1].line,
                          f"expected ':' or '{{' after {name.text!r}, got {tokens[-1].text!r}")
         else:
-            fields.append(Field(name.text, _parse_scalar(tokens, path, name), name.line))
+            fields.append(_parse_value(tokens, path, name, depth))
         if tokens[-1].kind == "mark" and tokens[-1].text in ",;":
             tokens.pop()
     return fields
 
 
-def _parse_list(tokens, path, name):
+def _opens(token):
+    return token.kind == "mark" and token.text in _CLOSING
+
+
+def _parse_value(tokens, path, name, depth):
+    """A field of one value: a scalar, or the fields in braces."""
+    if not _opens(tokens[-1]):
+        return Field(name.text, _parse_scalar(tokens, path, name), name.line)
+    closing = _CLOSING[tokens.pop().text]
+    field = Field(name.text, _parse_fields(tokens, path, depth + 1), name.line)
+    last = tokens.pop()
+    if last.kind != "mark" or last.text != closing:
+        raise error_at(path, last.line, f"unexpected {last.text!r} in {name.text} of line "
+                                      f"{name.line}, which lacks its {closing!r}")
+    return field
+
+
+def _parse_list(tokens, path, name, depth):
     tokens.pop()
     fields = []
     while tokens[-1].text != "]":
-        fields.append(Field(name.text, _parse_scalar(tokens, path, name), name.line))
+        fields.append(_parse_value(tokens, path, name, depth))
         if tokens[-1].text == ",":
             tokens.pop()
         elif tokens[-1].text != "]":

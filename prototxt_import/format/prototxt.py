@@ -1,6 +1,7 @@
 """Prototxt files: read with errors that name file and line, and written."""
 
 import os
+import warnings
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +33,19 @@ _SOLVERS = (set(caffe_pb2.SolverParameter.DESCRIPTOR.fields_by_name)
 # Fields of V1 in a layer of the present format.
 _SPELLINGS = {"blobs_lr": "param { lr_mult: ... }", "weight_decay": "param { decay_mult: ... }",
               "blob_share_mode": "param { share_mode: ... }"}
+# Fields of forks that choose how a value is computed or kept, not which: they are dropped.
+_UNFOLLOWED = {
+    # Of Intel's Caffe, NVIDIA's, and PSPNet's own.
+    "NetParameter": {"compile_net_state", "multinode", "default_forward_type",
+                     "default_backward_type", "default_forward_math", "default_backward_math",
+                     "default_conv_algos_override", "default_cudnn_math_override",
+                     "global_grad_scale", "mem_param", "reduce_buckets"},
+    "LayerParameter": {"forward_type", "backward_type", "forward_math", "backward_math", "debug",
+                       "cudnn_math_override", "split_param"},
+    "DropoutParameter": {"random_seed"},
+    "ConvolutionParameter": {"conv_algorithm", "conv_algos_override", "cudnn_math_override",
+                             "cudnn_convolution_algo_seeker"},
+}
 _BOOLS = {"true": True, "True": True, "t": True, "1": True,
           "false": False, "False": False, "f": False, "0": False}
 _INTEGERS = {FieldDescriptor.CPPTYPE_INT32: (-2 ** 31, 2 ** 31 - 1),
@@ -41,7 +55,8 @@ _INTEGERS = {FieldDescriptor.CPPTYPE_INT32: (-2 ** 31, 2 ** 31 - 1),
 
 def read_net(path: Path | str, state: caffe_pb2.NetState | None = None,
              types: Container[str] | None = None,
-             left_out: dict[str, str] | None = None) -> caffe_pb2.NetParameter:
+             left_out: dict[str, tuple[str, list[str]]] | None = None
+             ) -> caffe_pb2.NetParameter:
     """Read a network's prototxt.
 
     Layers that read data ("Data" in their type; no bottom) and Python layers may hold any field;
@@ -51,7 +66,7 @@ def read_net(path: Path | str, state: caffe_pb2.NetState | None = None,
         state: merged into the file's own. With one, layers that their include and exclude rules
             leave out are dropped before their fields are looked at.
         types: with it, layers of types that are not in it may hold any field.
-        left_out: gets {top: layer name} of the layers dropped.
+        left_out: gets {top: (layer name, stages that it needs)} of the layers dropped.
     Raises:
         UserError: no such file, not a text, wrong syntax, an unknown field or value; file and line
             are named.
@@ -59,22 +74,31 @@ def read_net(path: Path | str, state: caffe_pb2.NetState | None = None,
     net = caffe_pb2.NetParameter()
     if state is not None:
         net.state.CopyFrom(state)
-    fields = parse(path)
-    _refuse_solver(fields, path)
-    fields = v1.upgrade(fields, path)
-    _fill(net, fields, path, _Rule(state, types, left_out))
+    fields = v1.upgrade(_of_network(parse(path), path), path)
+    rule = _Rule({}, state, types, left_out)
+    _fill(net, fields, path, rule)
+    _warn_of_unfollowed(path, rule)
     return net
 
 
-def _refuse_solver(fields, path):
-    """Raise the UserError of a solver in a network's place, which names its network."""
+def _warn_of_unfollowed(path, rule):
+    if rule.unfollowed:
+        warnings.warn(f"{path}: {', '.join(rule.unfollowed)}: not followed, as all is computed in "
+                      "float32 and by one engine", stacklevel=4)
+
+
+def _of_network(fields, path):
+    """The fields of a network, also of one written inside a solver; the UserError of another solver
+    names its network."""
     names = {field.name for field in fields}
     if names & {"layer", "layers"} or not names & _SOLVERS:
-        return
+        return fields
+    inside = next((field for field in fields if field.name in ("net_param", "train_net_param")
+                   and not isinstance(field.value, Token)), None)
+    if inside is not None:
+        return inside.value
     nets = [name for name in ("train_net", "net", "test_net") if _text_of(fields, name)]
     way = (f"name its {nets[0]}, {net_file(path, _text_of(fields, nets[0]))}" if nets else
-           "its network is written inside it: copy that to a file of its own"
-           if names & {"net_param", "train_net_param", "test_net_param"} else
            "name a network's prototxt")
     raise UserError(f"{path}: is a solver, and must be a network: {way}")
 
@@ -93,7 +117,9 @@ def read_solver(path: Path | str,
     ignored.
     """
     solver = caffe_pb2.SolverParameter()
-    _fill(solver, parse(path), path, _Rule(types=types))
+    rule = _Rule({}, types=types)
+    _fill(solver, parse(path), path, rule)
+    _warn_of_unfollowed(path, rule)
     return solver
 
 
@@ -116,7 +142,8 @@ def prototxt_text(message: Message) -> str:
 
 def is_data_layer(kind: str, bottoms: Sequence) -> bool:
     """Whether a layer of this type with these bottoms reads data from outside the network."""
-    return ("Data" in kind or kind == "Python") and not bottoms
+    words = ("Data", "Reader", "Loader")
+    return not bottoms and (kind == "Python" or any(word in kind for word in words))
 
 
 def _text_of(fields, name):
@@ -126,8 +153,10 @@ def _text_of(fields, name):
 
 
 class _Rule(NamedTuple):
-    """Which layers of a text are kept, and where these that are not are told: see read_net."""
+    """Which layers of a text are kept, and where these that are not are told: see read_net;
+    `unfollowed` gets the fields that are dropped."""
 
+    unfollowed: dict
     state: caffe_pb2.NetState | None = None
     types: Container | None = None
     left_out: dict | None = None
@@ -141,6 +170,9 @@ def _fill(message, fields, path, rule, where="", lenient=False):
         target = known.get(field.name)
         if target is None:
             if lenient:
+                continue
+            if field.name == "engine" or field.name in _UNFOLLOWED.get(message.DESCRIPTOR.name, ()):
+                rule.unfollowed[field.name] = None
                 continue
             raise error_at(path, field.line, where + _unknown(message, field.name))
         try:
@@ -202,8 +234,11 @@ def _add_layer(net, fields, path, rule):
         _fill(layer, rules, path, rule, where)
         if not included(layer, net.state, path):
             if rule.left_out is not None:
-                rule.left_out.update({f.value.text: name for f in fields
-                                      if f.name == "top" and isinstance(f.value, Token)})
+                stages = {stage for each in layer.include for stage in each.stage}
+                for field in fields:
+                    if field.name == "top" and isinstance(field.value, Token):
+                        _, others = rule.left_out.get(field.value.text, ("", ()))
+                        rule.left_out[field.value.text] = (name, sorted(stages.union(others)))
             return
     lenient = (kind == "Python"
                or is_data_layer(kind, [f for f in fields if f.name == "bottom"])

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from prototxt_import.format import caffe_pb2
+from prototxt_import.format import caffe_pb2, v0
 from prototxt_import.format.grammar import Field, Token, error_at
 
 # Types of V1 by their numbers in binary files; those of forks have no number in common.
@@ -30,9 +30,6 @@ _FORKS = {"CROP": "Crop", "IMAGE_SEG_DATA": "ImageSegData", "INTERP": "Interp", 
 _BY_NUMBER = dict(_TYPES.values())
 _BY_TEXT = {**_FORKS, **{name: kind for name, (_, kind) in _TYPES.items()},
             **{str(number): kind for number, kind in _TYPES.values()}}
-# Types of V0, whose name is that of V1 in small letters but for these.
-_V0_TYPES = {"conv": "Convolution", "images": "ImageData", "innerproduct": "InnerProduct",
-             "pool": "Pooling", "softmax_loss": "SoftmaxWithLoss"}
 # Repeated values of V1, one for each blob, and the fields of ParamSpec that they became.
 _SPECS = {"param": "name", "blob_share_mode": "share_mode", "blobs_lr": "lr_mult",
           "weight_decay": "decay_mult"}
@@ -46,8 +43,8 @@ def upgrade(fields: list[Field], path: Path | str) -> list[Field]:
     """The fields of a net's prototxt with every `layers` made a `layer`, lines as they were.
 
     Raises:
-        UserError: a layer of V0, an unknown type, or layers of V1 beside present ones; file and
-            line are named.
+        UserError: an unknown type, layers of V1 beside present ones, or a padding of V0 that no
+            pad can replace; file and line are named.
     """
     olds = [field for field in fields if field.name == "layers"]
     if not olds:
@@ -56,7 +53,8 @@ def upgrade(fields: list[Field], path: Path | str) -> list[Field]:
     if new is not None:
         raise error_at(path, new.line, "'layer' beside 'layers' of the first format, of which "
                        "Caffe would drop the 'layer': write all of them as 'layer'")
-    return [_upgrade_layer(field, path) if field.name == "layers" else field for field in fields]
+    return [_upgrade_layer(field, path) if field.name == "layers" else field
+            for field in v0.upgrade(fields, path)]
 
 
 def _upgrade_layer(field, path):
@@ -64,10 +62,6 @@ def _upgrade_layer(field, path):
         return field._replace(name="layer")
     kept, values, kind = [], {name: [] for name in _SPECS}, ""
     for inner in field.value:
-        if inner.name == "layer":
-            raise error_at(path, inner.line, "'layer' inside 'layers' is the format before V1 "
-                           "(V0), which is not supported: upgrade it with Caffe's "
-                           "upgrade_net_proto_text")
         if inner.name == "strict_dim":
             # DeepLab's first Caffe takes weights of another shape where it is false.
             continue
@@ -131,5 +125,4 @@ def weights_of(data: bytes) -> tuple[str, str, Sequence[caffe_pb2.WeightsBlob]]:
     if not layer.HasField("layer"):
         return layer.name, _BY_NUMBER.get(layer.type, f"V1 type {layer.type}"), layer.blobs
     old = layer.layer
-    kind = _V0_TYPES.get(old.type) or _BY_TEXT.get(old.type.upper(), old.type)
-    return old.name, kind, old.blobs
+    return old.name, _BY_TEXT.get(v0.type_of(old.type), old.type), old.blobs

@@ -104,6 +104,30 @@ def pair(param: Message, name: str, short: str, least: int) -> tuple[int, int]:
     return values
 
 
+def paddings(param: Message, size: Sequence[int], kernel: Sequence[int], stride: Sequence[int],
+             pad: tuple[int, int]) -> tuple[tuple[int, int], list[tuple[int, int]]]:
+    """Pixels around an image: (rows, columns) of both sides alike, and [(above, below), (left,
+    right)] beyond these, of the fields pad_t, pad_b, pad_l, pad_r or of pad_type 1: as many that a
+    window starts at every stride."""
+    sides = [(param.pad_t, param.pad_b), (param.pad_l, param.pad_r)]
+    check(max(map(max, sides)) < 2 ** 20, f"pad_t, pad_b, pad_l and pad_r must be below {2 ** 20}")
+    check(param.pad_type in (0, 1), f"pad_type must be 0 or 1, got {param.pad_type}")
+    if param.pad_type == 1:
+        check(not any(map(any, sides)), "must have pad_type, or pad_t, pad_b, pad_l and pad_r")
+        total = [max(0, k - (n % s or s)) for n, k, s in zip(size, kernel, stride)]
+        sides = [(pixels // 2, pixels - pixels // 2) for pixels in total]
+        check(all(own in (0, before) for own, (before, _) in zip(pad, sides)),
+              f"pad must be 0 or, as pad_type 1 has it, {[before for before, _ in sides]}, got "
+              f"{pad}")
+        return (0, 0), sides
+    if not any(map(any, sides)):
+        return pad, sides
+    check(pad == (0, 0), "must have pad, or pad_t, pad_b, pad_l and pad_r")
+    if all(before == after for before, after in sides):
+        return (sides[0][0], sides[1][0]), [(0, 0), (0, 0)]
+    return pad, sides
+
+
 def constant(value: float) -> FillerParameter:
     """A filler that sets every element to `value`."""
     return FillerParameter(type="constant", value=value)

@@ -2,6 +2,8 @@
 
 import math
 
+import torch.nn.functional as F
+
 from prototxt_import.format.caffe_pb2 import LayerParameter
 from prototxt_import.layers.base import (
     Built,
@@ -12,6 +14,7 @@ from prototxt_import.layers.base import (
     check_counts,
     check_image,
     filler_or,
+    paddings,
 )
 from pspnet_repro.exact import linear
 
@@ -65,8 +68,11 @@ def _bias(params):
 def convolution(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Blobs: weight (out, in / group, kh, kw), bias (out)."""
     param, channels, kernel, stride, pad, dilation = _geometry(layer, shapes)
+    check(param.pad_type == 0 or dilation == (1, 1), "pad_type must stand without dilation")
+    pad, sides = paddings(param, shapes[0][2:], kernel, stride, pad)
+    padded = [n + sum(ends) for n, ends in zip(shapes[0][2:], sides)]
     size = []
-    for n, k, s, p, d in zip(shapes[0][2:], kernel, stride, pad, dilation):
+    for n, k, s, p, d in zip(padded, kernel, stride, pad, dilation):
         extent = d * (k - 1) + 1
         check(n + 2 * p >= extent, f"its kernel covers {extent} pixels, its padded input has "
                                    f"{n + 2 * p}")
@@ -75,6 +81,8 @@ def convolution(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     top = (shapes[0][0], param.num_output, *size)
 
     def run(bottoms, params):
+        if any(map(any, sides)):
+            bottoms = [F.pad(x, (*sides[1], *sides[0])) for x in bottoms]
         return [linear.convolution(x, params[0], _bias(params), stride, pad, dilation,
                                      param.group, size) for x in bottoms]
 
@@ -95,6 +103,9 @@ def depthwise_convolution(layer: LayerParameter, shapes: Shapes, train: bool) ->
 def deconvolution(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """The transposed convolution; blobs: weight (in, out / group, kh, kw), bias (out)."""
     param, channels, kernel, stride, pad, dilation = _geometry(layer, shapes)
+    for field in ("pad_type", "pad_t", "pad_b", "pad_l", "pad_r"):
+        check(not getattr(param, field), f"{field} of a Deconvolution is not supported: write pad, "
+                                         "and a Crop layer behind it")
     size = [s * (n - 1) + d * (k - 1) + 1 - 2 * p
             for n, k, s, p, d in zip(shapes[0][2:], kernel, stride, pad, dilation)]
     check(min(size) >= 1, f"its top must have at least one pixel, got {size}")

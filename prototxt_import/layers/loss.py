@@ -1,11 +1,26 @@
 """Softmax and the losses."""
 
 import math
+from pathlib import Path
 
 import torch
+from google.protobuf.message import DecodeError
 
-from prototxt_import.format.caffe_pb2 import HingeLossParameter, LayerParameter, LossParameter
-from prototxt_import.layers.base import Built, Shapes, axis_index, check, check_counts
+from prototxt_import.format.blobs import array_of
+from prototxt_import.format.caffe_pb2 import (
+    HingeLossParameter,
+    LayerParameter,
+    LossParameter,
+    WeightsBlob,
+)
+from prototxt_import.layers.base import (
+    Built,
+    Shapes,
+    axis_index,
+    check,
+    check_counts,
+    check_finite_fields,
+)
 from prototxt_import.layers.labels import ignored_label, labelled, read_labels
 from pspnet_repro.exact import functions, norm
 from pspnet_repro.exact.linear import is_exact
@@ -14,6 +29,8 @@ from pspnet_repro.training.loss import softmax_loss
 _NORMALIZATIONS = {LossParameter.FULL: "full", LossParameter.VALID: "valid",
                    LossParameter.BATCH_SIZE: "batch_size", LossParameter.NONE: "none"}
 _SMALLEST = torch.finfo(torch.float32).tiny
+# The least probability whose logarithm the losses of given probabilities take.
+_LEAST = 1e-20
 
 
 def softmax(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
@@ -91,6 +108,14 @@ def _check_pair(layer, shapes):
     return shapes[0][0], math.prod(shapes[0][1:])
 
 
+def _sigmoid_terms(x, target):
+    """-(t * log(sigmoid(x)) + (1 - t) * log(1 - sigmoid(x))), and its gradient, element by
+    element."""
+    positive = (x >= 0).to(x.dtype)
+    terms = functions.log(1 + functions.exp(x - 2 * x * positive)) - x * (target - positive)
+    return terms, functions.sigmoid(x) - target
+
+
 def sigmoid_cross_entropy_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """-sum of t * log(sigmoid(x)) + (1 - t) * log(1 - sigmoid(x)), over the batch size unless
     loss_param says otherwise."""
@@ -103,24 +128,47 @@ def sigmoid_cross_entropy_loss(layer: LayerParameter, shapes: Shapes, train: boo
         counted = torch.ones_like(target, dtype=torch.bool)
         for value in ignored_label(param):
             counted &= target.long() != value
-        v = x.detach()
-        positive = (v >= 0).to(v.dtype)
-        terms = functions.log(1 + functions.exp(v - 2 * v * positive)) - v * (target - positive)
-        difference = (functions.sigmoid(v) - target).where(counted, 0)
+        terms, difference = _sigmoid_terms(x.detach(), target)
         normalizer = max(1, _count(normalization, counted.reshape(items, size)))
-        return [functions.loss(x, functions.total(terms[counted]), difference, normalizer)]
+        return [functions.loss(x, functions.total(terms[counted]), difference.where(counted, 0),
+                               normalizer)]
 
     return Built([()], run)
 
 
-def hinge_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
-    """Sum of max(0, 1 - x) of each label's score and max(0, 1 + x) of the others, or of their
-    squares (norm L2), over the batch size."""
+def hed_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """HED's SigmoidCrossEntropyLoss: of each item, pixels of label 1 count as the share of those of
+    label 0, and the other way round. Other labels have no loss, but the whole gradient."""
+    items, size = _check_pair(layer, shapes)
+    check(not layer.loss_param.ListFields(), "takes no loss_param, as HED's Caffe reads none")
+
+    def run(bottoms, params):
+        x, target = (bottom.detach().reshape(items, size) for bottom in bottoms)
+        terms, difference = _sigmoid_terms(x, target)
+        edges, rest = target == 1, target == 0
+        share = edges.sum(1, keepdim=True) / (edges | rest).sum(1, keepdim=True).to(x.dtype)
+        weight = torch.where(edges, 1 - share, share)
+        total = functions.total((terms * weight)[edges | rest])
+        difference = torch.where(edges | rest, weight, 1) * difference
+        return [functions.loss(bottoms[0], total, difference.reshape(shapes[0]), items)]
+
+    return Built([()], run)
+
+
+def _check_labels(layer, shapes):
+    """Check scores and a label for each item; returns (items, numbers of an item)."""
     check_counts(layer, 2, (0, 1))
     check(len(shapes[0]) >= 1, "its scores must have an axis of items")
     items, size = shapes[0][0], math.prod(shapes[0][1:])
     check(math.prod(shapes[1]) == items,
           f"scores {shapes[0]} need {items} labels, got {shapes[1]}")
+    return items, size
+
+
+def hinge_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """Sum of max(0, 1 - x) of each label's score and max(0, 1 + x) of the others, or of their
+    squares (norm L2), over the batch size."""
+    items, size = _check_labels(layer, shapes)
     squared = layer.hinge_loss_param.norm == HingeLossParameter.L2
 
     def run(bottoms, params):
@@ -143,5 +191,104 @@ def euclidean_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
         difference = bottoms[0] - bottoms[1].reshape(shapes[0])
         total = difference.detach().square().sum() / 2
         return [functions.loss(difference, total, difference, items)]
+
+    return Built([()], run)
+
+
+def l1_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """The sum of the absolute differences, over the batch size; gradients reach both."""
+    items, _ = _check_pair(layer, shapes)
+
+    def run(bottoms, params):
+        difference = bottoms[0] - bottoms[1].reshape(shapes[0])
+        d = difference.detach()
+        return [functions.loss(difference, d.abs().sum(), d.sign(), items)]
+
+    return Built([()], run)
+
+
+def _infogain_matrix(source, classes):
+    """The matrix (classes, classes) in a file, a BlobProto."""
+    try:
+        matrix = torch.tensor(array_of(WeightsBlob.FromString(Path(source).read_bytes())))
+    except (OSError, DecodeError, ValueError) as error:
+        raise ValueError(f"its matrix, source {source!r}: cannot be read: {error}; put the file "
+                         "there, or give the matrix as a third bottom") from error
+    check(matrix.numel() == classes ** 2, f"its matrix {source!r} must be {classes} x {classes}, "
+                                          f"has {matrix.numel()} numbers")
+    return matrix.reshape(classes, classes)
+
+
+def infogain_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """-sum over classes k of H[label, k] * log(probability of k), of the softmax of scores; H is
+    the third bottom or the file `source`. A second top gets the probabilities."""
+    check_counts(layer, (2, 3), (0, 2))
+    param, axis = layer.loss_param, axis_index(layer.infogain_loss_param.axis, shapes[0])
+    outer, classes, inner = labelled(shapes, axis)
+    normalization = _normalization(param, LossParameter.VALID)
+    if len(shapes) == 3:
+        check(math.prod(shapes[2]) == classes ** 2,
+              f"its third bottom must be a matrix {classes} x {classes}, got {shapes[2]}")
+        own = None
+    else:
+        own = _infogain_matrix(layer.infogain_loss_param.source, classes)
+
+    def run(bottoms, params):
+        x = bottoms[0]
+        matrix = (bottoms[2].detach() if own is None else own).reshape(classes, classes).to(x)
+        labels, counted = (t.reshape(outer, inner) for t in
+                           read_labels(bottoms[1], classes, ignored_label(param)))
+        p = norm.softmax(x, axis).detach().reshape(outer, classes, inner)
+        gain = matrix[labels.where(counted, 0)].movedim(2, 1) * counted[:, None]
+        total = functions.total(-gain * functions.log(p.clamp(min=_LEAST)))
+        difference = (p * gain.sum(1, keepdim=True) - gain).reshape(shapes[0])
+        loss = functions.loss(x, total, difference, max(1, _count(normalization, counted)))
+        return [loss, norm.softmax(x, axis)] if len(layer.top) == 2 else [loss]
+
+    return Built([(), shapes[0]][:max(1, len(layer.top))], run,
+                 assumption="InfogainLoss takes scores, as BVLC's Caffe does since 2016; before, "
+                            "it took probabilities: remove the Softmax layer in front of it")
+
+
+def multinomial_logistic_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """-log of the probability of each label, over the batch size; the bottom is probabilities."""
+    items, size = _check_labels(layer, shapes)
+
+    def run(bottoms, params):
+        p = bottoms[0].detach().reshape(items, size)
+        labels, _ = read_labels(bottoms[1].reshape(items, 1), size, ())
+        own = p.gather(1, labels).clamp(min=_LEAST)
+        difference = torch.zeros_like(p).scatter_(1, labels, -1 / own)
+        return [functions.loss(bottoms[0], -functions.total(functions.log(own)),
+                               difference.reshape(shapes[0]), items)]
+
+    return Built([()], run)
+
+
+def contrastive_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """Half the mean of d^2 of similar pairs, whose third bottom is not 0, and of
+    max(0, margin - d)^2 of others, or max(0, margin - d^2) with `legacy_version`; d is the distance
+    of a pair."""
+    check_counts(layer, 3, (0, 1))
+    param = layer.contrastive_loss_param
+    check_finite_fields(param, ("margin",))
+    check(len(shapes[0]) >= 2 and shapes[0] == shapes[1] and math.prod(shapes[2]) == shapes[0][0],
+          f"its bottoms must be two alike (N, ...) and N numbers, got {shapes}")
+    items = shapes[0][0]
+
+    def run(bottoms, params):
+        difference = bottoms[0].reshape(items, -1) - bottoms[1].reshape(items, -1)
+        d = difference.detach()
+        similar = (bottoms[2].detach().reshape(items).long() != 0)[:, None]
+        square = d.square().sum(1, keepdim=True)
+        if param.legacy_version:
+            rest = (param.margin - square).clamp(min=0)
+            other, slope = rest, rest.sign()
+        else:
+            rest = (param.margin - square.sqrt()).clamp(min=0)
+            # 1e-4 as in the original: two that are one have a gradient.
+            other, slope = rest.square(), rest / (square.sqrt() + 1e-4)
+        total = torch.where(similar, square, other).sum() / 2
+        return [functions.loss(difference, total, torch.where(similar, d, -slope * d), items)]
 
     return Built([()], run)

@@ -93,7 +93,8 @@ def batch_norm(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Blobs: sums of means (C) and of variances (C), and their weight (1); channels are axis 1.
 
     In training the batch normalizes with its biased variance, and each sum s becomes
-    s * moving_average_fraction + new, with the unbiased variance.
+    s * moving_average_fraction + new, with the unbiased variance. With fields of NVIDIA's Caffe,
+    its BatchNorm.
     """
     check_counts(layer, 1, 1)
     shape, param = shapes[0], layer.batch_norm_param
@@ -102,6 +103,12 @@ def batch_norm(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     _check_eps(param.eps)
     use_global = param.use_global_stats if param.HasField("use_global_stats") else not train
     update = not param.HasField("update_global_stats") or param.update_global_stats
+    part = param.stats_batch_size
+    check(use_global or not part or shape[0] <= part,
+          f"statistics of each {part} images of a batch are not supported: give batches of at most "
+          f"{part}, got {shape[0]}")
+    if _is_nvidias(param):
+        return _nvidias(param, shape, channels, train)
     module = SyncBatchNorm2d(channels, param.eps, 1.0, "torch", LOCAL)
     module.train(not use_global)
 
@@ -121,9 +128,53 @@ def batch_norm(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
                     total.mul_(param.moving_average_fraction).add_(value)
         return [output.view(shape)]
 
-    params = [Param((channels,), constant(0), False), Param((channels,), constant(0), False),
-              Param((1,), constant(0), False)]
-    return Built([shape], run, params)
+    intels = param.HasField("filler") or param.HasField("use_weight_bias") and param.use_weight_bias
+    return Built([shape], run, _statistics(channels), assumption=_INTELS if intels else "")
+
+
+def _statistics(channels):
+    return [Param((size,), constant(0), False) for size in (channels, channels, 1)]
+
+
+_INTELS = ("BatchNorm has fields of Intel's own engines; it is computed as by Caffe's engine, in "
+           "which a Scale layer behind it has the scale and the bias")
+
+
+def _is_nvidias(param):
+    return (param.HasField("scale_bias") or param.HasField("scale_filler")
+            or param.HasField("bias_filler") and not param.HasField("filler"))
+
+
+def _nvidias(param, shape, channels, train):
+    """NVIDIA's BatchNorm: its last blobs are scale (C) and bias (C), if it has these. Mean and
+    variance are those of the first two batches, then moving averages; their weight counts where it
+    is not 0."""
+    check(not param.HasField("use_global_stats") or param.use_global_stats != train,
+          "use_global_stats must be true in testing and false in training, as in NVIDIA's Caffe")
+    eps, fraction = max(param.eps, 1e-5), param.moving_average_fraction
+    module = SyncBatchNorm2d(channels, eps, 1.0, "biased", LOCAL)
+    module.train(train)
+    state = {"passes": 0}
+    own = [Param((channels,), filler_or(param, "scale_filler", 1)),
+           Param((channels,), filler_or(param, "bias_filler", 0))]
+    if not (param.scale_bias or param.HasField("scale_filler") or param.HasField("bias_filler")):
+        own = []
+
+    def run(bottoms, params):
+        x, (mean, var, factor) = bottoms[0].reshape(shape[0], channels, -1, 1), params[:3]
+        scale, bias = params[3:] or (torch.ones_like(mean), torch.zeros_like(mean))
+        if not train:
+            weight = torch.where(factor == 0, 1, factor)
+            return [_normalize(module, x, scale, bias, mean / weight, var / weight).view(shape)]
+        new = [torch.zeros_like(mean), torch.zeros_like(var)]
+        output = _normalize(module, x, scale, bias, *new)
+        with torch.no_grad():
+            for average, value in zip((mean, var), new):
+                average.lerp_(value, 1 - fraction if state["passes"] > 1 else 1.0)
+        state["passes"] += 1
+        return [output.view(shape)]
+
+    return Built([shape], run, [*_statistics(channels), *own], state=state)
 
 
 def _operand(layer, shapes, param, value):
@@ -139,8 +190,9 @@ def _operand(layer, shapes, param, value):
         check(end <= len(shape), f"num_axes must fit into {shape} from axis {axis}, got "
                                  f"{param.num_axes}")
         own = shape[axis:end]
-    check(shape[axis:axis + len(own)] == own,
-          f"its second bottom must have the sizes of {shape} from axis {axis}, got {own}")
+    check(axis + len(own) <= len(shape)
+          and all(size in (1, whole) for size, whole in zip(own, shape[axis:])),
+          f"its second bottom must have the sizes of {shape} from axis {axis}, or 1, got {own}")
     wide = (1,) * axis + own + (1,) * (len(shape) - axis - len(own))
     return ([] if len(shapes) == 2 else [Param(own, filler_or(param, "filler", value))]), own, wide
 

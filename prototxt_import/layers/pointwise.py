@@ -31,10 +31,41 @@ def _custom(layer, shapes, function, gradient):
 
 
 def relu(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
-    """x where x > 0, else negative_slope * x."""
-    check_finite_fields(layer.relu_param, ("negative_slope",))
-    slope = layer.relu_param.negative_slope
-    return _pointwise(layer, shapes, lambda x: F.leaky_relu(x, slope) if slope else torch.relu(x))
+    """x where x > 0, else negative_slope * x; at most 6 with relu6, at most `maximum` where it is
+    above 0, at least `minimum` where it is not 0."""
+    param = layer.relu_param
+    check_finite_fields(param, ("negative_slope", "maximum", "minimum"))
+    slope = param.negative_slope
+    low = param.minimum or -math.inf
+    high = min([6.0] * param.relu6 + [param.maximum] * (param.maximum > 0), default=math.inf)
+    check(low < high, f"minimum must be below {high}, got {low}")
+
+    def function(x):
+        y = F.leaky_relu(x, slope) if slope else torch.relu(x)
+        return F.hardtanh(y, low, high) if math.isfinite(low) or math.isfinite(high) else y
+
+    return _pointwise(layer, shapes, function)
+
+
+def hard_swish(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """x * min(max(x + 3, 0), 6) / 6."""
+    return _pointwise(layer, shapes, lambda x: x * F.relu6(x + 3) / 6)
+
+
+def hard_sigmoid(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """alpha * x + beta, but at least 0 and at most 1."""
+    param = layer.hard_sigmoid_param
+    check(param.HasField("alpha") and param.HasField("beta"),
+          "needs alpha and beta, which the forks that have it start differently: write "
+          "hard_sigmoid_param { alpha: 0.2 beta: 0.5 }, or 0.16666667 and 0.5 for MobileNet-V3's")
+    check_finite_fields(param, ("alpha", "beta"))
+    return _pointwise(layer, shapes,
+                      lambda x: F.hardtanh(param.alpha * x + param.beta, 0.0, 1.0))
+
+
+def mish(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """x * tanh(log(1 + e^x))."""
+    return _pointwise(layer, shapes, F.mish)
 
 
 def relu6(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
@@ -71,15 +102,23 @@ def absval(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
 def elu(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """x where x > 0, else alpha * (e^x - 1)."""
     check_finite_fields(layer.elu_param, ("alpha",))
-    alpha = layer.elu_param.alpha
+    return _elu(layer, shapes, layer.elu_param.alpha, 1)
 
+
+def _elu(layer, shapes, alpha, factor):
     def function(x):
-        return x.clamp(min=0) + alpha * (functions.exp(x.clamp(max=0)) - 1)
+        return factor * (x.clamp(min=0) + alpha * (functions.exp(x.clamp(max=0)) - 1))
 
     def gradient(x, y, grad):
-        return grad * torch.where(x > 0, 1, alpha + y)
+        return grad * torch.where(x > 0, factor, factor * alpha + y)
 
     return _custom(layer, shapes, function, gradient)
+
+
+def selu(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """lambda times ELU, whose alpha and lambda keep a mean of 0 and a variance of 1."""
+    check_finite_fields(layer.selu_param, ("alpha", "lambda"))
+    return _elu(layer, shapes, layer.selu_param.alpha, getattr(layer.selu_param, "lambda"))
 
 
 def bnll(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
@@ -174,11 +213,28 @@ def clip(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
 
 def dropout(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """In training each element is 0 with probability dropout_ratio, else divided by the rest; with
-    `sample_weights_test` in testing too."""
-    ratio = layer.dropout_param.dropout_ratio
-    train = train or layer.dropout_param.sample_weights_test
+    `sample_weights_test` in testing too. With `scale_train: false` all is times the rest."""
+    param = layer.dropout_param
+    ratio = param.dropout_ratio
+    train = train or param.sample_weights_test
     check(0 <= ratio < 1, f"dropout_ratio must be at least 0 and below 1, got {ratio}")
-    return _pointwise(layer, shapes, lambda x: F.dropout(x, ratio, train))
+
+    def function(x):
+        y = F.dropout(x, ratio, train)
+        return y if param.scale_train else y * (1 - ratio)
+
+    return _pointwise(layer, shapes, function)
+
+
+def selu_dropout(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """In training each element is SeLu's limit with probability dropout_ratio; then all are scaled
+    and shifted to a mean of 0 and a variance of 1."""
+    param = layer.selu_dropout_param
+    ratio = param.dropout_ratio
+    check(0 <= ratio < 1, f"dropout_ratio must be at least 0 and below 1, got {ratio}")
+    check(abs(param.alpha + 1.75809934) < 1e-5,
+          f"alpha must be -1.75809934, the limit of SeLu, got {param.alpha}")
+    return _pointwise(layer, shapes, lambda x: F.alpha_dropout(x, ratio, train))
 
 
 def spatial_dropout(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:

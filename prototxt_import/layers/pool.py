@@ -1,8 +1,16 @@
 """Pooling, SPP and Interp, on the operators of pspnet_repro."""
 
 import torch
+import torch.nn.functional as F
 
-from prototxt_import.format.caffe_pb2 import AVE, MAX, LayerParameter, PoolingParameter
+from prototxt_import.format.caffe_pb2 import (
+    AVE,
+    AVE_EXC_PAD,
+    MAX,
+    LayerParameter,
+    PoolingParameter,
+    PoolMethod,
+)
 from prototxt_import.layers.base import (
     WINDOW,
     Built,
@@ -10,6 +18,7 @@ from prototxt_import.layers.base import (
     check,
     check_counts,
     check_image,
+    paddings,
     pair,
 )
 from pspnet_repro import ops
@@ -21,14 +30,18 @@ MAX_PYRAMID_HEIGHT = 12
 
 
 def _mode(pool):
-    check(pool in _MODES, "pool must be MAX or AVE, got STOCHASTIC")
+    check(pool in _MODES, f"pool must be MAX or AVE, got {PoolMethod.Name(pool)}")
     return _MODES[pool]
 
 
 def pooling(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
-    """MAX or AVE; a second top of MAX gets the index of the maximum in its plane."""
+    """MAX or AVE; a second top of MAX gets the index of the maximum in its plane.
+
+    Of AVE_EXC_PAD the mean is over the pixels of a window that are in the image.
+    """
     param = layer.pooling_param
-    mode = _mode(param.pool)
+    inside = param.pool == AVE_EXC_PAD
+    mode = _mode(AVE if inside else param.pool)
     check_counts(layer, 1, (1, 2 if mode == "max" else 1))
     n, c, *size = check_image(shapes[0])
     stride, pad = (pair(param, *names) for names in WINDOW[1:])
@@ -39,26 +52,46 @@ def pooling(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
         kernel = tuple(size)
     else:
         kernel = pair(param, *WINDOW[0])
-    read, out = list(size), None
-    if _rounds_down(param):
+    pad, sides = paddings(param, size, kernel, stride, pad)
+    has_sides = any(map(any, sides))
+    padded = [side + sum(ends) for side, ends in zip(size, sides)]
+    read, out = list(padded), None
+    if param.pad_type == 1:
+        out = [-(-side // s) for side, s in zip(size, stride)]
+    elif _rounds_down(param):
         # Windows that are not whole are left out, with the pixels that they alone cover.
-        out = [(side + 2 * p - k) // s + 1 for side, k, s, p in zip(size, kernel, stride, pad)]
+        out = [(side + 2 * p - k) // s + 1 for side, k, s, p in zip(padded, kernel, stride, pad)]
         check(min(out) >= 1, f"its kernel must be at most its padded input {shapes[0]}, got "
                              f"{kernel}")
+    if out:
         read = [min(side, (count - 1) * s + k - p)
-                for side, count, k, s, p in zip(size, out, kernel, stride, pad)]
+                for side, count, k, s, p in zip(padded, out, kernel, stride, pad)]
     rounded_up = checks.window_output_sizes(read, kernel, stride, pad)
-    rows, columns = out = out or rounded_up
+    out = out or rounded_up
+    if has_sides:
+        # The last window starts in the image or before it.
+        out = [min(count, (side + before - 1) // s + 1)
+               for count, side, s, (before, _) in zip(out, size, stride, sides)]
+    rows, columns = out
+
+    def pooled(x):
+        # What is around the image is never a maximum.
+        if has_sides:
+            x = F.pad(x, (*sides[1], *sides[0]), value=-torch.inf if mode == "max" else 0)
+        x = x[:, :, :read[0], :read[1]]
+        if len(layer.top) == 1:
+            return [ops.window_pool2d(x, kernel, stride, pad, mode)]
+        check(not ops.USE_REFERENCE, "indices of maxima need the compiled operators")
+        values, index = torch.ops.pspnet.window_max_pool2d(x, kernel, stride, pad)
+        if has_sides or read != list(size):
+            (above, _), (left, _) = sides
+            index = (index // read[1] - above) * size[1] + index % read[1] - left
+        return [values, index.to(values.dtype)]
 
     def run(bottoms, params):
-        x = bottoms[0][:, :, :read[0], :read[1]]
-        if len(layer.top) == 2:
-            check(not ops.USE_REFERENCE, "indices of maxima need the compiled operators")
-            pooled, index = torch.ops.pspnet.window_max_pool2d(x, kernel, stride, pad)
-            index = index // read[1] * size[1] + index % read[1] if read != size else index
-            tops = [pooled, index.to(pooled.dtype)]
-        else:
-            tops = [ops.window_pool2d(x, kernel, stride, pad, mode)]
+        tops = pooled(bottoms[0])
+        if inside:
+            tops = [tops[0] / pooled(torch.ones_like(bottoms[0][:1, :1]))[0]]
         return [top[:, :, :rows, :columns] for top in tops]
 
     return Built([(n, c, *out)] * len(layer.top), run)
@@ -72,6 +105,18 @@ def _rounds_down(param):
         floors.add(not param.ceil_mode)
     check(len(floors) < 2, "round_mode and ceil_mode must say the same")
     return True in floors
+
+
+def resize_bilinear(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """As Interp, to output_height and output_width."""
+    check_counts(layer, 1, 1)
+    param = layer.resize_bilinear_param
+    n, c, *size = check_image(shapes[0])
+    check(param.align_corners and param.data_format == "NCHW",
+          "must have align_corners: true and data_format: \"NCHW\": others are not supported")
+    out = [param.output_height, param.output_width]
+    checks.interp(size, out, 0, 0)
+    return Built([(n, c, *out)], lambda bottoms, params: [ops.interp2d(bottoms[0], out)])
 
 
 def spp(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:

@@ -18,6 +18,8 @@ from prototxt_import.layers.base import (
 from pspnet_repro.exact import norm
 
 EPS = 1e-9
+_REPEATS = ("Upsample with one bottom repeats each value, as in the Caffe of YOLOv3; that of "
+            "caffe-segnet needs the mask of a pooling as second bottom")
 _OWN_FIELDS = ("scale_filler", "shift_filler", "bn_mode")
 _OTHER_FIELDS = ("slope_filler", "bias_filler", "momentum", "eps", "frozen", "engine")
 
@@ -101,10 +103,22 @@ def _output_size(param, size):
 def upsample(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Each value goes to its mask's position in a plane of zeros; backward reads there.
 
-    The mask is the second top of a MAX Pooling layer.
+    The mask is the second top of a MAX Pooling layer. Without it, and with `scale` alone, each
+    value is repeated `scale` times in rows and columns.
     """
-    check_counts(layer, 2, 1)
-    return _placed(shapes, _output_size(layer.upsample_param, check_image(shapes[0])[2:]))
+    check_counts(layer, (1, 2), 1)
+    n, c, *size = check_image(shapes[0])
+    param = layer.upsample_param
+    out = _output_size(param, size)
+    if len(shapes) == 2:
+        return _placed(shapes, out)
+    check([field.name for field, _ in param.ListFields()] == ["scale"],
+          "with one bottom must have scale alone; caffe-segnet's needs a mask as second bottom")
+
+    def run(bottoms, params):
+        return [bottoms[0].repeat_interleave(param.scale, 2).repeat_interleave(param.scale, 3)]
+
+    return Built([(n, c, *out)], run, assumption=_REPEATS)
 
 
 def unpooling(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:

@@ -100,11 +100,8 @@ _KINDS = ((bool, bool, "true or false"),
 
 
 def _read(file, options):
-    """({option: value}, {what no option says: (value, option on which it depends or None)}).
-
-    Raises:
-        UserError: no such file, or it is neither TOML nor settings.json.
-    """
+    """({option: value}, {what no option says: (value, option on which it depends or None)}). Raises
+    UserError where there is no such file, or it is neither TOML nor settings.json."""
     refuse_pipe(file)
     try:
         text = file.read_text(encoding="utf-8-sig")

@@ -104,29 +104,37 @@ def add_testing(parser: argparse.ArgumentParser) -> None:
         help="average over the scales "
              + ", ".join(f"{scale:g}" for scale in MULTI_SCALE))
     add("--no-flip", action="store_true", help="leave the mirror image out")
-    add = parser.add_argument_group(
-        "differences of other programs",
-        "What ports do differently; to measure what it costs.").add_argument
-    add("--half-pixel-logits", action="store_true",
-        help="upsample logits with half-pixel centres, not aligned corners")
-    add("--opencv-resize", action="store_true",
-        help="resize by OpenCV in floating point, without rounding to 8 bits")
-    add("--python-rounding", action="store_true",
-        help="round the short side of an image half to even, as Python does")
-    add("--no-antialias", action="store_true",
-        help="resize images without the filter against aliasing")
-    add("--average-probabilities", action="store_true",
-        help="average the probabilities of an image and its mirror image, not the logits")
-    add("--no-plus-one", action="store_true",
-        help="resize to a long side of --base-size pixels, without one more")
-    add("--centre-padding", action="store_true", help="pad on all sides, not right and bottom")
-    add("--whole-image", action="store_true", help="one pass over the whole image, without windows")
-    add("--window-stride", type=pixels,
-        help="from one window to the next; default: two thirds of the crop")
+    group = parser.add_argument_group(
+        "differences of other programs", "What ports do differently; to measure what it costs.")
+
+    def switch(name, field, value, words):
+        """An option that gives a field of Protocol a value."""
+        group.add_argument(name, action="append_const", dest="switches", const=(field, value),
+                           default=[], help=words)
+
+    switch("--half-pixel-logits", "align_corners", False,
+           "upsample logits with half-pixel centres, not aligned corners")
+    switch("--opencv-resize", "resize", "opencv",
+           "resize by OpenCV in floating point, without rounding to 8 bits")
+    switch("--python-rounding", "rounding", "python",
+           "round the short side of an image half to even, as Python does")
+    switch("--no-antialias", "antialias", False,
+           "resize images without the filter against aliasing")
+    switch("--average-probabilities", "merge", "probabilities",
+           "average the probabilities of an image and its mirror image, not the logits")
+    switch("--no-plus-one", "plus_one", False,
+           "resize to a long side of --base-size pixels, without one more")
+    switch("--centre-padding", "padding", "centre", "pad on all sides, not right and bottom")
+    switch("--whole-image", "whole_image", True,
+           "one pass over the whole image, without windows")
+    group.add_argument("--window-stride", type=pixels,
+                       help="from one window to the next; default: two thirds of the crop")
     add = parser.add_argument_group("speed").add_argument
     add("--batch-size", type=whole(1, 4096), default=BATCH_SIZE,
         help="windows per pass of the network, each with its mirror image")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: one GPU per process")
+    add("--cuda-graph", action="store_true",
+        help="passes as CUDA graphs, one for each shape of a batch, for which a GPU does not wait")
     add("--no-fusion", action="store_true",
         help="run the network layer by layer, as in training: slower, rounds otherwise")
     add("--precision", choices=PRECISIONS, default="float32",

@@ -47,7 +47,6 @@ class Parser(argparse.ArgumentParser):
 
     Args:
         examples: whole command lines, shown at the end of the help.
-        others: as argparse.ArgumentParser.
 
     Attributes:
         prepare: called with the parser and the words before they are parsed.

@@ -9,24 +9,6 @@ from pspnet_repro.commands.parser import Commands, Parser
 from pspnet_repro.defaults import PROFILES, PROTOCOLS, TABLES, VGG16
 from pspnet_repro.model.settings import BLOCKS
 
-_PARSER = {
-    "description": "Trains and tests the rows of the paper's tables and writes a report that sets "
-                   "our figures beside the paper's. Rows that share a training share it. The same "
-                   "command resumes. Alone it starts a process for each training; under torchrun "
-                   "all processes work at one training.",
-    "examples": ("pspnet table --table all --profile mini",
-                 "pspnet table --table 1 --profile camvid --data CAMVID_DIR --backbone 50=R50.pt")}
-
-
-def add(commands: Commands) -> None:
-    _fill(commands.add_parser("table", help="train and test the rows of the paper's tables",
-                              **_PARSER))
-
-
-def parser() -> Parser:
-    """The parser of this command alone."""
-    return _fill(Parser(prog="pspnet table", **_PARSER))
-
 
 def backbone(text: str) -> tuple[int | str, Weights]:
     """"50=FILE" -> (50, Path); "50=NET.prototxt,W.caffemodel" -> (50, (Path, Path)); "vgg16=FILE"
@@ -53,7 +35,16 @@ def system(text: str) -> tuple[str, tuple[Path, ...]]:
     return name, tuple(map(Path, paths))
 
 
-def _fill(parser):
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "table", help="train and test the rows of the paper's tables",
+        description="Trains and tests the rows of the paper's tables and writes a report that sets "
+                    "our figures beside the paper's. Rows that share a training share it. The same "
+                    "command resumes. Alone it starts a process for each training; under torchrun "
+                    "all processes work at one training.",
+        examples=("pspnet table --table all --profile mini",
+                  "pspnet table --table 1 --profile camvid --data CAMVID_DIR --backbone "
+                  "50=R50.pt"))
     add = parser.add_argument
     add("--table", default="1", choices=(*TABLES, "all"),
         help="all: the paper's tables; fidelity: what each deviation from the "
@@ -88,7 +79,13 @@ def _fill(parser):
     add_folders(parser)
     add("-o", "--output", type=path, help="folder of the report; default: the profile's in --runs")
     parser.set_defaults(work="experiments.run_table")
-    return parser
+
+
+def parser() -> Parser:
+    """The parser of this command alone."""
+    commands = Parser(prog="pspnet").add_subparsers(parser_class=Parser)
+    add(commands)
+    return commands.choices["table"]
 
 
 def add_folders(parser: Parser) -> None:

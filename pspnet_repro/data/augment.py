@@ -14,26 +14,17 @@ from pspnet_repro.model import image_input as image_inputs
 class Augmentation:
     """What is drawn for each image; each field can be switched off on its own.
 
-    Attributes:
-        scales: range of the uniform resize factor; None keeps the size.
-        rotation: degrees; the angle is uniform in +-rotation for half of the images; 0: none.
-        blur: Gaussian blur 5x5 for half of the images.
-        mirror: left-right flip for half of the crops.
-        padding: where the border of an image smaller than the crop lies: "end" (right and bottom,
-            as in both of the authors' Caffe programs and in their test) or "centre" (on all sides,
-            as in their later program, whose test pads so too).
-
     The probabilities and the 5x5 kernel are open in the paper and taken from the authors' later
     PyTorch program; the mirror comes last, as in their Caffe programs.
-
-    Raises:
-        ValueError: another `padding`.
     """
 
-    scales: tuple[float, float] | None = (0.5, 2.0)
-    rotation: float = 10.0
-    blur: bool = True
-    mirror: bool = True
+    scales: tuple[float, float] | None = (0.5, 2.0)  # of the uniform resize factor; None: no resize
+    rotation: float = 10.0  # degrees; uniform in +-rotation for half of the images
+    blur: bool = True  # Gaussian blur 5x5 for half of the images
+    mirror: bool = True  # left-right flip for half of the crops
+    # Where the border of an image smaller than the crop lies: "end" (right and bottom, as in both
+    # of the authors' Caffe programs and in their test) or "centre" (on all sides, as in their later
+    # program, whose test pads so too).
     padding: str = "end"
 
     def __post_init__(self):
@@ -48,17 +39,13 @@ NO_AUGMENTATION = Augmentation(scales=None, rotation=0.0, blur=False, mirror=Fal
 def augment(image: np.ndarray, label: np.ndarray, crop_size: int, augmentation: Augmentation,
             rng: np.random.Generator, image_input: image_inputs.ImageInput = image_inputs.CAFFE,
             ) -> tuple[np.ndarray, np.ndarray]:
-    """One training sample.
+    """One training sample of a (H, W, 3) uint8 BGR image and its (H, W) uint8 label.
 
-    Args:
-        image: (H, W, 3) uint8 BGR.
-        label: (H, W) uint8.
-        crop_size: side of the crop in pixels.
-        rng: the same number of draws for every image and setting.
-        image_input: of the network.
+    From `rng` as many numbers are drawn for every image and setting.
+
     Returns:
-        (3, crop, crop) float32, see PSPNet.prepare, and (crop, crop) uint8. Borders have the mean
-        colour (0 after subtraction) and label 255.
+        (3, crop_size, crop_size) float32, see PSPNet.prepare, and (crop_size, crop_size) uint8.
+        Borders have the mean colour (0 after subtraction) and label 255.
     """
     scale, turn, angle, blur, mirror, top, left = rng.random(7)
     low, high = augmentation.scales or (1.0, 1.0)

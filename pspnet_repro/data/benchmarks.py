@@ -41,37 +41,23 @@ MAPILLARY_TABLE = _table(range(65), (65,))
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the authors train and test a benchmark (paper, 5.1; their scripts); ADE20K by default.
+    """How the authors train and test a benchmark (paper, 5.1; their scripts); ADE20K by default."""
 
-    Attributes:
-        crop_size, base_size: pixels, of training and test, and of the test alone.
-        max_iter: steps of the training, of batch 16.
-        augmentation: what the training draws.
-    """
-
-    crop_size: int = 473
-    base_size: int = 512
-    max_iter: int = 150_000
+    crop_size: int = 473  # pixels, of training and test
+    base_size: int = 512  # pixels, of the test
+    max_iter: int = 150_000  # of batch 16
     augmentation: Augmentation = Augmentation()
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One benchmark.
-
-    Attributes:
-        pairs: those of a folder and one of the splits.
-        submission: path of a Pair's prediction, relative to the folder of predictions.
-        written: what a class becomes in a prediction, 256 bytes.
-        listed: what values of label files mean that a list names, 256 bytes, see Pair.
-        recipe: how it is trained and tested.
-    """
+    """One benchmark."""
 
     splits: tuple[str, ...]
-    pairs: Callable[[Path, str], list[Pair]]
-    submission: Callable[[Pair, str], str]
-    written: bytes = IDENTITY
-    listed: bytes = IDENTITY
+    pairs: Callable[[Path, str], list[Pair]]  # of a folder and one of the splits
+    submission: Callable[[Pair, str], str]  # a prediction's path in the folder of predictions
+    written: bytes = IDENTITY  # what a class becomes in a prediction
+    listed: bytes = IDENTITY  # what values of label files mean that a list names, see Pair
     recipe: Recipe = Recipe()
 
 
@@ -179,11 +165,8 @@ _STILLS = "701_StillsRaw_full"
 
 
 def camvid_split(name: str) -> str:
-    """The split of an official frame's name, as in SegNet's lists: 367, 101 and 233 of 701.
-
-    Raises:
-        UserError: it is the name of no such frame.
-    """
+    """The split of an official frame's name, as in SegNet's lists: 367, 101 and 233 of 701. Raises
+    UserError for other names."""
     found = re.fullmatch("(0001TP|0006R0|0016E5|Seq05VD)_f?([0-9]+)", name)
     if not found:
         raise UserError(f"{name}: no frame of CamVid's four sequences, such as 0016E5_07959; move "

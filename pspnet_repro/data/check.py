@@ -10,48 +10,22 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from pspnet_repro.data import labels
 from pspnet_repro.data.benchmarks import CITYSCAPES_TABLE
 from pspnet_repro.data.conventions import IGNORE_INDEX, strips, value_counts
 from pspnet_repro.data.images import ImageDepth, read_image
-from pspnet_repro.data.labels import (
-    IDENTITY,
-    ZERO_IS_VOID,
-    ColouredLabel,
-    LabelColour,
-    LabelDepth,
-    LabelFormat,
-    allowed_values,
-    colour_keys,
-    read_label_file,
-    spans,
-)
 from pspnet_repro.data.pairs import Pair, is_missing, read_label_of, start_of_paths
 from pspnet_repro.errors import UserError
 
 
 @dataclass
-class _File:
-    """What one pair holds: the problem that kept it from being counted, or its label's values."""
-
-    problem: tuple | None = None  # (kind, detail)
-    values: np.ndarray | None = None  # (256,) pixels of each value of the label file
-
-
-@dataclass
 class Findings:
-    """What was found in one split.
+    """What was found in one split."""
 
-    Attributes:
-        images: how many.
-        pixels: (256,) int64, pixels of each value of the label files.
-        occurs: (256,) int64, label files that hold each value.
-        problems: {kind: list of details}, one detail a file.
-        advice: {kind: sentence}, what to do about it.
-    """
-
-    images: int
+    # (256,) int64, of each value of the label files: its pixels, and the files that hold it.
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     occurs: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    # By kind: details, one a file, and a sentence on what to do.
     problems: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     advice: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -72,8 +46,8 @@ SIZES = "label", "of another size than the image"
 VALUES = "label", "with values outside the classes"
 TWICE = "image", "listed more than once"
 LESSON = "split", "that teaches nothing"
-KINDS = {ImageDepth: IMAGE_DEPTH, LabelFormat: FORMAT, LabelDepth: DEPTH,
-         LabelColour: MEANINGLESS}
+KINDS = {ImageDepth: IMAGE_DEPTH, labels.LabelFormat: FORMAT, labels.LabelDepth: DEPTH,
+         labels.LabelColour: MEANINGLESS}
 ADVICE = {
     UNREADABLE: "fetch damaged files anew, or take their lines out of the list",
     MEANINGLESS: "add the colours to the label map: RED GREEN BLUE CLASS, or RED GREEN BLUE ignore",
@@ -88,57 +62,58 @@ READ = 256  # label files that `check_lesson` reads at most
 
 
 def _colours(path):
-    """The colours of a three-channel label file, as of colour_keys."""
+    """The colours of a three-channel label file, as of labels.colour_keys."""
     decoded = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if decoded is None:
         return np.zeros(0, np.uint32)
     keys = np.zeros(0, np.uint32)
     for rows in strips(*decoded.shape[:2]):
-        keys = np.union1d(keys, colour_keys(decoded[rows, :, ::-1]))
+        keys = np.union1d(keys, labels.colour_keys(decoded[rows, :, ::-1]))
     return keys
 
 
 def _examine(pair, classes, palette_rgb):
-    """The _File of a pair."""
+    """What is wrong with a pair, (kind, detail) or None, and (256,) pixels of each value of its
+    label file, or None."""
     try:
         size = read_image(pair.image).shape[:2]
         if pair.label is None:
-            return _File()
-        values = read_label_file(pair.label, pair.colours)
-    except ColouredLabel as error:
-        plain = colour_keys(np.array([*palette_rgb, (0, 0, 0), (255, 255, 255)]))
+            return None, None
+        values = labels.read_label_file(pair.label, pair.colours)
+    except labels.ColouredLabel as error:
+        plain = labels.colour_keys(np.array([*palette_rgb, (0, 0, 0), (255, 255, 255)]))
         foreign = np.setdiff1d(_colours(pair.label), plain)
-        return _File((COLOURED, f"{error}: colours of "
-                                f"{'no class' if foreign.size else 'the classes'}"))
+        whose = "no class" if foreign.size else "the classes"
+        return (COLOURED, f"{error}: colours of {whose}"), None
     except UserError as error:
         kind = MISSING if is_missing(error) else KINDS.get(type(error), UNREADABLE)
-        return _File((kind, str(error)))
+        return (kind, str(error)), None
     counts = value_counts(values)
     if values.shape != size:
-        return _File((SIZES, f"{pair.label}: {values.shape[0]}x{values.shape[1]}, the image "
-                             f"{size[0]}x{size[1]}"), counts)
-    wrong = np.flatnonzero(counts * ~allowed_values(classes, pair.table or IDENTITY))
+        return (SIZES, f"{pair.label}: {values.shape[0]}x{values.shape[1]}, the image "
+                       f"{size[0]}x{size[1]}"), counts
+    wrong = np.flatnonzero(counts * ~labels.allowed_values(classes, pair.table or labels.IDENTITY))
     if wrong.size:
-        return _File((VALUES, f"{pair.label}: {', '.join(map(str, wrong[:8]))}"), counts)
-    return _File(None, counts)
+        return (VALUES, f"{pair.label}: {', '.join(map(str, wrong[:8]))}"), counts
+    return None, counts
 
 
 def _advice_on_values(seen, classes, table):
     """What the values of all label files say of their origin; `seen` is sorted."""
     named = [v for v in seen if v != 255]
     first, most = min(named, default=0), max(named, default=0)
-    if table == IDENTITY and 255 not in seen and most == classes:
+    if table == labels.IDENTITY and 255 not in seen and most == classes:
         return _advice_on_one_more(named, classes)
-    if table == IDENTITY and classes == 19 and most <= 33:
+    if table == labels.IDENTITY and classes == 19 and most <= 33:
         return ("these look like Cityscapes labelIds, not labelTrainIds: give the folder as "
                 "--data cityscapes=DIR, which makes one of the other")
-    if table == ZERO_IS_VOID and 255 in seen and most < classes:
+    if table == labels.ZERO_IS_VOID and 255 in seen and most < classes:
         return (f"labels are {first} to {most}, and 255: these labels start at 0 already: give "
                 "list files without --zero-is-void")
-    allowed = np.flatnonzero(allowed_values(classes, table))
-    return (f"values must be {spans(allowed)}, and are {spans(seen)}: is the number of classes "
-            f"right, and are unlabelled pixels 255? --label-map says what values mean, --ignore "
-            f"which are unlabelled")
+    allowed = np.flatnonzero(labels.allowed_values(classes, table))
+    return (f"values must be {labels.spans(allowed)}, and are {labels.spans(seen)}: is the number "
+            "of classes right, and are unlabelled pixels 255? --label-map says what values mean, "
+            "--ignore which are unlabelled")
 
 
 def _advice_on_one_more(values, classes):
@@ -179,10 +154,10 @@ def _advice_on_colours(details):
 
 def _diagnose(findings, classes, pair):
     """Fill in what all files together tell, and the advice; `pair`: one of them."""
-    table = pair.table or IDENTITY
+    table = pair.table or labels.IDENTITY
     seen = np.flatnonzero(findings.pixels).tolist()
-    labels = np.bincount(np.frombuffer(table, np.uint8), findings.pixels, 256)
-    problem = no_lesson(labels > 0, classes, table)
+    meanings = np.bincount(np.frombuffer(table, np.uint8), findings.pixels, 256)
+    problem = no_lesson(meanings > 0, classes, table)
     if VALUES in findings.problems:
         findings.advice[VALUES] = _advice_on_values(seen, classes, table)
     elif table == CITYSCAPES_TABLE and 255 in seen and max(seen[:-1], default=0) <= 18:
@@ -205,9 +180,8 @@ def no_lesson(present: np.ndarray, classes: int, table: bytes) -> str | None:
 
     Args:
         present: (256,) bool, the labels that occur, after `table`.
-        classes, table: see data.labels.allowed_values.
     """
-    unlabelled = spans(np.flatnonzero(np.frombuffer(table, np.uint8) == IGNORE_INDEX))
+    unlabelled = labels.spans(np.flatnonzero(np.frombuffer(table, np.uint8) == IGNORE_INDEX))
     if not present[IGNORE_INDEX]:
         return None
     if not present[:classes].any():
@@ -217,36 +191,28 @@ def no_lesson(present: np.ndarray, classes: int, table: bytes) -> str | None:
         return None
     return (f"class 0 is the only one, and other pixels are unlabelled ({unlabelled}): "
             + ("where 0 and 1 are the two classes, leave out --zero-is-void"
-               if table == ZERO_IS_VOID else
+               if table == labels.ZERO_IS_VOID else
                "in masks of 0 and 255 write 1 in place of 255, for 2 classes; or give a "
                "--label-map with the lines 0 0 and 255 1"
-               if table == IDENTITY else "give other values the class 1"))
+               if table == labels.IDENTITY else "give other values the class 1"))
 
 
-def check_lesson(pairs: Sequence[Pair], classes: int, zero_is_void: bool = False,
-                 say: bool = True) -> None:
+def check_lesson(pairs: Sequence[Pair], classes: int, say: bool = True) -> None:
     """Refuse training labels that teach nothing, without reading a large data set.
 
     At most READ label files, spread evenly over the list, are read until two classes are seen:
-    usually one. If that never happens `no_lesson` of these files decides.
-
-    Args:
-        pairs: with labels.
-        classes, zero_is_void: see data.labels.read_label.
-        say: print a note where the files read hold one class alone.
-    Raises:
-        UserError: nothing can be learnt, or a label file cannot be used.
+    usually one. If that never happens `no_lesson` of these files decides: it raises UserError, or
+    with `say` a note is printed that they hold one class alone.
     """
     chosen = np.linspace(0, len(pairs) - 1, min(READ, len(pairs))).round().astype(int)
     present = np.zeros(256, bool)
     for number in chosen:
-        present[np.unique(read_label_of(pairs[number], classes, zero_is_void))] = True
+        present[np.unique(read_label_of(pairs[number], classes))] = True
         if present[:classes].sum() > 1:
             return
-    table = pairs[0].table or (ZERO_IS_VOID if zero_is_void else IDENTITY)
     others, read = len(pairs) - 1, len(chosen) - 1
     files = str(pairs[0].label) + f" and {read} of the other {others} label files" * (others > 0)
-    if problem := no_lesson(present, classes, table):
+    if problem := no_lesson(present, classes, pairs[0].table or labels.IDENTITY):
         raise UserError(f"{files}: {problem}")
     if say:
         only = np.flatnonzero(present[:classes])[0]
@@ -254,31 +220,27 @@ def check_lesson(pairs: Sequence[Pair], classes: int, zero_is_void: bool = False
 
 
 def check_split(pairs: Sequence[Pair], classes: int, palette_rgb: Iterable[tuple[int, int, int]],
-                workers: int = 2, progress: bool = True,
-                bad_lines: Iterable[UserError] = ()) -> Findings:
+                threads: int, bad_lines: Iterable[UserError]) -> Findings:
     """Read every file of a split.
 
     Args:
         palette_rgb: colours of the classes, to tell what coloured label files are.
-        workers: threads.
-        progress: show a progress bar.
         bad_lines: of its list, see data.pairs.read_list.
     """
-    findings = Findings(len(pairs))
+    findings = Findings()
     for error in bad_lines:
         findings.add(LINES, str(error))
     for image, times in Counter(pair.image for pair in pairs).items():
         if times > 1:
             findings.add(TWICE, str(image))
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         files = pool.map(lambda pair: _examine(pair, classes, palette_rgb), pairs)
-        for file in tqdm(files, total=len(pairs), desc="check", unit="image",
-                         disable=not progress):
-            if file.problem is not None:
-                findings.add(*file.problem)
-            if file.values is not None:
-                findings.pixels += file.values
-                findings.occurs += file.values > 0
+        for problem, values in tqdm(files, total=len(pairs), desc="check", unit="image"):
+            if problem is not None:
+                findings.add(*problem)
+            if values is not None:
+                findings.pixels += values
+                findings.occurs += values > 0
     if pairs:
         _diagnose(findings, classes, pairs[0])
     return findings

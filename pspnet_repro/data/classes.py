@@ -23,11 +23,8 @@ class Classes:
 
 
 def read_classes(path: Path | str) -> Classes:
-    """Classes from a text file: `RED GREEN BLUE NAME` a line, in the order of the labels.
-
-    Raises:
-        UserError: the file is missing, or a line holds something else.
-    """
+    """Classes from a text file: `RED GREEN BLUE NAME` a line, in the order of the labels. Raises
+    UserError where the file is missing, or a line holds something else."""
     path = Path(path)
     refuse_pipe(path)
     try:

@@ -29,16 +29,12 @@ _WORDS = {list: "a list", str: "text", int: "a whole number"}
 
 @dataclass(frozen=True)
 class _Image:
-    """An image of COCO and its annotations of VOC's classes.
-
-    Attributes:
-        annotations: [(place in its file, class, segmentation)].
-    """
+    """An image of COCO and its annotations of VOC's classes."""
 
     path: Path
     height: int
     width: int
-    annotations: list
+    annotations: list  # [(place in its file, class, segmentation)]
 
 
 def make_coco(coco: Path, output: Path) -> None:

@@ -18,29 +18,17 @@ from pspnet_repro.files import file_sha256
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set on disk.
+    """A data set on disk."""
 
-    Attributes:
-        name: for people and for names of folders.
-        root: folder that everything lies in.
-        layout: None for list files `<split>.txt`, for the one file `list`, and for
-            two folders.
-        list: the list file that was given in place of a folder.
-        table: what values of list files' labels mean, see Pair; None: themselves.
-        lists: folder of the list files and of classes.txt; None: root.
-        labels: folder of labels, whose images are in root: files are paired by name, see
-            data.folders.
-        label_map: what the user says of label values.
-    """
-
-    name: str
-    root: Path
-    layout: Layout | None = None
-    list: Path | None = None
-    table: bytes | None = None
-    lists: Path | None = None
+    name: str  # for people and for names of folders
+    root: Path  # folder that everything lies in
+    layout: Layout | None = None  # None for list files `<split>.txt`, `list` and two folders
+    list: Path | None = None  # the list file that was given in place of a folder
+    table: bytes | None = None  # what values of list files' labels mean, see Pair
+    lists: Path | None = None  # folder of the list files and of classes.txt; None: root
+    # Folder of labels, whose images are in root: files are paired by name, see data.folders.
     labels: Path | None = None
-    label_map: LabelMap | None = None
+    label_map: LabelMap | None = None  # what the user says of label values
 
     @property
     def one_split(self) -> bool:
@@ -65,11 +53,8 @@ class DataSet:
                                 if path.name != "classes.txt"))
 
     def pairs(self, split: str, bad_lines: "list[UserError] | None" = None) -> "list[Pair]":
-        """The Pairs of "train", "val", "test" or another split; `bad_lines`: see read_list.
-
-        Raises:
-            UserError: no such files.
-        """
+        """The Pairs of "train", "val", "test" or another split; `bad_lines`: see read_list. Raises
+        UserError where there are no such files."""
         pairs = self._pairs(split, bad_lines)
         if self.label_map is None or not pairs:
             return pairs
@@ -186,10 +171,8 @@ def open_data(text: str, zero_is_void: bool = False, data_root: Path | None = No
 
 def open_folders(images: Path, labels: Path, zero_is_void: bool = False,
                  label_map: Path | None = None, ignore: Sequence[int] = ()) -> DataSet:
-    """The DataSet of a folder of images and one of labels, paired by name, see data.folders.
-
-    Other arguments and errors as open_data.
-    """
+    """The DataSet of a folder of images and one of labels, paired by name, see data.folders. Other
+    arguments and errors as open_data."""
     return _with_label_map(
         DataSet(images.resolve().name, images, table=ZERO_IS_VOID if zero_is_void else None,
                 labels=labels), label_map, ignore)

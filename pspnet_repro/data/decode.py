@@ -56,9 +56,7 @@ def decode(data: bytes, flags: int) -> np.ndarray | None:
     Where the pixels of a JPEG end at a marker before the image is full, libjpeg fills in grey and
     says so on stderr alone. Where the data ends, OpenCV (4.11 and later) refuses the file.
 
-    Raises:
-        ValueError: the file is cut short.
-        cv2.error: as cv2.imdecode.
+    Raises ValueError where the file is cut short, else as cv2.imdecode.
     """
     if data.startswith(PNG):
         check_png_end(data)

@@ -23,10 +23,7 @@ MAX_PIXELS = 2 ** 27
 
 def read_file(path: Path, what: str) -> tuple[bytes, Image.Image | None]:
     """The bytes of an image file, `what` in words, and the PIL image of them as open_header has it.
-
-    Raises:
-        UserError: the file is missing or too large.
-    """
+    Raises UserError where the file is missing or too large."""
     refuse_pipe(path)
     try:
         size = path.stat().st_size
@@ -42,11 +39,8 @@ def read_file(path: Path, what: str) -> tuple[bytes, Image.Image | None]:
 
 
 def open_header(path: Path, data: bytes) -> Image.Image | None:
-    """The PIL image of an image file's bytes, not decoded yet; None where Pillow knows none.
-
-    Raises:
-        UserError: the header tells of more than MAX_PIXELS.
-    """
+    """The PIL image of an image file's bytes, not decoded yet; None where Pillow knows none. Raises
+    UserError where the header tells of more than MAX_PIXELS."""
     try:
         with warnings.catch_warnings():
             # Pillow's own limits are others.
@@ -101,12 +95,8 @@ class ImageDepth(UserError):
 
 @dataclass(frozen=True)
 class Photograph:
-    """A photograph as it was read.
-
-    Attributes:
-        image: (H, W, 3) uint8, BGR.
-        had_alpha: whether its file holds transparency, which is dropped.
-    """
+    """A photograph as it was read: (H, W, 3) uint8, BGR, and whether its file holds transparency,
+    which is dropped."""
 
     image: np.ndarray
     had_alpha: bool

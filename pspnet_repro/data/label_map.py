@@ -16,19 +16,14 @@ _CONTENT = ("a text file with lines VALUE CLASS or RED GREEN BLUE CLASS, where C
 
 @dataclass(frozen=True)
 class LabelMap:
-    """What a label map and a list of ignored values say.
+    """What a label map and a list of ignored values say."""
 
-    Attributes:
-        values: pairs (value, class), 255 for no class; empty for a map of colours and for none.
-        colours: (red, green, blue, class), see data.labels.read_label_file.
-        ignored: values that are unlabelled, whatever else is said.
-        largest: (class, its place in words), the largest that the map names; None without a map.
-    """
-
+    # (value, class), 255 for no class; empty for a map of colours and for none.
     values: tuple[tuple[int, int], ...] = ()
+    # (red, green, blue, class), see data.labels.read_label_file.
     colours: tuple[tuple[int, int, int, int], ...] | None = None
-    ignored: tuple[int, ...] = ()
-    largest: tuple[int, str] | None = None
+    ignored: tuple[int, ...] = ()  # values that are unlabelled, whatever else is said
+    largest: tuple[int, str] | None = None  # class of the map, and its place in words
 
     def over(self, table: bytes | None = None) -> bytes:
         """The table of data.pairs.Pair: 256 bytes.
@@ -55,16 +50,14 @@ class LabelMap:
 
 
 def read_label_map(path: Path | str | None, ignored: Iterable[int] = ()) -> LabelMap:
-    """The LabelMap of a file, and of ignored values.
+    """The LabelMap of a text file, None for no file, and of ignored values.
 
-    Args:
-        path: text file: a line `VALUE CLASS`, or in all lines `RED GREEN BLUE CLASS`, separated by
-            white space or commas. CLASS is 0 to 253, or 255 or `ignore` for pixels without a
-            class. What follows a # is left out. None: no file.
-        ignored: see LabelMap.
-    Raises:
-        UserError: the file is missing, or a line holds something else or what a line before it
-            has.
+    The file has lines `VALUE CLASS`, or in all lines `RED GREEN BLUE CLASS`, separated by white
+    space or commas. CLASS is 0 to 253, or 255 or `ignore` for pixels without a class. What follows
+    a # is left out.
+
+    Raises UserError where the file is missing, or a line holds something else or what a line before
+    it has.
     """
     if path is None:
         return LabelMap(ignored=tuple(ignored))

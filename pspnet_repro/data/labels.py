@@ -233,21 +233,17 @@ def _read_pnm(image, data):
 _READERS = {"PNG": _read_png, "BMP": _read_bmp, "TIFF": _read_tiff, "PPM": _read_pnm}
 
 
-def read_label(path: Path | str, classes: int, zero_is_void: bool = False,
-               table: bytes | None = None, colours: Colours | None = None) -> np.ndarray:
-    """(H, W) uint8 labels, 0..classes-1 or 255.
+def read_label(path: Path | str, classes: int, table: bytes | None = None,
+               colours: Colours | None = None) -> np.ndarray:
+    """(H, W) uint8 labels, 0..classes-1 or 255; table, colours: see Pair.
 
-    Args:
-        zero_is_void: files hold 0 for void and k + 1 for class k (ADE20K): a table for lists.
-        table, colours: see Pair; a table overrides zero_is_void.
-    Raises:
-        UserError: as read_label_file, or the file has other values.
+    Raises UserError as read_label_file, or where the file has other values.
     """
     try:
         values = read_label_file(path, colours)
     except ColouredLabel as error:
         raise ColouredLabel(f"{error}, or say what each colour means with --label-map") from None
-    table = table or (ZERO_IS_VOID if zero_is_void else IDENTITY)
+    table = table or IDENTITY
     allowed = allowed_values(classes, table)
     if cv2.LUT(values, (~allowed).astype(np.uint8)).any():
         wrong = np.flatnonzero(value_counts(values) * ~allowed)

@@ -22,7 +22,6 @@ def make_lists(images: Path, labels: Path, output: Path, val: float = 0.1, seed:
     """Write train.txt and val.txt for two folders, see pair_folders, and say how to go on.
 
     Args:
-        images, labels, output: folders.
         val: share of the images in val.txt, at least one; 0 for no val.txt.
         seed: of the draw, which depends on it and on the images' names alone.
     Raises:

@@ -35,8 +35,7 @@ def make_train_aug(sbd: Path, voc: Path, output: Path) -> None:
         voc: folder VOC2012, or VOCdevkit above it.
         output: folder; labels that an earlier call made there are not made again.
     Raises:
-        UserError: a file is missing or damaged, scipy is missing, or something is in a file's
-            place.
+        UserError: scipy or a file is missing, a file is damaged, or something is in its place.
     """
     sbd = _folder_with(sbd, "cls", ("", "dataset", "benchmark_RELEASE/dataset"), "SBD data")
     voc = voc_root(voc, 2012, "Segmentation")

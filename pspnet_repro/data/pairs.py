@@ -21,20 +21,15 @@ _LIST = "a text file with lines of an image and a label"
 
 @dataclass(frozen=True)
 class Pair:
-    """One image and its label map.
-
-    Attributes:
-        label: None in lists without labels.
-        table: what the file's values mean, 256 bytes as in ZERO_IS_VOID; None: themselves.
-        colours: what a picture's colours mean, as in data.labels.read_label_file; None: the file
-            holds values.
-        root: folder that the paths of its list start from; None: they are no choice of the user.
-    """
+    """One image and its label map."""
 
     image: Path
-    label: Path | None
+    label: Path | None  # None in lists without labels
+    # What the file's values mean, 256 bytes as in ZERO_IS_VOID; None: themselves.
     table: bytes | None = None
+    # What a picture's colours mean, as in data.labels.read_label_file; None: the file holds values.
     colours: Colours | None = None
+    # Folder that the paths of its list start from; None: they are no choice of the user.
     root: Path | None = field(default=None, compare=False)
 
 
@@ -81,12 +76,11 @@ def read_list(path: Path | str, root: Path | str | None = None, unlabelled: bool
 
 
 def _names(place, root, line, count, unlabelled):
-    """The names in a line.
+    """The names in a line of a list, see read_list.
 
     Args:
         place: of the line, for messages.
         count: names of the lines before; None for the first line.
-        root, unlabelled: see read_list.
     Raises:
         UserError: another number of names, or what else is wrong with them.
     """
@@ -109,12 +103,7 @@ def _names(place, root, line, count, unlabelled):
 
 
 def _readings(root, line, count, unlabelled):
-    """The ways to read a line, each a list of names; of several all name files.
-
-    Args:
-        count: names of the lines before; None for the first line.
-        unlabelled: see read_list.
-    """
+    """The ways to read a line, each a list of names, as _names; of several all name files."""
     if "\t" in line:
         return [[name.strip() for name in re.split("\t+", line)]]
     words = line.split()
@@ -155,10 +144,8 @@ def _advice(root, readings, line, count, is_first):
 def list_text(pairs: Iterable[Pair], folder: Path) -> str:
     """The text of a list of Pairs whose paths start from a folder, as read_list reads it.
 
-    Names are separated by a space, or by a tab where one holds white space.
-
-    Raises:
-        UserError: a name has a tab or a line break, or is not of UTF-8.
+    Names are separated by a space, or by a tab where one holds white space. Raises UserError where
+    a name has a tab or a line break, or is not of UTF-8.
     """
     # From a link `..` leads elsewhere.
     real = functools.cache(os.path.realpath)
@@ -195,24 +182,20 @@ def start_of_paths(root: Path) -> str:
             "check-data names another folder")
 
 
-def read_label_of(pair: Pair, classes: int, zero_is_void: bool = False) -> np.ndarray:
+def read_label_of(pair: Pair, classes: int) -> np.ndarray:
     """The label of a Pair. Raises UserError as data.labels.read_label."""
     with _rooted(pair):
-        return read_label(pair.label, classes, zero_is_void, pair.table, pair.colours)
+        return read_label(pair.label, classes, pair.table, pair.colours)
 
 
-def read_pair(pair: Pair, classes: int,
-              zero_is_void: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
-    """Image and label of a Pair, None where it has none.
-
-    Raises:
-        UserError: as their readers, or sizes differ.
-    """
+def read_pair(pair: Pair, classes: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Image and label of a Pair, None where it has none. Raises UserError as their readers, or
+    where sizes differ."""
     with _rooted(pair):
         image = read_image(pair.image)
     if pair.label is None:
         return image, None
-    label = read_label_of(pair, classes, zero_is_void)
+    label = read_label_of(pair, classes)
     if image.shape[:2] != label.shape:
         raise UserError(f"{pair.label}: size {label.shape[0]}x{label.shape[1]} differs from "
                         f"{image.shape[0]}x{image.shape[1]} of {pair.image}")

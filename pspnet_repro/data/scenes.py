@@ -82,11 +82,8 @@ def _wall(rng):
 
 
 def draw_scene(seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scene `number` of the sequence that `seed` starts.
-
-    Returns:
-        (image, label): (SIZE, SIZE, 3) uint8 BGR and (SIZE, SIZE) uint8, indices of CLASSES.
-    """
+    """Scene `number` of the sequence that `seed` starts: (SIZE, SIZE, 3) uint8 BGR, and its label,
+    (SIZE, SIZE) uint8, indices of CLASSES."""
     rng = np.random.default_rng((seed, number))
     canvas = _Canvas()
     rows = np.arange(SIZE)[:, None] + np.zeros((1, SIZE))

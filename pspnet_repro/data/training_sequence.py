@@ -1,6 +1,9 @@
-"""Training samples addressed by their position in the endless, shuffled sequence."""
+"""Training samples by their position in the endless, shuffled sequence, and batches of them."""
 
-from collections.abc import Iterator, Sequence
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -14,8 +17,10 @@ from pspnet_repro.data.pairs import Pair, read_pair
 from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.glibc import keep_freed_memory
 from pspnet_repro.model import image_input as image_inputs
+from pspnet_repro.torchrun import variable
 
-AHEAD = 2  # batches that a worker reads ahead
+_AHEAD = 2  # batches that a worker reads ahead
+_SHARED = "/dev/shm"  # where workers leave their batches on Linux
 
 
 class TrainingSequence(Dataset):
@@ -25,21 +30,18 @@ class TrainingSequence(Dataset):
     augmentation is drawn from (seed, p). So neither workers nor interruptions change anything.
 
     Args:
-        classes, zero_is_void: see data.labels.read_label.
         crop_size: side of the crops in pixels.
-        seed: of order and augmentation.
         image_input: of the network, see model.image_input.
     """
 
     def __init__(self, pairs: Sequence[Pair], classes: int, crop_size: int,
-                 augmentation: Augmentation, seed: int, zero_is_void: bool = False,
+                 augmentation: Augmentation, seed: int,
                  image_input: image_inputs.ImageInput = image_inputs.CAFFE) -> None:
         self.pairs = pairs
         self.classes = classes
         self.crop_size = crop_size
         self.augmentation = augmentation
         self.seed = seed
-        self.zero_is_void = zero_is_void
         self.image_input = image_input
         self._epoch, self._order = -1, None
 
@@ -55,7 +57,7 @@ class TrainingSequence(Dataset):
         """(image, label) tensors, or the UserError that reading met (errors cross processes)."""
         try:
             pair = self.pair(position)
-            image, label = read_pair(pair, self.classes, self.zero_is_void)
+            image, label = read_pair(pair, self.classes)
             factor = max(self.augmentation.scales or (1,))
             if label.size * factor ** 2 > MAX_PIXELS:
                 raise UserError(
@@ -100,12 +102,12 @@ def batches(sequence: TrainingSequence, batch_size: int, start: int, stop: int, 
     """
     cv2.setNumThreads(0)
     slots = slots or range(batch_size)
-    check_lesson(sequence.pairs, sequence.classes, sequence.zero_is_void, say=slots.start == 0)
+    check_lesson(sequence.pairs, sequence.classes, say=slots.start == 0)
     positions = (range(k * batch_size + slots.start, k * batch_size + slots.stop)
                  for k in range(start, stop))
     loader = DataLoader(sequence, batch_sampler=positions, num_workers=workers,
                         collate_fn=_collate, worker_init_fn=_start_worker,
-                        prefetch_factor=AHEAD if workers else None,
+                        prefetch_factor=_AHEAD if workers else None,
                         # From such memory a GPU copies while the program goes on.
                         pin_memory=torch.cuda.is_initialized(),
                         # Its own generator: the global one belongs to dropout alone.
@@ -120,3 +122,35 @@ def batches(sequence: TrainingSequence, batch_size: int, start: int, stop: int, 
             raise
         raise UserError(f"a process that reads images ended: {first_line(error)}: --workers 0 "
                         "reads without such processes") from error
+
+
+def spare_cores(device: torch.device, threads: int, pixels: int) -> int:
+    """How many processes should read images for this one: its share of the machine's cores, less
+    those that compute (on a CPU `threads`), as far as the system's shared memory goes for batches
+    of so many pixels, and at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    share = 1 / variable("LOCAL_WORLD_SIZE", 1, 2 ** 20, "1")
+    room = shutil.disk_usage(_SHARED).free if os.path.isdir(_SHARED) else math.inf
+    batch = pixels * 13  # bytes: three float32 and a label
+    return min(max(int(cores * share) - (threads if device.type == "cpu" else 1), 0), 8,
+               int(min(room * share / (batch * (_AHEAD + 1)), 8)))
+
+
+def on_device(batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+              device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches on a device. A GPU copies one in a stream of its own while it computes the step
+    before, and has images channels last."""
+    streams = torch.get_device_module(device)
+    side = streams.Stream()
+    for images, labels in batches:
+        with streams.stream(side):
+            images, labels = (part.to(device, non_blocking=True) for part in (images, labels))
+            if images.is_cuda:
+                images = images.contiguous(memory_format=torch.channels_last)
+        main = streams.current_stream()
+        main.wait_stream(side)
+        if images.is_cuda:
+            # Their memory is free again when the step has used them, not before.
+            images.record_stream(main)
+            labels.record_stream(main)
+        yield images, labels

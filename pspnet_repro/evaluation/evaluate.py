@@ -19,24 +19,20 @@ from pspnet_repro.evaluation.sliding import Network, predict_tiles
 
 
 def evaluate(net: Network | Predictor, pairs: Sequence[Pair], *, classes: int, protocol: Protocol,
-             zero_is_void: bool = False, batch_size: int = BATCH_SIZE,
-             record: CountsFile | None = None,
+             batch_size: int = BATCH_SIZE, record: CountsFile | None = None,
              on_prediction: Callable[[int, Pair, np.ndarray], object] | None = None,
              on_error: Callable[[UserError], object] | None = None, progress: bool = True,
              processes: Processes = ALONE) -> ConfusionMatrix:
-    """Confusion matrix of a network over image and label files.
+    """Confusion matrix of a network over image and label files, the same in every process.
 
     Args:
         net, classes, protocol, batch_size: see predict_tiles; or a Predictor of that protocol.
         pairs: one without a label is predicted only.
-        zero_is_void: see data.labels.read_label.
         record: images in it are not tested again, others are added to it.
         on_prediction: called with (number in the list, Pair, (H, W) uint8 classes).
         on_error: called for an image that cannot be used, which is left out; None: the error ends
             the test.
         processes: each tests its share; see distributed.join.
-    Returns:
-        Counts of all images, the same in every process.
     Raises:
         UserError: an image or label could not be used.
     """
@@ -54,7 +50,7 @@ def evaluate(net: Network | Predictor, pairs: Sequence[Pair], *, classes: int, p
         def images():
             for number, pair in share:
                 try:
-                    image, label = read_pair(pair, classes, zero_is_void)
+                    image, label = read_pair(pair, classes)
                 except UserError as error:
                     if on_error is None:
                         raise

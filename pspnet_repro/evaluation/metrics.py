@@ -29,9 +29,6 @@ class ConfusionMatrix:
     unlabelled: their pixels count nowhere. IoU = intersection / (eps + union), and the mean is
     over all classes: one that never occurs counts 0.
 
-    Args:
-        classes: number of classes.
-
     Source: intersectionAndUnion and the evaluation script.
     """
 
@@ -40,12 +37,10 @@ class ConfusionMatrix:
         self.counts = np.zeros((classes, classes), np.int64)
 
     def update(self, pred: np.ndarray, label: np.ndarray) -> None:
-        """Count one image.
+        """Count one image: integer arrays of the same shape, 0..classes-1; other labels are
+        skipped.
 
-        Args:
-            pred, label: integer arrays of the same shape, 0..classes-1; other labels are skipped.
-        Raises:
-            ValueError: shapes differ or a prediction is no class.
+        Raises ValueError where shapes differ or a prediction is no class.
         """
         pred, label = np.asarray(pred), np.asarray(label)
         if pred.shape != label.shape:
@@ -96,11 +91,8 @@ class ConfusionMatrix:
 
         Source: Long, Shelhamer, Darrell 2015, section 5 (mean accuracy).
         """
-        labelled = self.counts.sum(1)
-        occurs = labelled > 0
-        if not occurs.any():
-            return math.nan
-        return float((self.intersection[occurs] / labelled[occurs]).mean())
+        intersection, _, labelled = self._occurring()
+        return float((intersection / labelled).mean()) if labelled.size else math.nan
 
     @property
     def frequency_weighted_iou(self) -> float:
@@ -109,14 +101,16 @@ class ConfusionMatrix:
 
         Source: Long, Shelhamer, Darrell 2015, section 5 (frequency weighted IU).
         """
-        labelled = self.counts.sum(1)
-        occurs = labelled > 0
-        if not occurs.any():
-            return math.nan
         # A class that occurs has a union, so the script's eps, which keeps 1 from being reached,
         # is not needed.
-        iou = self.intersection[occurs] / self.union[occurs]
-        return float((labelled[occurs] * iou).sum() / labelled.sum())
+        intersection, union, labelled = self._occurring()
+        return (float((labelled * (intersection / union)).sum() / labelled.sum())
+                if labelled.size else math.nan)
+
+    def _occurring(self):
+        """Intersection, union and labelled pixels of the classes that occur in the labels."""
+        labelled = self.counts.sum(1)
+        return [pixels[labelled > 0] for pixels in (self.intersection, self.union, labelled)]
 
     @property
     def score(self) -> float:

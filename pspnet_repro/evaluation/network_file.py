@@ -20,24 +20,15 @@ _RELEASED = {150: "ade20k", 21: "voc2012", 19: "cityscapes"}
 
 @dataclass
 class NetworkFile:
-    """A network and how it is tested.
+    """A network and how it is tested."""
 
-    Attributes:
-        path: of its weights.
-        net: the PSPNet in eval mode; None once a Predictor has taken it over.
-        classes: their names and colours.
-        crop_size, base_size: pixels, see evaluation.Protocol.
-        data: name of the data set that it was trained on, or None.
-        preset: of evaluation.protocol.PRESETS, which `pspnet convert` notes.
-    """
-
-    path: Path
-    net: PSPNet | None
+    path: Path  # of its weights
+    net: PSPNet | None  # in eval mode; None once a Predictor has taken it over
     classes: Classes
-    crop_size: int
+    crop_size: int  # pixels, see evaluation.Protocol
     base_size: int
-    data: str | None
-    preset: str = "caffe"
+    data: str | None  # name of the data set that it was trained on
+    preset: str = "caffe"  # of evaluation.protocol.PRESETS, which `pspnet convert` notes
 
     @property
     def protocol(self) -> Protocol:
@@ -89,9 +80,11 @@ def read_network(weights: str | Path | tuple) -> NetworkFile:
                         f"{str(content['protocol'])[:40]!r}: convert it again")
     data = _data(content, net.classes)
     recipe = LAYOUTS[data].recipe if data in LAYOUTS else Recipe()
+    base_size = content.get("base_size")
+    if type(base_size) is not int or not 1 <= base_size <= MAX_SIDE:
+        base_size = recipe.base_size
     return NetworkFile(path, net.eval(), _classes(content, net.classes, data, path),
-                       crop_size_of(content) or recipe.crop_size,
-                       _base_size(content) or recipe.base_size, data,
+                       crop_size_of(content) or recipe.crop_size, base_size, data,
                        content.get("protocol") or "caffe")
 
 
@@ -101,11 +94,6 @@ def _data(content, count):
         name = training.get("data")
         return name if isinstance(name, str) else None
     return _RELEASED.get(count)
-
-
-def _base_size(content):
-    size = content.get("base_size")
-    return size if type(size) is int and 1 <= size <= MAX_SIDE else None
 
 
 def _classes(content, count, data, path):

@@ -9,6 +9,7 @@ from pspnet_repro.data.classes import Classes
 from pspnet_repro.data.conventions import strips, value_counts
 
 UNLABELLED_RGB = (0, 0, 0)
+MARGIN, CAPTION = 4, 22  # pixels between pictures and above them
 Palette = Sequence[Sequence[int]]  # (red, green, blue) a class
 
 
@@ -23,37 +24,26 @@ def colourize(label: np.ndarray, palette_rgb: Palette) -> np.ndarray:
     return picture
 
 
-def side_by_side(pictures: Sequence[np.ndarray], titles: Sequence[str], margin: int = 4,
-                 caption: int = 22) -> np.ndarray:
-    """Pictures of one height in a row, each under its title.
+def side_by_side(pictures: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndarray:
+    """Pictures, (H, W, 3) uint8 RGB of one height, in a row, each under its title of one line.
 
-    Args:
-        pictures: (H, W, 3) uint8 RGB each.
-        titles: a line of text each.
-        margin, caption: pixels between pictures and above them.
     Returns:
-        (H + caption, sum of widths + margins, 3) uint8 RGB on white.
+        (H + CAPTION, sum of widths + margins, 3) uint8 RGB on white.
     """
     columns = []
     for picture, title in zip(pictures, titles, strict=True):
-        head = np.full((caption, picture.shape[1], 3), 255, np.uint8)
-        cv2.putText(head, title, (2, caption - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1,
+        head = np.full((CAPTION, picture.shape[1], 3), 255, np.uint8)
+        cv2.putText(head, title, (2, CAPTION - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1,
                     cv2.LINE_AA)
         columns += [np.concatenate([head, picture]),
-                    np.full((picture.shape[0] + caption, margin, 3), 255, np.uint8)]
+                    np.full((picture.shape[0] + CAPTION, MARGIN, 3), 255, np.uint8)]
     return np.concatenate(columns[:-1], 1)
 
 
 def legend(names: Sequence[str], palette_rgb: Palette, width: int,
            scale: float = 1.0) -> np.ndarray:
-    """Colours with their classes' names, as many columns as fit.
-
-    Args:
-        width: pixels of the picture.
-        scale: 1: lines of 20 pixels.
-    Returns:
-        (H, width, 3) uint8 RGB on white.
-    """
+    """Colours with their classes' names, as many columns as fit into a `width` of pixels. At scale
+    1 lines have 20 pixels. Returns (H, width, 3) uint8 RGB on white."""
     def pixels(number):
         return round(scale * number)
 

@@ -13,27 +13,20 @@ from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.model.upsampling import upsample2d
 
 
-def _switches():
-    """What tells torch whether float32 may mean less: of GPUs, and of the CPU. Recurrent layers
-    only go along: torch's older switch is true or false for all of a library."""
-    gpu, cpu = torch.backends.cudnn, torch.backends.mkldnn
-    return [torch.backends.cuda.matmul, gpu.conv, gpu.rnn], [cpu.matmul, cpu.conv, cpu.rnn]
-
-
 @contextlib.contextmanager
 def use_precision(precision: str) -> Iterator[None]:
     """Let torch's float32 mean TF32 on GPUs, or float32 alone, for the length of a with block.
 
-    Torch by default lets convolutions of cuDNN round to TF32: "float32" forbids it. On the CPU
-    float32 means float32, whatever torch.set_float32_matmul_precision says. Afterwards the switches
-    are as before.
-
-    Args:
-        precision: one of PRECISIONS; bfloat16 says that what stays in float32 means it.
+    Torch by default lets convolutions of cuDNN round to TF32: "float32" and "bfloat16" forbid it.
+    On the CPU float32 means float32, whatever torch.set_float32_matmul_precision says. Afterwards
+    the switches are as before.
     """
-    gpu, cpu = _switches()
+    cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
+    # Recurrent layers only go along: torch's older switch is true or false for all of a library.
+    gpu = torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn
+    cpu = mkldnn.matmul, mkldnn.conv, mkldnn.rnn
     before = [(switch, switch.fp32_precision) for switch in (*gpu, *cpu)]
-    for switch in (*gpu, *cpu):
+    for switch, _ in before:
         switch.fp32_precision = "tf32" if precision == "tf32" and switch in gpu else "ieee"
     try:
         yield
@@ -63,12 +56,8 @@ class Autocast(nn.Module):
 
 
 def network_in(net: PSPNet, precision: str, fused: bool) -> nn.Module:
-    """A network for testing in one of PRECISIONS, for use under `arithmetic`.
-
-    Args:
-        net: in eval mode, float32; without `fused` a part of the result.
-        fused: PSPNet.for_inference in place of the layers as they are trained.
-    """
+    """A network in eval mode for testing in one of PRECISIONS, for use under `use_precision`. With
+    `fused` it is PSPNet.for_inference, else the network itself or a wrapper of it."""
     if fused:
         return net.for_inference(torch.bfloat16 if precision == "bfloat16" else None)
     return Autocast(net) if precision == "bfloat16" else net
@@ -82,7 +71,6 @@ def agreement(net: nn.Module, exact: nn.Module, precision: str, image_rgb: np.nd
     Args:
         net: of network_in(..., precision, ...); run under use_precision(precision).
         exact: the same for "float32"; run under use_precision("float32").
-        image_rgb, protocol: see predict_stream.
         count: at most so many windows, of the scale nearest 1.
     Returns:
         {"same_argmax": share of the image's pixels on the windows whose class is the same,

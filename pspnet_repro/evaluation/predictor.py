@@ -16,6 +16,7 @@ from pspnet_repro.defaults import BATCH_SIZE, PRECISIONS
 from pspnet_repro.distributed import choose_device
 from pspnet_repro.errors import UsageError
 from pspnet_repro.evaluation import precision as precisions
+from pspnet_repro.evaluation.graph import GraphedNetwork
 from pspnet_repro.evaluation.network_file import NetworkFile, read_network
 from pspnet_repro.evaluation.pictures import overlay
 from pspnet_repro.evaluation.protocol import PRESETS, Protocol, preset
@@ -71,6 +72,7 @@ class Predictor:
         protocol: the Protocol of the test, or a name of evaluation.PRESETS with the sizes of the
             first file; None: the one that the first file notes, else the authors'.
         fused: run the copy PSPNet.for_inference, which is faster and rounds otherwise.
+        cuda_graph: run passes as CUDA graphs, one for each shape of a batch.
     Raises:
         UserError: a file cannot be used, or files name other classes than the first.
         UsageError: an argument out of range, or a crop that a network cannot take.
@@ -81,7 +83,7 @@ class Predictor:
 
     def __init__(self, weights: Source | list[Source], *, device: str = "cpu",
                  precision: str = "float32", protocol: Protocol | str | None = None,
-                 fused: bool = True):
+                 fused: bool = True, cuda_graph: bool = False):
         if precision not in PRECISIONS:
             raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
         if precision == "tf32" and device == "cpu":
@@ -91,8 +93,11 @@ class Predictor:
             raise UsageError("protocol must be a pspnet_repro.evaluation.Protocol, or one of "
                              f"{', '.join(PRESETS)}, or None for the weights' own, got "
                              f"{protocol!r}")
-        if not isinstance(fused, bool):
-            raise UsageError(f"fused must be True or False, got {fused!r}")
+        for name, value in (("fused", fused), ("cuda_graph", cuda_graph)):
+            if not isinstance(value, bool):
+                raise UsageError(f"{name} must be True or False, got {value!r}")
+        if cuda_graph and device == "cpu":
+            raise UsageError('cuda_graph needs device "cuda": a graph is a GPU\'s')
         files = [each if isinstance(each, NetworkFile) else read_network(each)
                  for each in (weights if isinstance(weights, list) else [weights])]
         if not files:
@@ -109,7 +114,8 @@ class Predictor:
             file.check_classes(len(self.classes.names))
             # The file's own goes, for memory.
             net, file.net = file.net.to(choose_device(device)), None
-            self.networks.append(precisions.network_in(net, precision, fused))
+            net = precisions.network_in(net, precision, fused)
+            self.networks.append(GraphedNetwork(net) if cuda_graph else net)
 
     @property
     def names(self) -> list[str]:
@@ -132,17 +138,12 @@ class Predictor:
 
     def many(self, images: Iterable[Photo], batch_size: int = BATCH_SIZE,
              probabilities: bool = False) -> Iterator[Prediction]:
-        """Parse photographs, one after the other; each is read when its turn comes.
+        """The Predictions of photographs in order, as a call gives them; each photograph is read
+        when its turn comes.
 
         Args:
-            images: as in a call.
             batch_size: windows a pass of the network, of one or more photographs; as many mirror
                 images go along.
-            probabilities: see a call.
-        Yields:
-            A Prediction for each image, in order.
-        Raises:
-            as a call.
         """
         waiting = deque()
 
@@ -173,28 +174,27 @@ class Predictor:
         streams = [predict_tiles(net, copy, classes=len(self.names), protocol=self.protocol,
                                  batch_size=batch_size)
                    for net, copy in zip(self.networks, copies)]
-        while True:
-            # Not around the whole: the caller's code runs between two images.
-            with precisions.use_precision(self.precision):
-                each = [next(stream, None) for stream in streams]
-            if each[0] is None:
-                return
+        for each in self._in_precision(itertools.zip_longest(*streams)):
             yield self._mean(each)
 
     def _mean(self, each):
         """The tiles of the mean of several networks' Tiles of one photograph."""
-        tiles = zip(*each)
+        for (place, mean), *others in self._in_precision(zip(*each)):
+            for _, other in others:
+                mean += other
+            if others:
+                mean /= len(each)
+            yield place, mean
+
+    def _in_precision(self, items):
+        """What an iterator gives, made in the networks' precision; between two items the caller's
+        code runs in its own."""
         while True:
             with precisions.use_precision(self.precision):
-                parts = next(tiles, None)
-                if parts is None:
-                    return
-                place, mean = parts[0]
-                for _, other in parts[1:]:
-                    mean += other
-                if len(parts) > 1:
-                    mean /= len(parts)
-            yield place, mean
+                item = next(items, None)
+            if item is None:
+                return
+            yield item
 
 
 def as_rgb(image: Photo) -> np.ndarray:

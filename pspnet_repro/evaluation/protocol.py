@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pspnet_repro.defaults import MULTI_SCALE
+from pspnet_repro.defaults import MULTI_SCALE, PADDINGS
+from pspnet_repro.words import check_choice
 
 __all__ = ["MULTI_SCALE", "PRESETS", "Protocol", "preset"]
 
@@ -70,14 +71,10 @@ class Protocol:
         if self.base_size < 1 or self.crop_size < 1 or not self.scales or min(self.scales) <= 0:
             raise ValueError(f"base_size, crop_size and scales must be positive, got "
                              f"{self.base_size}, {self.crop_size}, {self.scales}")
-        if self.merge not in ("logits", "probabilities"):
-            raise ValueError(f'merge must be "logits" or "probabilities", got {self.merge!r}')
-        if self.padding not in ("end", "centre"):
-            raise ValueError(f'padding must be "end" or "centre", got {self.padding!r}')
-        if self.resize not in ("matlab", "opencv"):
-            raise ValueError(f'resize must be "matlab" or "opencv", got {self.resize!r}')
-        if self.rounding not in ("matlab", "python"):
-            raise ValueError(f'rounding must be "matlab" or "python", got {self.rounding!r}')
+        check_choice("merge", self.merge, ("logits", "probabilities"))
+        check_choice("padding", self.padding, PADDINGS)
+        check_choice("resize", self.resize, ("matlab", "opencv"))
+        check_choice("rounding", self.rounding, ("matlab", "python"))
         if self.stride is not None and not 1 <= self.stride <= self.crop_size:
             raise ValueError(f"stride must be 1 to crop_size {self.crop_size}, got {self.stride}")
 
@@ -144,11 +141,8 @@ _SWITCHES = {f.name: f.default for f in fields(Protocol) if f.name not in (
 
 
 def preset(name: str, base_size: int, crop_size: int, **others: Any) -> Protocol:
-    """The Protocol of a name of PRESETS, with further fields.
-
-    Raises:
-        ValueError: another name, or a field out of range.
-    """
+    """The Protocol of a name of PRESETS, with further fields. Raises ValueError as Protocol does,
+    and for another name."""
     if name not in PRESETS:
         raise ValueError(f"protocol must be one of {', '.join(PRESETS)}, got {name!r}")
     return Protocol(base_size, crop_size, **{**PRESETS[name], **others})

@@ -1,5 +1,6 @@
 """Files of every image's counts, so that an interrupted test goes on where it stopped."""
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable
@@ -24,11 +25,6 @@ def claim_results(outputs: Outputs, folder: Path, paths: Iterable[Path],
 
     The list of the folder's files is made before counts.jsonl is: a test that has none is of an
     earlier version, and so are its results.
-
-    Args:
-        outputs: of the folder.
-        folder: of the test.
-        paths, inputs: see Outputs.claim.
     """
     if _holds_test(folder / _MERGED):
         outputs.adopt(paths)
@@ -45,7 +41,7 @@ def _holds_test(path):
         return False  # CountsFile says why
 
 
-class CountsFile:
+class CountsFile(contextlib.AbstractContextManager):
     """Counts of (label, prediction) pairs, one line an image, appended as images are done.
 
     The first line says what the counts depend on; a file that says something else is refused, but
@@ -122,9 +118,6 @@ class CountsFile:
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written: {first_line(error)}") from error
 
-    def __enter__(self):
-        return self
-
     def __exit__(self, *_):
         self._file.close()
         if self._lock is not None:
@@ -184,12 +177,10 @@ def _dense(content, classes):
 
 
 def read_counts(folder: Path, classes: int) -> list[np.ndarray]:
-    """The counts of a finished test, of the files of all processes that tested together.
+    """The counts of a finished test, of the files of all processes that tested together: (classes,
+    classes) int64 for each image, in the list's order.
 
-    Returns:
-        (classes, classes) int64 for each image, in the list's order.
-    Raises:
-        UserError: a file cannot be read or is damaged, or they lack an image.
+    Raises UserError where a file cannot be read or is damaged, or they lack an image.
     """
     entries = {}
     for path in _files(folder):

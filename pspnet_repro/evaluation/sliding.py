@@ -124,12 +124,6 @@ def first_windows(image_rgb: np.ndarray, protocol: Protocol, count: int, step: i
     return torch.stack([view.pixels(*place) for place in places]), areas
 
 
-def _check_shape(scores, batch, *wanted):
-    if tuple(scores.shape) != (len(batch), *wanted):
-        raise ValueError(f"net must return (N, {', '.join(map(str, wanted))}) for N = "
-                         f"{len(batch)}, got {tuple(scores.shape)}")
-
-
 def _runs(places):
     """(view, slice) for each run of places in the same view."""
     first = 0
@@ -162,22 +156,22 @@ def _run(net, places, protocol, classes, device):
         if view.canvas is None:
             view.canvas = torch.zeros(classes, *view.image.shape[:2], device=device)
     logits = getattr(net, "logits", None)
+    maps = (logits or net)(batch)
+    wanted = classes, *(maps.shape[2:] if logits else window)
+    if tuple(maps.shape) != (len(batch), *wanted):
+        raise ValueError(f"net must return (N, {', '.join(map(str, wanted))}) for N = "
+                         f"{len(batch)}, got {tuple(maps.shape)}")
     aligned = protocol.align_corners and getattr(net, "align_corners", True)
-    if logits is not None and aligned and (
-            protocol.merge == "logits" or not protocol.flip):
-        maps = logits(batch)
-        _check_shape(maps, batch, classes, *maps.shape[2:])
+    if logits and aligned and (protocol.merge == "logits" or not protocol.flip):
         for view, run in _runs(places):
             mirrored = maps[count + run.start:count + run.stop] if protocol.flip else None
             ops.scores(view.canvas, maps[run], mirrored, [top for _, top, _ in places[run]],
                        [left for _, _, left in places[run]], window)
     else:
-        maps = net(batch) if logits is None else logits(batch)
-        _check_shape(maps, batch, classes, *(window if logits is None else maps.shape[2:]))
         for k, (view, top, left) in enumerate(places):
             # One window at a time, with its mirror image: scores of full size are large.
             scores = maps[k::count]
-            if logits is not None:
+            if logits:
                 scores = upsample2d(scores, window, aligned)
             _add_window(view, top, left, _merged(scores, protocol))
     return [view.tiles for view, run in _runs(places)
@@ -204,18 +198,9 @@ def _finished(view, windows):
     return view.tiles.add(canvas)
 
 
-def _device_of(net):
-    parameters = net.parameters() if hasattr(net, "parameters") else ()
-    return next((parameter.device for parameter in parameters), torch.device("cpu"))
-
-
 def predict_stream(net: Network, images_rgb: Iterable[np.ndarray], *, classes: int,
                    protocol: Protocol, batch_size: int = BATCH_SIZE) -> Iterator[torch.Tensor]:
-    """`predict_tiles` with the tiles of a photograph in one tensor.
-
-    Yields:
-        (classes, H, W) float32 on the network's device, in the order of the images.
-    """
+    """`predict_tiles` with the tiles of a photograph in one tensor, (classes, H, W) float32."""
     for tiles in predict_tiles(net, images_rgb, classes=classes, protocol=protocol,
                                batch_size=batch_size):
         yield tiles.whole()
@@ -230,7 +215,6 @@ def predict_tiles(net: Network, images_rgb: Iterable[np.ndarray], *, classes: in
             made, see ops.scores), or any callable; see predict_probabilities.
         images_rgb: (H, W, 3) or (H, W) uint8; the next is read, and resized in a thread, while
             the network sees the one before.
-        classes: how many.
         batch_size: windows a pass of the network; with `flip` as many mirror images go along.
     Yields:
         The Tiles of each image, on the network's device, in the order of the images.
@@ -246,7 +230,8 @@ def predict_tiles(net: Network, images_rgb: Iterable[np.ndarray], *, classes: in
         raise ValueError("net must be in eval mode: call .eval()")
     step = getattr(net, "stride", 8) if hasattr(net, "logits") else 8
     image_input = getattr(net, "image_input", image_inputs.CAFFE)
-    device = _device_of(net)
+    parameters = net.parameters() if hasattr(net, "parameters") else ()
+    device = next((parameter.device for parameter in parameters), torch.device("cpu"))
     views = _made_ahead(make for image in images_rgb for make in
                         _views(_checked(image), protocol, classes, step, image_input))
     windows = ((view, top, left) for view in views
@@ -285,10 +270,7 @@ def predict_probabilities(net: Network, image_rgb: np.ndarray, *, classes: int, 
         net: a PSPNet in eval mode, or any callable float32 (N, 3, crop, crop) BGR minus mean ->
             (N, classes, crop, crop) logits.
         image_rgb: (H, W, 3) or (H, W) uint8.
-        classes: number of classes.
-        base_size, crop_size: pixels.
-        scales: factors of the base size.
-        flip: also the mirror image.
+        base_size, crop_size, scales, flip: see Protocol.
         batch_size: windows a pass of the network.
         protocol: "caffe" or "semseg", see evaluation.protocol.PRESETS.
         deviations: further fields of Protocol, in place of the preset's.

@@ -53,12 +53,8 @@ def multiply_adds(function: Callable[..., object], *inputs: object) -> dict[str,
 
 def logits_multiply_adds(settings: Mapping[str, object], crop_size: int,
                          training: bool = False) -> int:
-    """Multiply-adds of one crop's logits, in training mode if asked for; nothing is computed.
-
-    Args:
-        settings: keyword arguments of PSPNet.
-        crop_size: side of the crop in pixels.
-    """
+    """Multiply-adds of the logits of one crop, of so many pixels a side, by PSPNet(**settings), in
+    training mode if asked for; nothing is computed."""
     with FakeTensorMode():
         net = PSPNet(**settings).train(training)
         return sum(multiply_adds(net.logits, torch.empty(1, 3, crop_size, crop_size)).values())

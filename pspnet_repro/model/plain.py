@@ -60,9 +60,15 @@ class PlainResidual(nn.Module):
 
 
 class PlainPSPNet(nn.Module):
-    """What PSPNet.for_inference(plain=True) returns; see there."""
+    """What PSPNet.for_inference(plain=True) returns; see there.
 
-    def __init__(self, net: nn.Module, dtype: torch.dtype | None = None) -> None:
+    Args:
+        release: let the weights of the network's convolutions go as soon as their copies are made.
+            The network can't be used any more, and two are never in memory.
+    """
+
+    def __init__(self, net: nn.Module, dtype: torch.dtype | None = None,
+                 release: bool = False) -> None:
         super().__init__()
         self.classes, self.stride, self.any_size = net.classes, net.stride, net.any_size
         self.align_corners, self.image_input = net.align_corners, net.image_input
@@ -73,8 +79,12 @@ class PlainPSPNet(nn.Module):
             stem += (_plain_unit(part, dtype) if hasattr(part, "conv") else
                      [nn.MaxPool2d(3, 2, part.padding, ceil_mode=part.ceil_mode)])
         self.stem = nn.Sequential(*stem)
-        self.blocks = nn.Sequential(*(PlainResidual(branch, project, dtype)
-                                      for branch, project in net.backbone.residuals()))
+        self.blocks = nn.Sequential()
+        for branch, project in net.backbone.residuals():
+            self.blocks.append(PlainResidual(branch, project, dtype))
+            if release:
+                for unit in branch if project is None else (*branch, project):
+                    unit.conv.weight = None
         self.levels = nn.ModuleList(
             nn.Sequential(*([] if net.pyramid.reduce is None else
                             _plain_unit(net.pyramid.reduce[k], dtype)))

@@ -12,13 +12,7 @@ from pspnet_repro.model.factorized_head import pyramid_conv2d
 from pspnet_repro.model.fused import FusedPSPNet
 from pspnet_repro.model.image_input import ImageInput
 from pspnet_repro.model.plain import PlainPSPNet
-from pspnet_repro.model.resnet import (
-    ConvBN,
-    MaxPool,
-    ResNet,
-    convolution,
-    normalize_together,
-)
+from pspnet_repro.model.resnet import ConvBN, MaxPool, ResNet, convolution, normalize_together
 from pspnet_repro.model.settings import NetworkSettings
 from pspnet_repro.model.upsampling import upsample2d
 from pspnet_repro.ops import checks
@@ -125,15 +119,11 @@ class PSPNet(nn.Module):
         checks.crop(sizes, self.stride, self.pyramid.bins, self.any_size)
 
     def prepare(self, image_rgb: np.ndarray) -> torch.Tensor:
-        """A photograph as this network's input: channels in `input_order`, less `input_mean`,
-        divided by `input_std`.
+        """A (H, W, 3) uint8 RGB photograph as this network's input: channels in `input_order`, less
+        `input_mean`, divided by `input_std`. Raises ValueError for other images.
 
-        Args:
-            image_rgb: (H, W, 3) uint8 RGB.
         Returns:
             (1, 3, H, W) float32 on the CPU. The network pads it with zeros: the mean.
-        Raises:
-            ValueError: an image of another kind.
         """
         return self.image_input.tensor(image_rgb)
 
@@ -167,10 +157,9 @@ class PSPNet(nn.Module):
                       plain: bool = False) -> FusedPSPNet | PlainPSPNet:
         """A copy for testing: BN folded, ReLU and additions fused, on the same device.
 
-        Same `logits`, `forward`, `prepare`, `check_crop`, `classes` and
-        `stride`; results differ by rounding
-        (largest error over largest logit at most 1e-4 in float32). The head is factorized whatever
-        `head` says. Later changes of this network do not reach the copy.
+        Same `logits`, `forward`, `prepare`, `check_crop`, `classes` and `stride`; results differ by
+        rounding (largest error over largest logit at most 1e-4 in float32). The head is factorized
+        whatever `head` says. Later changes of this network do not reach the copy.
 
         Args:
             dtype: of weights and maps, such as torch.bfloat16; None: this network's, which the last

@@ -4,14 +4,13 @@ Nothing here is slow to import: the commands' help shows these choices.
 """
 
 import inspect
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, InitVar, dataclass, field, fields
 from typing import ClassVar, Literal, get_args, get_origin
 
 from pspnet_repro.defaults import VARIANCES
-from pspnet_repro.words import plain
+from pspnet_repro.words import check_choice, plain
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 269: (3, 30, 48, 8)}
 WIDTHS = (64, 128, 256, 512)
@@ -46,12 +45,6 @@ def _check(condition, message):
         raise ValueError(message)
 
 
-def _check_choice(name, value, choices):
-    words = (f"one of {', '.join(map(str, choices))}" if len(choices) > 2 else
-             " or ".join(map(json.dumps, choices)))
-    _check(value in choices, f"{name} must be {words}, got {value!r}")
-
-
 def _annotated(annotation):
     """(type, choices or (), whether None is allowed) of an argument's annotation."""
     annotation = annotation.type if isinstance(annotation, InitVar) else annotation
@@ -66,37 +59,28 @@ class BackboneSettings(Mapping):
     """The arguments of ResNet, the released networks' by default; as a mapping, those that make it
     again.
 
-    Attributes:
-        blocks: bottlenecks of each of the four stages, at least 1.
-        stem: "deep" (3x3 stride 2, 3x3, 3x3) or "classic" (7x7 stride 2), then pool1.
-        stem_width: channels of the stem's first convolutions; a deep stem ends with twice as many.
-        widths: channels inside the bottlenecks of each stage, which leave it with four times as
-            many.
-        strides, dilations: of the 3x3 convolutions of each stage. A stage without dilation has
-            stride 2, dilation 1.
-        stride_in: the convolution of a bottleneck that has its stride.
-        pool_padding: of pool1; many ImageNet networks have 0.
-        ceil_mode: pool1 has a window for the last odd pixel, as in Caffe; False: it has none, as in
-            torch, and images need not be stride * k + 1 pixels.
-        contract_dilation: the first bottleneck of a stage has half of its stage's dilation.
-        input_order: of the input's channels, "bgr" or "rgb".
-        input_mean, input_std: three numbers in this order, of values 0..255: what is subtracted
-            from a pixel, then what divides it. `PSPNet.prepare` applies them.
     Raises:
         TypeError: an argument of another type, a name that is none, or one that is missing.
         ValueError: an argument out of range.
     """
 
-    blocks: Numbers
+    blocks: Numbers  # bottlenecks of each of the four stages, at least 1
+    # "deep" (3x3 stride 2, 3x3, 3x3) or "classic" (7x7 stride 2), then pool1.
     stem: Literal["deep", "classic"] = "deep"
-    stem_width: int = 64
+    stem_width: int = 64  # of the first convolutions; a deep stem ends with twice as many channels
+    # Channels inside the bottlenecks of each stage, which leave it with four times as many.
     widths: Numbers = WIDTHS
+    # Of the 3x3 convolutions of each stage. A stage without dilation has stride 2, dilation 1.
     strides: Numbers = (1, 2, 1, 1)
     dilations: Numbers = (1, 1, 2, 4)
-    stride_in: Place = "1x1"
-    pool_padding: Literal[0, 1] = 1
+    stride_in: Place = "1x1"  # the convolution of a bottleneck that has its stride
+    pool_padding: Literal[0, 1] = 1  # of pool1; many ImageNet networks have 0
+    # Whether pool1 has a window for the last odd pixel, as in Caffe; without, as in torch, images
+    # need not be stride * k + 1 pixels.
     ceil_mode: bool = True
-    contract_dilation: bool = False
+    contract_dilation: bool = False  # a stage's first bottleneck has half of its dilation
+    # How `PSPNet.prepare` makes the input: the order of its channels, and in this order what is
+    # subtracted from values 0..255, then what divides them.
     input_order: Literal["bgr", "rgb"] = "bgr"
     input_mean: Reals = MEAN_BGR
     input_std: Reals = (1.0, 1.0, 1.0)
@@ -167,7 +151,7 @@ class BackboneSettings(Mapping):
         """Raise ValueError for an argument out of range."""
         for name, value in vars(self).items():
             if choices := self.choices(name):
-                _check_choice(name, value, choices)
+                check_choice(name, value, choices)
         for name in _BACKBONE:
             value = getattr(self, name)
             if name in self.INPUT[1:]:
@@ -197,58 +181,43 @@ class NetworkSettings(BackboneSettings):
     """The arguments of PSPNet, complete; as a mapping, those that make it again.
 
     They are the same for the same network, whatever the defaults and short forms (depth, width)
-    that made it. Of starting values the mapping says nothing.
-
-    Attributes:
-        depth: 50, 101, 152 or 269; sets `blocks` where they are not given. An argument only.
-        bins: bins a side of each pyramid level; () is the baseline without a pyramid.
-        reduce: 1x1 convolutions after pooling (DR in Table 1).
-        aux: the auxiliary branch after stage 4; used in training mode only.
-        dropout: ratio of element-wise dropout before both score convolutions.
-        spatial_dropout: drop whole channels instead, as many ports do; for the fidelity ablation.
-        variance, initial_running_var: see SyncBatchNorm2d.
-        bn_momentum: its `momentum`, the weight of a batch's statistics among the running ones; many
-            ports have 0.1.
-        head_width, aux_width: channels before the score convolutions; None: a quarter of the
-            features that the convolution's branch starts from.
-        head: "factorized" computes conv5_4 on the pyramid without upsampled maps (see
-            factorized_head.py); "literal" in the original's order of operations. The same function
-            of the same parameters; results differ by rounding.
-        arithmetic: "torch", or "original": convolutions, BN and loss sum in the order of the
-            original's CPU program, bit for bit (float32 on the CPU; elsewhere as "torch"), several
-            times slower. Needs head "literal" and variance "biased".
-        blocks: for miniature networks; None: those of the depth.
-        width: factor of the stages' channels (1.0: 64/256 ... 512/2048); sets `widths` where they
-            are not given. An argument only.
-        stride_in: None is as released: "1x1" at depth 50, else "3x3".
-        align_corners: the pyramid's levels and the scores grow with corner pixels on corner pixels;
-            False: with half-pixel centres, as in some ports.
-        All others: see BackboneSettings.
-    Raises: as BackboneSettings.
+    that made it. Of starting values the mapping says nothing. Raises as BackboneSettings.
     """
 
     classes: int
-    depth: InitVar[int] = 50
-    bins: Numbers = (1, 2, 3, 6)
+    depth: InitVar[int] = 50  # 50, 101, 152 or 269; sets `blocks` where they are not given
+    bins: Numbers = (1, 2, 3, 6)  # a side of each pyramid level; () is the baseline without one
     pool: Literal["ave", "max"] = "ave"
-    reduce: bool = True
-    aux: bool = True
+    reduce: bool = True  # 1x1 convolutions after pooling (DR in Table 1)
+    aux: bool = True  # the auxiliary branch after stage 4; used in training mode only
     _: KW_ONLY
-    dropout: float = 0.1
-    spatial_dropout: bool = False
-    variance: Literal[VARIANCES] = "unbiased"
+    dropout: float = 0.1  # ratio of element-wise dropout before both score convolutions
+    spatial_dropout: bool = False  # of whole channels instead, as in many ports
+    variance: Literal[VARIANCES] = "unbiased"  # this and the next: see SyncBatchNorm2d
     initial_running_var: float = field(default=1.0, compare=False)
+    # Channels before the score convolutions; None: a quarter of the features that the convolution's
+    # branch starts from.
     head_width: int | None = None
     aux_width: int | None = None
     backbone: Literal["resnet"] = "resnet"
+    # "factorized" computes conv5_4 on the pyramid without upsampled maps (see factorized_head.py);
+    # "literal" in the original's order of operations. The same function of the same parameters;
+    # results differ by rounding.
     head: Literal["factorized", "literal"] = "factorized"
+    # "original": convolutions, BN and loss sum in the order of the original's CPU program, bit for
+    # bit (float32 on the CPU; elsewhere as "torch"), several times slower. Needs head "literal" and
+    # variance "biased".
     arithmetic: Literal["torch", "original"] = "torch"
-    blocks: Numbers | None = None
+    blocks: Numbers | None = None  # for miniature networks; None: those of the depth
+    # Factor of the stages' channels (1.0: 64/256 ... 512/2048); sets `widths` where they are not
+    # given.
     width: InitVar[float] = 1.0
     widths: Numbers | None = None
-    stride_in: Place | None = None
+    stride_in: Place | None = None  # None is as released: "1x1" at depth 50, else "3x3"
+    # The pyramid's levels and the scores grow with corner pixels on corner pixels; False: with
+    # half-pixel centres, as in some ports.
     align_corners: bool = True
-    bn_momentum: float = 0.05
+    bn_momentum: float = 0.05  # weight of a batch's statistics; many ports have 0.1
     pool_padding: ClassVar = 1  # crops of stride * k + 1 pixels need it
     OTHERS: ClassVar = (*BackboneSettings.OTHERS, "align_corners", "bn_momentum")
 
@@ -261,7 +230,7 @@ class NetworkSettings(BackboneSettings):
 
     def __post_init__(self, depth, width):
         depth, width = plain(depth), plain(width)
-        _check_choice("depth", depth, tuple(BLOCKS))
+        check_choice("depth", depth, tuple(BLOCKS))
         if self.blocks is None:
             self._set(blocks=BLOCKS[depth])
         if self.widths is None:

@@ -138,11 +138,6 @@ def scores(canvas: torch.Tensor, logits: torch.Tensor, mirrored: torch.Tensor | 
                f"tops and lefts must be within +-{MAX_INTERP_SIZE} pixels, got {start}")
 
 
-def mode(mode: str) -> None:
-    if mode not in ("ave", "max"):
-        raise ValueError(f'mode must be "ave" or "max", got {mode!r}')
-
-
 def crop(sizes: Sequence[int], stride: int, bins: Sequence[int], any_size: bool = False) -> None:
     """Raise ValueError unless each size in pixels is stride * k + 1, or `any_size`, and holds all
     bins."""

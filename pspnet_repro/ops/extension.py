@@ -66,11 +66,9 @@ def processor_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set | None:
 
 def check_record(path: Path, record: tuple[str, set] | None, torch_version: str,
                  flags: set | None) -> None:
-    """Raise ExtensionError unless a file with this record can run here.
+    """Raise ExtensionError unless a compiled file with a record of `read_record` can run here.
 
     Args:
-        path: the compiled file, for the message.
-        record: see read_record.
         torch_version: of the torch that runs, "2.13.0+cpu".
         flags: see processor_flags.
     """

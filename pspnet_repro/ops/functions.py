@@ -12,6 +12,7 @@ import torch
 from pspnet_repro.errors import UserError
 from pspnet_repro.ops import checks, reference, register
 from pspnet_repro.ops.extension import load_extension
+from pspnet_repro.words import check_choice
 
 _CHOICE = os.environ.get("PSPNET_OPS") or "compiled"
 if _CHOICE not in ("compiled", "reference"):
@@ -26,6 +27,13 @@ _ops = torch.ops.pspnet
 
 def _pair(value):
     return [value, value] if isinstance(value, (int, torch.SymInt)) else list(value)
+
+
+def _run(name, *arguments, check=None):
+    """The compiled operator of a name, which checks its arguments, or its specification."""
+    if USE_REFERENCE and check is not None:
+        check(*arguments)
+    return getattr(reference if USE_REFERENCE else _ops, name)(*arguments)
 
 
 def window_pool2d(input: torch.Tensor, kernel_size: int | Sequence[int],
@@ -51,7 +59,7 @@ def window_pool2d(input: torch.Tensor, kernel_size: int | Sequence[int],
     Sums run in row order in float32 (float64 for float64): float32 gives the original's bits in
     both directions. Source: the Pooling layer.
     """
-    checks.mode(mode)
+    check_choice("mode", mode, ("ave", "max"))
     kernel_size, stride, padding = _pair(kernel_size), _pair(stride), _pair(padding)
     if USE_REFERENCE:
         checks.image(input, "input")
@@ -82,7 +90,7 @@ def pyramid_pool2d(input: torch.Tensor, bins: Sequence[int] = (1, 2, 3, 6),
     Sums run in row order in float32 (float64 for float64). Source: paper, 3.2; the rule for sizes
     that bins do not divide is ours.
     """
-    checks.mode(mode)
+    check_choice("mode", mode, ("ave", "max"))
     bins = list(bins)
     if USE_REFERENCE:
         checks.image(input, "input")
@@ -127,12 +135,7 @@ def interp2d(input: torch.Tensor, out_size: Sequence[int], pad_begin: int = 0,
     if USE_REFERENCE:
         checks.image(input, "input")
         checks.interp(input.shape[2:], out_size, pad_begin, pad_end)
-        return reference.interp2d(input, out_size, pad_begin, pad_end)
-    return _ops.interp2d(input, out_size, pad_begin, pad_end)
-
-
-def _batch_norm_op(name):
-    return getattr(reference if USE_REFERENCE else _ops, name)
+    return _run("interp2d", input, out_size, pad_begin, pad_end)
 
 
 def batch_norm_statistics(input: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -145,7 +148,7 @@ def batch_norm_statistics(input: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
 
     Not differentiable by itself: sync_bn.py holds the gradient of the whole.
     """
-    return _batch_norm_op("batch_norm_statistics")(input)
+    return _run("batch_norm_statistics", input)
 
 
 def batch_norm_normalize(input: torch.Tensor, mean: torch.Tensor, invstd: torch.Tensor,
@@ -161,8 +164,7 @@ def batch_norm_normalize(input: torch.Tensor, mean: torch.Tensor, invstd: torch.
     Returns:
         (N, C, H, W), dtype and memory format of `input`.
     """
-    return _batch_norm_op("batch_norm_normalize")(input, mean, invstd, weight, bias, relu,
-                                                  residual)
+    return _run("batch_norm_normalize", input, mean, invstd, weight, bias, relu, residual)
 
 
 def batch_norm_combine(means: torch.Tensor, sqdevs: torch.Tensor, counts: torch.Tensor | None,
@@ -183,9 +185,8 @@ def batch_norm_combine(means: torch.Tensor, sqdevs: torch.Tensor, counts: torch.
     Returns:
         mean and invstd, (C,), dtype of the running values; the elements of all, () float64.
     """
-    return _batch_norm_op("batch_norm_combine")(
-        means, sqdevs, counts, count, eps, unbiased, unbiased_running, momentum, running_mean,
-        running_var)
+    return _run("batch_norm_combine", means, sqdevs, counts, count, eps, unbiased,
+                unbiased_running, momentum, running_mean, running_var)
 
 
 def batch_norm_backward_reduce(grad_output: torch.Tensor, input: torch.Tensor, mean: torch.Tensor,
@@ -200,8 +201,7 @@ def batch_norm_backward_reduce(grad_output: torch.Tensor, input: torch.Tensor, m
     Returns:
         (sum_dy, sum_dy_xhat), each (C,), dtype of `mean`; xhat = (input - mean) * invstd.
     """
-    return _batch_norm_op("batch_norm_backward_reduce")(grad_output, input, mean, invstd, weight,
-                                                        bias, relu)
+    return _run("batch_norm_backward_reduce", grad_output, input, mean, invstd, weight, bias, relu)
 
 
 def batch_norm_backward_residual(
@@ -214,8 +214,8 @@ def batch_norm_backward_residual(
     Returns:
         (grad_residual, sum_dy, sum_dy_xhat): dy, which is 0 where the ReLU gave 0, and its sums.
     """
-    return _batch_norm_op("batch_norm_backward_residual")(grad_output, input, residual, mean,
-                                                          invstd, weight, bias)
+    return _run("batch_norm_backward_residual", grad_output, input, residual, mean, invstd, weight,
+                bias)
 
 
 def batch_norm_backward_elementwise(grad_output: torch.Tensor, input: torch.Tensor,
@@ -231,8 +231,8 @@ def batch_norm_backward_elementwise(grad_output: torch.Tensor, input: torch.Tens
     Returns:
         The gradient of the input, (N, C, H, W).
     """
-    return _batch_norm_op("batch_norm_backward_elementwise")(
-        grad_output, input, mean, invstd, weight, bias, mean_dy, mean_dy_xhat, relu)
+    return _run("batch_norm_backward_elementwise", grad_output, input, mean, invstd, weight, bias,
+                mean_dy, mean_dy_xhat, relu)
 
 
 def scores(canvas: torch.Tensor, logits: torch.Tensor, mirrored: torch.Tensor | None,
@@ -256,11 +256,8 @@ def scores(canvas: torch.Tensor, logits: torch.Tensor, mirrored: torch.Tensor | 
     their like), those of `mirrored` are the other side's. Source: Interp and Softmax layers, the
     evaluation script.
     """
-    arguments = canvas, logits, mirrored, list(tops), list(lefts), list(out_size)
-    if USE_REFERENCE:
-        checks.scores(*arguments)
-        return reference.scores(*arguments)
-    return _ops.scores(*arguments)
+    return _run("scores", canvas, logits, mirrored, list(tops), list(lefts), list(out_size),
+                check=checks.scores)
 
 
 def winograd_tiles(input: torch.Tensor, matrix: torch.Tensor, dilation: int, first: int,
@@ -285,10 +282,8 @@ def winograd_tiles(input: torch.Tensor, matrix: torch.Tensor, dilation: int, fir
 
     CPU only, not differentiable. Source: see winograd.py.
     """
-    if USE_REFERENCE:
-        checks.winograd_tiles(input, matrix, dilation, first, count)
-        return reference.winograd_tiles(input, matrix, dilation, first, count)
-    return _ops.winograd_tiles(input, matrix, dilation, first, count)
+    return _run("winograd_tiles", input, matrix, dilation, first, count,
+                check=checks.winograd_tiles)
 
 
 def winograd_pixels(output: torch.Tensor, products: torch.Tensor, matrix: torch.Tensor,
@@ -308,11 +303,8 @@ def winograd_pixels(output: torch.Tensor, products: torch.Tensor, matrix: torch.
 
     CPU only, not differentiable. Source: see winograd.py.
     """
-    arguments = output, products, matrix, bias, dilation, first, add, relu
-    if USE_REFERENCE:
-        checks.winograd_pixels(*arguments)
-        return reference.winograd_pixels(*arguments)
-    return _ops.winograd_pixels(*arguments)
+    return _run("winograd_pixels", output, products, matrix, bias, dilation, first, add, relu,
+                check=checks.winograd_pixels)
 
 
 if not USE_REFERENCE:

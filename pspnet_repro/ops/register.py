@@ -8,8 +8,8 @@ from pspnet_repro.ops import checks
 _ops = torch.ops.pspnet
 
 
-def _empty(like, shape, dtype=None):
-    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device,
+def _empty(like, shape):
+    return torch.empty(shape, dtype=like.dtype, device=like.device,
                        memory_format=suggest_memory_format(like))
 
 
@@ -29,7 +29,7 @@ def _indices_like(output):
     return torch.empty_like(output, dtype=torch.int64)
 
 
-def _fake_grad_input(grad_output, in_size):
+def _fake_grad_input(grad_output, in_size, *_):
     return _empty(grad_output, (*grad_output.shape[:2], *in_size))
 
 
@@ -49,9 +49,7 @@ def register_fakes() -> None:
         torch.library.register_fake(f"pspnet::{name}", fake)
 
     register("window_avg_pool2d", _fake_window)
-    register("window_avg_pool2d_backward",
-             lambda grad_output, in_size, kernel_size, stride, padding:
-             _fake_grad_input(grad_output, in_size))
+    register("window_avg_pool2d_backward", _fake_grad_input)
 
     def window_max(input, kernel_size, stride, padding):
         output = _fake_window(input, kernel_size, stride, padding)
@@ -74,9 +72,7 @@ def register_fakes() -> None:
              lambda grad_outputs, indices, in_size, bins:
              _fake_grad_input(grad_outputs[0], in_size))
     register("interp2d", _fake_interp)
-    register("interp2d_backward",
-             lambda grad_output, in_size, pad_begin, pad_end:
-             _fake_grad_input(grad_output, in_size))
+    register("interp2d_backward", _fake_grad_input)
     register("batch_norm_statistics",
              lambda input: (_fake_per_channel(input), _fake_per_channel(input)))
     register("batch_norm_normalize",

@@ -27,11 +27,8 @@ def eval_mode(model: torch.nn.Module, device: torch.device) -> Iterator[torch.nn
 
 
 def keep_points(path: Path, start: int, keys: Sequence[str] = ("iteration",)) -> list[dict]:
-    """Drop the lines of looks after step `start` from a file; the others as dictionaries.
-
-    Raises:
-        UserError: a line lacks one of `keys`, or its step.
-    """
+    """Drop the lines of looks after step `start` from a file; the others as dictionaries. Raises
+    UserError where a line lacks one of `keys`, or its step."""
     points = [point for _, point in read_lines(path)]
     for number, point in enumerate(points, 1):
         if (point is None or type(point.get("iteration")) is not int
@@ -57,11 +54,8 @@ class Curve:
 
     Args:
         path: of curve.jsonl; what is in it after step `start` is dropped.
-        watch: (interval, function). After every `interval` steps and after the last one
+        watch: (interval, function). After every `interval` steps and after step `max_iter`
             function(network in eval mode) gives a dictionary; all processes call it.
-        start, max_iter: steps done and steps in all.
-        processes: the first one writes.
-        device: where the network is.
     """
 
     def __init__(self, path: Path, watch: Watch | None, start: int, max_iter: int,

@@ -11,12 +11,10 @@ def freeze(model: PSPNet, bn: str | None = None, backbone: bool = False) -> None
     """Fix parts of a PSPNet in place; `train()` does not free them.
 
     Args:
-        bn: whose batch normalization is fixed, see SyncBatchNorm2d.freeze: "backbone", "all" or
-            None.
+        bn: "backbone", "all" or None: whose batch normalization is fixed, see
+            SyncBatchNorm2d.freeze. Raises ValueError for others.
         backbone: the backbone's parameters do not learn and its batch normalization is fixed: the
             backward pass ends at its outputs.
-    Raises:
-        ValueError: another `bn`.
     """
     if bn is not None and bn not in FREEZE_BN:
         raise ValueError(f"freeze_bn must be None, {' or '.join(FREEZE_BN)}, got {bn!r}")
@@ -35,12 +33,6 @@ def learning(groups: list[dict]) -> list[dict]:
     return [group for group in groups if group["params"]]
 
 
-def _option(model):
-    """The option that froze the batch normalization of a backbone."""
-    learns = any(p.requires_grad for p in model.backbone.parameters())
-    return "--freeze-bn" if learns else "--freeze-backbone"
-
-
 def check_frozen(model: PSPNet) -> list[str]:
     """Refuse frozen batch normalization that has no statistics to normalize by.
 
@@ -54,11 +46,13 @@ def check_frozen(model: PSPNet) -> list[str]:
     """
     layers = {name: module for name, module in model.named_modules()
               if isinstance(module, SyncBatchNorm2d) and module.frozen}
+    learns = any(p.requires_grad for p in model.backbone.parameters())
     for name, layer in layers.items():
         mean, var = layer.running_mean, layer.running_var
         if not mean.any() and (var == var[0]).all():
-            option, way = ((_option(model), "--initial-weights must name a file with statistics of "
-                            "a training") if name.startswith("backbone.") else
+            option, way = (("--freeze-bn" if learns else "--freeze-backbone",
+                            "--initial-weights must name a file with statistics of a training")
+                           if name.startswith("backbone.") else
                            ("--freeze-bn all", "freeze the backbone's alone (--freeze-bn backbone),"
                             " or --initial-weights must name a file that has this part"))
             raise UsageError(f"{name}: frozen batch normalization ({option}) must have "

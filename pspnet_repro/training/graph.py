@@ -6,11 +6,11 @@ import torch
 
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UsageError
+from pspnet_repro.evaluation.graph import captured
 from pspnet_repro.model.pspnet import PSPNet
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 Losses = list[list[torch.Tensor | None]]
-WARM_UP = 3  # passes before the capture, in which libraries choose their kernels
 
 
 def check_place(device: torch.device, processes: Processes) -> None:
@@ -49,18 +49,13 @@ class GraphedPasses:
         buffers = list(self._model.buffers())
         before, drawn = [buffer.clone() for buffer in buffers], torch.cuda.get_rng_state()
         inputs = [tuple(part.clone() for part in batch) for batch in batches]
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP):
-                self._passes(inputs)
-        torch.cuda.current_stream().wait_stream(side)
-        torch._foreach_copy_(buffers, before)
-        torch.cuda.set_rng_state(drawn)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._losses = self._passes(inputs)
-        self._inputs, self._graph = _flat(inputs), graph
+
+        def undo():
+            torch._foreach_copy_(buffers, before)
+            torch.cuda.set_rng_state(drawn)
+
+        self._graph, self._losses = captured(lambda: self._passes(inputs), undo)
+        self._inputs = _flat(inputs)
 
 
 def _flat(batches):

@@ -19,31 +19,22 @@ _DEPTHS = {blocks: depth for depth, blocks in BLOCKS.items()}
 
 @dataclass(frozen=True)
 class Structure:
-    """What a file of weights was made for.
+    """What a file of weights was made for."""
 
-    Attributes:
-        path: of the file, for messages.
-        sha256: see weights_sha256.
-        settings: arguments of PSPNet that decide about the result beside the weights: stem,
-            widths, blocks and the place of the stride of any file, and the strides, dilations,
-            pyramid, head, dropout and batch normalization of a PSPNet's.
-        content: see weights.source.read_weights; `load_initial_weights` takes the weights out.
-        network: settings of the file's network.
-    """
-
-    path: str
-    sha256: str
+    path: str  # of the file, for messages
+    sha256: str  # see weights_sha256
+    # Arguments of PSPNet that decide about the result beside the weights: stem, widths, blocks and
+    # the place of the stride of any file, and the strides, dilations, pyramid, head, dropout and
+    # batch normalization of a PSPNet's.
     settings: dict
+    # See weights.source.read_weights; `load_initial_weights` takes the weights out.
     content: dict | None = None
-    network: BackboneSettings | None = None
+    network: BackboneSettings | None = None  # settings of the file's network
 
 
 def read_structure(weights: Weights) -> Structure:
-    """What a file of model_file.save_model, or of Caffe, was made for.
-
-    Raises:
-        UserError: no such file, another kind of file, or one whose settings make no network.
-    """
+    """What a file of model_file.save_model, or of Caffe, was made for. Raises UserError for another
+    kind of file, or one whose settings make no network."""
     content, path = read_weights(weights, whole=None), weights_name(weights)
     settings = without_memory(content, path).settings
     names = settings.STRUCTURE
@@ -55,13 +46,8 @@ def read_structure(weights: Weights) -> Structure:
 
 
 def with_structure(model: dict, structure: Structure) -> dict:
-    """Arguments of PSPNet with a Structure, where they leave it open.
+    """Keyword arguments of PSPNet, completed by a Structure where they are open or None.
 
-    Args:
-        model: keyword arguments of PSPNet that are asked for; None asks for nothing.
-        structure: of the initial weights.
-    Returns:
-        `model`, completed.
     Raises:
         UsageError: `model` asks for another structure than the file has. Another dropout or batch
             normalization in training it may ask for.

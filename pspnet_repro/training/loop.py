@@ -15,10 +15,9 @@ from typing import Any
 import torch
 
 from pspnet_repro import distributed
-from pspnet_repro.data.labels import check_classes
-from pspnet_repro.data.loading import on_device, spare_cores
+from pspnet_repro.data.labels import ZERO_IS_VOID, check_classes
 from pspnet_repro.data.pairs import Pair
-from pspnet_repro.data.training_sequence import TrainingSequence, batches
+from pspnet_repro.data.training_sequence import TrainingSequence, batches, on_device, spare_cores
 from pspnet_repro.defaults import PRECISIONS, TIMEOUT_SECONDS
 from pspnet_repro.errors import Interrupted, UsageError, UserError, first_line
 from pspnet_repro.evaluation.precision import use_precision
@@ -27,7 +26,7 @@ from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.training import initial_weights as initial
 from pspnet_repro.training import run_folder
 from pspnet_repro.training.curve import Curve
-from pspnet_repro.training.divergence import check_weights
+from pspnet_repro.training.divergence import UnreadLosses, check_weights
 from pspnet_repro.training.freezing import check_frozen, freeze, learning
 from pspnet_repro.training.graph import GraphedPasses, check_place
 from pspnet_repro.training.initial_weights import Weights
@@ -40,11 +39,10 @@ from pspnet_repro.training.settings import TrainSettings, seed_dropout
 from pspnet_repro.training.snapshot_start import read_start
 from pspnet_repro.training.solver import CaffeSGD, parameter_groups, poly_rate
 from pspnet_repro.training.tensorboard import writer_class
-from pspnet_repro.training.unread import UnreadLosses
 from pspnet_repro.training.validation import Validator
 from pspnet_repro.weights import model_file
 from pspnet_repro.weights.source import snapshot_weights
-from pspnet_repro.words import counted
+from pspnet_repro.words import check_choice, counted
 
 STEPS_UNREAD = 10  # on a GPU: what a step leaves there is read after so many, with one wait
 
@@ -129,6 +127,8 @@ def train(settings: TrainSettings, pairs: Sequence[Pair], output: str | Path, *,
     output, how = Path(output), RunOptions(**options)
     if how.tensorboard:
         writer_class()
+    if settings.zero_is_void:  # which the Pairs of a DataSet say themselves
+        pairs = [dataclasses.replace(pair, table=pair.table or ZERO_IS_VOID) for pair in pairs]
     settings = dataclasses.replace(settings, initial_weights=None, solverstate=None)
     begun = None
     if solverstate is not None:
@@ -174,9 +174,7 @@ def _build(settings, processes):
             if not 0 <= getattr(settings, name) < math.inf:
                 raise ValueError(f"{name} must be finite and at least 0, got "
                                  f"{getattr(settings, name)}")
-        if settings.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got "
-                             f"{settings.precision!r}")
+        check_choice("precision", settings.precision, PRECISIONS)
         if settings.precision != "float32" and settings.model.get("arithmetic") == "original":
             raise ValueError("precision must be float32 for arithmetic original, got "
                              f"{settings.precision}")
@@ -246,7 +244,7 @@ def _train(settings, pairs, output, processes, device, model, solver, origin, be
     curve = Curve(output / "curve.jsonl", how.watch, start, settings.max_iter, processes, device)
     validator = Validator(how.validation, output, settings, start, processes, device, facts)
     sequence = TrainingSequence(pairs, model.classes, settings.crop_size, settings.augmentation,
-                                settings.seed, settings.zero_is_void, model.image_input)
+                                settings.seed, model.image_input)
     passes = settings.iter_size
     workers = (spare_cores(device, settings.threads, len(slots) * settings.crop_size ** 2)
                if how.workers is None else how.workers)

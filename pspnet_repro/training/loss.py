@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from pspnet_repro.data.conventions import IGNORE_INDEX
 from pspnet_repro.exact import linear, norm
 from pspnet_repro.model.upsampling import upsample2d
+from pspnet_repro.words import check_choice
 
 NORMALIZATIONS = ("valid", "full", "batch_size", "none")
 _LARGEST = -math.log(torch.finfo(torch.float32).tiny)
@@ -36,9 +37,7 @@ def softmax_loss(logits: torch.Tensor, labels: torch.Tensor,
 
     Source: SoftmaxWithLossLayer.
     """
-    if normalization not in NORMALIZATIONS:
-        raise ValueError(
-            f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {normalization!r}")
+    check_choice("normalization", normalization, NORMALIZATIONS)
     if labels.shape != (logits.shape[0], *logits.shape[2:]):
         raise ValueError(f"labels must be {(logits.shape[0], *logits.shape[2:])} as the logits, "
                          f"got {tuple(labels.shape)}")
@@ -76,11 +75,8 @@ def _normalizer(labels, ignore_index, normalization):
 
 
 def shrink_labels(labels: torch.Tensor, stride: int) -> torch.Tensor:
-    """Every stride-th pixel of (N, H, W) labels, as the label's Interp layer picks them.
-
-    Raises:
-        ValueError: H - 1 or W - 1 is no multiple of `stride`; there the original blends labels.
-    """
+    """Every stride-th pixel of (N, H, W) labels, as the label's Interp layer picks them. Raises
+    ValueError where H - 1 or W - 1 is no multiple of `stride`: the original blends labels."""
     for side, size in zip(("height", "width"), labels.shape[1:]):
         if (size - 1) % stride:
             raise ValueError(f"label {side} must be {stride} * k + 1 pixels, got {size}")
@@ -88,8 +84,7 @@ def shrink_labels(labels: torch.Tensor, stride: int) -> torch.Tensor:
 
 
 def guided_loss(logits: torch.Tensor, labels: torch.Tensor, guidance: str, stride: int,
-                ignore_index: int | None = IGNORE_INDEX, arithmetic: str = "torch",
-                align_corners: bool = True) -> torch.Tensor:
+                arithmetic: str = "torch", align_corners: bool = True) -> torch.Tensor:
     """The loss of one branch against full-size labels.
 
     Args:
@@ -100,10 +95,9 @@ def guided_loss(logits: torch.Tensor, labels: torch.Tensor, guidance: str, strid
         arithmetic: see softmax_loss.
         align_corners: of the network, for "full".
     """
+    check_choice("guidance", guidance, ("eighth", "full"))
     if guidance == "eighth":
         labels = shrink_labels(labels, stride)
-    elif guidance == "full":
-        logits = upsample2d(logits.float(), labels.shape[1:], align_corners)
     else:
-        raise ValueError(f'guidance must be "eighth" or "full", got {guidance!r}')
-    return softmax_loss(logits, labels, ignore_index, arithmetic=arithmetic)
+        logits = upsample2d(logits.float(), labels.shape[1:], align_corners)
+    return softmax_loss(logits, labels, arithmetic=arithmetic)

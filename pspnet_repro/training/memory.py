@@ -8,6 +8,7 @@ from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import UsageError
 from pspnet_repro.model.settings import EXPANSION, NetworkSettings
 from pspnet_repro.training.settings import TrainSettings
+from pspnet_repro.words import gib
 
 
 def crop_bytes(network: NetworkSettings, settings: TrainSettings) -> int:
@@ -35,13 +36,9 @@ def check_memory(network: NetworkSettings, settings: TrainSettings, processes: P
     each, count = crop_bytes(network, settings), len(processes.split(settings.batch_size))
     if each > room:
         raise UsageError(f"crop_size must be smaller: a crop of {settings.crop_size} pixels needs "
-                         f"at least {_gib(each)}, and {where} has {_gib(room)}")
+                         f"at least {gib(each)}, and {where} has {gib(room)}")
     if count * each > room:
         raise UsageError(
             f"batch_size must be smaller, or the crops: {count} of {settings.crop_size} pixels "
-            f"need at least {_gib(count * each)}, and {where} has {_gib(room)}; --batch-size "
+            f"need at least {gib(count * each)}, and {where} has {gib(room)}; --batch-size "
             "times --iter-size are the images of a step")
-
-
-def _gib(number):
-    return f"{number / 2 ** 30:.3g} GiB"

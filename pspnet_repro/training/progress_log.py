@@ -16,12 +16,11 @@ from pspnet_repro.training.tensorboard import Scalars
 from pspnet_repro.words import counted
 
 
-class ProgressLog:
-    """The log of a training, for a with block around its steps; the first process's alone.
+class ProgressLog(contextlib.AbstractContextManager):
+    """The log of a training in the folder `output`, for a with block around the steps after step
+    `start`; the first process's alone.
 
     Args:
-        output: folder of the training.
-        start: steps done.
         progress: show a progress bar.
         seconds: between two lines of progress in log.txt, at least; the last step has one too.
         tensorboard: write scalars for TensorBoard.
@@ -40,9 +39,6 @@ class ProgressLog:
                          disable=not progress)
         self._began = self._written = time.monotonic()
         self._paused = 0.0
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, _kind, error, _traceback):
         self._bar.close()
@@ -98,10 +94,9 @@ class ProgressLog:
 
     def validated(self, steps: int, figures: dict[str, float | None], images: int, failed: int,
                   is_best: bool) -> None:
-        """Tell of a validation.
+        """Tell of a validation after so many steps.
 
         Args:
-            steps: done before it.
             figures: by name; None for one that is not defined.
             images, failed: how many were tested, and how many could not be used.
             is_best: whether best.pt is of it.

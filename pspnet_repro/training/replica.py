@@ -36,11 +36,7 @@ class Replica(DistributedDataParallel):
     @contextlib.contextmanager
     def one_pass(self, last: bool) -> Iterator[None]:
         """A with block of a forward and a backward pass; gradients add up in this process, and the
-        `last` pass of a step makes the means.
-
-        Raises:
-            ProcessLost: another process ended or did not answer in time.
-        """
+        `last` pass of a step makes the means. Raises ProcessLost."""
         try:
             with contextlib.nullcontext() if last else self.no_sync():
                 yield

@@ -83,13 +83,10 @@ def _is_settings(data):
 
 
 def cut_losses(path: Path, iteration: int, first: int = 0) -> None:
-    """Drop the lines of steps that the checkpoint does not have.
+    """Drop the lines after step `iteration`, which the checkpoint does not have, from a file that
+    starts after step `first`.
 
-    Args:
-        iteration: steps that it has.
-        first: steps before those of the file.
-    Raises:
-        UserError: it lacks a step, or a line is not that of its step.
+    Raises UserError where it lacks a step, or a line is not that of its step.
     """
     lines = read_lines(path)
     if len(lines) < iteration - first:

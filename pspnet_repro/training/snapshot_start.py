@@ -16,28 +16,16 @@ _FRESH = "start from the weights alone, with --initial-weights"
 
 
 class SnapshotStart(NamedTuple):
-    """What a solverstate holds for a PSPNet.
-
-    Attributes:
-        path: of the solverstate.
-        sha256: of its bytes.
-        iteration: steps taken.
-        buffers: {name of a parameter: float32 array} of the momentum.
-    """
+    """What a solverstate holds for a PSPNet."""
 
     path: str
-    sha256: str
-    iteration: int
-    buffers: dict
+    sha256: str  # of its bytes
+    iteration: int  # steps taken
+    buffers: dict  # {name of a parameter: float32 array} of the momentum
 
     def load(self, model: PSPNet, solver: CaffeSGD) -> list[str]:
-        """Give a solver the momentum of every parameter that learns.
-
-        Returns:
-            Sentences that say what was loaded.
-        Raises:
-            UserError: a parameter has none, or one of another shape.
-        """
+        """Give a solver the momentum of every parameter that learns; sentences say what was loaded.
+        Raises UserError where a parameter has none, or one of another shape."""
         learning = {id(p) for group in solver.param_groups for p in group["params"]}
         count = 0
         for name, parameter in model.named_parameters():
@@ -62,13 +50,11 @@ def read_start(solverstate: str | Path, weights: tuple, settings: TrainSettings)
     """Read a solverstate of SGD for a training.
 
     Args:
-        solverstate: path.
         weights: the pair (prototxt, caffemodel) of the same snapshot.
-        settings: of the training that resumes.
     Raises:
-        UserError: a file cannot be read, or is of another network or solver, or of more steps than
-            the training has.
-        UsageError: weights are no pair, or the training has its rate outside the momentum.
+        UserError: a file cannot be read, or is of another network or solver.
+        UsageError: weights are no pair, the training has its rate outside the momentum, or fewer
+            steps than the solverstate.
     """
     if not settings.rate_in_momentum:
         raise UsageError("rate_in_momentum must be true for a solverstate, whose momentum holds "

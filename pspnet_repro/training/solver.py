@@ -14,14 +14,7 @@ from pspnet_repro.model.pspnet import PSPNet
 
 def poly_rate(base_lr: float, iteration: int, max_iter: int, power: float) -> float:
     """base_lr * (1 - iteration / max_iter)^power, computed in float32 as the original does.
-
-    Args:
-        base_lr, power: as in the solver's file.
-        iteration: counted from 0.
-        max_iter: iterations of the whole schedule.
-    Returns:
-        The rate as a float that float32 holds exactly.
-    """
+    `iteration` counts from 0. The rate is a float that float32 holds exactly."""
     left = np.float32(1) - np.float32(iteration) / np.float32(max_iter)
     return float(np.float32(base_lr) * np.float32(powf(left, power)))
 
@@ -62,11 +55,9 @@ class CaffeSGD(torch.optim.Optimizer):
 
     Args:
         params: parameters, or groups with "lr_mult" and "decay_mult" (1 where absent).
-        lr: the first rate.
         momentum: Caffe's weight of the old buffer.
         weight_decay: L2 decay.
         iter_size: calls of `backward` before a step.
-        rate_in_momentum: see above.
     Raises:
         ValueError: a value out of range.
 
@@ -138,7 +129,6 @@ class CaffeSGD(torch.optim.Optimizer):
         """Update `params` with gradients that hold the weight decay.
 
         Args:
-            group: of self.param_groups.
             rate: the group's, its multiplier in it.
             buffers: one list of tensors for each of HISTORIES, changed in place.
         """

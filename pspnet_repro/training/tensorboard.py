@@ -18,12 +18,8 @@ def writer_class() -> type:
 
 
 class Scalars:
-    """The files of one sitting in a folder of TensorBoard's.
-
-    Args:
-        folder: is made.
-        start: steps done; TensorBoard drops the later ones of earlier sittings.
-    """
+    """The files of one sitting in a folder of TensorBoard's, which is made. TensorBoard drops what
+    earlier sittings wrote after step `start`."""
 
     def __init__(self, folder: Path, start: int):
         writer = writer_class()

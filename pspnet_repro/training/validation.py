@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from pspnet_repro.data.conventions import IGNORE_INDEX
-from pspnet_repro.data.labels import read_label
-from pspnet_repro.data.pairs import Pair, read_pair
+from pspnet_repro.data.pairs import Pair, read_label_of, read_pair
 from pspnet_repro.defaults import BATCH_SIZE
 from pspnet_repro.distributed import Processes
 from pspnet_repro.errors import Interrupted, UserError
@@ -37,27 +36,17 @@ FIGURES = ("mean_iou", "pixel_accuracy", "mean_accuracy")
 
 @dataclasses.dataclass(frozen=True)
 class Validation:
-    """How a training is tested along its way; the weights do not depend on it.
+    """How a training is tested along its way; the weights do not depend on it."""
 
-    Attributes:
-        interval: steps between two tests; another comes after the last step.
-        pairs: the images, with labels.
-        data: what they are, plain facts: "data", "split", "list_sha256".
-        place: where they are, for people.
-        protocol: sizes and padding of the test, at one scale.
-        windows: "sliding": the whole protocol, as `pspnet evaluate` tests; "centre": one window in
-            the middle of each resized image, without the mirror image, its label resized and cut
-            alike. That is quicker, and not the paper's figure.
-        zero_is_void: see data.labels.read_label.
-    """
-
-    interval: int
-    pairs: list[Pair]
-    data: dict[str, str]
-    place: str
-    protocol: Protocol
+    interval: int  # steps between two tests; another comes after the last step
+    pairs: list[Pair]  # with labels
+    data: dict[str, str]  # plain facts of them: "data", "split", "list_sha256"
+    place: str  # where they are, for people
+    protocol: Protocol  # sizes and padding, at one scale
+    # "sliding": the whole protocol, as `pspnet evaluate` tests; "centre": one window in the middle
+    # of each resized image, without the mirror image, its label resized and cut alike. That is
+    # quicker, and not the paper's figure.
     windows: str = "centre"
-    zero_is_void: bool = False
 
     @property
     def facts(self) -> dict:
@@ -76,18 +65,15 @@ class Validation:
                 "1")
 
     def check(self, classes: int) -> str:
-        """A sentence on what the windows do not see, or "".
-
-        Raises:
-            UserError: a file is missing, or no pixel that counts is labelled.
-        """
+        """A sentence on what the windows do not see, or "". Raises UserError where a file is
+        missing, or no pixel that counts is labelled."""
         for pair in self.pairs:
             for path in (pair.image, pair.label):
                 if not path.is_file():
                     raise UserError(f"{path}: no such file, but the validation needs it; "
                                     "`pspnet check-data` lists all problems of the data")
         for pair in self.pairs:
-            label = read_label(pair.label, classes, self.zero_is_void, pair.table, pair.colours)
+            label = read_label_of(pair, classes)
             share = self._share(*label.shape)
             if self.windows == "centre":
                 label = centre_of_label(label, self.protocol)
@@ -118,15 +104,14 @@ class Validation:
         """
         if self.windows == "sliding":
             return evaluate(net, pairs, classes=net.classes, protocol=self.protocol,
-                            zero_is_void=self.zero_is_void, progress=False, on_error=failed,
-                            on_prediction=lambda *_: each())
+                            progress=False, on_error=failed, on_prediction=lambda *_: each())
         matrix = ConfusionMatrix(net.classes)
         device = next(net.parameters()).device
         for first in range(0, len(pairs), BATCH_SIZE):
             images, labels = [], []
             for pair in pairs[first:first + BATCH_SIZE]:
                 try:
-                    image, label = read_pair(pair, net.classes, self.zero_is_void)
+                    image, label = read_pair(pair, net.classes)
                 except UserError as error:
                     failed(error)
                     continue
@@ -189,7 +174,6 @@ class Validator:
         output: folder of the training.
         start: steps done.
         processes: each tests its share of the images; the first writes.
-        device: where the network is.
         facts: what best.pt says beside weights, figures and step.
     """
 
@@ -210,11 +194,8 @@ class Validator:
         return any(point["iteration"] == start for point in points), best
 
     def _read_best(self, start):
-        """Mean IoU of best.pt, or None where there is none with which later tests compare.
-
-        Raises:
-            UserError: a file of that name that no validation of this training wrote.
-        """
+        """Mean IoU of best.pt, or None where there is none with which later tests compare. Raises
+        UserError for a file of that name that no validation of this training wrote."""
         path = self._best_path
         if not path.exists():
             return None
@@ -242,10 +223,8 @@ class Validator:
     def test(self, model: PSPNet, steps: int, stop: StopRequest, log: ProgressLog) -> None:
         """Test the network after so many steps; its weights, its mode and random numbers stay.
 
-        Args:
-            stop: looked at after each image.
-        Raises:
-            Interrupted: a signal came; nothing of this test is kept.
+        Where `stop` has seen a signal after an image it raises Interrupted: nothing of the test is
+        kept.
         """
         with log.pause():
             figures, images, failed = self._figures(model, steps, stop, log)

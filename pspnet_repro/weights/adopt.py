@@ -24,59 +24,39 @@ class Row(NamedTuple):
 
 
 class Conversion(NamedTuple):
-    """A network made of another program's files.
+    """A network made of another program's files."""
 
-    Attributes:
-        model: a PSPNet or a ResNet, in eval mode.
-        rows: say what went where.
-        crop_size: side in pixels of the file's input; None where it names none.
-        whose: program and network.
-        differences: sentences that say what the source does otherwise than Caffe's program.
-        assumptions: sentences on what the file cannot tell.
-        protocol: of its tests, a name of evaluation.protocol; None: it has none.
-        facts: further plain facts of a file of this program.
-    """
-
-    model: torch.nn.Module
-    rows: list
-    crop_size: int | None
-    whose: str = "Caffe's network"
-    differences: tuple = ()
-    assumptions: tuple = ()
-    protocol: str | None = None
-    facts: dict | None = None
+    model: torch.nn.Module  # a PSPNet or a ResNet, in eval mode
+    rows: list  # say what went where
+    crop_size: int | None  # side in pixels of the file's input; None where it names none
+    whose: str = "Caffe's network"  # program and network
+    differences: tuple = ()  # sentences on what the source does otherwise than Caffe's program
+    assumptions: tuple = ()  # sentences on what the file cannot tell
+    protocol: str | None = None  # of its tests, a name of evaluation.protocol
+    facts: dict | None = None  # further plain facts of a file of this program
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How the tensors of a state dict fill a network.
+    """How the tensors of a state dict fill a network; the last fields are those of a Conversion."""
 
-    Attributes:
-        settings: arguments of PSPNet, or of ResNet where they name no classes.
-        modules: {path of our convolution, BN or score: what their names begin with}.
-        parts: beginnings of names that belong to the network: a tensor with such a name must have
-            a place. All others are left out, and said.
-        left_out: beginnings of names in `parts` that are left out all the same.
-        levels_reversed: their pyramid's levels are concatenated from the first to the last.
-        differences, assumptions: see Conversion.
-        protocol: see Conversion.
-    """
-
-    settings: dict
-    modules: dict
+    settings: dict  # arguments of PSPNet, or of ResNet where they name no classes
+    modules: dict  # {path of our convolution, BN or score: what their names begin with}
+    # Beginnings of names that belong to the network: a tensor with such a name must have a place.
+    # All others are left out, and said.
     parts: tuple
-    left_out: tuple = ()
-    levels_reversed: bool = False
+    left_out: tuple = ()  # beginnings of names in `parts` that are left out all the same
+    levels_reversed: bool = False  # the pyramid's levels are concatenated from the first on
     differences: tuple = ()
     assumptions: tuple = ()
     protocol: str | None = None
 
 
 def adopt(path: str | os.PathLike, state: dict, plan: Plan, whose: str) -> Conversion:
-    """The Conversion of a state dict by its Plan.
+    """The Conversion of a state dict by its Plan, which may hold the state dict's tensors.
 
-    Raises:
-        UserError: tensors that are missing, left over, of another shape or dtype, or not finite.
+    Raises UserError for tensors that are missing, left over, of another shape or dtype, or not
+    finite.
     """
     module = PSPNet if "classes" in plan.settings else ResNet
     try:
@@ -99,8 +79,13 @@ def adopt(path: str | os.PathLike, state: dict, plan: Plan, whose: str) -> Conve
         more = len(differences) - _SHOWN
         raise UserError(f"{path}: not {whose} as this program knows it: "
                         f"{'; '.join(differences[:_SHOWN])}" + f"; and {more} more" * (more > 0))
-    weights = {ours: state[name].float().clone(memory_format=torch.contiguous_format)
-               for ours, name in sources.items()}
+    weights, taken = {}, set()
+    for ours, name in sources.items():
+        weights[ours] = tensor = state[name].float().contiguous()
+        memory = tensor.untyped_storage()
+        if memory.nbytes() != tensor.nbytes or memory.data_ptr() in taken:
+            weights[ours] = tensor.clone()  # a mapped file's, or another tensor's too
+        taken.add(memory.data_ptr())
     if plan.levels_reversed:
         weights["head.conv.conv.weight"] = reversed_levels(weights["head.conv.conv.weight"],
                                                            model)
@@ -135,11 +120,10 @@ def reversed_levels(weight: torch.Tensor, model: PSPNet) -> torch.Tensor:
     return torch.cat([own, *reversed(levels)], 1)
 
 
-def size(state: dict, name: str, axis: int = 0) -> int:
-    """A side of a tensor; 1 where it is missing or has fewer: `adopt` then says so."""
+def size(state: dict, name: str) -> int:
+    """The first side of a tensor; 1 where it is missing or has none: `adopt` then says so."""
     tensor = state.get(name)
-    return (tensor.shape[axis] if isinstance(tensor, torch.Tensor) and tensor.dim() > axis
-            and tensor.shape[axis] else 1)
+    return (isinstance(tensor, torch.Tensor) and tensor.dim() and tensor.shape[0]) or 1
 
 
 def count(state: dict, pattern: str) -> int:

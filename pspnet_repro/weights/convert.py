@@ -22,14 +22,13 @@ _FACTS = ("names", "palette_rgb", "base_size", "training")  # of our files, that
 def convert_file(path: str | os.PathLike, backbone: bool = False,
                  align_corners: bool = False) -> Conversion:
     """The Conversion of one file: a PSPNet of semseg, mmsegmentation or kazuto1011, a ResNet with
-    torchvision's names, or a file of this program.
+    torchvision's names, or a file of this program, read without running code.
 
     Tensors may stand under "state_dict", "model" and the like, and after "module." and the like.
     Nothing of the network is folded: `PSPNet.prepare` applies order, mean and deviation of the
     input.
 
     Args:
-        path: the file, read without running code.
         backbone: the backbone alone.
         align_corners: as in the configuration of an mmsegmentation file.
     Raises:

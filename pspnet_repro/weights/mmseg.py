@@ -8,11 +8,8 @@ from pspnet_repro.weights.torchvision import INPUT, INPUT_WORDS, read_backbone
 
 
 def plan(path: str | os.PathLike, state: dict, align_corners: bool = False) -> Plan:
-    """The Plan of a state dict with mmsegmentation's names.
-
-    Args:
-        align_corners: as in the configuration, which the file cannot tell.
-    """
+    """The Plan of a state dict with mmsegmentation's names. `align_corners` is as in the
+    configuration, which the file cannot tell."""
     settings, backbone = read_backbone(path, state, "backbone.")
     level = "decode_head.psp_modules.%d.1"
     check_levels(path, state, level + ".conv")

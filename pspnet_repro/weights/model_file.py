@@ -61,13 +61,10 @@ def kind_of(model: PSPNet | ResNet) -> str:
 
 
 def read_model_file(path: Path | str) -> dict[str, object]:
-    """The content of a file of `save_model` in either format, whatever its name.
+    """The content of a file of `save_model` in either format, whatever its name: "kind" ("pspnet"
+    or "backbone"), "settings", "weights" (name -> tensor) and the facts that were saved with them.
 
-    Returns:
-        "kind" ("pspnet" or "backbone"), "settings", "weights" (name -> tensor) and the facts that
-        were saved with them.
-    Raises:
-        UserError: no such file, or another kind of file.
+    Raises UserError for other files.
     """
     return checked_content(load_content(path), path)
 
@@ -169,10 +166,8 @@ def without_memory(content: Mapping[str, object], path: Path | str,
                    module: type[PSPNet] | type[ResNet] = PSPNet) -> PSPNet | ResNet:
     """As `model_of` without weights, on device "meta": wrong settings must not exhaust the memory.
 
-    `module` is the class of what is no backbone.
-
-    Raises:
-        UserError: settings that make no network, or weights that do not fit them.
+    `module` is the class of what is no backbone. Raises UserError for settings that make no
+    network, or weights that do not fit them.
     """
     if content["kind"] not in ("pspnet", "backbone"):
         raise UserError(f"{path}: kind must be pspnet or backbone, got {content['kind'][:40]!r}")

@@ -41,10 +41,8 @@ _PREFIXES = ("module.", "model.", "net.", "network.", "_orig_mod.")
 
 
 def state_dict_of(content: dict) -> tuple[dict, str]:
-    """The tensors by name in what a program saved.
+    """The tensors by name in the dictionary that a program saved, which has them at a usual place.
 
-    Args:
-        content: a dictionary: of tensors, or of anything with such a one at a usual place.
     Returns:
         (dictionary without "module." and the like, which wrappers put before every name; words
         that say where the tensors were or "").

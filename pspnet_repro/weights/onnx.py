@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from pspnet_repro.errors import UserError
+from pspnet_repro.model.plain import PlainPSPNet
 from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.protobuf import field
 from pspnet_repro.weights.score_check import ScoreCheck, checked_sizes
@@ -31,8 +32,7 @@ class OnnxFile:
 
     BN is folded. Operators are ONNX's own, of opset 17; upsampling is a product with matrices, so
     its positions are exactly this program's. N may be any. Metadata hold the settings and the
-    Check. It is written once, and needs memory for two networks at most: its own copy, and the
-    network until then or its weights in onnxruntime.
+    Check. It is written once, and needs memory for two networks at most, with `release` for one.
 
     Args:
         net: in eval mode, on the CPU, with float32 parameters.
@@ -44,6 +44,7 @@ class OnnxFile:
             has this name.
         dynamic_size: images may have any height and width that the network's check_crop allows; at
             others the file's program stops. crop_size is then one of those that are checked.
+        release: let the network's weights go while they are written; it can't be used any more.
     Attributes:
         check: the Check, once the file is written.
     Raises:
@@ -53,7 +54,8 @@ class OnnxFile:
     """
 
     def __init__(self, net: PSPNet, crop_size: int, input_kind: str = "prepared",
-                 output_kind: str = "scores", dynamic_size: bool = False) -> None:
+                 output_kind: str = "scores", dynamic_size: bool = False,
+                 release: bool = False) -> None:
         require_onnx()
         from pspnet_repro.weights.onnx_graph import INPUTS
         for name, kind, kinds in (("input_kind", input_kind, tuple(INPUTS)),
@@ -65,7 +67,7 @@ class OnnxFile:
         if size > _MOST:
             raise UserError(f"an ONNX file holds at most 2 GiB, and the network has "
                             f"{size / 2 ** 30:.1f} GiB of weights: use --torch-export NET.pt2")
-        self.net, self.check = net, None
+        self.net, self.release, self.check = net, release, None
         self.arguments = None if dynamic_size else crop_size, input_kind, output_kind
 
     def __call__(self, file: BinaryIO) -> None:
@@ -75,8 +77,10 @@ class OnnxFile:
         from pspnet_repro.weights.onnx_graph import NetworkGraph
         settings, output = self.net.settings, self.arguments[2]
         check = ScoreCheck(self.net, self.sizes, output == "logits")
-        graph = NetworkGraph(self.net.for_inference(plain=True), settings, *self.arguments)
+        plain = PlainPSPNet(self.net, release=self.release)
         self.net = None
+        graph = NetworkGraph(plain, settings, *self.arguments)
+        del plain
         places = _write(file, graph.model(output), graph.weights)
         file.flush()
         # Labels are checked beside the scores that they were made of.

@@ -14,14 +14,12 @@ INPUTS = {"prepared": "input", "rgb": "image"}  # by kind, the input's name
 
 
 class NetworkGraph:
-    """The nodes and constants of a plain copy.
+    """The nodes and constants of a plain copy, PSPNet.for_inference(plain=True).
 
     The same nodes are for any size, and nodes of constants alone are computed here: of a fixed size
     what follows from it is constant.
 
     Args:
-        plain: PSPNet.for_inference(plain=True).
-        settings: of the network.
         size: pixels a side; None for images of any size that the network allows.
         input_kind, output_kind: see weights.onnx.OnnxFile.
     Attributes:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +16,8 @@ from pspnet_repro.errors import UsageError, UserError, first_line
 from pspnet_repro.files import refuse_pipe, write_bytes
 from pspnet_repro.weights import recognize
 from pspnet_repro.weights.sizes import check_archive
+
+_MAPPED = 2 ** 25
 
 
 def save(path: Path | str, content: Mapping[str, object]) -> None:
@@ -52,13 +55,8 @@ def writer(content: Mapping[str, object]) -> Callable[[BinaryIO], None]:
 
 
 def load(path: Path | str, data: bytes | None = None) -> dict:
-    """Load what `save` wrote; tensors on the CPU.
-
-    Args:
-        data: the file's bytes, where they have been read already.
-    Raises:
-        UserError: the file is missing, truncated, or holds anything else than plain data.
-    """
+    """Load what `save` wrote, tensors on the CPU, from a file or its bytes. Raises UserError where
+    it is missing, truncated, or holds anything else than plain data."""
     if data is None:
         refuse_pipe(path)
     try:
@@ -107,13 +105,37 @@ def _is_safetensors(path):
 
 def _load_safetensors(path):
     try:
+        before = _state(path)
         with safetensors.safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
             facts = file.metadata() or {}
-            if "settings" not in facts:  # of another program, whose facts may be no JSON
-                return tensors
-            return {**{name: json.loads(fact) for name, fact in facts.items() if name != "format"},
-                    "weights": tensors}
+            names = file.keys()
+        tensors = _tensors(path, names)
+        if _state(path) != before:
+            raise UserError(f"{path}: was changed while it was read: run the command again")
+        if "settings" not in facts:  # of another program, whose facts may be no JSON
+            return tensors
+        return {**{name: json.loads(fact) for name, fact in facts.items() if name != "format"},
+                "weights": tensors}
     except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a readable checkpoint: damaged or cut short "
                         f"({first_line(error)}); copy or download it again") from error
+
+
+def _state(path):
+    """What differs once a file was replaced or written to."""
+    status = os.stat(path)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _tensors(path, names):
+    """{name: tensor}, in mappings of the file, one for each _MAPPED bytes: pages of a mapping leave
+    the memory with its last tensor, so that a network is in memory once while it is copied."""
+    tensors, names = {}, deque(names)
+    while names:
+        size = 0
+        with safetensors.safe_open(path, "pt") as file:
+            while names and size < _MAPPED:
+                name = names.popleft()
+                tensors[name] = file.get_tensor(name)
+                size += tensors[name].nbytes
+    return tensors

@@ -34,6 +34,7 @@ SAFETENSORS = Kind("a safetensors file", PYTORCH.way)
 CAFFEMODEL = Kind("a caffemodel", "convert it first: " + _CONVERT.replace("W.caffemodel", "FILE"))
 OLD_CAFFEMODEL = Kind("a caffemodel of the first format (V1 'layers')", CAFFEMODEL.way)
 HDF5_CAFFEMODEL = Kind("an HDF5 caffemodel", CAFFEMODEL.way)
+CAFFEMODELS = CAFFEMODEL, OLD_CAFFEMODEL, HDF5_CAFFEMODEL
 SOLVERSTATE = Kind("a solverstate of Caffe", "it holds no weights; its caffemodel does")
 HDF5_SOLVERSTATE = Kind("an HDF5 solverstate", SOLVERSTATE.way)
 PROTOTXT = Kind("a prototxt", "it holds no weights; they are in its caffemodel: "
@@ -54,24 +55,10 @@ _STARTS = (
     (b"MATLAB 5.0", Kind("a MATLAB file", _NAME)))
 
 
-def what_is(path: Path | str, content: object = None) -> str:
-    """A short noun phrase, such as "an HTML page".
-
-    Args:
-        path: of the file, of which the first bytes are read, and an archive's list of names.
-        content: what was loaded from it, where it holds tensors; their names then tell more.
-    Raises:
-        OSError: the file cannot be read.
-    """
-    return _kind(path, content).what
-
-
 def refusal(path: Path | str, content: object = None) -> str:
-    """The sentence with which a file is refused: what it is, and what can be done.
-
-    Arguments and errors as in `what_is`.
-    """
-    return sentence(path, _kind(path, content))
+    """The sentence with which a file is refused: what it is, and what can be done. Arguments and
+    errors as in `kind_at`."""
+    return sentence(path, kind_at(path, content))
 
 
 def sentence(path: Path | str, kind: Kind) -> str:
@@ -79,7 +66,15 @@ def sentence(path: Path | str, kind: Kind) -> str:
     return f"{path}: this is {kind.what}: {kind.way.replace('FILE', str(path))}"
 
 
-def _kind(path, content):
+def kind_at(path: Path | str, content: object = None) -> Kind:
+    """The Kind of a file or folder.
+
+    Args:
+        path: of a file the first bytes are read, and an archive's list of names.
+        content: what was loaded from it, where it holds tensors; their names then tell more.
+    Raises:
+        OSError: the file cannot be read.
+    """
     if os.path.isdir(path):
         weights = Path(path) / "weights.pt"
         return Kind("a folder", f"name {weights}" if weights.is_file() else

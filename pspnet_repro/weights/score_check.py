@@ -15,21 +15,13 @@ _IMAGES = 2
 
 
 class Check(NamedTuple):
-    """How far an exported file's scores are from this program's.
+    """How far an exported file's scores are from this program's."""
 
-    Attributes:
-        program: name and version of the program that ran the file.
-        largest_error: of any score, divided by the largest score.
-        sizes: (height, width) of the drawn images, _IMAGES of each in one batch.
-        pixels: of all of them.
-        other_argmax: pixels with another argmax, whose two best scores differ by TIE at most.
-    """
-
-    program: str
-    largest_error: float
-    sizes: tuple
-    pixels: int
-    other_argmax: int
+    program: str  # name and version of the program that ran the file
+    largest_error: float  # of any score, divided by the largest score
+    sizes: tuple  # (height, width) of the drawn images, _IMAGES of each in one batch
+    pixels: int  # of all of them
+    other_argmax: int  # pixels with another argmax, whose two best scores differ by TIE at most
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{height}x{width}" for height, width in self.sizes)
@@ -40,11 +32,8 @@ class Check(NamedTuple):
 
 def checked_sizes(net: PSPNet, crop_size: int, dynamic: bool) -> list[tuple[int, int]]:
     """(height, width) of the images that a file of a crop is checked with; of one for any size also
-    a flat image, whose map the bins need not divide.
-
-    Raises:
-        UserError: a crop that the network does not allow.
-    """
+    a flat image, whose map the bins need not divide. Raises UserError for a crop that the network
+    does not allow."""
     try:
         net.check_crop(crop_size)
     except ValueError as error:
@@ -66,33 +55,24 @@ def drawn_images(height: int, width: int) -> np.ndarray:
     return np.array(images, np.uint8)
 
 
-def drawn_input(net: PSPNet, height: int, width: int) -> torch.Tensor:
-    """(images, 3, height, width) float32, what the network makes of `drawn_images`."""
-    return torch.cat([net.prepare(image) for image in drawn_images(height, width)])
-
-
 class ScoreCheck:
     """A comparison of a file's scores with the network's, which are computed at once, so that the
-    network can go.
+    network can go; with `logits`, of scores before the last upsampling.
 
-    Args:
-        sizes: (height, width) of the images.
-        logits: compare scores before the last upsampling.
+    `sizes` are (height, width) of the images.
     """
 
     def __init__(self, net: PSPNet, sizes: Sequence[tuple[int, int]], logits: bool = False) -> None:
-        self.sizes, self.inputs = sizes, [drawn_input(net, *size) for size in sizes]
+        self.sizes = sizes
+        self.inputs = [torch.cat(list(map(net.prepare, drawn_images(*size)))) for size in sizes]
         with torch.inference_mode():
             self.wanted = [net.logits(x) if logits else net(x) for x in self.inputs]
 
     @torch.inference_mode()
     def __call__(self, program: str,
                  run: Callable[[np.ndarray, torch.Tensor], torch.Tensor]) -> Check:
-        """The Check of a program; run: (`drawn_images`, the network's input) -> its scores.
-
-        Raises:
-            UserError: see `compare`.
-        """
+        """The Check of a program; run: (`drawn_images`, the network's input) -> its scores. Raises
+        UserError as `compare`."""
         checks = [compare(program, run(drawn_images(*size), x), wanted)
                   for size, x, wanted in zip(self.sizes, self.inputs, self.wanted)]
         return Check(program, max(check.largest_error for check in checks), tuple(self.sizes),

@@ -6,15 +6,9 @@ import torch
 
 from pspnet_repro.errors import UserError
 from pspnet_repro.model.pspnet import PSPNet
+from pspnet_repro.weights import torchvision
 from pspnet_repro.weights.adopt import COUNTER, Plan, reversed_levels, size
 from pspnet_repro.weights.ports import BINS, TRAINED, check_levels, classifier, pyramid
-from pspnet_repro.weights.torchvision import (
-    INPUT,
-    INPUT_WORDS,
-    SEMSEG_STEM,
-    backbone_modules,
-    read_backbone,
-)
 
 # What all of semseg's PSPNets have, whatever their weights.
 _FIXED = {"backbone": "resnet", "stem": "deep", "strides": (1, 2, 1, 1),
@@ -24,12 +18,12 @@ _FIXED = {"backbone": "resnet", "stem": "deep", "strides": (1, 2, 1, 1),
 
 def plan(path: str | os.PathLike, state: dict, align_corners: bool = False) -> Plan:
     """The Plan of a state dict with semseg's names."""
-    settings, backbone = read_backbone(path, state)
+    settings, backbone = torchvision.read_backbone(path, state)
     check_levels(path, state, "ppm.features.%d.")
     aux = any(name.startswith("aux.") for name in state)
     return Plan(
-        {"classes": size(state, "cls.4.weight"), **settings, **INPUT, "bins": BINS, "aux": aux,
-         "head_width": size(state, "cls.0.weight"),
+        {"classes": size(state, "cls.4.weight"), **settings, **torchvision.INPUT, "bins": BINS,
+         "aux": aux, "head_width": size(state, "cls.0.weight"),
          "aux_width": size(state, "aux.0.weight") if aux else None,
          **TRAINED},
         _modules(backbone), ("layer", "ppm.", "cls.", "aux."), levels_reversed=True,
@@ -38,7 +32,7 @@ def plan(path: str | os.PathLike, state: dict, align_corners: bool = False) -> P
             "pyramid: levels 1, 2, 3, 6 are concatenated in this order (Caffe: 6, 3, 2, 1); the "
             "columns of the 3x3 convolution after it are permuted, the sums are the same",
             "dropout: whole channels (Caffe: elements)",
-            "BN: torch's, momentum 0.1 (Caffe: 0.05 in torch's sense)", INPUT_WORDS,
+            "BN: torch's, momentum 0.1 (Caffe: 0.05 in torch's sense)", torchvision.INPUT_WORDS,
             "protocol: semseg's tests, which the file's network has as its default"),
         assumptions=("the bins are 1, 2, 3, 6, and stages 4 and 5 have dilations 2 and 4 (zoom "
                      "factor 8), as in all of its configurations",),
@@ -68,7 +62,7 @@ def state_for_semseg(net: PSPNet) -> dict[str, torch.Tensor]:
                         + ", ".join(f"{name} must be {_FIXED[name]!r}, is "
                                     f"{getattr(settings, name)!r}" for name in wrong)
                         + "; pspnet export --onnx NET.onnx takes every network")
-    modules = _modules(backbone_modules(SEMSEG_STEM, settings.blocks))
+    modules = _modules(torchvision.backbone_modules(torchvision.SEMSEG_STEM, settings.blocks))
     state = {}
     for name, tensor in net.state_dict().items():
         module, _, kind = name.rpartition(".")

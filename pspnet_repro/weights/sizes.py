@@ -13,12 +13,8 @@ _WAY = "save it again with torch.save, or take it from its source again"
 
 
 def check_archive(path: str | Path, file: BinaryIO) -> None:
-    """Raise UserError where a PyTorch file's records are compressed, or larger than the file.
-
-    Args:
-        path: for messages.
-        file: open; torch's older files, which are no archives, pass.
-    """
+    """Raise UserError where an open PyTorch file's records are compressed, or larger than the file.
+    torch's older files, which are no archives, pass."""
     size = file.seek(0, 2)
     if not zipfile.is_zipfile(file):
         return

@@ -60,11 +60,6 @@ def weights_files(weights: Weights) -> list[Path]:
     return list(map(Path, weights if isinstance(weights, (tuple, list)) else [weights]))
 
 
-def weights_text(weights: Weights) -> str:
-    """Weights as an option names them: "FILE" or "NET.prototxt,W.caffemodel"."""
-    return ",".join(map(str, weights_files(weights)))
-
-
 def weights_sha256(weights: Weights) -> str:
     """SHA-256 of the file; of a pair that of both digests."""
     first, *others = [file_sha256(path) for path in weights_files(weights)]
@@ -73,22 +68,16 @@ def weights_sha256(weights: Weights) -> str:
 
 def snapshot_weights(solverstate: str | os.PathLike) -> tuple[Path, Path]:
     """The weights that a solverstate of Caffe names, as a pair: the caffemodel, in which Caffe
-    wrote the network too, twice.
-
-    Raises:
-        UserError: a file cannot be read, or the caffemodel is missing or HDF5.
-    """
+    wrote the network too, twice. Raises UserError where it cannot be read, or is HDF5."""
     from prototxt_import.conversion.momentum import described_net
     caffemodel = described_net(solverstate)
     return caffemodel, caffemodel
 
 
 def read_momentum(solverstate: str | os.PathLike, weights: tuple) -> tuple[int, dict]:
-    """(steps taken, {name of a PSPNet's parameter: float32 array}) of a solverstate of Caffe.
+    """(steps taken, {name of a PSPNet's parameter: float32 array}) of a solverstate of Caffe, whose
+    weights are the pair (prototxt, caffemodel) of the same snapshot.
 
-    Args:
-        solverstate: path.
-        weights: the pair (prototxt, caffemodel) of the same snapshot.
     Raises:
         UserError: a file cannot be read, or is of another network or solver.
         UsageError: weights are no pair.

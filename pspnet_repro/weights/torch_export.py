@@ -6,6 +6,7 @@ from typing import BinaryIO
 import torch
 from torch.export import Dim
 
+from pspnet_repro.model.plain import PlainPSPNet
 from pspnet_repro.model.pspnet import PSPNet
 from pspnet_repro.weights.score_check import ScoreCheck, checked_sizes
 
@@ -17,22 +18,16 @@ class TorchExportFile:
 
     Its program takes (N, 3, crop_size, crop_size) float32, see PSPNet.prepare, for any N, and gives
     scores (N, classes, crop_size, crop_size). The extra file FACTS holds the settings and the
-    Check. It is written once, and needs memory for two networks at most: its own copy, and the
-    network until then.
+    Check. It is written once, and needs memory for two networks at most, with `release` for one.
 
-    Args:
-        net: in eval mode, on the CPU, with float32 parameters.
-        crop_size: pixels a side.
-        dynamic_size: as of onnx.OnnxFile.
-    Attributes:
-        check: of the program, once the file is written.
-    Raises:
-        UserError: a size that the network does not allow; when called, other scores.
+    Arguments and `check` are those of onnx.OnnxFile. Raises UserError for a size that the network
+    does not allow; when called, for other scores.
     """
 
-    def __init__(self, net: PSPNet, crop_size: int, dynamic_size: bool = False) -> None:
+    def __init__(self, net: PSPNet, crop_size: int, dynamic_size: bool = False,
+                 release: bool = False) -> None:
         self.sizes = checked_sizes(net, crop_size, dynamic_size)
-        self.net, self.dynamic_size, self.check = net, dynamic_size, None
+        self.net, self.dynamic_size, self.release, self.check = net, dynamic_size, release, None
 
     def __call__(self, file: BinaryIO) -> None:
         """Write to an open file."""
@@ -43,7 +38,7 @@ class TorchExportFile:
             dims |= {axis: Dim(name, min=step * least + 1) if net.any_size else
                      step * Dim(name, min=max(least, 1), max=2 ** 20) + 1
                      for axis, name in ((2, "h"), (3, "w"))}
-        plain = net.for_inference(plain=True)
+        plain = PlainPSPNet(net, release=self.release)
         net = self.net = None
         with torch.no_grad():
             program = torch.export.export(plain, (check.inputs[-1],), dynamic_shapes=(dims,))

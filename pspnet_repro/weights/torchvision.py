@@ -23,10 +23,8 @@ _STEMS = {"conv3.weight": [(f"conv{k}", f"bn{k}") for k in (1, 2, 3)],  # semseg
 def read_backbone(path: str | os.PathLike, state: dict, prefix: str = "") -> tuple[dict, dict]:
     """(settings, modules) of the ResNet in a state dict, see Plan; names begin with `prefix`.
 
-    Settings are blocks, widths, stem and the place of the stride.
-
-    Raises:
-        UserError: a ResNet of another kind.
+    Settings are blocks, widths, stem and the place of the stride. Raises UserError for a ResNet of
+    another kind.
     """
     def fail(what):
         raise UserError(f"{path}: not a ResNet of bottlenecks: {what}")

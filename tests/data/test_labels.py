@@ -11,6 +11,7 @@ from helpers.refusals import refused
 from PIL import Image
 
 from pspnet_repro.data.labels import (
+    ZERO_IS_VOID,
     ColouredLabel,
     LabelDepth,
     LabelFormat,
@@ -262,8 +263,8 @@ def test_damaged_headers_are_named(tmp_path, start):
 
 def test_read_label_with_void_zero(listed):
     cv2.imwrite(str(listed / "ade.png"), np.array([[0, 1, 150]], np.uint8))
-    assert read_label(listed / "ade.png", 150, zero_is_void=True).tolist() == [[255, 0, 149]]
-    refused("labels must be 0..149, got 150", read_label, listed / "ade.png", 149, True)
+    assert read_label(listed / "ade.png", 150, ZERO_IS_VOID).tolist() == [[255, 0, 149]]
+    refused("labels must be 0..149, got 150", read_label, listed / "ade.png", 149, ZERO_IS_VOID)
 
 
 def test_read_label_with_a_damaged_palette_file(tmp_path):

@@ -12,15 +12,15 @@ import torch
 from helpers.refusals import refused
 
 from pspnet_repro.data.augment import NO_AUGMENTATION, Augmentation
-from pspnet_repro.data.loading import on_device, spare_cores
+from pspnet_repro.data.labels import ZERO_IS_VOID
 from pspnet_repro.data.pairs import read_list
-from pspnet_repro.data.training_sequence import TrainingSequence, batches
+from pspnet_repro.data.training_sequence import TrainingSequence, batches, on_device, spare_cores
 from pspnet_repro.errors import UserError
 
 
-def _sequence(data, **changes):
+def _sequence(data, table=None, **changes):
     settings = {"classes": 4, "crop_size": 41, "augmentation": Augmentation(), "seed": 3} | changes
-    return TrainingSequence(read_list(data / "list.txt"), **settings)
+    return TrainingSequence(read_list(data / "list.txt", table=table), **settings)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -68,7 +68,7 @@ def test_labels_that_teach_nothing_are_refused(listed, classes, zero_is_void, va
     for k in range(6):
         label = np.resize(np.array(values, np.uint8), (50, 70))
         cv2.imwrite(str(listed / f"{k}_label.png"), label)
-    sequence = _sequence(listed, classes=classes, zero_is_void=zero_is_void)
+    sequence = _sequence(listed, ZERO_IS_VOID if zero_is_void else None, classes=classes)
     refused(f"0_label.png and 5 of the other 5 label files: {words}", list,
             batches(sequence, 2, 0, 1, 0))
 

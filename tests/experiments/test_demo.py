@@ -7,6 +7,7 @@ from experiments import demo
 from experiments.experiment import Experiment
 from experiments.plan import select_tables
 from pspnet_repro import PSPNet
+from pspnet_repro.__main__ import main
 from pspnet_repro.data import scenes
 from pspnet_repro.outputs import LIST
 from pspnet_repro.weights import model_file
@@ -29,7 +30,7 @@ def test_demo_trains_and_shows_scenes_that_the_training_never_saw(tmp_path, monk
     monkeypatch.setattr(demo.run_table, "main", train)
     words = [f"--output={tmp_path / 'out'}", f"--runs={tmp_path / 'runs'}",
              f"--cache={tmp_path / 'cache'}"]
-    assert demo.main(words) == 0
+    assert main(["demo", *words]) == 0
     assert ["--rows", demo.ROWS] == asked[0][:2]
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert all(f"scene {number}" in page for number in range(500, 506))
@@ -37,15 +38,15 @@ def test_demo_trains_and_shows_scenes_that_the_training_never_saw(tmp_path, monk
     said = capsys.readouterr().out
     assert f"The page is {tmp_path / 'out' / 'index.html'}" in said
     assert "pspnet predict FOLDER --weights WEIGHTS -o OUT --html" in said
-    assert demo.main(words) == 0  # its own page is replaced
+    assert main(["demo", *words]) == 0  # its own page is replaced
     assert [each["name"] for each in json.loads((tmp_path / "out" / LIST).read_text())][0] == (
         "index.html")
     (tmp_path / "out" / "index.html").write_text("mine")
-    assert demo.main(words) == 1 and len(asked) == 2
+    assert main(["demo", *words]) == 1 and len(asked) == 2
     assert (tmp_path / "out" / "index.html").read_text() == "mine"
 
 
 def test_demo_ends_where_its_training_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(demo.run_table, "main", lambda words: 130)
-    assert demo.main([f"--output={tmp_path / 'out'}"]) == 130
+    assert main(["demo", f"--output={tmp_path / 'out'}"]) == 130
     assert not (tmp_path / "out").exists()

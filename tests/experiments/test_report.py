@@ -8,7 +8,7 @@ from helpers.paths import ROOT
 from helpers.report_runs import MINI, renamed, result, write_run
 
 from experiments.report.charts import curves_figure, thinned
-from experiments.report.details import trainings
+from experiments.report.details import curve_blocks
 from experiments.report.fidelity import (
     RETESTED,
     RETRAINED,
@@ -299,8 +299,9 @@ def test_extremes_are_the_largest_gains_and_losses():
 def test_trainings_are_named_once(tmp_path):
     results = _results(tmp_path, {"a": [(0.1, 0.1)], "b": [(0.2, 0.2)]})
     results.folders["shared"] = results.folders["a"]
-    found = trainings({"a": "A", "shared": "S", "b": "B", "missing": "M"}, results)
-    assert list(found) == ["A", "B"]
+    chart, = curve_blocks("Table 1", {"a": "A", "shared": "S", "b": "B", "missing": "M"}, results)
+    assert "during 2 trainings" in chart.alt
+    assert [text.get_text() for text in chart.figure().legends[0].texts] == ["A", "B"]
 
 
 def test_thinned_curves_keep_their_mean():

@@ -51,7 +51,7 @@ def test_18_trainings_make_all_tables(data):
 
 def test_seeds_have_folders_of_their_own(data):
     trainings, folders = _plan("1", data, seeds=2, names=f"{BASELINE},{FULL}")
-    assert [(t.row, t.seed) for t in trainings] == [
+    assert [(t.row, t.settings.seed) for t in trainings] == [
         (BASELINE, 0), (FULL, 0), (BASELINE, 1), (FULL, 1)]
     assert [folder.parent.name[:14] for folder in folders[BASELINE]] == [
         "baseline-seed0", "baseline-seed1"]

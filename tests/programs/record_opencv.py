@@ -31,6 +31,12 @@ def _translate(text):
     text = re.sub(r'(type: "Axpy" bottom: "\S+" bottom: )("\S+") bottom: ("\S+")',
                   r"\1\3 bottom: \2", text)
     text = text.replace('"DepthwiseConvolution"', '"Convolution"')
+    text = re.sub(r'type: "ReLU"(.*) relu_param \{ relu6: true \}', r'type: "ReLU6"\1', text)
+    text = re.sub(r'type: "ResizeBilinear"(.*) resize_\w+ \{.*height: (\d+).*width: (\d+).*?\}',
+                  r'type: "Interp"\1 interp_param { height: \2 width: \3 }', text)
+    # Fields that OpenCV's schema of a message lacks are read in a message that it lacks.
+    text = re.sub(r"\w+_param (\{.*pad_l.*\})", lambda match: "sided_param " + match[1].replace(
+        "false", "0").replace("AVE_EXC_PAD", "AVE ave_pool_padded_area: 0"), text)
     return re.sub(r'type: "BN"(.*) bn_param .*bn_mode: INFERENCE \}',
                   r'type: "Scale"\1 scale_param { bias_term: true }', text)
 

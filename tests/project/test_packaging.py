@@ -77,6 +77,7 @@ def test_sdist_holds_what_a_build_needs(tmp_path):
                "requirements.txt", "requirements-dev.txt", "requirements-hdf5.txt",
                "requirements-mat.txt", "requirements-onnx.txt",
                "experiments/run_table.py", "experiments/paper.json", "experiments/report/page.css",
+               "experiments/report/page.html",
                "pspnet_repro/data/names/ade20k.txt", "prototxt_import/format/caffe.proto"}
     assert wanted <= files
     assert not [name for name in files if name.startswith(("tests/", "experiments/results/"))]

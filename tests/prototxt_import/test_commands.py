@@ -288,7 +288,6 @@ def test_inspect_counts_shared_parameters_once(files, capsys):
     (["inspect", "s/solver.prototxt"], 1,
      "s/solver.prototxt: is a solver, and must be a network: name its net, s/net.prototxt\n"),
     (["inspect", "s/train.prototxt"], 1, "name its train_net, net.prototxt\n"),
-    (["inspect", "s/inside.prototxt"], 1, "its network is written inside it: copy that to a file "),
     (["inspect", "s/alone.prototxt"], 1, "must be a network: name a network's prototxt\n"),
     (["predict", "a.png", "-o", "o", "--weights", "s/solver.prototxt,w.caffemodel"], 1,
      "s/solver.prototxt: is a solver, and must be a network: name its net, s/net.prototxt\n"),
@@ -299,7 +298,6 @@ def test_files_in_the_wrong_place_are_told(files, capsys, monkeypatch, words, co
     (folder / "s").mkdir()
     for name, text in (("solver.prototxt", 'net: "net.prototxt" base_lr: 0.1'),
                        ("train.prototxt", 'base_lr: 0.1\ntrain_net: "net.prototxt"\n'),
-                       ("inside.prototxt", "base_lr: 0.1 net_param { name: 'a' }"),
                        ("alone.prototxt", "base_lr: 0.1"),
                        ("solver.txt", 'net: "net.prototxt"\nbase_lr: 0.1\n')):
         (folder / "s" / name).write_text(text)

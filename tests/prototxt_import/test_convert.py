@@ -22,7 +22,7 @@ from prototxt_import import convert, convert_backbone, export, load_net, write_c
 from prototxt_import.__main__ import main
 from prototxt_import.conversion.graph import Graph
 from prototxt_import.conversion.miniature import MiniPSPNet
-from prototxt_import.conversion.structure import Structure
+from prototxt_import.conversion.structure import read_parts
 from pspnet_repro import PSPNet
 from pspnet_repro.data.conventions import MEAN_BGR
 from pspnet_repro.errors import UserError
@@ -71,7 +71,7 @@ def test_settings_of_released_networks(shared, tmp_path, name, settings):
     prototxt = shared / "prototxt" / f"{name}.prototxt"
     with torch.device("meta"):
         net = PSPNet(*settings, aux=False)
-        read = PSPNet(**Structure(Graph(prototxt)).settings)
+        read = PSPNet(**read_parts(Graph(prototxt)).settings)
     assert read.settings == net.settings
     write_caffemodel(tmp_path / "w.caffemodel", "x", {"a": ("Scale", [np.ones(2, np.float32)])})
     with pytest.raises(UserError, match=r"fits another network: 0 of 223 layers of .* match; it "

@@ -85,7 +85,7 @@ REFUSED = [
     ("ArgMax", XY + " argmax_param { top_k: 5 axis: 1 }", "top_k must be 1 to 4, got 5"),
     ("SoftmaxWithLoss", 'bottom: "x" bottom: "x" top: "y"', "need 72 labels, got .2, 4, 6, 6."),
     ("InnerProduct", XY + " inner_product_param { num_output: 4000000 }",
-     "parameters up to this layer must be at most 1073741824 bytes, got 2320000000"),
+     "parameters up to this layer must be at most 2147483648 bytes, got 2320000000"),
     ("Reshape", XY + " reshape_param { shape { %s } }" % ("dim: -1" + " dim: 1" * 40),
      "at most 32 axes"),
     ("InnerProduct", XY + FILLED % 'type: "uniform" min: -3e38 max: 3e38',

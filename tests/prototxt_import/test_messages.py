@@ -62,6 +62,15 @@ def test_layers_of_another_phase_are_named(write):
         "phase TRAIN leaves out layer 'd', which makes 'data': ask for phase TEST (--phase TEST)")
 
 
+def test_layers_of_a_stage_are_asked_for(write):
+    rule = 'include { stage: "%s" }'
+    path = write(TRAIN_DATA.replace("include { phase: TRAIN }", rule % "train") % ""
+                 + TRAIN_DATA.replace("include { phase: TRAIN }", rule % "val") % "" + CONV)
+    assert _refusal(path).endswith("the network has none: only layers of stages make 'data', train,"
+                                   " val: ask for a stage (--stage train)")
+    assert list(load_net(path, stages=["val"]).partial_shapes) == ["data", "label"]
+
+
 @pytest.mark.parametrize(("fields", "channels"), [
     ("crop_size: 8", None), ("crop_size: 8 mean_value: 1", None),
     ("crop_size: 8 mean_value: 1 mean_value: 2 mean_value: 3 mean_value: 4", 4),
@@ -102,7 +111,7 @@ def test_templates_are_recognized(write):
         "-e 's/${LIST}/VALUE/g' -e 's/${LABELS}/VALUE/g' TEMPLATE > NET.prototxt")
 
 
-@pytest.mark.parametrize("kind", ["Python", "HDF5Data", "DataTransformer"])
+@pytest.mark.parametrize("kind", ["Python", "HDF5Data", "VideoData", "DataTransformer"])
 def test_layers_of_data_are_inputs(write, kind):
     net = load_net(write(f'layer {{ name: "d" type: "{kind}" top: "data" python_param {{ a: 1 }} '
                          'transform_param { crop_size: 4 force_color: true } }' + CONV))

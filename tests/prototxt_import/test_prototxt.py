@@ -19,7 +19,7 @@ def test_generated_code_is_of_this_schema():
     caffe_pb2.DESCRIPTOR.CopyToProto(schema)
     def default(text):
         # Numbers as the float32 that they are.
-        return float(np.float32(text)) if re.match(r"[\d.]", text) else text
+        return float(np.float32(text)) if re.match(r"[-\d.]", text) else text
 
     generated = {(message.name, field.name, str(field.number), default(field.default_value))
                  for message in schema.message_type for field in message.field}
@@ -180,3 +180,31 @@ def test_solver_reads_and_writes(tmp_path):
     write_prototxt(path, solver)
     assert "base_lr: 0.01\n" in path.read_text()
     assert read_solver(path) == solver
+
+
+def test_prototxt_with_comments_of_another_encoding_is_read(tmp_path):
+    text = "# réseau\nname: 'a#\\'b' # \"é\n"
+    (tmp_path / "net.prototxt").write_bytes(text.encode("latin-1"))
+    assert read_net(tmp_path / "net.prototxt").name == "a#'b"
+    (tmp_path / "net.prototxt").write_bytes("name: 'é'".encode("latin-1"))
+    with pytest.raises(UserError, match="byte 7 is no text"):
+        read_net(tmp_path / "net.prototxt")
+
+
+def test_list_of_messages_is_read(tmp_path):
+    (tmp_path / "net.prototxt").write_text(
+        "layer { name: 'a' param: [{ lr_mult: 1 }, < lr_mult: 2 >] bottom: ['x', 'z'] }")
+    layers = read_net(tmp_path / "net.prototxt").layer
+    assert [spec.lr_mult for spec in layers[0].param] == [1, 2]
+    assert list(layers[0].bottom) == ["x", "z"]
+
+
+@pytest.mark.parametrize("name", ["net_param", "train_net_param"])
+def test_network_inside_a_solver_is_read(tmp_path, name):
+    path = tmp_path / "train_val.prototxt"
+    path.write_text(f'base_lr: 0.1\n{name} {{ name: "n" layers {{ name: "r" type: RELU }} }}\n')
+    net = read_net(path)
+    assert net.name == "n" and net.layer[0].type == "ReLU"
+    path.write_text(f"base_lr: 0.1\n{name} {{ layer {{\nodd: 1 }} }}\n")
+    with pytest.raises(UserError, match="train_val.prototxt:3: .*unknown field 'odd'"):
+        read_net(path)

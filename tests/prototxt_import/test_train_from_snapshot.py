@@ -46,7 +46,7 @@ def half(squares, tmp_path_factory):
         warnings.simplefilter("ignore")
         solver = load_solver(folder / "solver.prototxt")
     solver.net.load_weights(folder / "w.caffemodel")
-    sequence = TrainingSequence(read_list(squares / "train.txt"), 4, CROP, Augmentation(), 0, False)
+    sequence = TrainingSequence(read_list(squares / "train.txt"), 4, CROP, Augmentation(), 0)
     reader = batches(sequence, 2, 0, 8, 0, range(2))
     torch.set_num_threads(1)
     for _ in range(2):

@@ -46,7 +46,35 @@ PAIRS = {
                    'type: "ImageData" top: "d" image_data_param { batch_size: 4 } '
                    'transform_param { mirror: true crop_size: 9 }'),
     "transform": ('type: DATA top: "d" transform_param { crop_size: 5 }',
-                  'type: "Data" top: "d" transform_param { crop_size: 5 }')}
+                  'type: "Data" top: "d" transform_param { crop_size: 5 }'),
+    "V0": ('layer { name: "c" type: "conv" num_output: 4 kernelsize: 3 group: 2 biasterm: false '
+           'weight_filler { std: 2 } blobs_lr: 1 weight_decay: 0.5 } bottom: "a" top: "b"',
+           'name: "c" type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 '
+           'group: 2 bias_term: false weight_filler { std: 2 } } bottom: "a" top: "b" '
+           'param { lr_mult: 1 decay_mult: 0.5 }'),
+    "V0 loss": ('layer { name: "l" type: "softmax_loss" } bottom: "a"',
+                'name: "l" type: "SoftmaxWithLoss" bottom: "a"'),
+    "V0 pool": ('layer { type: "pool" pool: AVE kernelsize: 3 stride: 2 pad: 1 }',
+                'type: "Pooling" pooling_param { pool: AVE kernel_size: 3 stride: 2 pad: 1 }'),
+    "V0 LRN": ('layer { type: "lrn" local_size: 3 alpha: 2 beta: 0.5 k: 2 }',
+               'type: "LRN" lrn_param { local_size: 3 alpha: 2 beta: 0.5 k: 2 }'),
+    "V0 dropout": ('layer { type: "dropout" dropout_ratio: 0.3 }',
+                   'type: "Dropout" dropout_param { dropout_ratio: 0.3 }'),
+    "V0 product": ('layer { type: "innerproduct" num_output: 2 }',
+                   'type: "InnerProduct" inner_product_param { num_output: 2 }'),
+    "V0 concat": ('layer { type: "concat" concat_dim: 0 }',
+                  'type: "Concat" concat_param { concat_dim: 0 }'),
+    "V0 images": ('layer { type: "images" source: "s" batchsize: 2 new_height: 9 scale: 0.5 '
+                  'shuffle_images: true meanfile: "m" cropsize: 5 } top: "d"',
+                  'type: "ImageData" image_data_param { source: "s" batch_size: 2 new_height: 9 '
+                  'shuffle: true } transform_param { scale: 0.5 mean_file: "m" crop_size: 5 } '
+                  'top: "d"')}
+PADDED = """layers { layer { name: "p" type: "padding" pad: 2 } bottom: "data" top: "padded" }
+layers { layer { name: "c" type: "conv" num_output: 1 kernelsize: 3 pad: 1 } bottom: "padded"
+top: "c" }
+layers { layer { name: "r" type: "relu" } bottom: "c" top: "padded" }
+layers { layer { name: "q" type: "pool" kernelsize: 3 } bottom: "padded" top: "q" }
+"""
 
 
 def _write(folder, text, name="net.prototxt"):
@@ -60,6 +88,14 @@ def test_layers_of_v1_are_upgraded(tmp_path, case):
     nets = [read_net(_write(tmp_path, 'name: "n"\ninput: "data" input_dim: [1, 2, 3, 4]\n' + text))
             for text in (f"layers {{ {old} }}\n", f"layer {{ {new} }}\n")]
     assert nets[0] == nets[1] and nets[0].layer
+
+
+def test_padding_layers_of_v0_become_pads(tmp_path):
+    net = read_net(_write(tmp_path, PADDED))
+    assert [layer.name for layer in net.layer] == ["c", "r", "q"]
+    convolution, _, pooling = net.layer
+    assert list(convolution.bottom) == ["data"] and convolution.convolution_param.pad == [2]
+    assert list(pooling.bottom) == ["padded"] and pooling.pooling_param.pad == 0
 
 
 def test_unknown_types_of_v1_are_unsupported_types(tmp_path):
@@ -79,8 +115,14 @@ def test_rules_of_v1_choose_layers(tmp_path):
 @pytest.mark.parametrize("text, message", [
     ('layers { type: "Convolution" }', "got 'Convolution': write CONVOLUTION"),
     ('layers { type: 77 }', "got '77': write the layer as 'layer', its type in quotes"),
-    ('layers {\n layer { name: "a" type: "conv" } bottom: "x" }',
-     ":2: .*the format before V1 .V0., .* upgrade it with Caffe's upgrade_net_proto_text"),
+    ('layers {\n layer { name: "a" type: "relu"\nstride: 2 } bottom: "x" }',
+     r":3: layer 'a' \(ReLU\): unknown field 'stride' of LayerParameter"),
+    ('layers { layer { name: "a" type: "lrn"\nsize: 2 } bottom: "x" }',
+     r":2: layer 'a' \(LRN\): unknown field 'size' of LRNParameter"),
+    (PADDED.replace("conv", "lrn"), ":2: a padding layer must have .* write the pad in those"),
+    ('layers {\n layer { type: "padding" } bottom: "x" bottom: "y" top: "z" }',
+     ":1: a padding layer must have one bottom and one top"),
+    ('layers: 3\nlayers { layer: 3 }', ":1: layer must be braces"),
     ('layers { }\nlayer { }', ":2: 'layer' beside 'layers' .*Caffe would drop"),
     ('layers: 3', ":1: layer must be braces"),
     ('layers { name: "a" type: RELU\nblobs_lr: x }', ":2: .*lr_mult must be a number, got x"),

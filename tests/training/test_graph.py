@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.cuda_stand_in import stand_in
 from helpers.networks import MODEL
 from helpers.trainings import run_training, train_settings
 
@@ -28,13 +29,7 @@ def cuda(monkeypatch):
         torch._foreach_copy_(list(fake.model.buffers()), before[0])
         torch.set_rng_state(before[1])
 
-    stream = SimpleNamespace(wait_stream=lambda _: None)
-    for name, value in {
-            "Stream": lambda: stream, "current_stream": lambda: stream, "graph": capture,
-            "stream": contextlib.nullcontext, "get_rng_state": torch.get_rng_state,
-            "set_rng_state": torch.set_rng_state,
-            "CUDAGraph": lambda: SimpleNamespace(replay=lambda: fake.passes())}.items():
-        monkeypatch.setattr(torch.cuda, name, value)
+    stand_in(monkeypatch, capture, lambda: fake.passes())
     return fake
 
 

@@ -22,7 +22,9 @@ from helpers.trainings import (
 
 from pspnet_repro import PSPNet
 from pspnet_repro.data.augment import Augmentation
+from pspnet_repro.data.labels import ZERO_IS_VOID
 from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.training import loop
 from pspnet_repro.weights import model_file, plain_file
 
 
@@ -41,6 +43,13 @@ def test_train_writes_what_it_says(uninterrupted):
     model = model_file.load_model(uninterrupted)
     assert not model.training and model.settings["classes"] == 4
     assert 0 < model.backbone.stem[0].bn.running_mean.abs().max()
+
+
+def test_zero_is_void_is_what_labels_of_plain_pairs_mean(squares, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(loop, "_train", lambda settings, pairs, *_: asked.extend(pairs))
+    _train(squares, tmp_path, zero_is_void=True)
+    assert asked and {pair.table for pair in asked} == {ZERO_IS_VOID}
 
 
 def test_train_learns(squares, tmp_path):

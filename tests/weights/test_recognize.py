@@ -25,7 +25,7 @@ from pspnet_repro.errors import UserError
 from pspnet_repro.model.resnet import ResNet
 from pspnet_repro.weights import model_file, plain_file, recognize
 from pspnet_repro.weights.convert import convert_file
-from pspnet_repro.weights.recognize import what_is
+from pspnet_repro.weights.recognize import kind_at
 
 
 @pytest.mark.parametrize("read", [model_file.load_model, convert_file])
@@ -69,7 +69,7 @@ def test_prototxts_are_refused_in_the_same_words(tmp_path, name):
     ("sgd_hdf5_iter_4.solverstate.h5", "an HDF5 solverstate")])
 def test_files_of_caffe_are_known(shared, tmp_path, file, what):
     path = shared / "golden" / "snapshots" / file
-    assert what_is(path) == what
+    assert kind_at(path).what == what
     with pytest.raises(UserError, match=f"{file}: this is {what}: "):
         model_file.load_model(path)
 
@@ -78,7 +78,7 @@ def test_files_of_caffe_are_known(shared, tmp_path, file, what):
 def test_caffemodels_of_the_first_format_are_known(tmp_path, tail):
     path = tmp_path / "w.caffemodel"
     path.write_bytes(b"\x0a\x03net\x12\x06\x12\x01a\x1a\x01b" + tail)
-    assert what_is(path) == "a caffemodel of the first format (V1 'layers')"
+    assert kind_at(path).what == "a caffemodel of the first format (V1 'layers')"
     with pytest.raises(UserError, match="convert it first: pspnet convert"):
         model_file.load_model(path)
 
@@ -99,7 +99,7 @@ def test_ports_are_known_by_their_names(shared, tmp_path, port, whose):
                             " (under 'state_dict', after 'module.')")):
         torch.save(content, path)
         what = f"a PyTorch state dict with names of {whose}'s PSPNet{place}"
-        assert what_is(path, content) == what
+        assert kind_at(path, content).what == what
         with pytest.raises(UserError) as caught:
             model_file.load_model(path)
         assert str(caught.value) == (f"{path}: this is {what}: pspnet convert {path} -o "

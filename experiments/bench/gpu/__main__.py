@@ -75,8 +75,8 @@ def run(part: Part, device: str, output: Path, seconds: float) -> dict:
     began = time.monotonic()
     with open(log, "wb") as words:
         process = subprocess.Popen(
-            [sys.executable, "-m", f"experiments.bench.gpu.{part.name}", "--device", device,
-             "--seconds", f"{seconds:.0f}", "--rows", rows],
+            [sys.executable, "-m", "experiments.bench.gpu.part", part.name, "--device", device,
+             "--rows", rows],
             cwd=ROOT, stdout=words, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             code = process.wait(seconds)

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import torch
 
-from .part import ROOT, Row, Setting, main_of
+from pspnet_repro.defaults import ROOT
+
+from .part import Row, Setting
 
 
 def work(setting: Setting) -> Iterator[Row]:
@@ -24,7 +26,3 @@ def work(setting: Setting) -> Iterator[Row]:
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
     yield {"what": " ".join(["make", "build", "PYTHON=python3", *command[4:]]),
            "seconds": round(time.monotonic() - began, 1)}
-
-
-if __name__ == "__main__":
-    main_of(work)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 from . import pytests
-from .part import Row, Setting, main_of
+from .part import Row, Setting
 
 
 def work(setting: Setting) -> Iterator[Row]:
@@ -15,14 +15,9 @@ def work(setting: Setting) -> Iterator[Row]:
     failed = 0
     for k, process in enumerate(processes):
         counts, words = pytests.outcome(process)
-        print(words, flush=True)
         failed += bool(counts["exit code"])
         yield {"process": k, **counts, "seconds": round(time.monotonic() - began, 1)}
         for reason in pytests.reasons(words):
             yield {"process": k, "left out": reason}
     if failed:
         raise SystemExit(f"{failed} of {count} processes of pytest failed")
-
-
-if __name__ == "__main__":
-    main_of(work)

@@ -8,23 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pspnet_repro.data import scenes
+from pspnet_repro.defaults import ROOT
 
 from ...experiment import Experiment
 from ...profiles import PROFILES
 from ...rows import BASELINE, FULL, TABLES
 from ...run_row import run_row
-from .part import ROOT, Row, Setting, main_of
+from .part import Row, Setting
 
 REPORT = ROOT / "experiments" / "results" / "mini" / "report.json"
 
 
-def _rows():
-    """Of Table 1, the two that matter most first: time may not do for all."""
-    return sorted(TABLES["1"], key=lambda row: (row.name not in (BASELINE, FULL), row.name))
-
-
 def work(setting: Setting) -> Iterator[Row]:
-    profile, rows, few = PROFILES["mini"], _rows(), {}
+    profile, few = PROFILES["mini"], {}
+    # The two that matter most first: time may not do for all.
+    rows = sorted(TABLES["1"], key=lambda row: (row.name not in (BASELINE, FULL), row.name))
     if setting.small:
         profile = dataclasses.replace(profile, train={**profile.train, "batch_size": 2,
                                                       "max_iter": 2})
@@ -44,7 +42,3 @@ def work(setting: Setting) -> Iterator[Row]:
                    "pixel accuracy": 100 * result["pixel_accuracy"],
                    "pixel accuracy on the CPU": 100 * cpu["pixel_accuracy"],
                    "seconds": round(time.monotonic() - began, 1)}
-
-
-if __name__ == "__main__":
-    main_of(work)

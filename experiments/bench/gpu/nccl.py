@@ -11,8 +11,9 @@ import torch
 from pspnet_repro import distributed
 from pspnet_repro.sync_bn import SyncBatchNorm2d, batch_norm_together
 
+from ..cuda import FORMATS
 from . import networks
-from .part import Row, Setting, main_of
+from .part import Row, Setting
 
 ALLOWED = 1e-6  # of the largest value
 
@@ -32,27 +33,17 @@ def _pass(x, grad, variance, shared):
 def work(setting: Setting) -> Iterator[Row]:
     torch.manual_seed(0)
     shape = (2, 4, 9, 9) if setting.small else (16, 256, 60, 60)
-    failed = []
     with networks.one_rank(setting):
-        for name, layout in networks.LAYOUTS.items():
+        for name, layout in FORMATS.items():
             x, grad = (torch.randn(shape, device=setting.device).contiguous(memory_format=layout)
                        for _ in range(2))
             for variance in ("unbiased", "biased", "torch"):
                 pairs = zip(_pass(x, grad, variance, True), _pass(x, grad, variance, False),
                             strict=True)
                 error = max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
-                failed += [] if error <= ALLOWED else [f"{variance}, {name}"]
                 yield {"what": f"BN + ReLU, {variance}, {name}", "error": error,
                        "allowed": ALLOWED}
         numbers = torch.arange(1000.0, device=setting.device)
         for what, result in (("all_gather", distributed.all_gather(numbers)[0]),
                              ("all_sum", distributed.all_sum(numbers.clone()))):
-            equal = torch.equal(result, numbers)
-            failed += [] if equal else [what]
-            yield {"what": what, "equal": equal}
-    if failed:
-        raise SystemExit(f"wrong: {'; '.join(failed)}")
-
-
-if __name__ == "__main__":
-    main_of(work)
+            yield {"what": what, "equal": torch.equal(result, numbers)}

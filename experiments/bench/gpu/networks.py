@@ -17,7 +17,6 @@ from ..networks import PlainPort, plain_port
 from .part import Setting
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
-LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 def network(setting: Setting) -> PSPNet:

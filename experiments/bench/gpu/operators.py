@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from ..cuda import DTYPES, Sizes, rows
-from .part import Row, Setting, main_of
+from .part import Row, Setting
 
 MINIATURE = Sizes(batch=1, channels=16, classes=3, stem=8, side=6, crop=41)
 
@@ -15,7 +15,3 @@ def work(setting: Setting) -> Iterator[Row]:
         yield from rows(torch.device("cpu"), MINIATURE, 1, {"float32": torch.float32})
     else:
         yield from rows(torch.device("cuda"), Sizes(), 5, DTYPES)
-
-
-if __name__ == "__main__":
-    main_of(work)

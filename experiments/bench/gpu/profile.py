@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from ..cuda import FORMATS
 from . import networks
-from .part import Row, Setting, main_of
+from .part import Row, Setting
 
 SHOWN, STEPS = 25, 3
 
@@ -31,7 +32,7 @@ def _kernels(setting, layout):
 
 def work(setting: Setting) -> Iterator[Row]:
     for precision in ("float32", "bfloat16"):
-        for layout_name, layout in networks.LAYOUTS.items():
+        for layout_name, layout in FORMATS.items():
             with networks.precise(setting, precision):
                 kernels = _kernels(setting, layout)
             total = sum(time for time, _, _ in kernels)
@@ -40,7 +41,3 @@ def work(setting: Setting) -> Iterator[Row]:
             for time, count, name in kernels[:SHOWN]:
                 yield {"precision": precision, "layout": layout_name, "kernel": name[:100],
                        "ms": time / 1e3, "share": time / total, "calls": count}
-
-
-if __name__ == "__main__":
-    main_of(work)

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from .part import ROOT, Setting
+from pspnet_repro.defaults import ROOT
+
+from .part import Setting
 
 # Without a GPU quick tests of other things stand for them.
 KERNELS = {"cuda": "tests/ops/test_cuda_kernels.py", "cpu": "tests/ops/test_checks.py"}
@@ -44,8 +46,9 @@ def collect(setting: Setting, *files: str) -> list[str]:
 
 
 def outcome(process: subprocess.Popen) -> tuple[dict[str, object], str]:
-    """Wait for a process: ({"passed": ..., "exit code": ...}, its words)."""
+    """Wait for a process: ({"passed": ..., "exit code": ...}, its words, which are printed)."""
     words, _ = process.communicate()
+    print(words, flush=True)
     counts = {name: int(number) for number, name in _COUNT.findall(words[-500:])}
     return {**{name: counts.get(name, 0) for name in ("passed", "failed", "skipped")},
             "exit code": process.returncode}, words

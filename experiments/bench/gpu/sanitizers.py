@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from . import pytests
-from .part import Row, Setting, main_of
+from .part import Row, Setting
 
 TOOLS = ("memcheck", "racecheck")
 
@@ -33,13 +33,8 @@ def work(setting: Setting) -> Iterator[Row]:
                                         PYTORCH_NO_CUDA_MEMORY_CACHING="1")
     failed = []
     for tool, process in processes.items():
-        counts, words = pytests.outcome(process)
-        print(words, flush=True)
+        counts, _ = pytests.outcome(process)
         failed += [tool] if counts["exit code"] else []
         yield {"tool": tool if setting.device == "cuda" else f"no {tool} on the CPU", **counts}
     if failed:
         raise SystemExit(f"{' and '.join(failed)} found errors, or a test failed")
-
-
-if __name__ == "__main__":
-    main_of(work)

@@ -9,11 +9,14 @@ from collections.abc import Iterator
 
 import torch
 
+from pspnet_repro.evaluation.graph import GraphedNetwork
+
 from ...peak_memory import peak_bytes, reset_peak
+from ..cuda import FORMATS
 from ..networks import plain_port
 from ..timing import device_seconds
 from . import networks
-from .part import Row, Setting, main_of
+from .part import Row, Setting
 
 
 def _measure(setting, make, precision):
@@ -52,22 +55,29 @@ def _testing(setting, layout, x, precision):
                 net.logits(x)
         return test
 
-    def ours():
+    def fused():
         net = networks.network(setting).to(memory_format=layout).eval()
-        return run(net.for_inference(dtype), False)  # all of it is bfloat16
+        return net.for_inference(dtype)
+
+    def ours():
+        return run(fused(), False)  # all of it is bfloat16
+
+    def graphed():
+        return run(GraphedNetwork(fused()), False)
 
     def port():
         net = plain_port(networks.network(setting)).to(setting.device)
         return run(net.to(memory_format=layout), dtype is not None)
 
-    return {"ours": ours, "plain port": port}
+    return {"ours": ours, **({"ours, graph": graphed} if setting.device == "cuda" else {}),
+            "plain port": port}
 
 
 def work(setting: Setting) -> Iterator[Row]:
     images = 2 if setting.small else 8
     with networks.one_rank(setting):
         for precision in networks.PRECISIONS:
-            for name, layout in networks.LAYOUTS.items():
+            for name, layout in FORMATS.items():
                 x = networks.batch(setting, images).to(memory_format=layout)
                 for what, sides in (("training step", _training(setting, layout, x)),
                                     ("test", _testing(setting, layout, x, precision))):
@@ -75,7 +85,3 @@ def work(setting: Setting) -> Iterator[Row]:
                         yield {"what": f"{what}, {images} images", "precision": precision,
                                "layout": name, "side": side,
                                **_measure(setting, make, precision)}
-
-
-if __name__ == "__main__":
-    main_of(work)

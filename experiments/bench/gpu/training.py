@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pspnet_repro.data import scenes
+from pspnet_repro.defaults import ROOT
 
-from .part import ROOT, Row, Setting, main_of
+from .part import Row, Setting
 
 LARGE = ["--max-iter", "20", "--workers", "4", "--batch-size", "16", "--crop-size", "473"]
 MINIATURE = ["--max-iter", "2", "--workers", "1", "--batch-size", "2", "--crop-size", "57",
@@ -34,7 +35,3 @@ def work(setting: Setting) -> Iterator[Row]:
                "last loss": losses[-1]["loss"]}
         log = (run / "log.txt").read_text(encoding="utf-8").splitlines()
         yield {"what": [line for line in log if " s per step" in line][-1]}
-
-
-if __name__ == "__main__":
-    main_of(work)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ..timing import device_seconds
-from .part import Row, Setting, main_of
+from .part import Row, Setting
 
 
 def _words(*command):
@@ -22,17 +22,14 @@ def _words(*command):
 
 
 def work(setting: Setting) -> Iterator[Row]:
-    yield {"what": "Python", "value": platform.python_version()}
-    yield {"what": "torch", "value": torch.__version__}
-    yield {"what": "torch's CUDA", "value": torch.version.cuda}
-    yield {"what": "nvcc", "value": _words("nvcc", "--version")}
-    yield {"what": "GPU, driver, memory", "value": _words(
-        "nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")}
+    facts = {"Python": platform.python_version(), "torch": torch.__version__,
+             "torch's CUDA": torch.version.cuda, "nvcc": _words("nvcc", "--version"),
+             "GPU, driver, memory": _words("nvidia-smi", "--format=csv,noheader",
+                                           "--query-gpu=name,driver_version,memory.total")}
     if setting.device == "cuda":
-        yield {"what": "compute capability",
-               "value": ".".join(map(str, torch.cuda.get_device_capability()))}
-        yield {"what": "cuDNN, NCCL",
-               "value": f"{torch.backends.cudnn.version()}, {torch.cuda.nccl.version()}"}
+        facts |= {"compute capability": ".".join(map(str, torch.cuda.get_device_capability())),
+                  "cuDNN, NCCL": f"{torch.backends.cudnn.version()}, {torch.cuda.nccl.version()}"}
+    yield from ({"what": what, "value": value} for what, value in facts.items())
     batch, channels, side = (1, 8, 9) if setting.small else (16, 512, 60)
     for name, dtype in (("float32", torch.float32), ("tf32", torch.float32),
                         ("bfloat16", torch.bfloat16), ("float16", torch.float16)):
@@ -45,7 +42,3 @@ def work(setting: Setting) -> Iterator[Row]:
         products = batch * channels ** 2 * 9 * side ** 2
         yield {"what": f"3 x 3 convolution, {batch} x {channels} x {side} x {side}, {name}",
                "value": f"{2e-12 * products / statistics.median(times):.3g} TFLOP/s"}
-
-
-if __name__ == "__main__":
-    main_of(work)

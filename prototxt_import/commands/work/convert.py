@@ -7,6 +7,7 @@ from prototxt_import.commands.work.places import check_places
 from prototxt_import.conversion.convert import convert_network
 from pspnet_repro.errors import UsageError, printable
 from pspnet_repro.files import file_sha256
+from pspnet_repro.glibc import give_back_freed_memory
 from pspnet_repro.model.resnet import ResNet
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.weights import model_file
@@ -18,6 +19,7 @@ _SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
 def run(args: Namespace) -> None:
+    give_back_freed_memory()
     if args.output.suffix not in _SUFFIXES:
         raise UsageError(f"--output must end in {', '.join(_SUFFIXES)}, got {args.output}")
     if len(args.files) > 2:

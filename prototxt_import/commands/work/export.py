@@ -6,6 +6,7 @@ from prototxt_import.conversion.describe import map_size
 from prototxt_import.conversion.export import SOLVER, TRAIN_NET, export
 from prototxt_import.conversion.miniature import network_class
 from pspnet_repro.errors import UsageError, UserError
+from pspnet_repro.glibc import give_back_freed_memory
 from pspnet_repro.outputs import Outputs
 from pspnet_repro.weights import model_file
 from pspnet_repro.weights.onnx import OnnxFile, require_onnx
@@ -20,6 +21,7 @@ _OTHERS = {"onnx": ".onnx", "torch_export": ".pt2", "semseg": ".pth"}
 
 
 def run(args: Namespace) -> None:
+    give_back_freed_memory()
     paths = _caffes_paths(args)
     if args.onnx:
         require_onnx()
@@ -58,7 +60,8 @@ def run(args: Namespace) -> None:
                                 (args.torch_export, TorchExportFile, {})):
         if path:
             _check_crop_size(args.crop_size, model.check_crop, crop_size)
-            contents[path] = make(model, crop_size, dynamic_size=args.dynamic_size, **options)
+            contents[path] = make(model, crop_size, dynamic_size=args.dynamic_size,
+                                  release=len(paths) == 1, **options)
             checked.append(contents[path])
     if args.semseg:
         contents[args.semseg] = writer({"state_dict": state_for_semseg(model)})

@@ -60,7 +60,8 @@ def _number(value):
 
 def run(args: Namespace) -> None:
     check_places("inspect", args.prototxt, args.caffemodel)
-    net = load_net(args.prototxt, args.caffemodel, args.phase, dict(args.shape))
+    net = load_net(args.prototxt, args.caffemodel, args.phase, dict(args.shape),
+                   stages=args.stage)
     if net.steps is None:
         unknown = [name for name, shape in net.input_shapes.items() if shape is None]
         options = " ".join(f"--shape {name}={_open(net.partial_shapes[name])}" for name in unknown)

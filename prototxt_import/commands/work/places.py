@@ -1,28 +1,20 @@
 """Caffemodels that stand in a prototxt's place."""
 
-import contextlib
 from pathlib import Path
 
+from prototxt_import.conversion.written_net import is_caffemodel
 from pspnet_repro.errors import UsageError
-from pspnet_repro.files import refuse_pipe
-from pspnet_repro.weights import recognize
+from pspnet_repro.weights.recognize import CAFFEMODELS
 
 
 def check_places(command: str, prototxt: Path, caffemodel: Path | None) -> None:
     """Raise UsageError where a caffemodel is named before its prototxt, or without one."""
-    if not _is_caffemodel(prototxt):
+    if not is_caffemodel(prototxt, CAFFEMODELS):
         return
     if caffemodel is None:
         raise UsageError(f"{prototxt}: {command} takes a prototxt, and this is a caffemodel: "
                          f"pspnet {command} NET.prototxt {prototxt}")
     raise UsageError(f"{prototxt}: this is a caffemodel, put the prototxt first: pspnet {command} "
-                     + ("NET.prototxt" if _is_caffemodel(caffemodel) else str(caffemodel))
+                     + ("NET.prototxt" if is_caffemodel(caffemodel, CAFFEMODELS) else
+                        str(caffemodel))
                      + f" {prototxt}")
-
-
-def _is_caffemodel(path):
-    refuse_pipe(path)
-    with contextlib.suppress(OSError):  # whoever reads it says why
-        return recognize.what_is(path) in [kind.what for kind in (
-            recognize.CAFFEMODEL, recognize.OLD_CAFFEMODEL, recognize.HDF5_CAFFEMODEL)]
-    return False

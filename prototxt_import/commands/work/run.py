@@ -2,22 +2,18 @@
 
 import io
 from argparse import Namespace
-from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from prototxt_import.commands.work.blob_limits import check_blobs
-from prototxt_import.commands.work.compare import deviations, recorded_items
 from prototxt_import.commands.work.places import check_places
-from prototxt_import.commands.work.recorded import read_recorded
-from prototxt_import.net import CaffeNet, load_net
+from prototxt_import.commands.work.recorded import compare, read_recorded
+from prototxt_import.net import load_net
 from pspnet_repro.data.images import read_image
 from pspnet_repro.errors import UsageError, UserError, check_printed
 from pspnet_repro.evaluation.imresize import imresize
 from pspnet_repro.outputs import Outputs
-from pspnet_repro.words import counted
 
 
 def run(args: Namespace) -> None:
@@ -57,33 +53,6 @@ def run(args: Namespace) -> None:
         print(compare(net, arrays, args.tolerance, args.compare))
     if args.output is None:
         check_printed()
-
-
-def compare(net: CaffeNet, arrays: Mapping[str, np.ndarray], tolerance: float, path: Path) -> str:
-    """A sentence that says how well the last pass agrees with recorded values.
-
-    Raises:
-        UserError: a blob deviates by more than `tolerance`, or nothing was recorded of this
-            network. The first such blob in the network's order is named, with its layer.
-    """
-    worst, count = None, 0
-    for item, prefix in recorded_items(arrays).items():
-        if any(item >= len(blob) for blob in net.blobs.values() if blob.ndim):
-            raise UserError(f"{path}: holds image {item}, which the pass has not")
-        for found in deviations(net.blobs, arrays, item, prefix):
-            if not found.error <= tolerance:
-                layer = [step.layer for step in net.steps if found.blob in step.layer.top]
-                made = f"made by layer {layer[-1].name!r} ({layer[-1].type})" if layer else "input"
-                raise UserError(f"{path}: image {item}: the first blob that deviates is "
-                                f"{found.blob!r}, {made}: by {found.error:.2g} of its largest "
-                                f"value")
-            count += 1
-            worst = found if worst is None or found.error > worst.error else worst
-    if worst is None:
-        raise UserError(f"{path}: no recorded values of this network's blobs")
-    return (f"{'the' if count == 1 else 'all'} "
-            f"{counted(count, 'recorded blob agrees', 'recorded blobs agree')} within "
-            f"{tolerance:g} of their largest values; worst: {worst.blob}, {worst.error:.2g}")
 
 
 def _image_input(net):

@@ -63,7 +63,7 @@ def run(args: Namespace) -> int:
         print(f"{data.name}, {split}: {counted(len(pairs), 'image')}"
               f"{'' if labelled else ' without labels'}")
         findings = check_split(pairs, len(classes.names), classes.palette_rgb, args.threads,
-                               bad_lines=bad_lines)
+                               bad_lines)
         if pairs and labelled:
             _print_histogram(findings, classes.names,
                              np.frombuffer(pairs[0].table or IDENTITY, np.uint8))

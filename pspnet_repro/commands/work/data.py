@@ -9,11 +9,8 @@ from pspnet_repro.errors import UsageError
 
 
 def data_of(args: Namespace) -> DataSet:
-    """The data that arguments name.
-
-    Raises:
-        UsageError: they name none or two, or exclude each other; UserError: there is none.
-    """
+    """The data that arguments name. Raises UserError where there are none, UsageError where
+    arguments exclude each other."""
     meaning = {"zero_is_void": args.zero_is_void, "label_map": args.label_map,
                "ignore": args.ignore}
     if args.data is not None:

@@ -33,8 +33,8 @@ def run(args: Namespace) -> int:
     predictor = testing.tested(args, files, data.recipe if data.layout else None)
     data.check_classes(len(predictor.names))
     classes = testing.classes_of(args, predictor, data)
-    output = args.output or testing.output_beside(
-        weights, f"evaluation-{data.name}-{args.split}{'-multi-scale' * args.multi_scale}")
+    output = args.output or testing.files_of(weights[:1])[-1].parent / (
+        f"evaluation-{data.name}-{args.split}{'-multi-scale' * args.multi_scale}")
     check_apart(output, data)
     predictions = (output / "predictions" if args.save_predictions or pairs[0].label is None
                    else None)

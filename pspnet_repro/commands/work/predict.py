@@ -21,11 +21,7 @@ from pspnet_repro.words import counted
 
 def image_files(paths: Iterable[Path]) -> list[Path]:
     """Files of the command line, folders replaced by the files in them; hidden ones and those that
-    this program made are left out.
-
-    Raises:
-        UserError: a folder is empty or cannot be read.
-    """
+    this program made are left out. Raises UserError for a folder without files."""
     files = []
     for given in paths:
         if not given.is_dir():
@@ -104,11 +100,7 @@ def run(args: Namespace) -> int:
 
 def _network_names(*networks):
     """A name for each of lists of weights: the stems of their files; where these are the same,
-    with folders before them.
-
-    Raises:
-        UsageError: they are the same files.
-    """
+    with folders before them. Raises UsageError where they are the same files."""
     for name in (lambda path: path.stem, lambda path: f"{path.parent.name}/{path.stem}", str):
         names = [" + ".join(map(name, testing.files_of(each))) for each in networks if each]
         if len(set(names)) == len(names):
@@ -149,10 +141,9 @@ def _photographs(files, failed):
 
 
 def _predict(args, predictor, photographs, count, classes, outputs, failed):
-    """Write what the networks say of photographs.
+    """Write what the networks say of `photographs`, as _photographs gives them.
 
     Args:
-        photographs, failed: see _photographs.
         count: of the photographs and those that cannot be used.
     Yields:
         (file, Prediction) for each.

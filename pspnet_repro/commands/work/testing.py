@@ -2,7 +2,7 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,6 @@ from pspnet_repro.evaluation.predictor import Predictor
 from pspnet_repro.evaluation.protocol import Protocol, preset
 from pspnet_repro.words import counted
 
-# (option, field of Protocol, its value where the option is given)
-_SWITCHES = (("half_pixel_logits", "align_corners", False), ("no_antialias", "antialias", False),
-             ("average_probabilities", "merge", "probabilities"),
-             ("no_plus_one", "plus_one", False), ("centre_padding", "padding", "centre"),
-             ("whole_image", "whole_image", True), ("opencv_resize", "resize", "opencv"),
-             ("python_rounding", "rounding", "python"))
 _WEIGHTS = (".pt", ".pth", ".safetensors")
 
 
@@ -33,10 +27,8 @@ def split_weights(values: Iterable[Weights]) -> tuple[list[Weights], list[Path]]
     """(weights, images) of what follows --weights.
 
     The first names weights, and so does each after it up to the first that is no pair and has no
-    ending of weights. NET.prototxt and W.caffemodel may also be two values.
-
-    Raises:
-        UsageError: a prototxt without a caffemodel.
+    ending of weights. NET.prototxt and W.caffemodel may also be two values; raises UsageError for a
+    prototxt without a caffemodel.
     """
     weights, rest = [], list(values)
     while rest and (not weights or isinstance(rest[0], tuple)
@@ -61,24 +53,22 @@ def files_of(weights: Iterable[Weights]) -> list[Path]:
 
 
 def read_networks(args: Namespace, weights: Iterable[Weights]) -> list[NetworkFile]:
-    """The networks of values of --weights, for a command with options.add_testing.
-
-    Raises:
-        UserError: the weights cannot be used, or arguments exclude each other.
-    """
+    """The networks of values of --weights, for a command with options.add_testing. Raises UserError
+    where weights cannot be used, or arguments exclude each other."""
     if args.output is not None and args.output.exists() and not args.output.is_dir():
         raise UsageError(f"--output must be a folder, got the file {args.output}")
     if args.precision == "tf32" and args.device == "cpu":
         raise UsageError("--precision tf32 needs --device cuda: only GPUs have TF32")
+    if args.cuda_graph and args.device == "cpu":
+        raise UsageError("--cuda-graph needs --device cuda: a graph is a GPU's")
     torch.set_num_threads(args.threads)
     return [read_network(each) for each in weights]
 
 
 def tested(args: Namespace, files: list[NetworkFile], recipe: Recipe | None = None) -> Predictor:
-    """The Predictor that arguments ask for.
+    """The Predictor that arguments of a command with options.add_testing ask for.
 
     Args:
-        args: of a command with options.add_testing.
         files: of read_networks; their networks become the Predictor's.
         recipe: of a benchmark that is tested on, whose base size comes before the weights'.
     Raises:
@@ -86,7 +76,8 @@ def tested(args: Namespace, files: list[NetworkFile], recipe: Recipe | None = No
     """
     try:
         return Predictor(files, device=args.device, precision=args.precision,
-                         protocol=_protocol(args, files[0], recipe), fused=not args.no_fusion)
+                         protocol=_protocol(args, files[0], recipe), fused=not args.no_fusion,
+                         cuda_graph=args.cuda_graph)
     except UsageError as error:
         name, colon, rest = str(error).partition(":")
         if not name.endswith("_size"):
@@ -96,13 +87,12 @@ def tested(args: Namespace, files: list[NetworkFile], recipe: Recipe | None = No
 
 def _protocol(args, file, recipe):
     try:
-        switches = {name: value for option, name, value in _SWITCHES if getattr(args, option)}
         protocol = preset(
             args.protocol or file.preset,
             base_size=args.base_size or (recipe or file).base_size,
             crop_size=args.crop_size or file.crop_size,
             scales=MULTI_SCALE if args.multi_scale else (1.0,), flip=not args.no_flip,
-            stride=args.window_stride, **switches)
+            stride=args.window_stride, **dict(args.switches))
     except ValueError as error:
         raise UsageError(str(error)) from error
     # At a stride of 1 an image of 2049 pixels has millions of windows.
@@ -131,9 +121,8 @@ def agreement(args: Namespace, weights: Iterable[Weights], predictor: Predictor,
               images_rgb: Iterable[np.ndarray]) -> dict | None:
     """How far the networks are from themselves in float32 on the first image, printed.
 
-    Returns:
-        What precision.agreement says of the network that differs most; None for float32 and without
-        an image.
+    Returns what precision.agreement says of the network that differs most; None for float32 and
+    without an image.
     """
     image = None if args.precision == "float32" else next(iter(images_rgb), None)
     if image is None:
@@ -159,11 +148,8 @@ def given_classes(args: Namespace, data: DataSet | None = None) -> Classes | Non
 
 
 def classes_of(args: Namespace, predictor: Predictor, data: DataSet | None = None) -> Classes:
-    """Classes of --names, of the data, or of the weights.
-
-    Raises:
-        UserError: the names are of another number of classes.
-    """
+    """Classes of --names, of the data, or of the weights. Raises UserError where they are not as
+    many as the network's."""
     classes = given_classes(args, data) or predictor.classes
     if len(classes.names) != len(predictor.names):
         raise UserError(f"{args.names or data.name}: names {counted(len(classes.names), 'class')}, "
@@ -171,6 +157,3 @@ def classes_of(args: Namespace, predictor: Predictor, data: DataSet | None = Non
     return classes
 
 
-def output_beside(weights: Sequence[Weights], name: str) -> Path:
-    """A folder beside the first weights."""
-    return files_of(weights[:1])[-1].parent / name

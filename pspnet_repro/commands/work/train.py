@@ -16,7 +16,7 @@ from pspnet_repro.training.loop import train
 from pspnet_repro.training.run_folder import WEIGHTS
 from pspnet_repro.training.settings import TrainSettings
 from pspnet_repro.training.tensorboard import writer_class
-from pspnet_repro.weights.source import weights_sha256, weights_text
+from pspnet_repro.weights.source import weights_files, weights_sha256
 
 AUGMENTATIONS = {"all": Augmentation(), "mirror-resize": Augmentation(rotation=0.0, blur=False),
                  "none": NO_AUGMENTATION}
@@ -103,10 +103,8 @@ def _number_of_classes(args, data, known):
 def _check_recorded(args, settings):
     """Compare a training with what settings.json of --config says and no option does.
 
-    Other data are a choice, and are said.
-
-    Raises:
-        UsageError: the training would be another, whatever the options say.
+    Other data are a choice, and are said. Raises UsageError where the training would be another,
+    whatever the options say.
     """
     ours = flat_settings(settings.to_json())
     for key, (value, option, default) in args.recorded.items():
@@ -135,7 +133,7 @@ def _check_start(args, sha256):
                          "name their file with --initial-weights")
     if weights_sha256(args.initial_weights) != sha256:
         say(f"note: {args.config} is of a training from other weights than "
-            f"{weights_text(args.initial_weights)}")
+            f"{','.join(map(str, weights_files(args.initial_weights)))}")
 
 
 def _check_solverstate(args, sha256):

@@ -16,11 +16,8 @@ _OFF = "or train without a validation, --val-interval 0"
 
 
 def validation_of(args: Namespace, data: DataSet, settings: TrainSettings) -> Validation | None:
-    """The Validation that a training's arguments ask for, or None.
-
-    Raises:
-        UsageError: the images that are to be tested are not there, or have no labels.
-    """
+    """The Validation that a training's arguments ask for, or None. Raises UsageError where the
+    images to be tested are not there, or have no labels."""
     if args.val_interval is None and (args.val_data or args.val_split):
         raise UsageError("--val-data and --val-split need --val-interval STEPS, which says how "
                          "often they are tested")
@@ -51,7 +48,7 @@ def validation_of(args: Namespace, data: DataSet, settings: TrainSettings) -> Va
         args.val_interval, pairs, {"data": tested.name, "split": split, "list_sha256": digest},
         args.val_data or args.data,
         Protocol(base_size, settings.crop_size, padding=settings.augmentation.padding),
-        args.val_windows, args.zero_is_void)
+        args.val_windows)
 
 
 def commands_that_test(args: Namespace, data: DataSet) -> list[str]:

@@ -25,16 +25,13 @@ def write_viewer(path: str | Path, title: str, classes: Classes, images: Iterabl
     """Write the page; it needs no network, no server and no other file.
 
     A picture takes at most PICTURE_BYTES of the page. Its long side has at most 1024 pixels, and
-    fewer where it would take more bytes.
+    fewer where it would take more bytes: then a sentence is returned that says so, else "".
 
     Args:
-        title: the heading, any text.
         classes: at most 255.
         images: one of them is in memory at a time.
         networks: names of the networks, in the order of the page.
         write: called with the path and a function that fills a binary file.
-    Returns:
-        A sentence about pictures that had to become smaller than usual, or "".
     Raises:
         UserError: there are no images; an image's arrays do not fit its photograph, the networks
             or the classes; or the file cannot be written. Nothing is left behind.
@@ -59,14 +56,8 @@ def write_viewer(path: str | Path, title: str, classes: Classes, images: Iterabl
 
 def viewer_html(classes: Classes, images: Iterable[ViewerImage], networks: Sequence[str],
                 level: int) -> str:
-    """The viewer as an element of another page, which holds STYLE and, after it, SCRIPT.
-
-    Args:
-        classes, images, networks: see write_viewer.
-        level: of the headings of its pictures, 2 to 5.
-    Raises:
-        UserError: as write_viewer.
-    """
+    """The viewer as an element of another page, which holds STYLE and, after it, SCRIPT. `level` is
+    that of its pictures' headings, 2 to 5; for the others, and errors, see write_viewer."""
     parts = "".join(html for html, _ in _parts("viewer", classes, images, list(networks), level))
     return f'<section class="viewer" aria-label="Viewer">\n{parts}</section>\n'
 

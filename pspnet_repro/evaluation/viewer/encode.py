@@ -42,13 +42,10 @@ def _chunk(kind, data):
 
 
 def png_url(values: np.ndarray, palette_rgb: Sequence[Sequence[int]] | None = None) -> str:
-    """(H, W) uint8 -> a data URL of a PNG with one IDAT of rows without a filter.
+    """(H, W) uint8, grey or indices into a palette, -> a data URL of a PNG with one IDAT of rows
+    without a filter. Indices past the palette's end are transparent.
 
     The page inflates these rows itself: a canvas would give colours, which a browser may manage.
-
-    Args:
-        values: grey values, or indices into the palette.
-        palette_rgb: up to 256 colours; indices past its end are transparent.
     """
     height, width = values.shape
     rows = np.zeros((height, width + 1), np.uint8)

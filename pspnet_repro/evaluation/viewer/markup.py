@@ -23,24 +23,14 @@ MAX_NAME = 200
 
 @dataclass(frozen=True, eq=False)
 class ViewerImage:
-    """One picture of the page.
+    """One picture of the page; dictionaries are by the name of the network."""
 
-    Attributes:
-        name: any text, such as the name of the file.
-        image_rgb: (H, W, 3) uint8.
-        predictions: (H, W) uint8 labels by the name of the network.
-        truth: (H, W) uint8 labels, 255 where unlabelled, or None.
-        confidence: (H, W) float by the name of the network: the probability, 0..1, of the
-            predicted class; or None.
-        iou: by the name of the network, the IoU, 0..1, by the name of the class; or None.
-            Classes that are missing or NaN have no IoU.
-    """
-
-    name: str
-    image_rgb: np.ndarray
-    predictions: dict[str, np.ndarray]
-    truth: np.ndarray | None = None
-    confidence: dict[str, np.ndarray] | None = None
+    name: str  # any text, such as the name of the file
+    image_rgb: np.ndarray  # (H, W, 3) uint8
+    predictions: dict[str, np.ndarray]  # (H, W) uint8 labels
+    truth: np.ndarray | None = None  # (H, W) uint8 labels, 255 where unlabelled
+    confidence: dict[str, np.ndarray] | None = None  # (H, W) float, 0..1, of the predicted class
+    # IoU, 0..1, by the name of the class; classes that are missing or NaN have none.
     iou: dict[str, dict[str, float]] | None = None
 
 
