@@ -44,7 +44,7 @@ LEAST_CHANNELS = 128
 KERNELS = 2 ** 14  # that are transformed at once
 # On fewer tiles the 36 matrices of weights, four times those of the kernel, take longest to read.
 LEAST_TILES = 64
-# In training the weights are transformed anew in each pass: that pays from crops of 449 on.
+# In training each pass transforms the weights anew, so it takes more tiles: a 473 crop has 225.
 LEAST_TRAINED_TILES = 200
 # Between the transforms exist 36 values a channel of every tile of an image: a limit on memory.
 MOST_TILES = 1024

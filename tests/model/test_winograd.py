@@ -109,6 +109,32 @@ def test_winograd_trains_maps_that_are_large_enough_alone():
 
 
 @needs_onednn
+def test_gradients_of_a_network_match_the_direct_ones(monkeypatch):
+    """With all inputs of ReLU above 0: one on the other side is no rounding error."""
+    net = random_net(widths=(16, 16, 128, 128), bins=(), dropout=0).train()
+    for name, tensor in net.named_parameters():
+        if name.endswith("bn.bias"):
+            nn.init.constant_(tensor, 8)
+    x, calls = 60 * torch.randn(2, 3, 449, 449), []
+    weight_gradient = winograd._weight_gradient
+    monkeypatch.setattr(winograd, "_weight_gradient",
+                        lambda *rest: calls.append(rest) or weight_gradient(*rest))
+
+    def step():
+        net.zero_grad()
+        logits, aux_logits = net(x)
+        (logits.square().mean() + 0.4 * aux_logits.square().mean()).backward()
+        # Those of BN are 0 but for rounding, as the next one undoes them.
+        return [parameter.grad for parameter in net.parameters() if parameter.dim() == 4]
+
+    actual = step()
+    assert len(calls) >= 2
+    monkeypatch.setattr(winograd, "LEAST_TRAINED_TILES", 10 ** 9)
+    for grad, wanted in zip(actual, step(), strict=True):
+        assert error(grad, wanted) <= 1e-4
+
+
+@needs_onednn
 @pytest.mark.parametrize("channels", [256, 2048])
 def test_winograd_loses_little_over_many_channels(channels):
     x, weight, bias = drawn(channels, 64, (20, 20), images=1)
