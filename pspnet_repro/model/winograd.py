@@ -182,16 +182,43 @@ def _weight_gradient(x, grad, dilation):
     return weight.view(3, 3, *total.shape[1:]).permute(2, 3, 0, 1)
 
 
+class _TrainedPointwise(torch.autograd.Function):
+    """A 1x1 convolution of maps that are channels last: its gradients are products of matrices, of
+    which oneDNN makes the kernel's more slowly."""
+
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.save_for_backward(x, weight)
+        return F.conv2d(x, weight)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        pixels, grads = (maps.permute(0, 2, 3, 1).flatten(0, 2) for maps in (x, grad))
+        return ((grads @ weight.flatten(1)).view(*grad.shape[:1], *grad.shape[2:], -1).permute(
+                    0, 3, 1, 2) if ctx.needs_input_grad[0] else None,
+                (pixels.T @ grads).T.view_as(weight) if ctx.needs_input_grad[1] else None)
+
+
 def conv2d(x: torch.Tensor, weight: torch.Tensor, padding: Sequence[int] = (1, 1),
            stride: Sequence[int] = (1, 1), dilation: Sequence[int] = (1, 1),
            groups: int = 1) -> torch.Tensor:
-    """F.conv2d without bias; where it learns, `fits` and `pays`, by Winograd's, channels last."""
+    """F.conv2d without bias; where it learns, `fits` and `pays`, by Winograd's, channels last.
+
+    1x1 convolutions of maps that are channels last, on the CPU those behind Winograd's, learn by
+    products of matrices.
+    """
     if (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-            and type(x) is torch.Tensor and x.dtype == torch.float32  # no FakeTensor
-            and fits(weight, padding, stride, dilation, groups) and pays(x, dilation[0], True)
+            and type(x) is torch.Tensor  # no FakeTensor
+            and x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu"
             and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
             and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()):
-        return _TrainedConv2d.apply(x, weight, dilation[0])
+        if fits(weight, padding, stride, dilation, groups) and pays(x, dilation[0], True):
+            return _TrainedConv2d.apply(x, weight, dilation[0])
+        if (weight.shape[2:] == (1, 1) and groups == 1 and tuple(stride) == (1, 1)
+                and tuple(padding) == (0, 0) and not x.is_contiguous()
+                and x.is_contiguous(memory_format=torch.channels_last)):
+            return _TrainedPointwise.apply(x, weight)
     return F.conv2d(x, weight, None, stride, padding, dilation, groups)
 
 

@@ -92,6 +92,25 @@ def test_winograd_gradients_match_float64(dilation):
         assert not torch.equal(actual, plain), "not by Winograd"
 
 
+def test_pointwise_gradients_match_float64():
+    """Of maps that are channels last; of others bits are torch's."""
+    x, grad, weight = torch.randn(2, 24, 9, 7), torch.randn(2, 40, 9, 7), torch.randn(40, 24, 1, 1)
+
+    def pointwise(x, weight, dilation):
+        return winograd.conv2d(x, weight, (0, 0))
+
+    def torch_pointwise(x, weight, dilation):
+        return F.conv2d(x, weight)
+
+    exact = gradients(torch_pointwise, x.double(), weight.double(), grad.double(), 1)
+    for layout in (torch.channels_last, torch.contiguous_format):
+        x, grad = (maps.contiguous(memory_format=layout) for maps in (x, grad))
+        for actual, plain, wanted in zip(gradients(pointwise, x, weight, grad, 1),
+                                         gradients(torch_pointwise, x, weight, grad, 1), exact):
+            assert error(actual, wanted) <= 1e-6 and actual.shape == plain.shape
+            assert layout == torch.channels_last or torch.equal(actual, plain)
+
+
 @needs_onednn
 def test_winograd_trains_maps_that_are_large_enough_alone():
     """Elsewhere bits are torch's: recorded trainings of small crops repeat."""
