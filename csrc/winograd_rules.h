@@ -53,10 +53,10 @@ inline WinogradGrid check_winograd(const at::Tensor& image, const char* name, in
   return grid;
 }
 
-inline void check_winograd_matrix(const at::Tensor& matrix, int64_t rows) {
-  TORCH_CHECK(matrix.dim() == 2 && matrix.size(0) == rows && matrix.size(1) == kWinogradIn &&
+inline void check_winograd_matrix(const at::Tensor& matrix, int64_t rows, int64_t cols) {
+  TORCH_CHECK(matrix.dim() == 2 && matrix.size(0) == rows && matrix.size(1) == cols &&
                   matrix.scalar_type() == at::kFloat && matrix.device().is_cpu(),
-              "matrix must be (", rows, ", ", kWinogradIn, ") float32 on the CPU, got ",
+              "matrix must be (", rows, ", ", cols, ") float32 on the CPU, got ",
               matrix.sizes(), ", ", matrix.scalar_type(), " on ", matrix.device());
 }
 

@@ -7,6 +7,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "registers.h"
 #include "vectors.h"
 
 namespace pspnet::cpu {
@@ -97,7 +98,16 @@ struct Relu {
     return y;
   }
   static Vec<acc_t> gradient(Vec<acc_t> grad, Vec<acc_t> y) {
-    if constexpr (kRelu) grad = y <= stored_as_zero() ? Vec<acc_t>{} : grad;
+    if constexpr (kRelu) {
+      constexpr int64_t kParts = Lanes<acc_t>::kCount / RegisterOf<acc_t>::kCount;
+      Register<acc_t> parts[kParts], sums[kParts];
+      std::memcpy(parts, &grad, sizeof(grad));
+      std::memcpy(sums, &y, sizeof(y));
+      for (int64_t k = 0; k < kParts; ++k) {
+        parts[k] = sums[k] <= stored_as_zero() ? Register<acc_t>{} : parts[k];
+      }
+      std::memcpy(&grad, parts, sizeof(grad));
+    }
     return grad;
   }
 };
@@ -111,7 +121,8 @@ struct Before {
   scalar_t* grad_residual;
 
   template <typename Count>
-  Vec<acc_t> operator()(int64_t at, Count lanes, Vec<acc_t> y) const {
+  __attribute__((always_inline)) Vec<acc_t> operator()(int64_t at, Count lanes,
+                                                       Vec<acc_t> y) const {
     if constexpr (kAdds) y += load<acc_t>(residual + at, lanes);
     const Vec<acc_t> g =
         Relu<scalar_t, acc_t, kRelu>::gradient(load<acc_t>(grad + at, lanes), y);

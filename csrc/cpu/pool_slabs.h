@@ -11,6 +11,7 @@
 
 #include "../geometry.h"
 #include "lanes.h"
+#include "registers.h"
 
 namespace pspnet::cpu {
 
@@ -92,7 +93,10 @@ void max_slab(const scalar_t* input, const Layout& layout, int64_t in_h, int64_t
   constexpr int64_t kWidth = Lanes<acc_t>::kCount;
   using index_t = LaneIndex<acc_t>;
   const auto row = make_buffer<acc_t>(in_w * kWidth);
-  const Vec<acc_t>* pixels = vectors(row);
+  using Values = Register<acc_t>;
+  using Indices = Register<index_t>;
+  constexpr int64_t kParts = kWidth / RegisterOf<acc_t>::kCount;
+  const Values* pixels = reinterpret_cast<const Values*>(row.get());
   std::vector<Buffer<acc_t>> best;
   std::vector<Buffer<index_t>> where;
   for (const Level& level : levels) {
@@ -109,20 +113,22 @@ void max_slab(const scalar_t* input, const Layout& layout, int64_t in_h, int64_t
       const auto& cols = levels[k].cols;
       cursors[k].move(levels[k], y);
       for (size_t i = cursors[k].first; i < cursors[k].last; ++i) {
-        Vec<acc_t>* values = vectors(best[k]) + i * cols.size();
-        Vec<index_t>* sources = vectors(where[k]) + i * cols.size();
-        for (size_t j = 0; j < cols.size(); ++j) {
-          Vec<acc_t> value = values[j];
-          Vec<index_t> index = sources[j];
-          for (int64_t x = cols[j].begin; x < cols[j].end; ++x) {
-            const Vec<acc_t> candidate = pixels[x];
+        const size_t places = cols.size() * kParts;
+        Values* values = reinterpret_cast<Values*>(best[k].get()) + i * places;
+        Indices* sources = reinterpret_cast<Indices*>(where[k].get()) + i * places;
+        for (size_t at = 0; at < places; ++at) {
+          const AxisRange& col = cols[at / kParts];
+          Values value = values[at];
+          Indices index = sources[at];
+          for (int64_t x = col.begin; x < col.end; ++x) {
+            const Values candidate = pixels[x * kParts + at % kParts];
             // The first maximum wins, and the first NaN for good.
             const auto take = (candidate > value) | ((candidate != candidate) & (value == value));
             value = take ? candidate : value;
-            index = take ? Vec<index_t>{} + static_cast<index_t>(y * in_w + x) : index;
+            index = take ? Indices{} + static_cast<index_t>(y * in_w + x) : index;
           }
-          values[j] = value;
-          sources[j] = index;
+          values[at] = value;
+          sources[at] = index;
         }
       }
     }

@@ -3,28 +3,40 @@
 
 #include "../winograd_rules.h"
 #include "lanes.h"
+#include "registers.h"
 
 namespace pspnet::cpu {
 namespace {
 
-typedef Vec<float> Channels;
-constexpr int64_t kChannels = Lanes<float>::kCount;
+typedef Register<float> Channels;
+constexpr int64_t kChannels = RegisterOf<float>::kCount;
 
-// A matrix in C order that loops can unroll over.
+inline Channels load(const float* source) {
+  Channels result;
+  std::memcpy(&result, source, sizeof(result));
+  return result;
+}
+
+inline void store(const Channels& value, float* target) {
+  std::memcpy(target, &value, sizeof(value));
+}
+
+// A matrix in C order, each value in all lanes.
 template <int kRows, int kCols>
 struct Matrix {
-  float at[kRows][kCols];
+  Channels at[kRows][kCols];
   explicit Matrix(const at::Tensor& tensor) {
     const at::Tensor dense = tensor.contiguous();
-    std::memcpy(at, dense.const_data_ptr<float>(), sizeof(at));
+    for (int i = 0; i < kRows * kCols; ++i) {
+      at[i / kCols][i % kCols] = Channels{} + dense.const_data_ptr<float>()[i];
+    }
   }
 };
 
-// target[r][c] = sum over j, from the first on, of matrix[r][j] * source[j][c].
+// target[c][r] = sum over j, from the first on, of matrix[r][j] * source[j][c].
 template <int kRows, int kInner, int kCols>
 inline void product(const Matrix<kRows, kInner>& matrix, const Channels (&source)[kInner][kCols],
-                    Channels (&target)[kRows][kCols]) {
-#pragma GCC unroll 8
+                    Channels (&target)[kCols][kRows]) {
   for (int c = 0; c < kCols; ++c) {
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
@@ -33,36 +45,32 @@ inline void product(const Matrix<kRows, kInner>& matrix, const Channels (&source
       for (int j = 1; j < kInner; ++j) {
         sum += matrix.at[r][j] * source[j][c];
       }
-      target[r][c] = sum;
+      target[c][r] = sum;
     }
   }
 }
 
-// matrix * square * its transpose, transposed: rows and columns come exchanged.
+// matrix * square * its transpose.
 template <int kRows, int kInner>
 inline void sandwich(const Matrix<kRows, kInner>& matrix, const Channels (&square)[kInner][kInner],
                      Channels (&result)[kRows][kRows]) {
-  Channels half[kRows][kInner];
+  Channels half[kInner][kRows];
   product(matrix, square, half);
-  Channels turned[kInner][kRows];
-  for (int r = 0; r < kRows; ++r) {
-    for (int c = 0; c < kInner; ++c) {
-      turned[c][r] = half[r][c];
-    }
-  }
-  product(matrix, turned, result);
+  product(matrix, half, result);
 }
 
-at::Tensor winograd_tiles(const at::Tensor& input, const at::Tensor& matrix, int64_t dilation,
-                          int64_t first, int64_t count) {
+// Of kInner x kInner pixels; those of 6 begin one step of the dilation before the tile.
+template <int kInner>
+at::Tensor tiles_of(const at::Tensor& input, const at::Tensor& matrix, int64_t dilation,
+                    int64_t first, int64_t count) {
   const WinogradGrid grid = check_winograd(input, "input", dilation, first, count);
-  check_winograd_matrix(matrix, kWinogradIn);
   const at::Tensor pixels = input.contiguous(at::MemoryFormat::ChannelsLast);
   const int64_t channels = input.size(1), height = input.size(2), width = input.size(3);
   const at::Tensor tiles = at::empty({count, kWinogradIn * kWinogradIn, channels},
                                      input.options().memory_format(at::MemoryFormat::Contiguous));
   advise_huge_pages(tiles);
-  const Matrix<kWinogradIn, kWinogradIn> weights(matrix);
+  const Matrix<kWinogradIn, kInner> weights(matrix);
+  constexpr int64_t kBefore = kInner == kWinogradIn ? 1 : 0;
   const float* source = pixels.const_data_ptr<float>();
   float* target = tiles.mutable_data_ptr<float>();
   const auto zeros = make_buffer<float>(channels);
@@ -70,11 +78,11 @@ at::Tensor winograd_tiles(const at::Tensor& input, const at::Tensor& matrix, int
   at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       const WinogradTile tile = grid.tile(first + t);
-      const float* at[kWinogradIn][kWinogradIn];
-      for (int i = 0; i < kWinogradIn; ++i) {
-        for (int j = 0; j < kWinogradIn; ++j) {
-          // The kernel reaches one step before the tile.
-          const int64_t y = tile.y + (i - 1) * dilation, x = tile.x + (j - 1) * dilation;
+      const float* at[kInner][kInner];
+      for (int i = 0; i < kInner; ++i) {
+        for (int j = 0; j < kInner; ++j) {
+          const int64_t y = tile.y + (i - kBefore) * dilation;
+          const int64_t x = tile.x + (j - kBefore) * dilation;
           const bool inside = y >= 0 && y < height && x >= 0 && x < width;
           at[i][j] = inside ? source + ((tile.image * height + y) * width + x) * channels
                             : zeros.get();
@@ -82,17 +90,16 @@ at::Tensor winograd_tiles(const at::Tensor& input, const at::Tensor& matrix, int
       }
       float* tile_target = target + t * kWinogradIn * kWinogradIn * channels;
       for (int64_t c = 0; c < channels; c += kChannels) {
-        Channels square[kWinogradIn][kWinogradIn], result[kWinogradIn][kWinogradIn];
-        for (int i = 0; i < kWinogradIn; ++i) {
-          for (int j = 0; j < kWinogradIn; ++j) {
-            std::memcpy(&square[i][j], at[i][j] + c, sizeof(Channels));
+        Channels square[kInner][kInner], result[kWinogradIn][kWinogradIn];
+        for (int i = 0; i < kInner; ++i) {
+          for (int j = 0; j < kInner; ++j) {
+            square[i][j] = load(at[i][j] + c);
           }
         }
         sandwich(weights, square, result);
         for (int i = 0; i < kWinogradIn; ++i) {
           for (int j = 0; j < kWinogradIn; ++j) {
-            std::memcpy(tile_target + (i * kWinogradIn + j) * channels + c, &result[j][i],
-                        sizeof(Channels));
+            store(result[i][j], tile_target + (i * kWinogradIn + j) * channels + c);
           }
         }
       }
@@ -101,13 +108,21 @@ at::Tensor winograd_tiles(const at::Tensor& input, const at::Tensor& matrix, int
   return tiles;
 }
 
+at::Tensor winograd_tiles(const at::Tensor& input, const at::Tensor& matrix, int64_t dilation,
+                          int64_t first, int64_t count) {
+  const bool outputs = matrix.dim() == 2 && matrix.size(1) == kWinogradOut;
+  check_winograd_matrix(matrix, kWinogradIn, outputs ? kWinogradOut : kWinogradIn);
+  return (outputs ? tiles_of<kWinogradOut> : tiles_of<kWinogradIn>)(input, matrix, dilation, first,
+                                                                    count);
+}
+
 void winograd_pixels(const at::Tensor& output, const at::Tensor& products,
                      const at::Tensor& matrix, const at::Tensor& bias, int64_t dilation,
                      int64_t first, bool add, bool relu) {
   check_winograd_products(output, products, bias);
   const int64_t count = products.size(0);
   const WinogradGrid grid = check_winograd(output, "output", dilation, first, count);
-  check_winograd_matrix(matrix, kWinogradOut);
+  check_winograd_matrix(matrix, kWinogradOut, kWinogradIn);
   const at::Tensor dense = products.contiguous(), offsets = bias.contiguous();
   const int64_t channels = output.size(1), height = output.size(2), width = output.size(3);
   const Matrix<kWinogradOut, kWinogradIn> weights(matrix);
@@ -122,13 +137,11 @@ void winograd_pixels(const at::Tensor& output, const at::Tensor& products,
         Channels square[kWinogradIn][kWinogradIn], result[kWinogradOut][kWinogradOut];
         for (int i = 0; i < kWinogradIn; ++i) {
           for (int j = 0; j < kWinogradIn; ++j) {
-            std::memcpy(&square[i][j], tile_source + (i * kWinogradIn + j) * channels + c,
-                        sizeof(Channels));
+            square[i][j] = load(tile_source + (i * kWinogradIn + j) * channels + c);
           }
         }
         sandwich(weights, square, result);
-        Channels shift;
-        std::memcpy(&shift, offset + c, sizeof(shift));
+        const Channels shift = load(offset + c);
         for (int i = 0; i < kWinogradOut; ++i) {
           for (int j = 0; j < kWinogradOut; ++j) {
             const int64_t y = tile.y + i * dilation, x = tile.x + j * dilation;
@@ -136,15 +149,11 @@ void winograd_pixels(const at::Tensor& output, const at::Tensor& products,
               continue;
             }
             float* pixel = target + ((tile.image * height + y) * width + x) * channels + c;
-            Channels value = result[j][i] + shift;
-            if (add) {
-              Channels present;
-              std::memcpy(&present, pixel, sizeof(present));
-              value += present;
-            }
+            Channels value = result[i][j] + shift;
+            if (add) value += load(pixel);
             // A NaN stays one.
             value = relu ? (value < 0.f ? Channels{} : value) : value;
-            std::memcpy(pixel, &value, sizeof(value));
+            store(value, pixel);
           }
         }
       }

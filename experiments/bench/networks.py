@@ -21,6 +21,7 @@ from pspnet_repro.distributed import LOCAL
 from pspnet_repro.errors import command
 from pspnet_repro.model.multiply_adds import logits_multiply_adds
 from pspnet_repro.sync_bn import SyncBatchNorm2d
+from pspnet_repro.training.loss import guided_loss
 
 from ..peak_memory import peak_bytes
 from ..places import RUNS_FOLDER
@@ -48,19 +49,28 @@ class PlainPort(nn.Module):
         y += x if block.project is None else self.unit(block.project, x, False)
         return F.relu(y, inplace=True)
 
-    def logits(self, x: torch.Tensor) -> torch.Tensor:
+    def scores(self, head: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return head.score(head.dropout(self.unit(head.conv, x)))
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         backbone, pyramid, head = self.net.backbone, self.net.pyramid, self.net.head
         for part in backbone.stem:
             x = self.unit(part, x)
         x = F.max_pool2d(x, 3, 2, 1)
-        for stage in (backbone.stage2, backbone.stage3, backbone.stage4, backbone.stage5):
+        for stage in (backbone.stage2, backbone.stage3, backbone.stage4):
             for block in stage:
                 x = self.block(block, x)
+        stage4 = x
+        for block in backbone.stage5:
+            x = self.block(block, x)
         maps = [x]
         for bins, part in zip(pyramid.bins, pyramid.reduce):
             level = self.unit(part, F.adaptive_avg_pool2d(x, bins))
             maps.insert(1, F.interpolate(level, x.shape[2:], mode="bilinear", align_corners=True))
-        return head.score(self.unit(head.conv, torch.cat(maps, 1)))
+        logits = self.scores(head, torch.cat(maps, 1))
+        if self.training and self.net.auxiliary is not None:
+            return logits, self.scores(self.net.auxiliary, stage4)
+        return logits
 
 
 def drawn(net: PSPNet) -> PSPNet:
@@ -106,8 +116,32 @@ def testing(args: argparse.Namespace) -> dict:
             "same_argmax": agreement}
 
 
-def _crop(side):
-    return torch.randn(1, 3, side, side) * 60
+def training(args: argparse.Namespace) -> dict:
+    """A step of two crops, both losses at full size: the plain port (torch's normalization takes
+    no single value a channel, which one crop has in level 1) and ours."""
+    torch.manual_seed(0)
+    net = PSPNet(args.classes, args.depth).train()
+    port, x = plain_port(net), _crop(args.crop, 2)
+    labels = torch.randint(args.classes, (2, *x.shape[2:]))
+
+    def plain(logits):
+        logits = F.interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=True)
+        return F.cross_entropy(logits, labels, ignore_index=255)
+
+    def step(net, outputs, loss):
+        net.zero_grad()
+        main, auxiliary = map(loss, outputs(x))
+        (main + 0.4 * auxiliary).backward()
+
+    steps = {"plain port": lambda: step(port, port.logits, plain),
+             "ours": lambda: step(net, net, lambda logits: guided_loss(logits, labels, "full",
+                                                                       net.stride))}
+    return {"base": "plain port",
+            "rows": figures(interleaved(steps, args.runs, "training"), "plain port")}
+
+
+def _crop(side, images=1):
+    return torch.randn(images, 3, side, side) * 60
 
 
 def _trainer(settings, crop):
@@ -185,7 +219,9 @@ def heading(args: argparse.Namespace, results: dict[str, dict]) -> str:
     return text
 
 
-PARTS = {"testing": lambda args: {"one crop": testing(args)}, "heads": heads}
+PARTS = {"testing": lambda args: {"one crop": testing(args)},
+         "training": lambda args: {"training step, two crops, labels at full size": training(args)},
+         "heads": heads}
 
 
 @command

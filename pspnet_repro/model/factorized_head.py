@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from pspnet_repro.model import winograd
 from pspnet_repro.model.upsampling import upsample2d
 
 TAPS = 3  # rows and columns of conv5_4's kernel
@@ -77,7 +78,7 @@ def pyramid_conv2d(x: torch.Tensor, levels: Sequence[torch.Tensor], weight: torc
     """
     channels = [x.shape[1], *(level.shape[1] for level in reversed(levels))]
     own, *parts = weight.split(channels, 1)
-    output = F.conv2d(x, own, padding=TAPS // 2)
+    output = winograd.conv2d(x, own)
     with torch.autocast(x.device.type, enabled=False):
         wide = torch.promote_types(weight.dtype, torch.float32)
         products = [tap_products(level.to(wide), tap_matrix(part.to(wide)))

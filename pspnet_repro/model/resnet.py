@@ -9,6 +9,7 @@ from torch import nn
 
 from pspnet_repro import ops
 from pspnet_repro.exact.layers import OriginalBatchNorm2d, OriginalConv2d
+from pspnet_repro.model import winograd
 from pspnet_repro.model.caffe_names import CaffeNames, resnet_names
 from pspnet_repro.model.settings import EXPANSION, BackboneSettings
 from pspnet_repro.sync_bn import SyncBatchNorm2d, batch_norm_together
@@ -16,7 +17,7 @@ from pspnet_repro.sync_bn import SyncBatchNorm2d, batch_norm_together
 
 def convolution(arithmetic: str) -> type[nn.Conv2d]:
     """The class of convolutions for "torch" or "original"."""
-    return OriginalConv2d if arithmetic == "original" else nn.Conv2d
+    return OriginalConv2d if arithmetic == "original" else winograd.Conv2d
 
 
 class ConvBN(nn.Module):

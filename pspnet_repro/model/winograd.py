@@ -13,6 +13,10 @@ outputs that take 144 one by one. A sum over channels goes between the transform
 products of matrices, (tiles, C) times (C, O). A kernel of dilation d is one without on each of the
 d * d images of every d-th pixel.
 
+The gradient of the input is a convolution with the kernel turned by 180 degrees and its axes
+exchanged. That of the kernel is the transposed of the above: G^T ((A t A^T) * (B^T d B)) G, summed
+over the tiles, with the outputs' gradients t of a tile.
+
 The points 0, +-3/4, +-3/2 lose least: in float32 errors are some five times those of the sum one
 by one, a third of those of 0, +-1, +-2 at the largest; B and A stay exact. A NaN or an infinity
 spreads over its tile.
@@ -27,6 +31,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from pspnet_repro import ops
 
@@ -38,6 +44,8 @@ LEAST_CHANNELS = 128
 KERNELS = 2 ** 14  # that are transformed at once
 # On fewer tiles the 36 matrices of weights, four times those of the kernel, take longest to read.
 LEAST_TILES = 64
+# In training each pass transforms the weights anew, so it takes more tiles: a 473 crop has 225.
+LEAST_TRAINED_TILES = 200
 # Between the transforms exist 36 values a channel of every tile of an image: a limit on memory.
 MOST_TILES = 1024
 
@@ -72,9 +80,10 @@ def fits(weight: torch.Tensor, padding: Sequence[int], stride: Sequence[int],
             and all(c >= LEAST_CHANNELS and c % LANES == 0 for c in weight.shape[:2]))
 
 
-def pays(x: torch.Tensor, dilation: int) -> bool:
+def pays(x: torch.Tensor, dilation: int, training: bool = False) -> bool:
     """Whether a map's size is right, by its shape alone: so results repeat bit for bit."""
-    return LEAST_TILES <= tiles_of(1, *x.shape[2:], dilation) <= MOST_TILES
+    least = LEAST_TRAINED_TILES if training else LEAST_TILES
+    return least <= tiles_of(1, *x.shape[2:], dilation) <= MOST_TILES
 
 
 class WinogradConv:
@@ -112,8 +121,8 @@ class WinogradConv:
 
     def __call__(self, x, relu):
         """conv(x), (N, O, H, W) channels last, with ReLU or without."""
-        output = x.new_empty(x.shape[0], self.bias.shape[0], *x.shape[2:]).to(
-            memory_format=torch.channels_last)
+        output = torch.empty(x.shape[0], self.bias.shape[0], *x.shape[2:],
+                             memory_format=torch.channels_last)
         return self._write(output, x, False, relu)
 
     def add_to(self, other: torch.Tensor, x: torch.Tensor, relu: bool) -> torch.Tensor:
@@ -138,3 +147,85 @@ class WinogradConv:
         row = torch.ops.mkldnn._convolution_pointwise(row, weight, None, *self._GEOMETRY,
                                                       "none", [], "")
         return row.permute(0, 2, 3, 1).reshape(len(tiles), INPUTS ** 2, -1)
+
+
+class _TrainedConv2d(torch.autograd.Function):
+    """A convolution for which `trains`, with its gradients."""
+
+    @staticmethod
+    def forward(ctx, x, weight, dilation):
+        ctx.save_for_backward(x, weight)
+        ctx.dilation = dilation
+        return _without_bias(x, weight, dilation)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        return (_without_bias(grad, weight.flip(2, 3).transpose(0, 1), ctx.dilation)
+                if ctx.needs_input_grad[0] else None,
+                _weight_gradient(x, grad, ctx.dilation) if ctx.needs_input_grad[1] else None, None)
+
+
+def _without_bias(x, weight, dilation):
+    return WinogradConv(weight, weight.new_zeros(len(weight)), dilation)(x, relu=False)
+
+
+def _weight_gradient(x, grad, dilation):
+    a, g, b = matrices()
+    count = tiles_of(1, *x.shape[2:], dilation)
+    total = x.new_zeros(INPUTS ** 2, grad.shape[1], x.shape[1])
+    for first in range(0, len(x) * count, count):  # image by image
+        inputs = ops.winograd_tiles(x, b.float(), dilation, first, count)
+        grads = ops.winograd_tiles(grad, a.T.float(), dilation, first, count)
+        total.baddbmm_(grads.permute(1, 2, 0), inputs.transpose(0, 1))
+    weight = torch.kron(g, g).T.float() @ total.flatten(1)
+    return weight.view(3, 3, *total.shape[1:]).permute(2, 3, 0, 1)
+
+
+class _TrainedPointwise(torch.autograd.Function):
+    """A 1x1 convolution of maps that are channels last: its gradients are products of matrices, of
+    which oneDNN makes the kernel's more slowly."""
+
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.save_for_backward(x, weight)
+        return F.conv2d(x, weight)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        pixels, grads = (maps.permute(0, 2, 3, 1).flatten(0, 2) for maps in (x, grad))
+        return ((grads @ weight.flatten(1)).view(*grad.shape[:1], *grad.shape[2:], -1).permute(
+                    0, 3, 1, 2) if ctx.needs_input_grad[0] else None,
+                (pixels.T @ grads).T.view_as(weight) if ctx.needs_input_grad[1] else None)
+
+
+def conv2d(x: torch.Tensor, weight: torch.Tensor, padding: Sequence[int] = (1, 1),
+           stride: Sequence[int] = (1, 1), dilation: Sequence[int] = (1, 1),
+           groups: int = 1) -> torch.Tensor:
+    """F.conv2d without bias; where it learns, `fits` and `pays`, by Winograd's, channels last.
+
+    1x1 convolutions of maps that are channels last, on the CPU those behind Winograd's, learn by
+    products of matrices.
+    """
+    if (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+            and type(x) is torch.Tensor  # no FakeTensor
+            and x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu"
+            and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+            and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()):
+        if fits(weight, padding, stride, dilation, groups) and pays(x, dilation[0], True):
+            return _TrainedConv2d.apply(x, weight, dilation[0])
+        if (weight.shape[2:] == (1, 1) and groups == 1 and tuple(stride) == (1, 1)
+                and tuple(padding) == (0, 0) and not x.is_contiguous()
+                and x.is_contiguous(memory_format=torch.channels_last)):
+            return _TrainedPointwise.apply(x, weight)
+    return F.conv2d(x, weight, None, stride, padding, dilation, groups)
+
+
+class Conv2d(nn.Conv2d):
+    """nn.Conv2d, trained by `conv2d`."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.bias is not None:
+            return super().forward(x)
+        return conv2d(x, self.weight, self.padding, self.stride, self.dilation, self.groups)

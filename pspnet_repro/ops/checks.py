@@ -79,10 +79,10 @@ def _winograd(tensor, name, dilation, first, count):
            f"first and count must lie within the {tiles} tiles, got {first} and {count}")
 
 
-def _winograd_matrix(matrix, rows):
-    _check(matrix.dim() == 2 and matrix.shape == (rows, 6) and matrix.dtype == torch.float32
+def _winograd_matrix(matrix, rows, cols):
+    _check(matrix.dim() == 2 and matrix.shape == (rows, cols) and matrix.dtype == torch.float32
            and matrix.device.type == "cpu",
-           f"matrix must be ({rows}, 6) float32 on the CPU, got {list(matrix.shape)}, "
+           f"matrix must be ({rows}, {cols}) float32 on the CPU, got {list(matrix.shape)}, "
            f"{matrix.dtype} on {matrix.device}")
 
 
@@ -90,7 +90,7 @@ def winograd_tiles(input: torch.Tensor, matrix: torch.Tensor, dilation: int, fir
                    count: int) -> None:
     image(input, "input")
     _winograd(input, "input", dilation, first, count)
-    _winograd_matrix(matrix, 6)
+    _winograd_matrix(matrix, 6, 4 if matrix.dim() == 2 and matrix.shape[1] == 4 else 6)
 
 
 def winograd_pixels(output: torch.Tensor, products: torch.Tensor, matrix: torch.Tensor,
@@ -108,7 +108,7 @@ def winograd_pixels(output: torch.Tensor, products: torch.Tensor, matrix: torch.
                                       f"{list(bias.shape)}")
     _check(bias.dtype == output.dtype, f"bias must be {output.dtype}, got {bias.dtype}")
     _winograd(output, "output", dilation, first, products.shape[0])
-    _winograd_matrix(matrix, 4)
+    _winograd_matrix(matrix, 4, 6)
 
 
 def scores(canvas: torch.Tensor, logits: torch.Tensor, mirrored: torch.Tensor | None,

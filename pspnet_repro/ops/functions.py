@@ -264,13 +264,15 @@ def winograd_tiles(input: torch.Tensor, matrix: torch.Tensor, dilation: int, fir
                    count: int) -> torch.Tensor:
     """6x6 pixels of each of some 4x4 tiles of outputs of a 3x3 kernel, times a matrix: M d M^T.
 
+    With a matrix of 4 columns the 4x4 pixels of the tiles themselves.
+
     Tiles are numbered image by image; within one, for each of the dilation^2 images of every
     dilation-th pixel in turn, row by row, ceil(ceil(H / dilation) / 4) rows of them. Pixels outside
     of the image are 0: the padding is the dilation.
 
     Args:
         input: (N, C, H, W) float32, C a multiple of 16, any strides.
-        matrix: (6, 6) float32.
+        matrix: (6, 6) or (6, 4) float32.
         dilation: pixels.
         first, count: which tiles.
     Returns:

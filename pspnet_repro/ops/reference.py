@@ -205,6 +205,8 @@ def winograd_tiles(input: torch.Tensor, matrix: torch.Tensor, dilation: int, fir
     steps = padded.unflatten(3, (-1, dilation)).unflatten(2, (-1, dilation))
     tiles = steps.unfold(2, 6, 4).unfold(4, 6, 4).permute(0, 3, 5, 2, 4, 6, 7, 1)
     tiles = tiles.reshape(-1, 6, 6, input.shape[1])[first:first + count]
+    if matrix.shape[1] == 4:
+        tiles = tiles[:, 1:5, 1:5]
     return torch.einsum("ij,tjkc,lk->tilc", matrix, tiles, matrix).flatten(1, 2)
 
 

@@ -99,5 +99,6 @@ def guided_loss(logits: torch.Tensor, labels: torch.Tensor, guidance: str, strid
     if guidance == "eighth":
         labels = shrink_labels(labels, stride)
     else:
-        logits = upsample2d(logits.float(), labels.shape[1:], align_corners)
+        # The softmax would copy the large map of logits that are channels last.
+        logits = upsample2d(logits.float().contiguous(), labels.shape[1:], align_corners)
     return softmax_loss(logits, labels, arithmetic=arithmetic)
