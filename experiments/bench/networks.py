@@ -38,6 +38,7 @@ class PlainPort(nn.Module):
     def __init__(self, net: PSPNet):
         super().__init__()
         self.net = net  # for its convolutions, and for BN as torch's own layers
+        super().train(net.training)
 
     @staticmethod
     def unit(part: nn.Module, x: torch.Tensor, relu: bool = True) -> torch.Tensor:

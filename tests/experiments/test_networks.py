@@ -1,0 +1,18 @@
+"""The plain port that whole networks are timed against."""
+
+import torch
+from helpers.networks import random_net
+
+from experiments.bench.networks import plain_port
+
+
+@torch.no_grad()
+def test_the_plain_port_computes_what_the_network_does():
+    """In eval mode scores, in training mode those of both branches."""
+    torch.manual_seed(0)
+    net, x = random_net(dropout=0.0), torch.randn(2, 3, 97, 97) * 60
+    port = plain_port(net)
+    scores, wanted = port.logits(x), net.logits(x)
+    assert (scores - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+    trained = plain_port(net.train()).logits(x)
+    assert [part.shape for part in trained] == [part.shape for part in net.logits(x)]
