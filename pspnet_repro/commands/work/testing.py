@@ -155,5 +155,3 @@ def classes_of(args: Namespace, predictor: Predictor, data: DataSet | None = Non
         raise UserError(f"{args.names or data.name}: names {counted(len(classes.names), 'class')}, "
                         f"but the network has {len(predictor.names)}")
     return classes
-
-
