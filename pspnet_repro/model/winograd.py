@@ -33,6 +33,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from pspnet_repro import ops
 
@@ -159,6 +160,7 @@ class _TrainedConv2d(torch.autograd.Function):
         return _without_bias(x, weight, dilation)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         x, weight = ctx.saved_tensors
         return (_without_bias(grad, weight.flip(2, 3).transpose(0, 1), ctx.dilation)
@@ -208,11 +210,12 @@ def conv2d(x: torch.Tensor, weight: torch.Tensor, padding: Sequence[int] = (1, 1
     1x1 convolutions of maps that are channels last, on the CPU those behind Winograd's, learn by
     products of matrices.
     """
-    if (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    if (not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+            and torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
             and type(x) is torch.Tensor  # no FakeTensor
             and x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu"
             and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
-            and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()):
+            and not torch.is_autocast_enabled("cpu")):
         if fits(weight, padding, stride, dilation, groups) and pays(x, dilation[0], True):
             return _TrainedConv2d.apply(x, weight, dilation[0])
         if (weight.shape[2:] == (1, 1) and groups == 1 and tuple(stride) == (1, 1)
