@@ -161,7 +161,7 @@ def test_a_second_derivative_is_refused_and_a_trace_has_torchs_convolution():
                                     create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
-    traced = torch.jit.trace(lambda x: winograd.conv2d(x, weight), x, check_trace=False)
+    traced = torch.jit.trace(winograd.conv2d, (x, weight), check_trace=False)
     assert [node.kind() for node in traced.graph.nodes()][-1] == "aten::_convolution"
 
 
