@@ -24,6 +24,7 @@ from prototxt_import.layers.base import (
 from prototxt_import.layers.labels import ignored_label, labelled, read_labels
 from pspnet_repro.exact import functions, norm
 from pspnet_repro.exact.linear import is_exact
+from pspnet_repro.files import refuse_pipe
 from pspnet_repro.training.loss import softmax_loss
 
 _NORMALIZATIONS = {LossParameter.FULL: "full", LossParameter.VALID: "valid",
@@ -209,6 +210,7 @@ def l1_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
 
 def _infogain_matrix(source, classes):
     """The matrix (classes, classes) in a file, a BlobProto."""
+    refuse_pipe(source)
     try:
         matrix = torch.tensor(array_of(WeightsBlob.FromString(Path(source).read_bytes())))
     except (OSError, DecodeError, ValueError) as error:
@@ -238,12 +240,13 @@ def infogain_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
         matrix = (bottoms[2].detach() if own is None else own).reshape(classes, classes).to(x)
         labels, counted = (t.reshape(outer, inner) for t in
                            read_labels(bottoms[1], classes, ignored_label(param)))
-        p = norm.softmax(x, axis).detach().reshape(outer, classes, inner)
+        probabilities = norm.softmax(x, axis)
+        p = probabilities.detach().reshape(outer, classes, inner)
         gain = matrix[labels.where(counted, 0)].movedim(2, 1) * counted[:, None]
         total = functions.total(-gain * functions.log(p.clamp(min=_LEAST)))
         difference = (p * gain.sum(1, keepdim=True) - gain).reshape(shapes[0])
         loss = functions.loss(x, total, difference, max(1, _count(normalization, counted)))
-        return [loss, norm.softmax(x, axis)] if len(layer.top) == 2 else [loss]
+        return [loss, probabilities][:max(1, len(layer.top))]
 
     return Built([(), shapes[0]][:max(1, len(layer.top))], run,
                  assumption="InfogainLoss takes scores, as BVLC's Caffe does since 2016; before, "

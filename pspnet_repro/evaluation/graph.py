@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from pspnet_repro.evaluation.precision import Around
+
 _WARM_UP = 3  # passes before the capture, in which libraries choose their kernels
 _KINDS = 8  # of batches that get a graph; later ones run without
 
@@ -30,7 +32,7 @@ def captured(run: Callable[[], object], before: Callable[[], None] = lambda: Non
     return graph, result
 
 
-class GraphedNetwork(nn.Module):
+class GraphedNetwork(Around):
     """A network for testing whose `logits` are a CUDA graph for each shape of a batch.
 
     A shape's first batch runs without a graph: it may be the only one.
@@ -40,12 +42,8 @@ class GraphedNetwork(nn.Module):
     """
 
     def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-        self.classes, self.stride = net.classes, net.stride
-        self.image_input, self.align_corners = net.image_input, net.align_corners
+        super().__init__(net)
         self._graphs = {}  # by kind of batch: None once it was seen, then (graph, input, logits)
-        super().train(False)
 
     @torch.no_grad()
     def logits(self, x: torch.Tensor) -> torch.Tensor:

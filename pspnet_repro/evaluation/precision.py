@@ -35,24 +35,29 @@ def use_precision(precision: str) -> Iterator[None]:
             switch.fp32_precision = value
 
 
-class Autocast(nn.Module):
-    """A network whose convolutions and products run in bfloat16, layer by layer; float32 logits."""
+class Around(nn.Module):
+    """A network around another, which is a part of it and tells what it is for; a subclass computes
+    `logits`."""
 
-    def __init__(self, net: PSPNet):
+    def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
         self.classes, self.stride = net.classes, net.stride
         self.image_input, self.align_corners = net.image_input, net.align_corners
         super().train(net.training)
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """As PSPNet.forward in eval mode."""
+        return upsample2d(self.logits(x), x.shape[2:], self.align_corners)
+
+
+class Autocast(Around):
+    """A network whose convolutions and products run in bfloat16, layer by layer; float32 logits."""
+
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """As PSPNet.logits in eval mode."""
         with torch.autocast(x.device.type, torch.bfloat16):
             return self.net.logits(x).float()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As PSPNet.forward in eval mode."""
-        return upsample2d(self.logits(x), x.shape[2:], self.align_corners)
 
 
 def network_in(net: PSPNet, precision: str, fused: bool) -> nn.Module:

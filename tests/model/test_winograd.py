@@ -154,18 +154,6 @@ def test_gradients_of_a_network_match_the_direct_ones(monkeypatch):
 
 
 @needs_onednn
-def test_a_second_derivative_is_refused_and_a_trace_has_torchs_convolution():
-    x, weight, _ = drawn(128, 128, (60, 60))
-    weight.requires_grad_()
-    gradient, = torch.autograd.grad(winograd.conv2d(x, weight).square().sum(), weight,
-                                    create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
-    traced = torch.jit.trace(winograd.conv2d, (x, weight), check_trace=False)
-    assert [node.kind() for node in traced.graph.nodes()][-1] == "aten::_convolution"
-
-
-@needs_onednn
 @pytest.mark.parametrize("channels", [256, 2048])
 def test_winograd_loses_little_over_many_channels(channels):
     x, weight, bias = drawn(channels, 64, (20, 20), images=1)
