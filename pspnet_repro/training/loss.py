@@ -4,6 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
 
 from pspnet_repro.data.conventions import IGNORE_INDEX
 from pspnet_repro.exact import linear, norm
@@ -46,25 +47,31 @@ def softmax_loss(logits: torch.Tensor, labels: torch.Tensor,
     if arithmetic == "original" and linear.is_exact(logits):
         return norm.softmax_loss(logits.flatten(2), labels.flatten(1), ignore_index, normalizer)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    losses = F.nll_loss(F.log_softmax(logits, 1), labels, reduction="none",
-                        ignore_index=-1 if ignore_index is None else ignore_index)
-    value = losses.detach().clamp(max=_LARGEST).sum() / normalizer
-    return _WithGradientOf.apply(value, losses.sum() / normalizer)
+    return _LossOfLabels.apply(F.log_softmax(logits, 1), labels,
+                               -1 if ignore_index is None else ignore_index, normalizer)
 
 
-class _WithGradientOf(torch.autograd.Function):
-    """The first argument, with the gradient of the second: a clamp that gradients do not see.
+class _LossOfLabels(torch.autograd.Function):
+    """F.nll_loss, divided by a normalizer, with a clamp that the gradient does not see.
 
-    Adding the difference of the two to the second would cancel where it is large.
+    torch's own gradient fills its map with zeros twice.
     """
 
     @staticmethod
-    def forward(ctx, value, source):
-        return value.clone()
+    def forward(ctx, log_p, labels, ignore_index, normalizer):
+        ctx.save_for_backward(labels)
+        ctx.shape, ctx.ignore_index, ctx.normalizer = log_p.shape, ignore_index, normalizer
+        losses = F.nll_loss(log_p, labels, reduction="none", ignore_index=ignore_index)
+        return losses.clamp_(max=_LARGEST).sum() / normalizer
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
-        return None, grad
+        labels, = ctx.saved_tensors
+        counts = labels != ctx.ignore_index
+        return grad.new_zeros(ctx.shape).scatter_(
+            1, (labels * counts).unsqueeze(1),
+            (counts * -(grad / ctx.normalizer)).unsqueeze(1)), None, None, None
 
 
 def _normalizer(labels, ignore_index, normalization):
