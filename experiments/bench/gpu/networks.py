@@ -22,7 +22,7 @@ PRECISIONS = ("float32", "tf32", "bfloat16")
 def network(setting: Setting) -> PSPNet:
     """PSPNet50 for 150 classes, or a miniature, on the device; the same weights each time."""
     torch.manual_seed(0)
-    shape = ({"classes": 3, "blocks": (1, 1, 1, 1), "width": 0.25, "stem_width": 8}
+    shape = ({"classes": 3, "blocks": (1, 1, 1, 1), "width": 0.125, "stem_width": 8}
              if setting.small else {"classes": 150, "depth": 50})
     # Without dropout and auxiliary branch both sides do the same.
     return PSPNet(**shape, aux=False, dropout=0.0).to(setting.device)
