@@ -3,12 +3,18 @@
 import math
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
 from prototxt_import import alignment
-from prototxt_import.format.caffe_pb2 import TRAIN, LayerParameter, NetParameter
+from prototxt_import.format.caffe_pb2 import (
+    TRAIN,
+    BlobShape,
+    InputParameter,
+    LayerParameter,
+    NetParameter,
+)
 from prototxt_import.inputs import is_input
 from prototxt_import.layers.base import Built, Shape, check
 from prototxt_import.layers.table import LAYERS
@@ -24,8 +30,12 @@ _PYTHON_LAYERS = {("spatial_dropout", "SpatialDropoutLayer")}
 _METRIC = re.compile("accuracy|iou|metric|eval|shape$", re.I)
 
 
-def computed_layers(path: Path | str, net: NetParameter) -> list[LayerParameter]:
+def computed_layers(path: Path | str, net: NetParameter,
+                    shapes: Mapping[str, Sequence[int]]) -> list[LayerParameter]:
     """The layers of a network that it computes; a warning names the others.
+
+    A layer of a type that is not supported becomes an Input layer where `shapes` gives the sizes of
+    all its tops.
 
     Left out are layers that only write files. So are layers of types that are not supported which
     no layer reads and whose name says that they measure; in testing, losses too. BatchNorm layers
@@ -36,6 +46,8 @@ def computed_layers(path: Path | str, net: NetParameter) -> list[LayerParameter]
     read = {name for layer in net.layer for name in layer.bottom}
     kept = []
     for layer in net.layer:
+        if layer.bottom and layer.top and _unsupported(layer) and {*layer.top} <= shapes.keys():
+            layer = _replaced(path, layer, shapes)
         reason = _left_out(layer, read, net.state.phase == TRAIN)
         if reason:
             warnings.warn(f"{path}: layer {layer.name!r} ({layer.type}) is left out: {reason}",
@@ -50,6 +62,16 @@ def computed_layers(path: Path | str, net: NetParameter) -> list[LayerParameter]
             _align(path, layer, kept)
         kept.append(layer)
     return kept
+
+
+def _replaced(path, layer, shapes):
+    """The Input layer in place of one that is not supported."""
+    warnings.warn(f"{path}: layer {layer.name!r} ({layer.type}) is not computed: give "
+                  f"{', '.join(layer.top)} as an input; no gradient passes to the layers before it",
+                  stacklevel=3)
+    sizes = [BlobShape(dim=shapes[top]) for top in layer.top]
+    return LayerParameter(name=layer.name, type="Input", top=layer.top,
+                          input_param=InputParameter(shape=sizes))
 
 
 def _align(path, layer, before):
@@ -83,19 +105,24 @@ def _unsupported(layer):
     return None if known else f"type {layer.type!r}" + f" ({'.'.join(code)})" * any(code)
 
 
-def check_supported(path: Path | str, layers: Iterable[LayerParameter]) -> None:
+def check_supported(path: Path | str, layers: Sequence[LayerParameter]) -> None:
     """UserError that names every type of layer that is not supported."""
-    wrong = {}
+    wrong, tops = {}, []
     for layer in layers:
         if what := _unsupported(layer):
             wrong.setdefault((layer.type, what), []).append(layer.name)
+            tops += layer.top
     parts = [f"layer {names[0]!r} ({kind})" + (f" and {len(names) - 1} more" if len(names) > 1 else
                                                "") + f": {what} is not supported"
              for (kind, what), names in list(wrong.items())[:_MOST]]
     if len(wrong) > _MOST:
         parts.append(f"and {counted(len(wrong) - _MOST, 'other type')}")
     if wrong:
-        raise UserError(f"{path}: {'; '.join(parts)}; docs/caffe-files.md lists the types that are")
+        read = {name for layer in layers for name in layer.bottom}
+        top = next((top for top in tops if top in read), None)
+        way = f"give what it makes as an input (--shape {top}=N,C,H,W) or " if top else ""
+        raise UserError(f"{path}: {'; '.join(parts)}; docs/caffe-files.md lists the types that "
+                        f"are; {way}remove such a layer")
 
 
 def _other_phase(training, left_out, top):

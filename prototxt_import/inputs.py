@@ -5,11 +5,15 @@ from collections.abc import Sequence
 from prototxt_import.format.caffe_pb2 import LayerParameter, NetParameter
 from prototxt_import.format.prototxt import is_data_layer
 from prototxt_import.layers.base import Shape, check
+from prototxt_import.layers.table import LAYERS
 
 
 def is_input(layer: LayerParameter) -> bool:
-    """Whether a layer's tops come from outside."""
-    return layer.type == "Input" or is_data_layer(layer.type, layer.bottom)
+    """Whether a layer's tops come from outside: that of a layer of unknown type without bottoms do,
+    but for Parameter, which learns its top."""
+    own = layer.type in LAYERS or layer.type == "Parameter" or not layer.top
+    return (layer.type == "Input" or is_data_layer(layer.type, layer.bottom)
+            or not (layer.bottom or own))
 
 
 def old_inputs(net: NetParameter) -> dict[str, Shape | None]:
@@ -87,4 +91,5 @@ def _data_shapes(layer):
     per_pixel = (dense or "Seg" in layer.type or layer.type == "ImageLabelmapData"
                  or image.label_type == image.PIXEL)
     label = (batch, 1, *(side // factor for side in size)) if per_pixel else (batch,)
-    return [(batch, channels, *size), label, *[(batch, 1, 1, 2)] * (len(layer.top) - 2)]
+    third = (batch, 1, 1, 2) if layer.type == "ImageSegData" else None
+    return [(batch, channels, *size), label, *[third] * (len(layer.top) - 2)]

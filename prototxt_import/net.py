@@ -45,7 +45,7 @@ def load_net(prototxt: Path | str, caffemodel: Path | str | None = None, phase: 
     Args:
         caffemodel: a binary caffemodel with its weights; None: the fillers'.
         phase: "TEST" or "TRAIN".
-        shapes: {input: shape} instead of those in the file.
+        shapes: {input: shape} instead of those in the file; also of what unsupported layers make.
         arithmetic: "original": Caffe's own order of sums, where the CPU computes in float32;
             "torch": torch's functions, several times faster and equal within rounding.
         stages: of the network's state, for include and exclude rules that name stages.
@@ -92,7 +92,7 @@ class CaffeNet(nn.Module):
         self.path = path
         self.name = param.name
         self.training_phase = param.state.phase == caffe_pb2.TRAIN
-        self.layers = ends.computed_layers(path, param)
+        self.layers = ends.computed_layers(path, param, shapes or {})
         self.arithmetic = arithmetic
         self._left_out = left_out or {}
         # The fields `input`, which a caffemodel repeats.

@@ -26,7 +26,8 @@ _TYPES = {
     "DECONVOLUTION": (39, "Deconvolution")}
 _FORKS = {"CROP": "AlignedCrop", "IMAGE_SEG_DATA": "ImageSegData", "INTERP": "Interp", "BN": "BN",
           "UPSAMPLE": "Upsample", "SEG_ACCURACY": "SegAccuracy", "RESHAPE": "Reshape",
-          "PRELU": "PReLU", "LOG": "Log", "UNPOOLING": "Unpooling", "MAT_WRITE": "MatWrite"}
+          "PRELU": "PReLU", "LOG": "Log", "UNPOOLING": "Unpooling", "MAT_WRITE": "MatWrite",
+          "SPATIAL_PRODUCT": "SpatialProduct"}
 _BY_NUMBER = dict(_TYPES.values())
 _BY_TEXT = {**_FORKS, **{name: kind for name, (_, kind) in _TYPES.items()},
             **{str(number): kind for number, kind in _TYPES.values()}}

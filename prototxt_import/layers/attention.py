@@ -1,4 +1,4 @@
-"""Attention: Axpy and PointwiseSpatialAttention."""
+"""Attention: Axpy, SpatialProduct and PointwiseSpatialAttention."""
 
 import torch
 
@@ -17,6 +17,15 @@ def axpy(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     wide = shape[:2] + (1,) * (len(shape) - 2)
     return Built([shape], lambda bottoms, params:
                  [bottoms[0].reshape(wide) * bottoms[1] + bottoms[2]])
+
+
+def spatial_product(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """Each channel of the first bottom (N, C, H, W) times the second, (N, 1, H, W)."""
+    check_counts(layer, 2, 1)
+    shape = check_image(shapes[0])
+    check(shapes[1] == (shape[0], 1, *shape[2:]),
+          f"its second bottom must be {(shape[0], 1, *shape[2:])}, got {shapes[1]}")
+    return Built([shape], lambda bottoms, params: [bottoms[0] * bottoms[1]])
 
 
 def pointwise_spatial_attention(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:

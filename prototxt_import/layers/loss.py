@@ -22,6 +22,7 @@ from prototxt_import.layers.base import (
     check_finite_fields,
 )
 from prototxt_import.layers.labels import ignored_label, labelled, read_labels
+from pspnet_repro.errors import first_line
 from pspnet_repro.exact import functions, norm
 from pspnet_repro.exact.linear import is_exact
 from pspnet_repro.files import refuse_pipe
@@ -50,13 +51,19 @@ def _normalization(param, default):
 def softmax_with_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """pspnet_repro.training.loss.softmax_loss; a second top gets the probabilities.
 
-    With `weight_by_label_freqs` (caffe-segnet) a pixel counts `class_weighting` of its label times.
+    With `weight_by_label_freqs` (caffe-segnet) a pixel counts `class_weighting` of its label times;
+    so it does with the weights of the file `weight_source` (DeepLab's first Caffe), whose sum over
+    the pixels the loss is divided by.
     """
     check_counts(layer, 2, (0, 2))
     param, axis = layer.loss_param, layer.softmax_param.axis
     outer, classes, inner = labelled(shapes, axis)
     normalization = _normalization(param, LossParameter.VALID)
+    check(not param.use_weights, "use_weights (FuseNet) is not supported: write the weights as "
+          "loss_param { weight_by_label_freqs: true class_weighting: 1.5 ... }")
     weights = None
+    if param.HasField("weight_source"):
+        weights = _weights(param.weight_source, classes)
     if param.weight_by_label_freqs:
         check(len(param.class_weighting) == classes,
               f"class_weighting must be given for each of {classes} classes, got "
@@ -73,8 +80,10 @@ def softmax_with_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Bui
             loss = softmax_loss(scores, labels, *rule, arithmetic="original")
         else:
             normalizer = _count(normalization, counted)
-            # caffe-segnet itself divides by 0 where no pixel is labelled.
-            if param.HasField("normalization"):
+            # Both programs divide by 0 where no pixel is labelled.
+            if param.HasField("weight_source"):
+                normalizer = weights[labels[counted]].sum().item()
+            elif param.HasField("normalization"):
                 normalizer = max(1, normalizer)
             loss = _weighted(scores, labels, counted, weights.to(scores), normalizer)
         return [loss, norm.softmax(bottoms[0], axis)] if len(layer.top) == 2 else [loss]
@@ -98,6 +107,20 @@ def _weighted(scores, labels, counted, weights, normalizer):
     difference = (p.scatter_add(1, labels, -torch.ones_like(weight)) * weight).where(
         counted[:, None], 0)
     return functions.loss(scores, functions.total(terms), difference, normalizer)
+
+
+def _weights(source, classes):
+    """The numbers in a text file, one for each class."""
+    refuse_pipe(source)
+    try:
+        weights = torch.tensor([float(word) for word in Path(source).read_text().split()])
+    except (OSError, ValueError) as error:
+        raise ValueError(f"its weights of the classes, weight_source {source!r}: cannot be read: "
+                         f"{first_line(error)}; put the file there") from error
+    check(len(weights) == classes and weights.min() >= 0 and weights.isfinite().all(),
+          f"weight_source {source!r} must hold {classes} numbers, each at least 0, one for each "
+          f"class, has {len(weights)}")
+    return weights
 
 
 def _check_pair(layer, shapes):

@@ -32,7 +32,9 @@ def _custom(layer, shapes, function, gradient):
 
 def relu(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """x where x > 0, else negative_slope * x; at most 6 with relu6, at most `maximum` where it is
-    above 0, at least `minimum` where it is not 0."""
+    above 0, at least `minimum` where it is not 0. A second top is 1 where x > 0, else 0, as in
+    DecoupledNet's Caffe."""
+    check_counts(layer, 1, (1, 2))
     param = layer.relu_param
     check_finite_fields(param, ("negative_slope", "maximum", "minimum"))
     slope = param.negative_slope
@@ -44,7 +46,11 @@ def relu(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
         y = F.leaky_relu(x, slope) if slope else torch.relu(x)
         return F.hardtanh(y, low, high) if math.isfinite(low) or math.isfinite(high) else y
 
-    return _pointwise(layer, shapes, function)
+    def run(bottoms, params):
+        mask = (bottoms[0].detach() > 0).to(bottoms[0].dtype) if len(layer.top) == 2 else None
+        return [function(bottoms[0]), mask][:len(layer.top)]
+
+    return Built([shapes[0]] * len(layer.top), run)
 
 
 def hard_swish(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:

@@ -21,6 +21,7 @@ EPS = 1e-9
 _REPEATS = ("Upsample with one bottom repeats each value, as in the Caffe of YOLOv3; that of "
             "caffe-segnet needs the mask of a pooling as second bottom")
 _OWN_FIELDS = ("scale_filler", "shift_filler", "bn_mode")
+_FUSENETS = {"scale", "output_h", "output_w"}
 _OTHER_FIELDS = ("slope_filler", "bias_filler", "momentum", "eps", "frozen", "engine")
 
 
@@ -122,15 +123,27 @@ def upsample(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
 
 
 def unpooling(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
-    """DeconvNet's Upsample: its size is unpool_size, or what its windows cover."""
+    """DeconvNet's Upsample: its size is unpool_size, or what its windows cover. FuseNet's has
+    output_h and output_w, or scale."""
     check_counts(layer, 2, 1)
     param, size = layer.unpooling_param, check_image(shapes[0])[2:]
     check(param.unpool == UnpoolingParameter.MAX, "unpool must be MAX")
-    kernel, stride, pad = (pair(param, *names) for names in WINDOW)
-    out = [fixed or param.unpool_size or (side - 1) * s + k - 2 * p for side, k, s, p, fixed
-           in zip(size, kernel, stride, pad, (param.unpool_h, param.unpool_w))]
+    fields = {field.name for field, _ in param.ListFields()}
+    if fields & _FUSENETS:
+        check(fields in ({"scale"}, {"output_h", "output_w"}, _FUSENETS),
+              "needs output_h and output_w, or scale, without fields of DeconvNet's Caffe")
+        out = ([param.output_h, param.output_w] if param.HasField("output_h") else
+               [side * param.scale for side in size])
+    else:
+        out = _unpooled(param, size)
     check(min(out) >= 1, f"its top must have at least one pixel, got {out}")
     return _placed(shapes, tuple(out))
+
+
+def _unpooled(param, size):
+    kernel, stride, pad = (pair(param, *names) for names in WINDOW)
+    return [fixed or param.unpool_size or (side - 1) * s + k - 2 * p for side, k, s, p, fixed
+           in zip(size, kernel, stride, pad, (param.unpool_h, param.unpool_w))]
 
 
 def _placed(shapes, out):

@@ -5,9 +5,17 @@ import math
 import operator
 
 import torch
+import torch.nn.functional as F
 
 from prototxt_import.format.caffe_pb2 import LayerParameter
-from prototxt_import.layers.base import Built, Shapes, axis_index, check, check_counts
+from prototxt_import.layers.base import (
+    Built,
+    Shapes,
+    axis_index,
+    check,
+    check_counts,
+    check_image,
+)
 from pspnet_repro.exact import linear
 
 
@@ -162,3 +170,15 @@ def tile(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     top = (*shape[:axis], shape[axis] * param.tiles, *shape[axis + 1:])
     return Built([top], lambda bottoms, params:
                  [torch.cat(linear.split(bottoms[0], param.tiles), axis)])
+
+
+def tiling(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """Each tile_dim^2 channels become one, tile_dim times as high and wide: a square of pixels for
+    each pixel, row by row."""
+    check_counts(layer, 1, 1)
+    n, c, *size = check_image(shapes[0])
+    side = layer.tiling_param.tile_dim
+    check(1 <= side < 2 ** 20 and c % side ** 2 == 0,
+          f"tile_dim must be at least 1, its square divide {c} channels, got {side}")
+    return Built([(n, c // side ** 2, *(side * pixels for pixels in size))],
+                 lambda bottoms, params: [F.pixel_shuffle(bottoms[0], side)])

@@ -31,7 +31,7 @@ REFUSED = [
     ("Split", 'bottom: "x" top: "y" top: "y"', "top 'y' is there already"),
     ("Split", 'bottom: "x" top: "y" top: "x"', "top 'x' is there already"),
     ("ReLU", 'top: "y"', "needs 1 bottoms, got 0"),
-    ("ReLU", 'bottom: "x" top: "y" top: "z"', "needs 1 tops, got 2"),
+    ("TanH", 'bottom: "x" top: "y" top: "z"', "needs 1 tops, got 2"),
     ("ReLU", XY + ' propagate_down: true propagate_down: true', "propagate_down must be given for"),
     ("ReLU", XY + ' loss_weight: 1 loss_weight: 1', "loss_weight must be given for each top"),
     ("ReLU", XY + ' loss_weight: nan', "loss_weight must be finite as float32, got nan"),
@@ -247,7 +247,7 @@ def test_commands_print_one_line(tmp_path, capsys):
     assert main(["inspect", str(path)]) == 1
     said = capsys.readouterr().err
     assert said == (f"error: {path}: layer 'l' (Embed): type 'Embed' is not supported; "
-                    "docs/caffe-files.md lists the types that are\n")
+                    "docs/caffe-files.md lists the types that are; remove such a layer\n")
     path.write_text(INPUT)
     weights = tmp_path / "w.caffemodel"
     write_caffemodel(weights, "n", {"a": ("X", [W])})

@@ -41,7 +41,8 @@ def test_all_types_that_are_not_supported_are_named(write):
     path = write(text + 'layer { name: "d" type: "Crop" bottom: "nothing" }')
     assert _refusal(path) == (
         f"{path}: layer 'a' (Embed) and 1 more: type 'Embed' is not supported; layer 'b' (Python): "
-        "type 'Python' is not supported; docs/caffe-files.md lists the types that are")
+        "type 'Python' is not supported; docs/caffe-files.md lists the types that are; remove such "
+        "a layer")
     python = layer("Python", 'python_param { module: "m" layer: "L" param_str: "{}" }')
     assert "layer 'l' (Python): type 'Python' (m.L) is not supported;" in _refusal(write(python))
     many = "".join(f'layer {{ name: "{k}" type: "T{k}" bottom: "data" }}' for k in range(20))

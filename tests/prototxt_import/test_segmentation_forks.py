@@ -1,0 +1,118 @@
+"""Layers and fields of the Caffe forks of DecoupledNet, FuseNet, VPGNet and DeepLab."""
+
+import math
+
+import pytest
+import torch
+from helpers.caffe_layers import build, layer
+
+from prototxt_import import load_net
+from pspnet_repro.errors import UserError
+
+MASK = torch.tensor([[[[0.0, 3], [1, 2]]]])
+LOSS = layer("SoftmaxWithLoss", 'loss_param { weight_source: "FILE" ignore_label: 2 }', "xz")
+
+
+def _input(name, *shape):
+    return f'input: "{name}" input_shape {{ {" ".join(f"dim: {n}" for n in shape)} }}\n'
+
+
+def test_second_top_of_relu_is_a_mask(tmp_path):
+    net = build(tmp_path, layer("ReLU", "", tops=["x", "mask"]), [(1, 3)])
+    x = torch.tensor([[-1.0, 0, 2]], dtype=torch.float64, requires_grad=True)
+    tops = net(x=x)
+    assert tops["x"].tolist() == [[0, 0, 2]] and tops["mask"].tolist() == [[0, 0, 1]]
+    assert not tops["mask"].requires_grad
+
+
+@pytest.mark.parametrize(("fields", "size"), [("scale: 2", (2, 4)), ("output_h: 3 output_w: 2", (
+    3, 2)), ("scale: 2 output_h: 2 output_w: 2", (2, 2))])
+def test_unpooling_of_fusenet(tmp_path, fields, size):
+    net = build(tmp_path, layer("Unpooling", f"unpooling_param {{ {fields} }}", "xz"),
+                [(1, 1, 1, 2)] * 2)
+    top = net(x=torch.tensor([[[[5.0, 6]]]]), z=torch.tensor([[[[3.0, 0]]]]))["y"]
+    assert top.shape == (1, 1, *size) and top.flatten().nonzero().flatten().tolist() == [0, 3]
+
+
+@pytest.mark.parametrize("fields", ["output_h: 3", "scale: 2 kernel_size: 2"])
+def test_unpooling_of_two_programs_is_refused(tmp_path, fields):
+    with pytest.raises(UserError, match="needs output_h and output_w, or scale, without fields of"):
+        build(tmp_path, layer("Unpooling", f"unpooling_param {{ {fields} }}", "xz"),
+              [(1, 1, 2, 2)] * 2)
+
+
+def test_tiling_makes_squares_of_channels(tmp_path):
+    net = build(tmp_path, layer("Tiling", "tiling_param { tile_dim: 2 }"), [(1, 8, 1, 2)])
+    top = net(x=torch.arange(16.0).view(1, 8, 1, 2))["y"]
+    assert top.tolist() == [[[[0, 2, 1, 3], [4, 6, 5, 7]], [[8, 10, 9, 11], [12, 14, 13, 15]]]]
+
+
+def test_tiling_refuses_channels_that_fill_no_square(tmp_path):
+    with pytest.raises(UserError, match="its square divide 6 channels, got 2"):
+        build(tmp_path, layer("Tiling", "tiling_param { tile_dim: 2 }"), [(1, 6, 1, 2)])
+
+
+def test_spatial_product_weighs_every_channel_alike(tmp_path):
+    net = build(tmp_path, layer("SpatialProduct", "", "xz"), [(2, 3, 2, 2), (2, 1, 2, 2)])
+    x, z = (torch.randn(2, c, 2, 2, dtype=torch.float64, requires_grad=True) for c in (3, 1))
+    assert torch.equal(net(x=x, z=z)["y"], x * z)
+    assert torch.autograd.gradcheck(lambda x, z: net(x=x, z=z)["y"], (x, z))
+    with pytest.raises(UserError, match=r"its second bottom must be \(2, 1, 2, 2\), got"):
+        build(tmp_path, layer("SpatialProduct", "", "xx"), [(2, 3, 2, 2)])
+
+
+def test_loss_weighs_classes_by_a_file(tmp_path):
+    (tmp_path / "weights.txt").write_text("1 3\n0.5\n")
+    net = build(tmp_path, LOSS.replace("FILE", str(tmp_path / "weights.txt")),
+                [(1, 3, 1, 3), (1, 1, 1, 3)])
+    labels = torch.tensor([0.0, 1, 2]).view(1, 1, 1, 3)
+    x = torch.randn(1, 3, 1, 3, dtype=torch.float64, requires_grad=True)
+    log = x.detach().log_softmax(1)[0, :, 0]
+    wanted = -(log[0, 0] + 3 * log[1, 1]) / 4
+    torch.testing.assert_close(net(x=x, z=labels)["y"].detach(), wanted)
+    assert torch.autograd.gradcheck(lambda x: net(x=x, z=labels)["y"], (x,))
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    (None, "cannot be read: No such file"), ("1 x 2", "cannot be read: could not convert"),
+    ("1 2", "must hold 3 numbers"), ("1 2 -1", "each at least 0"), ("1 2 inf", "each at least 0")])
+def test_weights_of_classes_that_are_no_numbers_are_refused(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "weights.txt").write_text(text)
+    with pytest.raises(UserError, match=message):
+        build(tmp_path, LOSS.replace("FILE", str(tmp_path / "weights.txt")), [(1, 3), (1,)])
+
+
+def test_use_weights_is_followed_where_it_is_false(tmp_path):
+    text = layer("SoftmaxWithLoss", "loss_param { normalize: true use_weights: WORD }", "xz")
+    net = build(tmp_path, text.replace("WORD", "false"), [(1, 4), (1,)])
+    assert net(x=torch.zeros(1, 4), z=torch.zeros(1))["y"].item() == pytest.approx(math.log(4))
+    with pytest.raises(UserError, match="use_weights .* is not supported: write the weights as"):
+        build(tmp_path, text.replace("WORD", "true"), [(1, 4), (1,)])
+
+
+def test_layers_of_unknown_types_without_bottoms_are_inputs(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text('''
+        layers { name: "d" type: SELECT_SEG_BINARY top: "data" top: "label" top: "classes"
+                 image_data_param { batch_size: 2 label_type: PIXEL } transform_param { crop_size: 8
+                 } window_cls_data_param { label_dim: 20 } }
+        layers { name: "a" type: ELTWISE bottom: "data" bottom: "data" top: "a" }''')
+    net = load_net(path)
+    assert net.partial_shapes == {"data": (2, 3, 8, 8), "label": (2, 1, 8, 8), "classes": None}
+    path.write_text('layer { name: "p" type: "Parameter" top: "x" }')
+    with pytest.raises(UserError, match="layer 'p' .Parameter.: type 'Parameter' is not supported"):
+        load_net(path)
+
+
+def test_top_of_an_unsupported_layer_can_be_an_input(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text(_input("x", 1, 2) + layer("Mystery", "", tops=["q"]) + layer(
+        "Power", "power_param { scale: 3 }", ["q"]).replace('"l"', '"m"'))
+    with pytest.raises(UserError, match="give what it makes as an input .--shape q=N,C,H,W. or "
+                                        "remove such a layer"):
+        load_net(path)
+    with pytest.warns(UserWarning, match="layer 'l' .Mystery. is not computed: give q as an input;"
+                                         " no gradient passes to the layers before it"):
+        net = load_net(path, shapes={"q": (1, 2)})
+    assert net(q=torch.ones(1, 2))["y"].tolist() == [[3, 3]]
