@@ -39,10 +39,17 @@ def computed_layers(path: Path | str, net: NetParameter,
 
     Left out are layers that only write files. So are layers of types that are not supported which
     no layer reads and whose name says that they measure; in testing, losses too. BatchNorm layers
-    get the network's bn_stats_batch_size. Crop layers of V1 and of HED's Caffe get the offset that
-    aligns their bottoms, and a SigmoidCrossEntropyLoss beside HED's data layer is HED's.
+    get the network's bn_stats_batch_size. Crop layers of V1 and of HED's Caffe, and AutoCrop layers
+    of RCF's, get the offset that aligns their bottoms. A SigmoidCrossEntropyLoss beside HED's data
+    layer is HED's, or RCF's beside AutoCrop.
     """
-    is_heds = any(layer.type == "ImageLabelmapData" for layer in net.layer)
+    kinds = {layer.type for layer in net.layer}
+    is_heds = "ImageLabelmapData" in kinds
+    softmax = [layer.name for layer in net.layer if layer.type == "SoftmaxWithLoss"]
+    if is_heds and softmax:
+        warnings.warn(f"{path}: layer {softmax[0]!r} (SoftmaxWithLoss): every pixel counts alike, "
+                      "as in BVLC's Caffe; that of skeleton networks (FSDS) weighs the skeleton by "
+                      "the share of the background", stacklevel=2)
     read = {name for layer in net.layer for name in layer.bottom}
     kept = []
     for layer in net.layer:
@@ -57,8 +64,8 @@ def computed_layers(path: Path | str, net: NetParameter,
             param = layer.batch_norm_param
             param.stats_batch_size = param.stats_batch_size or net.bn_stats_batch_size
         if layer.type == "SigmoidCrossEntropyLoss" and is_heds:
-            layer.type = "HEDSigmoidCrossEntropyLoss"
-        if layer.type == "AlignedCrop" or layer.type == "Crop" and is_heds:
+            layer.type = ("RCF" if "AutoCrop" in kinds else "HED") + layer.type
+        if layer.type in ("AlignedCrop", "AutoCrop") or layer.type == "Crop" and is_heds:
             _align(path, layer, kept)
         kept.append(layer)
     return kept

@@ -1,12 +1,15 @@
-"""Labels of losses and accuracies, and which scores are best."""
+"""Labels of losses and accuracies, what losses are divided by, and which scores are best."""
 
 import math
 from collections.abc import Iterable
 
 import torch
 
-from prototxt_import.format.caffe_pb2 import AccuracyParameter, LossParameter
-from prototxt_import.layers.base import Shapes, axis_index, check
+from prototxt_import.format.caffe_pb2 import AccuracyParameter, LayerParameter, LossParameter
+from prototxt_import.layers.base import Shapes, axis_index, check, check_counts
+
+NORMALIZATIONS = {LossParameter.FULL: "full", LossParameter.VALID: "valid",
+                  LossParameter.BATCH_SIZE: "batch_size", LossParameter.NONE: "none"}
 
 
 def labelled(shapes: Shapes, axis: int) -> tuple[int, int, int]:
@@ -50,3 +53,25 @@ def ranked(x: torch.Tensor, axis: int, count: int) -> tuple[torch.Tensor, torch.
     as the original's sort of pairs has it."""
     values, indices = torch.sort(x.flip(axis), dim=axis, descending=True, stable=True)
     return (values.narrow(axis, 0, count), x.shape[axis] - 1 - indices.narrow(axis, 0, count))
+
+
+def normalization_of(param: LossParameter, default: int) -> int:
+    """`normalization`, or what the older `normalize` says, or the default."""
+    if param.HasField("normalization") or not param.HasField("normalize"):
+        return param.normalization if param.HasField("normalization") else default
+    return LossParameter.VALID if param.normalize else LossParameter.BATCH_SIZE
+
+
+def normalizer_of(normalization: int, counted: torch.Tensor) -> int:
+    """What a loss is divided by; `counted`: which labels of (N, positions) count."""
+    return {"full": counted.numel(), "valid": int(counted.sum()), "batch_size": len(counted),
+            "none": 1}[NORMALIZATIONS[normalization]]
+
+
+def check_pair(layer: LayerParameter, shapes: Shapes) -> tuple[int, int]:
+    """Check two bottoms of as many numbers; returns the first's (items, numbers of an item)."""
+    check_counts(layer, 2, (0, 1))
+    check(len(shapes[0]) >= 1, "its bottoms must have an axis of items")
+    check(math.prod(shapes[0]) == math.prod(shapes[1]) and shapes[0][:1] == shapes[1][:1],
+          f"its bottoms must have as many items and numbers, got {shapes}")
+    return shapes[0][0], math.prod(shapes[0][1:])

@@ -21,15 +21,21 @@ from prototxt_import.layers.base import (
     check_counts,
     check_finite_fields,
 )
-from prototxt_import.layers.labels import ignored_label, labelled, read_labels
+from prototxt_import.layers.labels import (
+    NORMALIZATIONS,
+    check_pair,
+    ignored_label,
+    labelled,
+    normalization_of,
+    normalizer_of,
+    read_labels,
+)
 from pspnet_repro.errors import first_line
 from pspnet_repro.exact import functions, norm
 from pspnet_repro.exact.linear import is_exact
 from pspnet_repro.files import refuse_pipe
 from pspnet_repro.training.loss import softmax_loss
 
-_NORMALIZATIONS = {LossParameter.FULL: "full", LossParameter.VALID: "valid",
-                   LossParameter.BATCH_SIZE: "batch_size", LossParameter.NONE: "none"}
 _SMALLEST = torch.finfo(torch.float32).tiny
 # The least probability whose logarithm the losses of given probabilities take.
 _LEAST = 1e-20
@@ -39,13 +45,6 @@ def softmax(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     check_counts(layer, 1, 1)
     axis = axis_index(layer.softmax_param.axis, shapes[0])
     return Built([shapes[0]], lambda bottoms, params: [norm.softmax(bottoms[0], axis)])
-
-
-def _normalization(param, default):
-    """`normalization`, or what the older `normalize` says, or the default."""
-    if param.HasField("normalization") or not param.HasField("normalize"):
-        return param.normalization if param.HasField("normalization") else default
-    return LossParameter.VALID if param.normalize else LossParameter.BATCH_SIZE
 
 
 def softmax_with_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
@@ -58,7 +57,7 @@ def softmax_with_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Bui
     check_counts(layer, 2, (0, 2))
     param, axis = layer.loss_param, layer.softmax_param.axis
     outer, classes, inner = labelled(shapes, axis)
-    normalization = _normalization(param, LossParameter.VALID)
+    normalization = normalization_of(param, LossParameter.VALID)
     check(not param.use_weights, "use_weights (FuseNet) is not supported: write the weights as "
           "loss_param { weight_by_label_freqs: true class_weighting: 1.5 ... }")
     weights = None
@@ -76,10 +75,10 @@ def softmax_with_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Bui
         labels, counted = (t.reshape(outer, inner) for t in
                            read_labels(bottoms[1], classes, ignored))
         if weights is None:
-            rule = (ignored[0] if ignored else None, _NORMALIZATIONS[normalization])
+            rule = (ignored[0] if ignored else None, NORMALIZATIONS[normalization])
             loss = softmax_loss(scores, labels, *rule, arithmetic="original")
         else:
-            normalizer = _count(normalization, counted)
+            normalizer = normalizer_of(normalization, counted)
             # Both programs divide by 0 where no pixel is labelled.
             if param.HasField("weight_source"):
                 normalizer = weights[labels[counted]].sum().item()
@@ -89,12 +88,6 @@ def softmax_with_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Bui
         return [loss, norm.softmax(bottoms[0], axis)] if len(layer.top) == 2 else [loss]
 
     return Built([(), shapes[0]][:max(1, len(layer.top))], run)
-
-
-def _count(normalization, counted):
-    """What a loss is divided by; `counted`: which labels of (N, positions) count."""
-    return {"full": counted.numel(), "valid": int(counted.sum()), "batch_size": len(counted),
-            "none": 1}[_NORMALIZATIONS[normalization]]
 
 
 def _weighted(scores, labels, counted, weights, normalizer):
@@ -121,62 +114,6 @@ def _weights(source, classes):
           f"weight_source {source!r} must hold {classes} numbers, each at least 0, one for each "
           f"class, has {len(weights)}")
     return weights
-
-
-def _check_pair(layer, shapes):
-    """Check two bottoms of as many numbers; returns the first's (items, numbers of an item)."""
-    check_counts(layer, 2, (0, 1))
-    check(len(shapes[0]) >= 1, "its bottoms must have an axis of items")
-    check(math.prod(shapes[0]) == math.prod(shapes[1]) and shapes[0][:1] == shapes[1][:1],
-          f"its bottoms must have as many items and numbers, got {shapes}")
-    return shapes[0][0], math.prod(shapes[0][1:])
-
-
-def _sigmoid_terms(x, target):
-    """-(t * log(sigmoid(x)) + (1 - t) * log(1 - sigmoid(x))), and its gradient, element by
-    element."""
-    positive = (x >= 0).to(x.dtype)
-    terms = functions.log(1 + functions.exp(x - 2 * x * positive)) - x * (target - positive)
-    return terms, functions.sigmoid(x) - target
-
-
-def sigmoid_cross_entropy_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
-    """-sum of t * log(sigmoid(x)) + (1 - t) * log(1 - sigmoid(x)), over the batch size unless
-    loss_param says otherwise."""
-    items, size = _check_pair(layer, shapes)
-    param = layer.loss_param
-    normalization = _normalization(param, LossParameter.BATCH_SIZE)
-
-    def run(bottoms, params):
-        x, target = bottoms[0], bottoms[1].detach().reshape(shapes[0])
-        counted = torch.ones_like(target, dtype=torch.bool)
-        for value in ignored_label(param):
-            counted &= target.long() != value
-        terms, difference = _sigmoid_terms(x.detach(), target)
-        normalizer = max(1, _count(normalization, counted.reshape(items, size)))
-        return [functions.loss(x, functions.total(terms[counted]), difference.where(counted, 0),
-                               normalizer)]
-
-    return Built([()], run)
-
-
-def hed_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
-    """HED's SigmoidCrossEntropyLoss: of each item, pixels of label 1 count as the share of those of
-    label 0, and the other way round. Other labels have no loss, but the whole gradient."""
-    items, size = _check_pair(layer, shapes)
-    check(not layer.loss_param.ListFields(), "takes no loss_param, as HED's Caffe reads none")
-
-    def run(bottoms, params):
-        x, target = (bottom.detach().reshape(items, size) for bottom in bottoms)
-        terms, difference = _sigmoid_terms(x, target)
-        edges, rest = target == 1, target == 0
-        share = edges.sum(1, keepdim=True) / (edges | rest).sum(1, keepdim=True).to(x.dtype)
-        weight = torch.where(edges, 1 - share, share)
-        total = functions.total((terms * weight)[edges | rest])
-        difference = torch.where(edges | rest, weight, 1) * difference
-        return [functions.loss(bottoms[0], total, difference.reshape(shapes[0]), items)]
-
-    return Built([()], run)
 
 
 def _check_labels(layer, shapes):
@@ -209,7 +146,7 @@ def hinge_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
 
 def euclidean_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """Half the sum of the squared differences, over the batch size; gradients reach both."""
-    items, _ = _check_pair(layer, shapes)
+    items, _ = check_pair(layer, shapes)
 
     def run(bottoms, params):
         difference = bottoms[0] - bottoms[1].reshape(shapes[0])
@@ -221,7 +158,7 @@ def euclidean_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
 
 def l1_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """The sum of the absolute differences, over the batch size; gradients reach both."""
-    items, _ = _check_pair(layer, shapes)
+    items, _ = check_pair(layer, shapes)
 
     def run(bottoms, params):
         difference = bottoms[0] - bottoms[1].reshape(shapes[0])
@@ -250,7 +187,7 @@ def infogain_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     check_counts(layer, (2, 3), (0, 2))
     param, axis = layer.loss_param, axis_index(layer.infogain_loss_param.axis, shapes[0])
     outer, classes, inner = labelled(shapes, axis)
-    normalization = _normalization(param, LossParameter.VALID)
+    normalization = normalization_of(param, LossParameter.VALID)
     if len(shapes) == 3:
         check(math.prod(shapes[2]) == classes ** 2,
               f"its third bottom must be a matrix {classes} x {classes}, got {shapes[2]}")
@@ -268,7 +205,7 @@ def infogain_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
         gain = matrix[labels.where(counted, 0)].movedim(2, 1) * counted[:, None]
         total = functions.total(-gain * functions.log(p.clamp(min=_LEAST)))
         difference = (p * gain.sum(1, keepdim=True) - gain).reshape(shapes[0])
-        loss = functions.loss(x, total, difference, max(1, _count(normalization, counted)))
+        loss = functions.loss(x, total, difference, max(1, normalizer_of(normalization, counted)))
         return [loss, probabilities][:max(1, len(layer.top))]
 
     return Built([(), shapes[0]][:max(1, len(layer.top))], run,

@@ -15,6 +15,7 @@ from prototxt_import.layers import (
     reduction,
     segnet,
     shape,
+    sigmoid_loss,
 )
 
 # type -> function(layer, bottom shapes, whether in training) -> Built
@@ -23,6 +24,7 @@ LAYERS = {
     "Accuracy": accuracy.accuracy,
     "AlignedCrop": shape.crop,
     "ArgMax": accuracy.argmax,
+    "AutoCrop": shape.crop,
     "Axpy": attention.axpy,
     "BN": norm.bn,
     "BNLL": pointwise.bnll,
@@ -42,7 +44,7 @@ LAYERS = {
     "EuclideanLoss": loss.euclidean_loss,
     "Exp": pointwise.exp,
     "Flatten": shape.flatten,
-    "HEDSigmoidCrossEntropyLoss": loss.hed_loss,
+    "HEDSigmoidCrossEntropyLoss": sigmoid_loss.hed_loss,
     "HardSigmoid": pointwise.hard_sigmoid,
     "HardSwish": pointwise.hard_swish,
     "HingeLoss": loss.hinge_loss,
@@ -62,6 +64,7 @@ LAYERS = {
     "Pooling": pool.pooling,
     "Power": pointwise.power,
     "Python": pointwise.spatial_dropout,
+    "RCFSigmoidCrossEntropyLoss": sigmoid_loss.rcf_loss,
     "ReLU": pointwise.relu,
     "ReLU6": pointwise.relu6,
     "Reduction": reduction.reduction,
@@ -74,7 +77,7 @@ LAYERS = {
     "SegAccuracy": accuracy.seg_accuracy,
     "ShuffleChannel": shape.shuffle_channel,
     "Sigmoid": pointwise.sigmoid,
-    "SigmoidCrossEntropyLoss": loss.sigmoid_cross_entropy_loss,
+    "SigmoidCrossEntropyLoss": sigmoid_loss.sigmoid_cross_entropy_loss,
     "Silence": shape.silence,
     "Slice": shape.slice,
     "Softmax": loss.softmax,

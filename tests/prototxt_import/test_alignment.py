@@ -63,12 +63,13 @@ def test_offsets_of_windows_with_two_sizes(tmp_path):
     assert torch.equal(net(data=x)["c"], x)
 
 
-def test_hed_aligns_too(tmp_path):
+@pytest.mark.parametrize(("data", "crop"), [("ImageLabelmapData", "Crop"), ("Data", "AutoCrop")])
+def test_hed_and_rcf_align_too(tmp_path, data, crop):
     (tmp_path / "net.prototxt").write_text(
-        'layer { name: "d" type: "ImageLabelmapData" top: "data" top: "label" }\n'
+        f'layer {{ name: "d" type: "{data}" top: "data" top: "label" }}\n'
         'layer { name: "c" type: "Convolution" bottom: "data" top: "c" '
         "convolution_param { num_output: 1 kernel_size: 3 pad: 35 } }\n"
-        'layer { name: "crop" type: "Crop" bottom: "c" bottom: "data" top: "y" }')
+        f'layer {{ name: "crop" type: "{crop}" bottom: "c" bottom: "data" top: "y" }}')
     net = load_net(tmp_path / "net.prototxt")
     x = torch.randn(1, 1, 5, 6)
     assert net(data=x, label=x)["y"].shape == x.shape

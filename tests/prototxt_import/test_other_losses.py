@@ -78,27 +78,34 @@ def test_contrastive_loss(tmp_path, legacy):
     assert torch.autograd.gradcheck(lambda x, z: net(x=x, z=z, w=similar)["y"], pair, atol=1e-3)
 
 
-def test_loss_beside_heds_data_is_heds(tmp_path):
-    """Per item: edges weigh rest / all, the rest edges / all; label 2 has a gradient alone."""
+AUTO_CROP = 'layer { name: "crop" type: "AutoCrop" bottom: "x" bottom: "x" top: "cut" }'
+
+
+@pytest.mark.parametrize(("more", "factor"), [("", 1), (AUTO_CROP, 1.1)], ids=["hed", "rcf"])
+def test_loss_beside_heds_data_is_heds_or_rcfs(tmp_path, more, factor):
+    """Per item: edges weigh rest / all, the rest edges / all, in RCF 1.1 times; label 2 has a
+    gradient alone in HED, none in RCF."""
     (tmp_path / "net.prototxt").write_text(
-        'layer { name: "d" type: "ImageLabelmapData" top: "x" top: "z" }\n'
+        'layer { name: "d" type: "ImageLabelmapData" top: "x" top: "z" }\n' + more
         + layer("SigmoidCrossEntropyLoss", "loss_weight: 3", "xz"))
     net = load_net(tmp_path / "net.prototxt", phase="TRAIN")
     x = torch.randn(2, 1, 2, 3, dtype=torch.float64, requires_grad=True)
     labels = torch.tensor([[1, 0, 0, 0, 0, 0], [1, 1, 1, 0, 2, 2]]).reshape(2, 1, 2, 3)
-    weights = torch.tensor([[5 / 6, *[1 / 6] * 5], [1 / 4, 1 / 4, 1 / 4, 3 / 4, 0, 0]]).double()
+    rest = factor * np.float64([1 / 6, 3 / 4])
+    weights = torch.tensor([[5 / 6, *[rest[0]] * 5], [1 / 4, 1 / 4, 1 / 4, rest[1], 0, 0]]).double()
     terms = torch.nn.functional.binary_cross_entropy_with_logits(
         x, labels.clamp(max=1).double(), weights.reshape(2, 1, 2, 3), reduction="none")
     y = net(x=x, z=labels)["y"]
     torch.testing.assert_close(y, terms.sum() / 2)
     gradient, = torch.autograd.grad(net.loss, x)
     expected, = torch.autograd.grad(3 * terms.sum() / 2, x)
-    expected[1, 0, 1, 1:] = 3 * (x.detach().sigmoid() - 2)[1, 0, 1, 1:] / 2
+    if not more:
+        expected[1, 0, 1, 1:] = 3 * (x.detach().sigmoid() - 2)[1, 0, 1, 1:] / 2
     torch.testing.assert_close(gradient, expected)
     (tmp_path / "net.prototxt").write_text(
         'layer { name: "d" type: "ImageLabelmapData" top: "x" top: "z" }\n'
         + layer("SigmoidCrossEntropyLoss", "loss_param { ignore_label: 2 }", "xz"))
-    with pytest.raises(UserError, match="takes no loss_param, as HED's Caffe reads none"):
+    with pytest.raises(UserError, match="takes no loss_param, as HED's and RCF's Caffe read"):
         load_net(tmp_path / "net.prototxt", phase="TRAIN")(x=x, z=labels)
 
 
@@ -108,3 +115,11 @@ def test_l1_loss(tmp_path):
     assert net(x=pair[0], z=pair[1])["y"].item() == pytest.approx(
         (pair[0] - pair[1]).abs().sum().item() / 2)
     assert torch.autograd.gradcheck(lambda x, z: net(x=x, z=z)["y"], pair)
+
+
+def test_softmax_beside_heds_data_says_what_is_assumed(tmp_path):
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "d" type: "ImageLabelmapData" top: "x" top: "z" }\n'
+        + layer("SoftmaxWithLoss", "", "xz"))
+    with pytest.warns(UserWarning, match="layer 'l' .SoftmaxWithLoss.: every pixel counts alike"):
+        load_net(tmp_path / "net.prototxt", phase="TRAIN")
