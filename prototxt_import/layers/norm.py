@@ -94,7 +94,7 @@ def batch_norm(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
 
     In training the batch normalizes with its biased variance, and each sum s becomes
     s * moving_average_fraction + new, with the unbiased variance. With fields of NVIDIA's Caffe,
-    its BatchNorm.
+    its BatchNorm; with four param fields besides, Xilinx's.
     """
     check_counts(layer, 1, 1)
     shape, param = shapes[0], layer.batch_norm_param
@@ -107,6 +107,8 @@ def batch_norm(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     check(use_global or not part or shape[0] <= part,
           f"statistics of each {part} images of a batch are not supported: give batches of at most "
           f"{part}, got {shape[0]}")
+    if _is_nvidias(param) and len(layer.param) == 4 and not param.scale_bias:
+        return _xilinxs(param, shape, channels, use_global)
     if _is_nvidias(param):
         return _nvidias(param, shape, channels, train)
     module = SyncBatchNorm2d(channels, param.eps, 1.0, "torch", LOCAL)
@@ -175,6 +177,26 @@ def _nvidias(param, shape, channels, train):
         return [output.view(shape)]
 
     return Built([shape], run, [*_statistics(channels), *own], state=state)
+
+
+_XILINXS = ("BatchNorm with four param fields is taken for Xilinx's, whose blobs are scale, bias, "
+            "mean and variance, the last two moving averages; NVIDIA's has five")
+
+
+def _xilinxs(param, shape, channels, use_global):
+    """Xilinx's BatchNorm; blobs: scale, bias, mean, variance, each (C)."""
+    module = SyncBatchNorm2d(channels, param.eps, torch_momentum(param.moving_average_fraction),
+                             "biased", LOCAL)
+    module.train(not use_global)
+    blobs = [Param((channels,), filler_or(param, "scale_filler", 1)),
+             Param((channels,), filler_or(param, "bias_filler", 0)),
+             Param((channels,), constant(0), False), Param((channels,), constant(1), False)]
+
+    def run(bottoms, params):
+        x = bottoms[0].reshape(shape[0], channels, -1, 1)
+        return [_normalize(module, x, *params).view(shape)]
+
+    return Built([shape], run, blobs, assumption=_XILINXS)
 
 
 def _operand(layer, shapes, param, value):

@@ -182,3 +182,60 @@ def tiling(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
           f"tile_dim must be at least 1, its square divide {c} channels, got {side}")
     return Built([(n, c // side ** 2, *(side * pixels for pixels in size))],
                  lambda bottoms, params: [F.pixel_shuffle(bottoms[0], side)])
+
+
+def _blocks(block, ends, shape, name):
+    """Sides of a block along the axes 1, 2 ... and [(before, after)] of what is added or cut."""
+    axes = len(block)
+    check(1 <= axes < len(shape), f"block_shape must be given for 1 to {len(shape) - 1} axes of "
+                                  f"{shape}, got {axes}")
+    check(len(ends) == 2 * axes, f"{name} must be two for each of {axes} axes, got {len(ends)}")
+    check(min(block) >= 1 and max([*block, *ends]) < 2 ** 20,
+          f"block_shape must be at least 1, it and {name} below {2 ** 20}")
+    return list(block), list(zip(ends[::2], ends[1::2]))
+
+
+def space_to_batch(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """Every block-th pixel of the padded bottom is an item of its own, as TensorFlow has it."""
+    check_counts(layer, 1, 1)
+    param, shape = layer.space_to_batch_nd_param, shapes[0]
+    block, pads = _blocks(param.block_shape, param.paddings, shape, "paddings")
+    axes = len(block)
+    padded = [size + sum(ends) for size, ends in zip(shape[1:], pads)]
+    check(all(size % side == 0 for size, side in zip(padded, block)),
+          f"block_shape {block} must divide the padded sizes {padded}")
+    inner = [part for size, side in zip(padded, block) for part in (size // side, side)]
+    order = [*range(2, 2 * axes + 1, 2), 0, *range(1, 2 * axes, 2),
+             *range(2 * axes + 1, len(shape) + axes)]
+    top = (shape[0] * math.prod(block), *inner[::2], *shape[axes + 1:])
+    around = [end for pad in [(0, 0)] * (len(shape) - axes - 1) + pads[::-1] for end in pad]
+
+    def run(bottoms, params):
+        x = F.pad(bottoms[0], around).reshape(shape[0], *inner, *shape[axes + 1:])
+        return [x.permute(order).reshape(top)]
+
+    return Built([top], run)
+
+
+def batch_to_space(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """What `space_to_batch` parted, together again, its edges cut by `crops`."""
+    check_counts(layer, 1, 1)
+    param, shape = layer.batch_to_space_nd_param, shapes[0]
+    block, crops = _blocks(param.block_shape, param.crops, shape, "crops")
+    axes, parts = len(block), math.prod(block)
+    check(shape[0] % parts == 0, f"block_shape {block} must divide {shape[0]} items")
+    whole = [size * side for size, side in zip(shape[1:], block)]
+    check(all(sum(cut) < size for size, cut in zip(whole, crops)),
+          f"crops must leave pixels of {whole}, got {crops}")
+    order = [axes, *[axis for k in range(axes) for axis in (axes + 1 + k, k)],
+             *range(2 * axes + 1, len(shape) + axes)]
+    rest = shape[axes + 1:]
+    top = (shape[0] // parts, *[size - sum(cut) for size, cut in zip(whole, crops)], *rest)
+    places = (builtins.slice(None), *[builtins.slice(first, size - last) for size, (first, last)
+                                      in zip(whole, crops)])
+
+    def run(bottoms, params):
+        x = bottoms[0].reshape(*block, shape[0] // parts, *shape[1:]).permute(order)
+        return [x.reshape(shape[0] // parts, *whole, *rest)[places].contiguous()]
+
+    return Built([top], run)

@@ -116,3 +116,58 @@ def test_top_of_an_unsupported_layer_can_be_an_input(tmp_path):
                                          " no gradient passes to the layers before it"):
         net = load_net(path, shapes={"q": (1, 2)})
     assert net(q=torch.ones(1, 2))["y"].tolist() == [[3, 3]]
+
+
+XILINX = layer("BatchNorm", "param { } param { } param { lr_mult: 0 } param { lr_mult: 0 } "
+               "batch_norm_param { FIELD eps: 0.25 scale_filler { value: 3 } bias_filler { value: 1 } "
+               "}")
+
+
+@pytest.mark.parametrize(("field", "phase"), [("use_global_stats: true", "TRAIN"), ("", "TEST")])
+def test_batch_norm_of_xilinx_has_four_blobs(tmp_path, field, phase):
+    with pytest.warns(UserWarning, match="is taken for Xilinx's, whose blobs are scale, bias"):
+        net = build(tmp_path, XILINX.replace("FIELD", field), [(2, 2, 1, 1)], phase)
+    mean, var = net.params["l"][2:]
+    assert [p.requires_grad for p in net.params["l"]] == [True, True, False, False]
+    with torch.no_grad():
+        mean[1], var[1] = 4, 2
+    x = torch.randn(2, 2, 1, 1, dtype=torch.float64)
+    wanted = (x - mean.view(2, 1, 1)) / (var.view(2, 1, 1) + 0.25).sqrt() * 3 + 1
+    torch.testing.assert_close(net(x=x)["y"], wanted)
+
+
+def test_batch_norm_of_xilinx_learns_from_batches(tmp_path):
+    net = build(tmp_path, XILINX.replace("FIELD", "moving_average_fraction: 0.75"), [(4, 1, 1, 1)])
+    x = torch.tensor([0.0, 2, 2, 4]).double().view(4, 1, 1, 1)
+    torch.testing.assert_close(net(x=x)["y"], (x - 2) / 1.5 * 3 + 1)
+    assert [p.item() for p in net.params["l"]] == [3, 1, 0.5, 1.25]
+
+
+def test_space_to_batch_is_tensorflows(tmp_path):
+    """A dilated convolution of dilation 2 is one of dilation 1 between the two."""
+    ends = "block_shape: 1 block_shape: 2 block_shape: 2 {0}: 0 {0}: 0 {0}: 0 {0}: 1 {0}: 0 {0}: 1"
+    net = build(tmp_path, layer("SpaceToBatchND", "space_to_batch_nd_param { "
+                                f"{ends.format('paddings')} }}", tops="s")
+                + layer("BatchToSpaceND", "batch_to_space_nd_param { "
+                        f"{ends.format('crops')} }}", "s").replace('"l"', '"m"'), [(2, 2, 3, 5)])
+    x = torch.randn(2, 2, 3, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.equal(net(x=x)["y"], x)
+    # Items: the block's place first, then those of the batch.
+    assert net.shapes["s"] == (8, 2, 2, 3)
+    assert torch.equal(net.blobs["s"][2, :, :, :2], x[0, :, ::2, 1::2])
+    assert torch.equal(net.blobs["s"][5, :, :1], x[1, :, 1:2, ::2])
+    assert torch.autograd.gradcheck(lambda x: net(x=x)["y"], (x,))
+
+
+@pytest.mark.parametrize(("kind", "fields", "message"), [
+    ("SpaceToBatchND", "space_to_batch_nd_param { }", "block_shape must be given for 1 to 3 axes"),
+    ("SpaceToBatchND", "space_to_batch_nd_param { block_shape: 2 }", "paddings must be two for"),
+    ("SpaceToBatchND", "space_to_batch_nd_param { block_shape: 2 paddings: 0 paddings: 0 }",
+     "must divide the padded sizes"),
+    ("BatchToSpaceND", "batch_to_space_nd_param { block_shape: 2 crops: 0 crops: 0 }",
+     "must divide 1 items"),
+    ("BatchToSpaceND", "batch_to_space_nd_param { block_shape: 1 crops: 2 crops: 1 }",
+     "crops must leave pixels of")])
+def test_blocks_that_do_not_fit_are_refused(tmp_path, kind, fields, message):
+    with pytest.raises(UserError, match=message):
+        build(tmp_path, layer(kind, fields), [(1, 3, 2, 2)])
