@@ -34,12 +34,21 @@ def _check_filler(filler, shape):
         raise ValueError(f"filler's std must be at least 0, got {filler.std}")
     if filler.type == "bilinear" and not (len(shape) == 4 and shape[2] == shape[3]):
         raise ValueError(f"filler bilinear needs a 4-D blob of square kernels, got {shape}")
-    if filler.type == "identity" and not (len(shape) == 4 and shape[0] == shape[1]
-                                          and shape[2] % 2 == shape[3] % 2 == 1):
-        raise ValueError("filler identity needs a 4-D blob of as many outputs as inputs and odd "
-                         f"kernels, got {shape}")
+    if filler.type == "identity":
+        _check_identity(shape, filler.num_groups)
     if filler.type == "positive_unitball" and not shape:
         raise ValueError("filler positive_unitball needs a blob with an axis")
+
+
+def _check_identity(shape, groups):
+    if not (len(shape) == 4 and shape[2] % 2 == shape[3] % 2 == 1):
+        raise ValueError(f"filler identity needs a 4-D blob of odd kernels, got {shape}")
+    if groups and (shape[0] % groups or shape[1] % groups):
+        raise ValueError(f"filler identity's num_groups must divide {shape[0]} outputs and "
+                         f"{shape[1]} inputs, got {groups}")
+    if not groups and shape[0] != shape[1]:
+        raise ValueError("filler identity needs as many outputs as inputs, or num_groups, got "
+                         f"{shape}")
 
 
 def _bilinear(size):
@@ -57,7 +66,8 @@ def fill(tensor: torch.Tensor, filler: FillerParameter) -> None:
     constant: value; uniform: min to max; gaussian: mean and std, and if `sparse` is given all but
     about that many numbers of an output are 0; xavier: uniform within sqrt(3 / n); msra: gaussian
     with std sqrt(2 / n); bilinear: the kernel that upsamples; positive_unitball: each output's
-    numbers are positive and sum to 1; identity: the convolution that gives each channel as it is.
+    numbers are positive and sum to 1; identity: the convolution that gives each channel as it is,
+    with num_groups each output a mean over its group, and with `std` gaussian around it.
     """
     _check_filler(filler, tuple(tensor.shape))
     if tensor.numel() == 0:
@@ -73,9 +83,12 @@ def fill(tensor: torch.Tensor, filler: FillerParameter) -> None:
     elif filler.type == "bilinear":
         tensor.copy_(_bilinear(tensor.shape[-1]))
     elif filler.type == "identity":
-        tensor.zero_()
         outputs, inputs, *size = tensor.shape
-        tensor[:, :, size[0] // 2, size[1] // 2] = torch.eye(outputs, inputs)
+        groups = filler.num_groups or inputs
+        tensor.normal_(0, filler.std if filler.HasField("std") else 0)
+        group_of = [torch.arange(count) * groups // count for count in (outputs, inputs)]
+        middle = tensor[:, :, size[0] // 2, size[1] // 2]
+        middle[group_of[0][:, None] == group_of[1]] = groups / outputs
     elif filler.type == "positive_unitball":
         rows = tensor.uniform_(0, 1).view(len(tensor), -1)
         rows /= rows.sum(1, keepdim=True)

@@ -147,10 +147,16 @@ def spp(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
 
 
 def interp(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
-    """Bilinear, corner onto corner; which size counts depends on the fields that are there."""
-    check_counts(layer, 1, 1)
+    """Bilinear, corner onto corner; which size counts depends on the fields that are there. A
+    second bottom gives the size in place of fields, as in forks of DeepLab's Caffe."""
+    check_counts(layer, (1, 2), 1)
     param = layer.interp_param
     n, c, *size = check_image(shapes[0])
+    if len(shapes) == 2:
+        check(not param.ListFields(), "needs a second bottom or interp_param, got both")
+        out = list(check_image(shapes[1])[2:])
+        checks.interp(size, out, 0, 0)
+        return Built([(n, c, *out)], lambda bottoms, params: [ops.interp2d(bottoms[0], out)])
     has = {name: param.HasField(name)
            for name in ("shrink_factor", "zoom_factor", "height", "width")}
     for name in has:

@@ -41,10 +41,14 @@ def sigmoid_cross_entropy_loss(layer: LayerParameter, shapes: Shapes, train: boo
     return Built([()], run)
 
 
+_HEDS = ("SigmoidCrossEntropyLoss beside ImageLabelmapData is HED's, which weighs edges and rest "
+         "by each other's share; for BVLC's, as in DSS, make the data layer an Input layer")
+
+
 def hed_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """HED's SigmoidCrossEntropyLoss: of each item, pixels of label 1 count as the share of those of
     label 0, and the other way round. Other labels have no loss, but the whole gradient."""
-    return _edge_loss(layer, shapes, 1, 1)
+    return _edge_loss(layer, shapes, 1, 1)._replace(assumption=_HEDS)
 
 
 def rcf_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:

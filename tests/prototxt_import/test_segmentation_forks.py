@@ -119,8 +119,8 @@ def test_top_of_an_unsupported_layer_can_be_an_input(tmp_path):
 
 
 XILINX = layer("BatchNorm", "param { } param { } param { lr_mult: 0 } param { lr_mult: 0 } "
-               "batch_norm_param { FIELD eps: 0.25 scale_filler { value: 3 } bias_filler { value: 1 } "
-               "}")
+               "batch_norm_param { FIELD eps: 0.25 scale_filler { value: 3 } "
+               "bias_filler { value: 1 } }")
 
 
 @pytest.mark.parametrize(("field", "phase"), [("use_global_stats: true", "TRAIN"), ("", "TEST")])
@@ -171,3 +171,12 @@ def test_space_to_batch_is_tensorflows(tmp_path):
 def test_blocks_that_do_not_fit_are_refused(tmp_path, kind, fields, message):
     with pytest.raises(UserError, match=message):
         build(tmp_path, layer(kind, fields), [(1, 3, 2, 2)])
+
+
+def test_interp_takes_the_size_of_a_second_bottom(tmp_path):
+    net = build(tmp_path, layer("Interp", "", "xz"), [(1, 1, 1, 2), (2, 7, 1, 3)])
+    x, z = torch.tensor([[[[1.0, 3]]]]), torch.zeros(2, 7, 1, 3)
+    assert net(x=x, z=z)["y"].tolist() == [[[[1, 2, 3]]]]
+    with pytest.raises(UserError, match="needs a second bottom or interp_param, got both"):
+        build(tmp_path, layer("Interp", "interp_param { zoom_factor: 2 }", "xz"),
+              [(1, 1, 2, 2)] * 2)
