@@ -7,7 +7,7 @@ import operator
 import torch
 import torch.nn.functional as F
 
-from prototxt_import.format.caffe_pb2 import LayerParameter
+from prototxt_import.format.caffe_pb2 import BlobShape, LayerParameter, ReshapeParameter
 from prototxt_import.layers.base import (
     Built,
     Shapes,
@@ -85,9 +85,19 @@ def flatten(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
 
 
 def reshape(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
-    """Replace axes: 0 copies the bottom's size, one -1 takes what is left."""
+    """Replace axes: 0 copies the bottom's size, one -1 takes what is left.
+
+    Instead of a shape, as in the first version, num, channels, height and width stand for four
+    axes; axes that the bottom lacks have size 1.
+    """
     check_counts(layer, 1, 1)
     param, shape = layer.reshape_param, shapes[0]
+    old = [param.num, param.channels, param.height, param.width]
+    if any(old):
+        check(not param.HasField("shape") and not param.axis and param.num_axes == -1,
+              "needs shape or num, channels, height and width, got both")
+        param = ReshapeParameter(shape=BlobShape(dim=old))
+        shape += (1,) * (4 - len(shape))
     axes = len(shape)
     start = param.axis if param.axis >= 0 else axes + param.axis + 1
     check(0 <= start <= axes, f"axis must be an axis of {shape}, got {param.axis}")

@@ -180,3 +180,12 @@ def test_interp_takes_the_size_of_a_second_bottom(tmp_path):
     with pytest.raises(UserError, match="needs a second bottom or interp_param, got both"):
         build(tmp_path, layer("Interp", "interp_param { zoom_factor: 2 }", "xz"),
               [(1, 1, 2, 2)] * 2)
+
+
+def test_reshape_of_the_first_version_has_four_sizes(tmp_path):
+    old = "reshape_param { channels: 2 height: 1 width: -1 FIELD }"
+    x = torch.arange(12.0).view(2, 6)
+    net = build(tmp_path, layer("Reshape", old.replace("FIELD", "")), [(2, 6)])
+    assert torch.equal(net(x=x)["y"], x.view(2, 2, 1, 3))
+    with pytest.raises(UserError, match="needs shape or num, channels, height and width, got both"):
+        build(tmp_path, layer("Reshape", old.replace("FIELD", "axis: 1")), [(2, 6)])
