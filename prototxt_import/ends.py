@@ -4,6 +4,8 @@ import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from copy import deepcopy
 from itertools import zip_longest
 from pathlib import Path
 
@@ -69,6 +71,7 @@ def computed_layers(path: Path | str, net: NetParameter,
         if layer.type in ("AlignedCrop", "AutoCrop") or layer.type == "Crop" and is_heds:
             _align(path, layer, kept)
         kept.append(layer)
+    _name_offsets(path, kept)
     return kept
 
 
@@ -112,6 +115,25 @@ def _align(path, layer, before):
             layer.crop_param.offset.extend(alignment.offsets(layer, before))
         except ValueError as error:
             raise UserError(f"{path}: layer {layer.name!r} ({layer.type}): {error}") from error
+
+
+def _name_offsets(path, layers):
+    """Warn of the offsets that would align the bottoms of Crop layers without one."""
+    placed, found = [], []
+    for layer in layers:
+        param = layer.crop_param
+        if layer.type == "Crop" and not param.offset and param.axis == 2:
+            layer = deepcopy(layer)
+            with suppress(ValueError):
+                layer.crop_param.offset.extend(alignment.offsets(layer, placed))
+            cuts = dict.fromkeys(layer.crop_param.offset)
+            if any(cuts):
+                found.append(f"{' and '.join(map(str, cuts))} in {layer.name!r}")
+        placed.append(layer)
+    if found:
+        more = f" and {len(found) - _MOST} more" if len(found) > _MOST else ""
+        warnings.warn(f"{path}: Crop layers without offset: the first Caffe of FCN, and HED's, "
+                      f"would cut them at {', '.join(found[:_MOST])}{more}", stacklevel=3)
 
 
 def _left_out(layer, read, training):

@@ -150,6 +150,21 @@ def test_crop_without_an_offset_says_what_is_assumed(write):
         load_net(write(text % (2, *["crop_param { offset: 0 }"] * 2)))
 
 
+def test_crop_without_an_offset_says_what_would_align_it(write):
+    up = """input: "x" input_shape { dim: 1 dim: 1 dim: 4 dim: 4 }
+        layer { name: "p" type: "Pooling" bottom: "x" top: "p"
+                pooling_param { kernel_size: 2 stride: 2 } }
+        layer { name: "u" type: "Deconvolution" bottom: "p" top: "u"
+                convolution_param { num_output: 1 kernel_h: 4 kernel_w: 2 stride: 2 %s } }
+        layer { name: "c" type: "Crop" bottom: "u" bottom: "x" top: "c" }"""
+    with pytest.warns(UserWarning) as caught:
+        load_net(write(up % ""))
+    assert str(caught[0].message).endswith("would cut them at 1 and 0 in 'c'")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_net(write(up % "pad_h: 1"))
+
+
 def test_fillers_are_not_asked_for_where_weights_are_given(write, tmp_path):
     size = 'input: "data" input_dim: 1 input_dim: 1 input_dim: 2 input_dim: 2\n'
     path = write(size + CONV.replace("num_output: 4",
