@@ -21,7 +21,7 @@ _WRITERS = ("HDF5Output", "ImageOutput", "MatWrite")
 # (module, layer) of the Python layers whose code is known.
 _PYTHON_LAYERS = {("spatial_dropout", "SpatialDropoutLayer")}
 # Words in the types of layers that only measure.
-_METRIC = re.compile("accuracy|iou|metric|eval|shape$", re.I)
+_METRIC = re.compile("accuracy|iou|metric|eval|(?<!re)shape$", re.I)
 
 
 def computed_layers(path: Path | str, net: NetParameter) -> list[LayerParameter]:
@@ -33,6 +33,7 @@ def computed_layers(path: Path | str, net: NetParameter) -> list[LayerParameter]
     aligns their bottoms, and a SigmoidCrossEntropyLoss beside HED's data layer is HED's.
     """
     is_heds = any(layer.type == "ImageLabelmapData" for layer in net.layer)
+    _join_reshapes(net.layer)
     read = {name for layer in net.layer for name in layer.bottom}
     kept = []
     for layer in net.layer:
@@ -50,6 +51,17 @@ def computed_layers(path: Path | str, net: NetParameter) -> list[LayerParameter]
             _align(path, layer, kept)
         kept.append(layer)
     return kept
+
+
+def _join_reshapes(layers):
+    """Make Synopsys' Python layer `Reshape` read the blob whose shape it takes, instead of the
+    Python layer `TensorShape` between them."""
+    measured = {layer.top[0]: layer.bottom[0] for layer in layers if len(layer.bottom) == 1
+                and layer.python_param.layer == "TensorShape" and layer.top}
+    for layer in layers:
+        if (layer.type == "Python" and layer.python_param.layer == "Reshape"
+                and len(layer.bottom) == 2 and layer.bottom[1] in measured):
+            layer.type, layer.bottom[1] = "ReshapeLike", measured[layer.bottom[1]]
 
 
 def _align(path, layer, before):

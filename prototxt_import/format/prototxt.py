@@ -44,7 +44,7 @@ _UNFOLLOWED = {
                        "cudnn_math_override", "split_param"},
     "DropoutParameter": {"random_seed"},
     "ConvolutionParameter": {"conv_algorithm", "conv_algos_override", "cudnn_math_override",
-                             "cudnn_convolution_algo_seeker"},
+                             "cudnn_convolution_algo_seeker", "mem_group_size"},
 }
 _BOOLS = {"true": True, "True": True, "t": True, "1": True,
           "false": False, "False": False, "f": False, "0": False}
@@ -164,12 +164,15 @@ class _Rule(NamedTuple):
 
 def _fill(message, fields, path, rule, where="", lenient=False):
     """Put parsed fields into a message; `where` names the layer they are in."""
-    known = message.DESCRIPTOR.fields_by_name
+    known, foreign = message.DESCRIPTOR.fields_by_name, []
     # What decides which layers are in comes before the layers.
     for field in sorted(fields, key=lambda f: f.name in ("layer", "net_param", "train_net_param")):
         target = known.get(field.name)
         if target is None:
             if lenient:
+                continue
+            if message.DESCRIPTOR.name == "FillerParameter":
+                foreign.append(field.name)
                 continue
             if field.name == "engine" or field.name in _UNFOLLOWED.get(message.DESCRIPTOR.name, ()):
                 rule.unfollowed[field.name] = None
@@ -178,8 +181,13 @@ def _fill(message, fields, path, rule, where="", lenient=False):
         try:
             _set(message, target, field, path, rule, where, lenient)
         except ValueError as error:
-            if not lenient:
+            if field.name == "engine":
+                rule.unfollowed[field.name] = None
+            elif not lenient:
                 raise error_at(path, field.line, f"{where}{field.name} {error}") from error
+    if foreign:
+        # No filler is called so: it is refused where the parameter gets no other value.
+        message.type += f" with {', '.join(foreign)}"
 
 
 def _unknown(message, name):
