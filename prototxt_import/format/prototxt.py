@@ -280,7 +280,9 @@ def _convert(target, token):
         return _float(text)
     low, high = _INTEGERS[kind]
     try:
-        value = int(text, 16 if "x" in text.lower() else 10)
+        # As in C: 0x begins a hexadecimal number, 0 an octal one.
+        octal = len(text) > 1 and text.lstrip("-").startswith("0")
+        value = int(text, 16 if "x" in text.lower() else 8 if octal else 10)
     except ValueError as error:
         raise ValueError(f"must be a whole number, got {text[:40]}") from error
     if not low <= value <= high:
