@@ -46,6 +46,8 @@ _UNFOLLOWED = {
     "ConvolutionParameter": {"conv_algorithm", "conv_algos_override", "cudnn_math_override",
                              "cudnn_convolution_algo_seeker", "mem_group_size"},
 }
+FILLERS = ("constant", "uniform", "gaussian", "xavier", "msra", "bilinear", "positive_unitball",
+           "identity")
 _BOOLS = {"true": True, "True": True, "t": True, "1": True,
           "false": False, "False": False, "f": False, "0": False}
 _INTEGERS = {FieldDescriptor.CPPTYPE_INT32: (-2 ** 31, 2 ** 31 - 1),
@@ -164,17 +166,17 @@ class _Rule(NamedTuple):
 
 def _fill(message, fields, path, rule, where="", lenient=False):
     """Put parsed fields into a message; `where` names the layer they are in."""
-    known, foreign = message.DESCRIPTOR.fields_by_name, []
+    kind, known = message.DESCRIPTOR.name, message.DESCRIPTOR.fields_by_name
+    # A filler of another program is refused where the parameter gets no other value.
+    if kind == "FillerParameter":
+        lenient = lenient or _text_of(fields, "type") not in ("", *FILLERS)
     # What decides which layers are in comes before the layers.
     for field in sorted(fields, key=lambda f: f.name in ("layer", "net_param", "train_net_param")):
         target = known.get(field.name)
         if target is None:
             if lenient:
                 continue
-            if message.DESCRIPTOR.name == "FillerParameter":
-                foreign.append(field.name)
-                continue
-            if field.name == "engine" or field.name in _UNFOLLOWED.get(message.DESCRIPTOR.name, ()):
+            if field.name == "engine" or field.name in _UNFOLLOWED.get(kind, ()):
                 rule.unfollowed[field.name] = None
                 continue
             raise error_at(path, field.line, where + _unknown(message, field.name))
@@ -185,9 +187,6 @@ def _fill(message, fields, path, rule, where="", lenient=False):
                 rule.unfollowed[field.name] = None
             elif not lenient:
                 raise error_at(path, field.line, f"{where}{field.name} {error}") from error
-    if foreign:
-        # No filler is called so: it is refused where the parameter gets no other value.
-        message.type += f" with {', '.join(foreign)}"
 
 
 def _unknown(message, name):

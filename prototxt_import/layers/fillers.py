@@ -6,10 +6,8 @@ import numpy as np
 import torch
 
 from prototxt_import.format.caffe_pb2 import FillerParameter
+from prototxt_import.format.prototxt import FILLERS
 from prototxt_import.layers.base import FLOAT_MAX, Shape, check_finite_fields
-
-FILLERS = ("constant", "uniform", "gaussian", "xavier", "msra", "bilinear", "positive_unitball",
-           "identity")
 
 
 def fan(shape: Shape, variance_norm: int) -> float:

@@ -20,14 +20,20 @@ def test_engine_of_a_fork_is_dropped(tmp_path, field):
     assert net.shapes["y"] == (1, 1, 2, 2)
 
 
-def test_field_of_a_filler_matters_only_without_weights(tmp_path):
-    text = layer("Convolution", CONV % "weight_filler { type: 'msra' gain: 2 }")
-    with pytest.raises(UserError, match="got 'msra with gain': write one of these, or name a"):
+def test_filler_of_a_fork_matters_only_without_weights(tmp_path):
+    text = layer("Convolution", CONV % "weight_filler { type: 'gabor' period: 4 }")
+    with pytest.raises(UserError, match="got 'gabor': write one of these, or name a caffemodel"):
         build(tmp_path, text, [(1, 1, 2, 2)])
     arrays = [np.ones((1, 1, 1, 1), np.float32), np.zeros(1, np.float32)]
     write_caffemodel(tmp_path / "w.caffemodel", "n", {"l": ("Convolution", arrays)})
     net = load_net(tmp_path / "net.prototxt", tmp_path / "w.caffemodel")
     assert net.params["l"][0].item() == 1
+
+
+def test_field_that_a_known_filler_lacks_is_refused_with_its_line(tmp_path):
+    text = layer("Convolution", CONV % "weight_filler {\nvale: 3\n}")
+    with pytest.raises(UserError, match=r"net.prototxt:\d+: .*unknown field 'vale' of FillerPar"):
+        build(tmp_path, text, [(1, 1, 2, 2)])
 
 
 def test_filler_msra_has_a_slope(tmp_path):
