@@ -41,7 +41,7 @@ help:  ## list the targets
 build: $(BUILT) $(SCRIPT)  ## set up the virtual environment and compile the extension
 
 test: build  ## run the tests
-	$(PY) -m pytest -n $(TEST_JOBS) --dist loadfile
+	$(PY) -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: build  ## look for mistakes in the Python code with ruff
 	$(PY) -m ruff check .

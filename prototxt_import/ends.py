@@ -29,7 +29,7 @@ _WRITERS = ("HDF5Output", "ImageOutput", "MatWrite")
 # (module, layer) of the Python layers whose code is known.
 _PYTHON_LAYERS = {("spatial_dropout", "SpatialDropoutLayer")}
 # Words in the types of layers that only measure.
-_METRIC = re.compile("accuracy|iou|metric|eval|shape$", re.I)
+_METRIC = re.compile("accuracy|iou|metric|eval|(?<!re)shape$", re.I)
 
 
 def computed_layers(path: Path | str, net: NetParameter,
@@ -53,6 +53,7 @@ def computed_layers(path: Path | str, net: NetParameter,
         warnings.warn(f"{path}: layer {softmax[0]!r} (SoftmaxWithLoss): every pixel counts alike, "
                       "as in BVLC's Caffe; that of skeleton networks (FSDS) weighs the skeleton by "
                       "the share of the background", stacklevel=2)
+    _join_reshapes(net.layer)
     read = {name for layer in net.layer for name in layer.bottom}
     kept = []
     for layer in _without_preparation(path, net.layer):
@@ -106,6 +107,17 @@ def _replaced(path, layer, shapes):
     sizes = [BlobShape(dim=shapes[top]) for top in layer.top]
     return LayerParameter(name=layer.name, type="Input", top=layer.top,
                           input_param=InputParameter(shape=sizes))
+
+
+def _join_reshapes(layers):
+    """Make Synopsys' Python layer `Reshape` read the blob whose shape it takes, instead of the
+    Python layer `TensorShape` between them."""
+    measured = {layer.top[0]: layer.bottom[0] for layer in layers if len(layer.bottom) == 1
+                and layer.python_param.layer == "TensorShape" and layer.top}
+    for layer in layers:
+        if (layer.type == "Python" and layer.python_param.layer == "Reshape"
+                and len(layer.bottom) == 2 and layer.bottom[1] in measured):
+            layer.type, layer.bottom[1] = "ReshapeLike", measured[layer.bottom[1]]
 
 
 def _align(path, layer, before):

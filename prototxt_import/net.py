@@ -18,7 +18,7 @@ from prototxt_import.layers.base import Built, check, check_shape
 from prototxt_import.layers.fillers import fill
 from prototxt_import.layers.norm import warn_of_frozen
 from prototxt_import.layers.table import LAYERS, count_uses, loss_weights
-from prototxt_import.parameters import check_fits, check_size, same_shape, share
+from prototxt_import.parameters import check_fits, check_size, rename, same_shape, share
 from pspnet_repro.errors import UserError, first_line
 from pspnet_repro.exact import linear
 from pspnet_repro.words import counted
@@ -194,7 +194,8 @@ class CaffeNet(nn.Module):
         """The parameters of a layer, without values; shared ones are their owner's."""
         if not built.params:
             return []
-        check(layer.name not in self.params, "another layer with parameters has this name")
+        if layer.name in self.params:
+            rename(layer, self.layers, self.path)
         tensors, specs = [], []
         for k, param in enumerate(built.params):
             spec = layer.param[k] if k < len(layer.param) else caffe_pb2.ParamSpec()

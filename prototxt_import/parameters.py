@@ -1,11 +1,13 @@
 """Parameters of a network: how many there may be, and which shapes fit each other."""
 
 import math
+import warnings
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 
-from prototxt_import.format.caffe_pb2 import ParamSpec
+from prototxt_import.format.caffe_pb2 import LayerParameter, ParamSpec
 from prototxt_import.layers.base import Built, Param, Shape, check
 
 # Bytes of all parameters of a network together: more fit into no caffemodel.
@@ -25,6 +27,17 @@ def check_fits(tensors: Iterable[torch.Tensor], built: Built) -> None:
     for k, (tensor, param) in enumerate(zip(tensors, built.params)):
         check(tensor.numel() == math.prod(param.shape),
               f"these inputs need blob {k} to be {param.shape}, it is {tuple(tensor.shape)}")
+
+
+def rename(layer: LayerParameter, layers: Iterable[LayerParameter], path: Path | str) -> None:
+    """Give a layer that has another's name one of its own, with a warning."""
+    taken, name, number = {other.name for other in layers}, layer.name, 2
+    while f"{name}#{number}" in taken:
+        number += 1
+    layer.name = f"{name}#{number}"
+    warnings.warn(f"{path}: layer {name!r} ({layer.type}): another layer with parameters has this "
+                  f"name: here this one is {layer.name!r}, with parameters of its own as in Caffe; "
+                  'to share them, write param { name: "w" } in both', stacklevel=2)
 
 
 def share(k: int, param: Param, spec: ParamSpec, tensor: torch.Tensor,

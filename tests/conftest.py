@@ -1,6 +1,7 @@
 """Fixtures for tests of several folders."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,12 @@ from helpers.browser import Page
 from helpers.image_files import GREY, put
 from helpers.paths import ROOT
 from helpers.processes import Processes
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests come first, so that at the end no process waits long for another."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session")

@@ -44,8 +44,10 @@ _UNFOLLOWED = {
                        "cudnn_math_override", "split_param"},
     "DropoutParameter": {"random_seed"},
     "ConvolutionParameter": {"conv_algorithm", "conv_algos_override", "cudnn_math_override",
-                             "cudnn_convolution_algo_seeker"},
+                             "cudnn_convolution_algo_seeker", "mem_group_size"},
 }
+FILLERS = ("constant", "uniform", "gaussian", "xavier", "msra", "bilinear", "positive_unitball",
+           "identity")
 _BOOLS = {"true": True, "True": True, "t": True, "1": True,
           "false": False, "False": False, "f": False, "0": False}
 _INTEGERS = {FieldDescriptor.CPPTYPE_INT32: (-2 ** 31, 2 ** 31 - 1),
@@ -164,21 +166,26 @@ class _Rule(NamedTuple):
 
 def _fill(message, fields, path, rule, where="", lenient=False):
     """Put parsed fields into a message; `where` names the layer they are in."""
-    known = message.DESCRIPTOR.fields_by_name
+    kind, known = message.DESCRIPTOR.name, message.DESCRIPTOR.fields_by_name
+    # A filler of another program is refused where the parameter gets no other value.
+    if kind == "FillerParameter":
+        lenient = lenient or _text_of(fields, "type") not in ("", *FILLERS)
     # What decides which layers are in comes before the layers.
     for field in sorted(fields, key=lambda f: f.name in ("layer", "net_param", "train_net_param")):
         target = known.get(field.name)
         if target is None:
             if lenient:
                 continue
-            if field.name == "engine" or field.name in _UNFOLLOWED.get(message.DESCRIPTOR.name, ()):
+            if field.name == "engine" or field.name in _UNFOLLOWED.get(kind, ()):
                 rule.unfollowed[field.name] = None
                 continue
             raise error_at(path, field.line, where + _unknown(message, field.name))
         try:
             _set(message, target, field, path, rule, where, lenient)
         except ValueError as error:
-            if not lenient:
+            if field.name == "engine":
+                rule.unfollowed[field.name] = None
+            elif not lenient:
                 raise error_at(path, field.line, f"{where}{field.name} {error}") from error
 
 
@@ -272,7 +279,9 @@ def _convert(target, token):
         return _float(text)
     low, high = _INTEGERS[kind]
     try:
-        value = int(text, 16 if "x" in text.lower() else 10)
+        # As in C: 0x begins a hexadecimal number, 0 an octal one.
+        octal = len(text) > 1 and text.lstrip("-").startswith("0")
+        value = int(text, 16 if "x" in text.lower() else 8 if octal else 10)
     except ValueError as error:
         raise ValueError(f"must be a whole number, got {text[:40]}") from error
     if not low <= value <= high:

@@ -6,10 +6,8 @@ import numpy as np
 import torch
 
 from prototxt_import.format.caffe_pb2 import FillerParameter
+from prototxt_import.format.prototxt import FILLERS
 from prototxt_import.layers.base import FLOAT_MAX, Shape, check_finite_fields
-
-FILLERS = ("constant", "uniform", "gaussian", "xavier", "msra", "bilinear", "positive_unitball",
-           "identity")
 
 
 def fan(shape: Shape, variance_norm: int) -> float:
@@ -25,8 +23,9 @@ def _check_filler(filler, shape):
     """ValueError for a filler of another type, or with values out of range, or that a blob of this
     shape cannot have."""
     if filler.type not in FILLERS:
-        raise ValueError(f"filler must be one of {', '.join(FILLERS)}, got {filler.type!r}")
-    check_finite_fields(filler, ("value", "min", "max", "mean", "std"), "filler's ")
+        raise ValueError(f"filler must be one of {', '.join(FILLERS)}, got {filler.type!r}: write "
+                         "one of these, or name a caffemodel that has the values")
+    check_finite_fields(filler, ("value", "min", "max", "mean", "std", "alpha"), "filler's ")
     if filler.type == "uniform" and not 0 <= filler.max - filler.min <= FLOAT_MAX:
         raise ValueError("filler's min must be at most its max, their difference a float32, got "
                          f"min {filler.min}, max {filler.max}")
@@ -65,9 +64,10 @@ def fill(tensor: torch.Tensor, filler: FillerParameter) -> None:
 
     constant: value; uniform: min to max; gaussian: mean and std, and if `sparse` is given all but
     about that many numbers of an output are 0; xavier: uniform within sqrt(3 / n); msra: gaussian
-    with std sqrt(2 / n); bilinear: the kernel that upsamples; positive_unitball: each output's
-    numbers are positive and sum to 1; identity: the convolution that gives each channel as it is,
-    with num_groups each output a mean over its group, and with `std` gaussian around it.
+    with std sqrt(2 / n / (1 + alpha^2)); bilinear: the kernel that upsamples; positive_unitball:
+    each output's numbers are positive and sum to 1; identity: the convolution that gives each
+    channel as it is, with num_groups each output a mean over its group, and with `std` gaussian
+    around it.
     """
     _check_filler(filler, tuple(tensor.shape))
     if tensor.numel() == 0:
@@ -96,4 +96,5 @@ def fill(tensor: torch.Tensor, filler: FillerParameter) -> None:
         bound = math.sqrt(3 / fan(tensor.shape, filler.variance_norm))
         tensor.uniform_(-bound, bound)
     else:
-        tensor.normal_(0, math.sqrt(2 / fan(tensor.shape, filler.variance_norm)))
+        n = fan(tensor.shape, filler.variance_norm) * (1 + filler.alpha ** 2)
+        tensor.normal_(0, math.sqrt(2 / n))

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from google.protobuf.message import DecodeError
 
 from prototxt_import.format.blobs import array_of
@@ -164,6 +165,25 @@ def l1_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
         difference = bottoms[0] - bottoms[1].reshape(shapes[0])
         d = difference.detach()
         return [functions.loss(difference, d.abs().sum(), d.sign(), items)]
+
+    return Built([()], run)
+
+
+def smooth_l1_loss(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """Sum of (sigma * d)^2 / 2 of the differences d below 1 / sigma^2 and of |d| - 0.5 / sigma^2 of
+    others, over the batch size; a third bottom weighs d, a fourth what comes of it."""
+    check(len(shapes) in (2, 4), f"needs 2 or 4 bottoms, got {len(shapes)}")
+    check(all(shapes) and len({(shape[0], math.prod(shape)) for shape in shapes}) == 1,
+          f"its bottoms must have as many items and numbers, got {shapes}")
+    param = layer.smooth_l1_loss_param
+    check(0 < param.sigma < math.inf, f"sigma must be finite and above 0, got {param.sigma}")
+
+    def run(bottoms, params):
+        x, target, *weights = (bottom.reshape(shapes[0]) for bottom in bottoms)
+        inside, outside = [w.detach() for w in weights] or (1, 1)
+        d = (x - target) * inside
+        terms = F.smooth_l1_loss(d, torch.zeros_like(d), reduction="none", beta=param.sigma ** -2)
+        return [(terms * outside).sum() / shapes[0][0]]
 
     return Built([()], run)
 

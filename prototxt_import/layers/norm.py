@@ -110,7 +110,7 @@ def batch_norm(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     if _is_nvidias(param) and len(layer.param) == 4 and not param.scale_bias:
         return _xilinxs(param, shape, channels, use_global)
     if _is_nvidias(param):
-        return _nvidias(param, shape, channels, train)
+        return _nvidias(layer, shape, channels, train)
     module = SyncBatchNorm2d(channels, param.eps, 1.0, "torch", LOCAL)
     module.train(not use_global)
 
@@ -147,12 +147,16 @@ def _is_nvidias(param):
             or param.HasField("bias_filler") and not param.HasField("filler"))
 
 
-def _nvidias(param, shape, channels, train):
+def _nvidias(layer, shape, channels, train):
     """NVIDIA's BatchNorm: its last blobs are scale (C) and bias (C), if it has these. Mean and
     variance are those of the first two batches, then moving averages; their weight counts where it
-    is not 0."""
-    check(not param.HasField("use_global_stats") or param.use_global_stats != train,
-          "use_global_stats must be true in testing and false in training, as in NVIDIA's Caffe")
+    is not 0. In testing they are taken whatever use_global_stats says."""
+    param = layer.batch_norm_param
+    check(not (train and param.use_global_stats), "use_global_stats of NVIDIA's BatchNorm must not "
+                                                  "be true in training: remove it")
+    for spec in layer.param[3:]:
+        # Scale and bias learn, whatever the file says: the original overwrites it.
+        spec.lr_mult = spec.decay_mult = 1
     eps, fraction = max(param.eps, 1e-5), param.moving_average_fraction
     module = SyncBatchNorm2d(channels, eps, 1.0, "biased", LOCAL)
     module.train(train)

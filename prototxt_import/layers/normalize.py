@@ -65,14 +65,15 @@ def normalize(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """x / (sum of x^2 + eps)^0.5 over the channels of a pixel, or over an item (across_spatial),
     times the blob: a scale for each channel (C), or one (1) if channel_shared."""
     check_counts(layer, 1, 1)
-    shape, param = check_image(shapes[0]), layer.norm_param
+    shape, param = shapes[0], layer.norm_param
+    check(2 <= len(shape) <= 4, f"its bottom must have 2 to 4 axes, got {shape}")
     check(param.eps > 0, f"eps must be above 0, got {param.eps}")
-    axes = (1, 2, 3) if param.across_spatial else 1
+    axes = (1, 2) if param.across_spatial else 1
 
     def run(bottoms, params):
-        x = bottoms[0]
-        return [x / (x.square().sum(axes, keepdim=True) + param.eps).sqrt()
-                * params[0].view(1, -1, 1, 1)]
+        x = bottoms[0].reshape(*shape[:2], -1)
+        y = x / (x.square().sum(axes, keepdim=True) + param.eps).sqrt() * params[0].view(1, -1, 1)
+        return [y.view(shape)]
 
     return Built([shape], run, [Param((1 if param.channel_shared else shape[1],),
                                       filler_or(param, "scale_filler", 1))])

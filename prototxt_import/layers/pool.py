@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from prototxt_import.format.caffe_pb2 import (
     AVE,
     AVE_EXC_PAD,
+    AVE_TF,
     MAX,
     LayerParameter,
     PoolingParameter,
@@ -37,10 +38,11 @@ def _mode(pool):
 def pooling(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """MAX or AVE; a second top of MAX gets the index of the maximum in its plane.
 
-    Of AVE_EXC_PAD the mean is over the pixels of a window that are in the image.
+    Of AVE_EXC_PAD, or AVE_TF, its older name, the mean is over the pixels of a window that are in
+    the image.
     """
     param = layer.pooling_param
-    inside = param.pool == AVE_EXC_PAD
+    inside = param.pool in (AVE_EXC_PAD, AVE_TF)
     mode = _mode(AVE if inside else param.pool)
     check_counts(layer, 1, (1, 2 if mode == "max" else 1))
     n, c, *size = check_image(shapes[0])

@@ -123,6 +123,14 @@ def reshape(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     return _reshaped(top)
 
 
+def reshape_like(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """The first bottom in the second's shape."""
+    check_counts(layer, 2, 1)
+    check(math.prod(shapes[0]) == math.prod(shapes[1]),
+          f"its bottoms must have as many elements, got {shapes}")
+    return _reshaped(shapes[1])
+
+
 _NO_OFFSET = ("Crop has no offset: it cuts from the first row and column on, as BVLC's Caffe does; "
               "some forks compute an offset from the network: write it as crop_param { offset: N }")
 

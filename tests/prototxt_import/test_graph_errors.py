@@ -135,10 +135,13 @@ def test_bottoms_of_different_shapes_are_refused(tmp_path, kind):
 IP = 'bottom: "x" top: "%s" %s inner_product_param { num_output: %d bias_term: false %s }'
 
 
-def test_layers_of_one_name_with_parameters_are_refused(tmp_path):
-    with pytest.raises(UserError, match="another layer with parameters has this name"):
-        _load(tmp_path, _layer("InnerProduct", IP % ("a", "", 2, "")),
-              _layer("InnerProduct", IP % ("b", "", 2, "")))
+def test_layers_of_one_name_have_parameters_of_their_own(tmp_path):
+    with pytest.warns(UserWarning, match="another layer with parameters has this name: here this "
+                                         "one is 'l#2', with parameters of its own"):
+        net = _load(tmp_path, _layer("InnerProduct", IP % ("a", "", 2, "")),
+                    _layer("InnerProduct", IP % ("b", "", 3, "")))
+    assert {name: tuple(p.shape) for name, (p,) in net.params.items()} == {
+        "l": (2, 144), "l#2": (3, 144)}
 
 
 @pytest.mark.parametrize(("first", "second", "message"), [

@@ -59,6 +59,7 @@ VALUES = {
                 [[1.0, 2, 3, 4, 5, 6]], [[1, 4, 2, 5, 3, 6]]),
     "normalize": (layer("Normalize", "norm_param { across_spatial: false scale_filler { value: 2 } "
                         "eps: 1e-20 }"), [[[[3.0]], [[-4.0]]]], [[[[1.2]], [[-1.6]]]]),
+    "normalize vector": (layer("Normalize"), [[3.0, 4]], [[0.6, 0.8]]),
     "normalize item": (layer("Normalize", "norm_param { channel_shared: false eps: 9 }"),
                        [[[[4.0, 0]], [[0.0, 0]]]], [[[[0.8, 0]], [[0, 0]]]]),
     "depthwise": (layer("ConvolutionDepthwise", "convolution_param { num_output: 2 kernel_size: 1 "

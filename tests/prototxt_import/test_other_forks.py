@@ -51,6 +51,8 @@ VALUES = {
                  [[[[1, 1, 2, 2], [1, 1, 2, 2]]]]),
     "inside": (_pool("pool: AVE_EXC_PAD kernel_size: 2 pad: 1 stride: 2"), [[[[1.0, 2], [3, 4]]]],
                [[[[1, 2], [3, 4]]]]),
+    "inside, older": (_pool("pool: AVE_TF kernel_size: 2 pad: 1 stride: 2"),
+                      [[[[1.0, 2], [3, 4]]]], [[[[1, 2], [3, 4]]]]),
     "resize": (layer("ResizeBilinear", "resize_bilinear_param { align_corners: true output_height: "
                      "1 output_width: 3 data_format: 'NCHW' }"), [[[[1.0, 3], [5, 7]]]],
                [[[[1, 2, 3]]]]),
@@ -145,8 +147,10 @@ def test_nvidias_batch_norm_follows_its_batches(tmp_path):
 
 
 @pytest.mark.parametrize("weight", [0, 2])
-def test_nvidias_batch_norm_in_testing(tmp_path, weight):
-    net = build(tmp_path, NVIDIAS, [(8, 3, 2, 2)], "TEST")
+@pytest.mark.parametrize("stats", ["", "use_global_stats: false"])
+def test_nvidias_batch_norm_in_testing(tmp_path, weight, stats):
+    text = NVIDIAS.replace("scale_bias", f"{stats} scale_bias")
+    net = build(tmp_path, text, [(8, 3, 2, 2)], "TEST")
     mean, variance = torch.randn(3).double(), torch.rand(3).double() + 1
     for p, value in zip(net.params["l"], (mean, variance, torch.tensor([float(weight)]))):
         p.data.copy_(value)
@@ -288,7 +292,7 @@ REFUSED = [
     ("ResizeBilinear", "resize_bilinear_param { output_height: 2 output_width: 2 }", "x",
      "must have align_corners: true and data_format"),
     ("BatchNorm", "batch_norm_param { scale_bias: true use_global_stats: true }", "x",
-     "use_global_stats must be true in testing and false in training"),
+     "use_global_stats of NVIDIA's BatchNorm must not be true in training: remove it"),
     ("InfogainLoss", "", "xww", "scores .2, 4, 6, 6. need 72 labels"),
     ("MultinomialLogisticLoss", "", "wx", "scores .2,. need 2 labels, got"),
     ("ContrastiveLoss", "", "xzw", "its bottoms must be two alike"),

@@ -42,11 +42,11 @@ def test_grammar(tmp_path):
     net = _read(tmp_path, r'''
         # every way to write a field
         name: "a\"b" '\x41\n'; input: "x", input: 'y'
-        input_shape < dim: [1, 2] dim: 0x10 >
+        input_shape < dim: [1, 2] dim: 0x10 dim: 010 >
         layer: { name: "c" loss_weight: -.5e1 loss_weight: 2f loss_weight: - inf
                  include { phase: TEST } include { phase: 0 } propagate_down: [true, 0] }''')
     assert net.name == 'a"bA\n' and list(net.input) == ["x", "y"]
-    assert list(net.input_shape[0].dim) == [1, 2, 16]
+    assert list(net.input_shape[0].dim) == [1, 2, 16, 8]
     layer = net.layer[0]
     assert list(layer.loss_weight) == [-5, 2, float("-inf")]
     assert [rule.phase for rule in layer.include] == [caffe_pb2.TEST, caffe_pb2.TRAIN]
@@ -83,6 +83,7 @@ def test_released_prototxt_reads_and_writes(shared, tmp_path, name):
     ("name: 3", 1, "name must be text in quotes, got 3"),
     ('input_dim: "3"', 1, "input_dim must not be in quotes, got '3'"),
     ("input_dim: 3.5", 1, "input_dim must be a whole number, got 3.5"),
+    ("input_dim: 08", 1, "input_dim must be a whole number, got 08"),
     ("input_dim: 3000000000", 1, "input_dim must be -2147483648 to 2147483647, got 3000000000"),
     (f"input_dim: {'9' * 5000}", 1, "input_dim must be a whole number, got 9999"),
     ("force_backward: maybe", 1, "force_backward must be true or false, got maybe"),
