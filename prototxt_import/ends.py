@@ -172,20 +172,22 @@ def _unsupported(layer):
 
 def check_supported(path: Path | str, layers: Sequence[LayerParameter]) -> None:
     """UserError that names every type of layer that is not supported."""
-    wrong, tops = {}, []
+    wrong, tops, all_losses = {}, [], True
+    read = {name for layer in layers for name in layer.bottom}
     for layer in layers:
         if what := _unsupported(layer):
             wrong.setdefault((layer.type, what), []).append(layer.name)
             tops += layer.top
+            all_losses &= bool(_left_out(layer, read, False))
     parts = [f"layer {names[0]!r} ({kind})" + (f" and {len(names) - 1} more" if len(names) > 1 else
                                                "") + f": {what} is not supported"
              for (kind, what), names in list(wrong.items())[:_MOST]]
     if len(wrong) > _MOST:
         parts.append(f"and {counted(len(wrong) - _MOST, 'other type')}")
     if wrong:
-        read = {name for layer in layers for name in layer.bottom}
         top = next((top for top in tops if top in read), None)
-        way = f"give what it makes as an input (--shape {top}=N,C,H,W) or " if top else ""
+        way = (f"give what it makes as an input (--shape {top}=N,C,H,W) or " if top else
+               "ask for phase TEST, which leaves such losses out, or " if all_losses else "")
         raise UserError(f"{path}: {'; '.join(parts)}; docs/caffe-files.md lists the types that "
                         f"are; {way}remove such a layer")
 

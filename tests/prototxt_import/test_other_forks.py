@@ -214,8 +214,10 @@ def test_layers_that_only_measure_are_left_out(tmp_path, kind, fields, phase):
     ("FocalLoss", "", "TRAIN"), ("DenseCRF", "", "TEST"),
     ("SegmentationAccuracy", "loss_weight: 1", "TRAIN")])
 def test_layers_that_do_more_are_refused(tmp_path, kind, fields, phase):
-    with pytest.raises(UserError, match=f"type '{kind}' is not supported"):
+    with pytest.raises(UserError, match=f"type '{kind}' is not supported") as refused:
         build(tmp_path, layer(kind, fields), [(1, 2)], phase)
+    assert ("ask for phase TEST, which leaves such losses out" in str(refused.value)) == (
+        phase == "TRAIN")
 
 
 def test_selus_dropout_keeps_mean_and_variance(tmp_path):
