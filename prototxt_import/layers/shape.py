@@ -157,6 +157,17 @@ def crop(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
                  assumption=assumption)
 
 
+def crop_center(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """The bottom without `crop_size` numbers at either end of each axis."""
+    check_counts(layer, 1, 1)
+    cuts, shape = list(layer.crop_center_param.crop_size), shapes[0]
+    check(len(cuts) == len(shape) and all(2 * cut < side for cut, side in zip(cuts, shape)),
+          f"crop_size must be given for each axis of {shape} and leave something, got {cuts}")
+    top = tuple(side - 2 * cut for cut, side in zip(cuts, shape))
+    places = tuple(map(builtins.slice, cuts, map(operator.add, cuts, top)))
+    return Built([top], lambda bottoms, params: [bottoms[0][places].contiguous()])
+
+
 def permute(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     """The axes in the order of `order`, those that it leaves out after it."""
     check_counts(layer, 1, 1)

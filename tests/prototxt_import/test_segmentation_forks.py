@@ -189,3 +189,12 @@ def test_reshape_of_the_first_version_has_four_sizes(tmp_path):
     assert torch.equal(net(x=x)["y"], x.view(2, 2, 1, 3))
     with pytest.raises(UserError, match="needs shape or num, channels, height and width, got both"):
         build(tmp_path, layer("Reshape", old.replace("FIELD", "axis: 1")), [(2, 6)])
+
+
+def test_crop_center_cuts_both_ends(tmp_path):
+    cuts = "crop_center_param { crop_size: 0 crop_size: 0 crop_size: 1 crop_size: %d }"
+    net = build(tmp_path, layer("CropCenter", cuts % 2), [(1, 2, 3, 6)])
+    x = torch.arange(36.0).view(1, 2, 3, 6)
+    assert torch.equal(net(x=x)["y"], x[:, :, 1:2, 2:4])
+    with pytest.raises(UserError, match="crop_size must be given for each axis"):
+        build(tmp_path, layer("CropCenter", cuts % 3), [(1, 2, 3, 6)])
