@@ -37,8 +37,7 @@ def computed_layers(path: Path | str, net: NetParameter,
     """The layers of a network that it computes; a warning names the others.
 
     A layer of a type that is not supported becomes an Input layer where `shapes` gives the sizes of
-    all its tops, and where it reads nothing but what data layers make; those that only such layers
-    read are left out.
+    all its tops.
 
     Left out are layers that only write files. So are layers of types that are not supported which
     no layer reads and whose name says that they measure; in testing, losses too. BatchNorm layers
@@ -56,7 +55,7 @@ def computed_layers(path: Path | str, net: NetParameter,
     _join_reshapes(net.layer)
     read = {name for layer in net.layer for name in layer.bottom}
     kept = []
-    for layer in _without_preparation(path, net.layer):
+    for layer in net.layer:
         if layer.bottom and layer.top and _unsupported(layer) and {*layer.top} <= shapes.keys():
             layer = _replaced(path, layer, shapes)
         reason = _left_out(layer, read, net.state.phase == TRAIN)
@@ -76,34 +75,11 @@ def computed_layers(path: Path | str, net: NetParameter,
     return kept
 
 
-def _without_preparation(path, layers):
-    """The layers, with inputs in place of those that are not supported and prepare data."""
-    data, read, kept, unread = set(), set(), [], set()
-    for layer in layers:
-        read |= set(layer.bottom)
-    for layer in layers:
-        bottoms = set(layer.bottom)
-        if is_input(layer) and layer.type != "Input":
-            data |= set(layer.top)
-        elif bottoms and bottoms <= data and read & set(layer.top) and _unsupported(layer):
-            _warn_of_input(path, layer)
-            data |= set(layer.top)
-            unread |= bottoms
-            layer = LayerParameter(name=layer.name, type="Data", top=layer.top)
-        kept.append(layer)
-    unread -= {name for layer in kept for name in layer.bottom}
-    return [layer for layer in kept if not layer.top or not {*layer.top} <= unread]
-
-
-def _warn_of_input(path, layer):
-    warnings.warn(f"{path}: layer {layer.name!r} ({layer.type}) is not computed: give "
-                  f"{', '.join(layer.top)} as an input; no gradient passes to the layers before it",
-                  stacklevel=4)
-
-
 def _replaced(path, layer, shapes):
     """The Input layer in place of one that is not supported."""
-    _warn_of_input(path, layer)
+    warnings.warn(f"{path}: layer {layer.name!r} ({layer.type}) is not computed: give "
+                  f"{', '.join(layer.top)} as an input; no gradient passes to the layers before it",
+                  stacklevel=3)
     sizes = [BlobShape(dim=shapes[top]) for top in layer.top]
     return LayerParameter(name=layer.name, type="Input", top=layer.top,
                           input_param=InputParameter(shape=sizes))

@@ -9,11 +9,9 @@ from prototxt_import.layers.table import LAYERS
 
 
 def is_input(layer: LayerParameter) -> bool:
-    """Whether a layer's tops come from outside: that of a layer of unknown type without bottoms do,
-    but for Parameter, which learns its top."""
-    own = layer.type in LAYERS or layer.type == "Parameter" or not layer.top
+    """Whether a layer's tops come from outside, as those of an unknown type without bottoms do."""
     return (layer.type == "Input" or is_data_layer(layer.type, layer.bottom)
-            or not (layer.bottom or own))
+            or bool(layer.top) and not layer.bottom and layer.type not in LAYERS)
 
 
 def old_inputs(net: NetParameter) -> dict[str, Shape | None]:

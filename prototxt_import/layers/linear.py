@@ -1,4 +1,4 @@
-"""Convolution, Deconvolution and InnerProduct."""
+"""Convolution, Deconvolution, InnerProduct, and Parameter."""
 
 import math
 
@@ -13,6 +13,8 @@ from prototxt_import.layers.base import (
     check,
     check_counts,
     check_image,
+    check_shape,
+    constant,
     filler_or,
     paddings,
 )
@@ -140,3 +142,11 @@ def inner_product(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
 
     return Built([(*outer, param.num_output)], run, _blobs(param, weight, param.num_output),
                  math.prod(outer) * math.prod(weight))
+
+
+def parameter(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """A parameter alone; its first values are 0."""
+    check_counts(layer, 0, 1)
+    shape = tuple(layer.parameter_param.shape.dim)
+    check_shape(shape)
+    return Built([shape], lambda bottoms, params: [params[0]], [Param(shape, constant(0))])

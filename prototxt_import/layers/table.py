@@ -62,6 +62,7 @@ LAYERS = {
     "MultinomialLogisticLoss": loss.multinomial_logistic_loss,
     "Normalize": normalize.normalize,
     "PReLU": pointwise.prelu,
+    "Parameter": linear.parameter,
     "Permute": shape.permute,
     "PointwiseSpatialAttention": attention.pointwise_spatial_attention,
     "Pooling": pool.pooling,

@@ -100,8 +100,20 @@ def test_layers_of_unknown_types_without_bottoms_are_inputs(tmp_path):
         layers { name: "a" type: ELTWISE bottom: "data" bottom: "data" top: "a" }''')
     net = load_net(path)
     assert net.partial_shapes == {"data": (2, 3, 8, 8), "label": (2, 1, 8, 8), "classes": None}
-    path.write_text('layer { name: "p" type: "Parameter" top: "x" }')
-    with pytest.raises(UserError, match="layer 'p' .Parameter.: type 'Parameter' is not supported"):
+
+
+def test_parameter_is_a_blob_that_learns(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text(_input("x", 1, 2) + layer(
+        "Parameter", "parameter_param { shape { dim: 1 dim: 2 } }", [], ["w"])
+        + layer("Eltwise", "", ["x", "w"]).replace('"l"', '"m"'))
+    net = load_net(path, phase="TRAIN")
+    weight, = net.params["l"]
+    assert weight.tolist() == [[0, 0]]
+    net(x=torch.ones(1, 2))["y"].sum().backward()
+    assert weight.grad.tolist() == [[1, 1]]
+    path.write_text(path.read_text().replace("dim: 2 } }", "dim: 0 } }"))
+    with pytest.raises(UserError, match="layer 'l' .Parameter.: sizes of a blob must be at least"):
         load_net(path)
 
 
