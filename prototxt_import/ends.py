@@ -28,6 +28,8 @@ _MOST = 8  # kinds of layers in one message
 _WRITERS = ("HDF5Output", "ImageOutput", "MatWrite")
 # (module, layer) of the Python layers whose code is known.
 _PYTHON_LAYERS = {("spatial_dropout", "SpatialDropoutLayer")}
+# A layer with one of these learns.
+_LEARN = ("convolution_param", "inner_product_param")
 # Words in the types of layers that only measure.
 _METRIC = re.compile("accuracy|iou|metric|eval|(?<!re)shape$", re.I)
 
@@ -37,7 +39,8 @@ def computed_layers(path: Path | str, net: NetParameter,
     """The layers of a network that it computes; a warning names the others.
 
     A layer of a type that is not supported becomes an Input layer where `shapes` gives the sizes of
-    all its tops.
+    all its tops, and where it reads nothing but what data layers make and seems to learn nothing;
+    those that only such layers read are left out.
 
     Left out are layers that only write files. So are layers of types that are not supported which
     no layer reads and whose name says that they measure; in testing, losses too. BatchNorm layers
@@ -55,7 +58,7 @@ def computed_layers(path: Path | str, net: NetParameter,
     _join_reshapes(net.layer)
     read = {name for layer in net.layer for name in layer.bottom}
     kept = []
-    for layer in net.layer:
+    for layer in _without_preparation(path, net.layer):
         if layer.bottom and layer.top and _unsupported(layer) and {*layer.top} <= shapes.keys():
             layer = _replaced(path, layer, shapes)
         reason = _left_out(layer, read, net.state.phase == TRAIN)
@@ -75,11 +78,35 @@ def computed_layers(path: Path | str, net: NetParameter,
     return kept
 
 
-def _replaced(path, layer, shapes):
-    """The Input layer in place of one that is not supported."""
+def _without_preparation(path, layers):
+    """The layers, with inputs in place of those that are not supported and prepare data: they read
+    what data layers make, and nothing tells of parameters."""
+    data, kept, unread = set(), [], set()
+    read = {name for layer in layers for name in layer.bottom}
+    for layer in layers:
+        bottoms = set(layer.bottom)
+        if is_input(layer) and layer.type != "Input":
+            data |= set(layer.top)
+        elif (bottoms and bottoms <= data and read & set(layer.top) and _unsupported(layer)
+              and not any(layer.HasField(field) for field in _LEARN) and not layer.param):
+            _warn_of_input(path, layer)
+            data |= set(layer.top)
+            unread |= bottoms
+            layer = LayerParameter(name=layer.name, type="Data", top=layer.top)
+        kept.append(layer)
+    unread -= {name for layer in kept for name in layer.bottom}
+    return [layer for layer in kept if not layer.top or not {*layer.top} <= unread]
+
+
+def _warn_of_input(path, layer):
     warnings.warn(f"{path}: layer {layer.name!r} ({layer.type}) is not computed: give "
                   f"{', '.join(layer.top)} as an input; no gradient passes to the layers before it",
-                  stacklevel=3)
+                  stacklevel=4)
+
+
+def _replaced(path, layer, shapes):
+    """The Input layer in place of one that is not supported."""
+    _warn_of_input(path, layer)
     sizes = [BlobShape(dim=shapes[top]) for top in layer.top]
     return LayerParameter(name=layer.name, type="Input", top=layer.top,
                           input_param=InputParameter(shape=sizes))

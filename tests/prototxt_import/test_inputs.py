@@ -10,6 +10,7 @@ from google.protobuf import text_format
 from prototxt_import import load_net, load_solver
 from prototxt_import.format.caffe_pb2 import FillerParameter
 from prototxt_import.layers.fillers import fan, fill
+from pspnet_repro.errors import UserError
 
 
 def test_data_layers_become_inputs(tmp_path):
@@ -68,6 +69,28 @@ def test_inputs_without_a_size_make_the_network(tmp_path):
     # The bias of the right class rises by 1 - 1/4.
     torch.testing.assert_close(solver.net.params["c"][1].detach(),
                                torch.tensor([0.75, -0.25, -0.25, -0.25]))
+
+
+def test_unsupported_layers_that_prepare_data_are_inputs(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text('''
+        layer { name: "d" type: "Data" top: "raw" }
+        layer { name: "e" type: "Data" top: "more" top: "t" }
+        layer { name: "a" type: "Augment" bottom: "raw" bottom: "more" top: "x" top: "shade" }
+        layer { name: "b" type: "Python" bottom: "shade" top: "light"
+                python_param { module: "m" layer: "L" } }
+        layer { name: "y" type: "Eltwise" bottom: "x" bottom: "light" top: "y" }
+        layer { name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "loss" }''')
+    with pytest.warns(UserWarning, match=r"'a' \(Augment\) is not computed: give x, shade as an"):
+        net = load_net(path, phase="TRAIN")
+    # "raw" and "shade" have no other reader; but "more" comes with "t".
+    assert list(net.partial_shapes) == ["more", "t", "x", "shade", "light"]
+    ones = torch.ones(1, 2)
+    assert net(x=ones, light=2 * ones, t=ones, more=ones, shade=ones)["loss"] == 4
+    learns = 'top: "shade" convolution_param { num_output: 3 }'
+    path.write_text(path.read_text().replace('top: "shade"', learns, 1))
+    with pytest.raises(UserError, match=r"'a' \(Augment\): type 'Augment' is not supported"):
+        load_net(path, phase="TRAIN")
 
 
 @pytest.mark.parametrize(("text", "low", "high", "mean", "std"), [
