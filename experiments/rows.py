@@ -142,6 +142,8 @@ TABLES = {
         _retrained("train-bn-momentum", "BN's running values take 0.1 of each batch, not 0.05",
                    {"bn_momentum": 0.1}),
         _retrained("train-imagenet-input", "input as ImageNet networks of torch have it", INPUT),
+        _retrained("train-bfloat16", "convolutions and products of the training in bfloat16",
+                   train={"precision": "bfloat16"}),
         replace(SEMSEG, name="train-semseg", test=AUTHORS,
                 label="semseg's recipe, training alone"),
         SEMSEG,
