@@ -113,10 +113,10 @@ class WinogradConv:
         g = matrices()[1]
         transform = torch.kron(g, g).float()
         # G g G^T of every kernel, (36, O * C), by parts that stay in the cache.
-        kernels = kernel.flatten(2).flatten(0, 1)
+        kernels = kernel.detach().flatten(2).flatten(0, 1)
         weight = kernels.new_empty(INPUTS ** 2, len(kernels))
         for part, those in zip(weight.split(KERNELS, 1), kernels.split(KERNELS)):
-            part.copy_(transform @ those.T)
+            torch.mm(transform, those.T, out=part)
         return torch.ops.mkldnn._reorder_convolution_weight(
             weight.view(-1, kernel.shape[1], 1, 1), *self._GEOMETRY,
             [1, INPUTS ** 2 * kernel.shape[1], 1, tiles])
