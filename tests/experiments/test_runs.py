@@ -46,7 +46,7 @@ def test_18_trainings_make_all_tables(data):
     full, = [training for training in trainings if training.row == FULL]
     assert full.rows == [FULL, f"{FULL}-ms"]
     fidelity, _ = _plan("fidelity", data)
-    assert len(fidelity) == 12 and len(_plan("all", data, seeds=3)[0]) == 54
+    assert len(fidelity) == 13 and len(_plan("all", data, seeds=3)[0]) == 54
 
 
 def test_seeds_have_folders_of_their_own(data):
