@@ -138,16 +138,29 @@ def deconvolution(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
                  len(shapes) * math.prod(shapes[0]) * math.prod(weight[1:]))
 
 
+@torch.no_grad()
+def normalize_rows(weight: torch.Tensor, added: float) -> None:
+    """Divide each row by its length in place; `added` is added to the length's square."""
+    # Through .data, as gradients of an earlier use of the weight may still be to come.
+    weight.data.div_((weight.square().sum(1, keepdim=True) + added).sqrt())
+
+
 def inner_product(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
-    """Blobs: weight (out, in), or (in, out) with `transpose`, and bias (out)."""
+    """Blobs: weight (out, in), or (in, out) with `transpose`, and bias (out).
+
+    With happynear's `normalize` each pass makes the weight's rows of length 1.
+    """
     check_counts(layer, 1, 1)
     param = layer.inner_product_param
     check(param.num_output >= 1, f"num_output must be at least 1, got {param.num_output}")
+    check(not (param.normalize and param.transpose), "normalize must stand without transpose")
     axis = axis_index(param.axis, shapes[0])
     outer, inputs = shapes[0][:axis], math.prod(shapes[0][axis:])
     weight = (inputs, param.num_output) if param.transpose else (param.num_output, inputs)
 
     def run(bottoms, params):
+        if param.normalize:
+            normalize_rows(params[0], 1e-6)
         return [linear.inner_product(bottoms[0].flatten(axis), params[0], bias_of(params),
                                        param.transpose)]
 

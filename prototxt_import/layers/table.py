@@ -6,6 +6,7 @@ from prototxt_import.format.caffe_pb2 import LayerParameter
 from prototxt_import.layers import (
     accuracy,
     attention,
+    face,
     linear,
     loss,
     norm,
@@ -33,6 +34,7 @@ LAYERS = {
     "BatchNorm": norm.batch_norm,
     "BatchToSpaceND": shape.batch_to_space,
     "Bias": norm.bias,
+    "CenterLoss": face.center_loss,
     "Clip": pointwise.clip,
     "Concat": shape.concat,
     "ContrastiveLoss": loss.contrastive_loss,
@@ -59,6 +61,7 @@ LAYERS = {
     "LRN": normalize.lrn,
     "Log": pointwise.log,
     "MVN": normalize.mvn,
+    "MarginInnerProduct": face.margin_inner_product,
     "Mish": pointwise.mish,
     "MultinomialLogisticLoss": loss.multinomial_logistic_loss,
     "NdConvolution": volume.convolution,
