@@ -16,6 +16,7 @@ from prototxt_import.layers.base import (
     axis_index,
     check,
     check_counts,
+    check_fields_of_images,
     check_image,
     check_shape,
     constant,
@@ -56,6 +57,7 @@ def _geometry(layer, shapes):
     check(len(layer.bottom) == len(layer.top),
           f"needs a top for each of its {len(layer.bottom)} bottoms, got {len(layer.top)}")
     param = layer.convolution_param
+    check_fields_of_images(layer, param)
     channels = check_image(shapes[0])[1]
     check(all(shape == shapes[0] for shape in shapes), f"its bottoms must be alike, got {shapes}")
     check(param.axis in (1, -3), f"axis must be 1, got {param.axis}")

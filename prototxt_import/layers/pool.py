@@ -18,6 +18,7 @@ from prototxt_import.layers.base import (
     Shapes,
     check,
     check_counts,
+    check_fields_of_images,
     check_image,
     paddings,
     pair,
@@ -42,6 +43,7 @@ def pooling(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     the image.
     """
     param = layer.pooling_param
+    check_fields_of_images(layer, param)
     inside = param.pool in (AVE_EXC_PAD, AVE_TF)
     mode = _mode(AVE if inside else param.pool)
     check_counts(layer, 1, (1, 2 if mode == "max" else 1))

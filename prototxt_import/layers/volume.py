@@ -13,9 +13,10 @@ from prototxt_import.layers.base import Built, Shapes, check, check_counts
 _CONVOLUTIONS = {1: F.conv1d, 3: F.conv3d}
 _DECONVOLUTIONS = {1: F.conv_transpose1d, 3: F.conv_transpose3d}
 _SHAPES = {"kernel_size": "kernel_shape", "stride": "stride_shape", "pad": "pad_shape"}
-# Fields that tell rows from columns.
-_OF_IMAGES = ("kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h", "pad_w", "hole", "hole_h",
-              "hole_w", "pad_type", "pad_l", "pad_r", "pad_t", "pad_b")
+# Fields of C3D's layers, and those that tell rows from columns.
+_OTHERS = ("kernel_depth", "temporal_stride", "temporal_pad", "kernel_h", "kernel_w", "stride_h",
+           "stride_w", "pad_h", "pad_w", "hole", "hole_h", "hole_w", "pad_type", "pad_l", "pad_r",
+           "pad_t", "pad_b")
 
 
 def _is_image(layer, shapes):
@@ -61,10 +62,29 @@ def _for_images(layer, field):
     return copy
 
 
+def _with_depth(layer, shapes, field):
+    """A copy of a layer of C3D's Caffe with a shape field for kernel, stride and pad."""
+    check(len(shapes[0]) == 5, f"its bottom must be 5-D (N, C, frames, H, W), got {shapes[0]}")
+    copy, own = LayerParameter(), field.replace("_param", "3d_param")
+    copy.CopyFrom(layer)
+    param = getattr(copy, field)
+    if copy.HasField(own):
+        param.CopyFrom(getattr(copy, own))
+    for name, depth, default in (("kernel_size", "kernel_depth", None),
+                                 ("stride", "temporal_stride", 1), ("pad", "temporal_pad", 0)):
+        check(not param.HasField(_SHAPES[name]), f"must have {name} and {depth}, not shapes")
+        side = _each(param, name, 1, default, 0)
+        check(default is not None or param.HasField(depth), f"needs {depth}")
+        getattr(param, _SHAPES[name]).dim.extend([getattr(param, depth), *side, *side])
+        param.ClearField(name)
+        param.ClearField(depth)
+    return copy
+
+
 def _window(param, count):
-    for field in _OF_IMAGES:
+    for field in _OTHERS:
         check(field not in (given.name for given, _ in param.ListFields()),
-              f"{field} is for images; its bottom has {count + 2} axes")
+              f"{field} is not for a bottom with {count + 2} axes")
     return (_each(param, "kernel_size", count, None, 1), _each(param, "stride", count, 1, 1),
             _each(param, "pad", count, 0, 0))
 
@@ -120,6 +140,22 @@ def deconvolution(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
 
     return Built([top] * len(shapes), run, linear.blobs(param, weight, param.num_output),
                  len(shapes) * math.prod(shapes[0]) * math.prod(weight[1:]))
+
+
+def convolution3d(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """C3D's; blobs: weight (out, in, kernel_depth, kernel_size, kernel_size), bias (out)."""
+    layer = _with_depth(layer, shapes, "convolution_param")
+    check(layer.convolution_param.group == 1,
+          f"group must be 1, got {layer.convolution_param.group}")
+    return convolution(layer, shapes, train)
+
+
+def pooling3d(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
+    """C3D's: MAX or AVE of windows of kernel_depth frames."""
+    layer = _with_depth(layer, shapes, "pooling_param")
+    pad = layer.pooling_param.pad_shape.dim
+    check(not any(pad), f"pad must be 0, got {list(pad)}")
+    return pooling(layer, shapes, train)
 
 
 def pooling(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.caffe_layers import build, layer
 
+from prototxt_import import load_net
 from pspnet_repro.errors import UserError
 
 
@@ -133,6 +134,15 @@ SAME = {
     "3D-Caffe's pooling of images": (
         layer("PoolingND", "pooling_nd_param { pool: AVE kernel_size: 2 stride: 2 }"),
         layer("Pooling", "pooling_param { pool: AVE kernel_size: 2 stride: 2 }"), (1, 2, 4, 5)),
+    "C3D's convolution": (
+        layer("Convolution3D", "convolution_param { num_output: 2 kernel_size: 3 kernel_depth: 2 "
+              "stride: 2 temporal_stride: 3 pad: 2 temporal_pad: 1 weight_filler { value: 0.5 } }"),
+        layer("Convolution", "convolution_param { num_output: 2 kernel_size: [2, 3, 3] stride: [3, "
+              "2, 2] pad: [1, 2, 2] weight_filler { value: 0.5 } }"), (1, 2, 3, 4, 5)),
+    "C3D's pooling": (
+        layer("Pooling3D", "pooling3d_param { kernel_size: 2 kernel_depth: 1 stride: 2 }"),
+        layer("Pooling", "pooling_param { kernel_size: 1 kernel_size: 2 kernel_size: 2 stride: 1 "
+              "stride: 2 stride: 2 }"), (1, 2, 3, 4, 5)),
     "shapes of images": (
         layer("NdPooling", "pooling_param { kernel_shape { dim: 2 dim: 3 } pad_shape { dim: 0 dim: "
               "1 } }"),
@@ -175,13 +185,29 @@ def _pool(fields, tops="y"):
     return layer("Pooling", f"pooling_param {{ {fields} }}", tops=tops)
 
 
+def _c3d(fields):
+    return layer("Pooling3D", f"pooling_param {{ {fields} }}")
+
+
 REJECTED = [
+    (_c3d("kernel_size: 2"), (1, 1, 3, 3, 3), "needs kernel_depth"),
+    (_c3d("kernel_depth: 2"), (1, 1, 3, 3, 3), "needs kernel_size"),
+    (_c3d("kernel_depth: 0 kernel_size: 2"), (1, 1, 3, 3, 3), "kernel_shape's dim must be 1 to"),
+    (_c3d("kernel_depth: 2 kernel_size: 2 pad: 1"), (1, 1, 3, 3, 3), "pad must be 0, got"),
+    (_c3d("kernel_depth: 2 kernel_size: 2"), (1, 1, 3, 3), r"must be 5-D \(N, C, frames, H, W\)"),
+    (layer("Convolution3D", "convolution3d_param { num_output: 2 kernel_depth: 2 kernel_size: 2 "
+           "group: 2 }"), (1, 2, 3, 3, 3), "group must be 1, got 2"),
+    (_conv("kernel_size: 2 kernel_depth: 2"), (1, 1, 3, 3, 3), "kernel_depth is not for a bottom"),
+    (_conv("kernel_size: 2 temporal_pad: 2"), (1, 1, 3, 3), "temporal_pad is not for Convol"),
+    (_pool("kernel_size: 2 kernel_depth: 2"), (1, 1, 3, 3), "kernel_depth is not for Pooling of"),
+    (layer("ConvolutionDepthwise", "convolution_param { num_output: 1 kernel_size: 2 stride_shape "
+           "{ dim: 2 dim: 2 } }"), (1, 1, 3, 3), "stride_shape is not for ConvolutionDepthwise"),
     (_conv("kernel_size: 1"), (2, 3), r"must be \(N, C\) and 1 to 3 axes of pixels, got \(2, 3\)"),
     (_conv("kernel_size: [1, 2]"), (1, 1, 3, 3, 3), "kernel_size must be given once or 3 times, got"
                                                     " 2 times"),
     (_conv("stride: 2"), (1, 1, 3, 3, 3), "needs kernel_size"),
-    (_conv("kernel_h: 2 kernel_w: 2"), (1, 1, 3, 3, 3), "kernel_h is for images; its bottom has 5"),
-    (_conv("kernel_size: 2 hole: 2"), (1, 1, 3, 3, 3), "hole is for images; its bottom has 5 axes"),
+    (_conv("kernel_h: 2 kernel_w: 2"), (1, 1, 3, 3, 3), "kernel_h is not for a bottom with 5 axes"),
+    (_conv("kernel_size: 2 hole: 2"), (1, 1, 3, 3, 3), "hole is not for a bottom with 5 axes"),
     (_conv("kernel_size: 4"), (1, 1, 3, 3, 3), r"kernel covers \[4, 4, 4\] pixels, its padded input"
                                                r" has \[3, 3, 3\]"),
     (_conv("kernel_size: 1 axis: 2"), (1, 1, 3, 3, 3), "axis must be 1, got 2"),
@@ -202,3 +228,21 @@ REJECTED = [
 def test_rejects(tmp_path, text, shape, match):
     with pytest.raises(UserError, match=match):
         build(tmp_path, text, [shape])
+
+
+def test_a_network_of_c3d(tmp_path):
+    """The first format, as the feature extractor of C3D has it."""
+    (tmp_path / "net.prototxt").write_text("""
+        layers { name: "data" type: VIDEO_DATA top: "data" top: "label" image_data_param {
+          source: "list" use_image: true new_length: 16 batch_size: 1 crop_size: 112 } }
+        layers { name: "conv1a" type: CONVOLUTION3D bottom: "data" top: "conv1a" blobs_lr: 1
+          convolution_param { num_output: 4 kernel_size: 3 kernel_depth: 3 pad: 1 temporal_pad: 1 }
+          }
+        layers { name: "pool1" type: POOLING3D bottom: "conv1a" top: "pool1" pooling_param {
+          pool: MAX kernel_size: 2 kernel_depth: 1 stride: 2 temporal_stride: 1 } }
+        layers { name: "fc6" type: INNER_PRODUCT bottom: "pool1" top: "fc6" inner_product_param {
+          num_output: 2 } }""")
+    net = load_net(tmp_path / "net.prototxt", shapes={"data": (1, 3, 4, 9, 8)})
+    net(data=torch.zeros(1, 3, 4, 9, 8))
+    assert net.shapes["conv1a"] == (1, 4, 4, 9, 8) and net.shapes["pool1"] == (1, 4, 4, 5, 4)
+    assert net.params["fc6"][0].shape == (2, 320)
