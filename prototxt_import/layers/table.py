@@ -44,7 +44,7 @@ LAYERS = {
     "Crop": shape.crop,
     "CropCenter": shape.crop_center,
     "Deconvolution": volume.deconvolution,
-    "DepthwiseConvolution": volume.convolution,
+    "DepthwiseConvolution": linear.depthwise_convolution,
     "Dropout": pointwise.dropout,
     "ELU": pointwise.elu,
     "Eltwise": pointwise.eltwise,
