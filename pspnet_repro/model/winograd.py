@@ -87,6 +87,14 @@ def pays(x: torch.Tensor, dilation: int, training: bool = False) -> bool:
     return least <= tiles_of(1, *x.shape[2:], dilation) <= MOST_TILES
 
 
+def _by_parts(transform, kernels):
+    """transform @ kernels, (a, b) and (b, many), by parts that stay in the cache."""
+    product = kernels.new_empty(len(transform), kernels.shape[1])
+    for part, those in zip(product.split(KERNELS, 1), kernels.split(KERNELS, 1)):
+        torch.mm(transform, those, out=part)
+    return product
+
+
 class WinogradConv:
     """A 3x3 convolution on the CPU in float32, its padding equal to its dilation.
 
@@ -112,11 +120,8 @@ class WinogradConv:
         kernel = self.kernel.to_dense() if self.kernel.is_mkldnn else self.kernel
         g = matrices()[1]
         transform = torch.kron(g, g).float()
-        # G g G^T of every kernel, (36, O * C), by parts that stay in the cache.
-        kernels = kernel.detach().flatten(2).flatten(0, 1)
-        weight = kernels.new_empty(INPUTS ** 2, len(kernels))
-        for part, those in zip(weight.split(KERNELS, 1), kernels.split(KERNELS)):
-            torch.mm(transform, those.T, out=part)
+        # G g G^T of every kernel, (36, O * C).
+        weight = _by_parts(transform, kernel.detach().flatten(2).flatten(0, 1).T)
         return torch.ops.mkldnn._reorder_convolution_weight(
             weight.view(-1, kernel.shape[1], 1, 1), *self._GEOMETRY,
             [1, INPUTS ** 2 * kernel.shape[1], 1, tiles])
@@ -175,20 +180,25 @@ def _without_bias(x, weight, dilation):
 
 def _weight_gradient(x, grad, dilation):
     a, g, b = matrices()
-    count = tiles_of(1, *x.shape[2:], dilation)
-    total = x.new_zeros(INPUTS ** 2, grad.shape[1], x.shape[1])
-    for first in range(0, len(x) * count, count):  # image by image
+    an_image = tiles_of(1, *x.shape[2:], dilation)
+    # Of so many images at once that their tiles take no more memory than the sum over them.
+    at_once = an_image * max(1, min(x.shape[1], grad.shape[1]) // an_image)
+    total = x.new_empty(INPUTS ** 2, grad.shape[1], x.shape[1])
+    for first in range(0, len(x) * an_image, at_once):
+        count = min(at_once, len(x) * an_image - first)
         inputs = ops.winograd_tiles(x, b.float(), dilation, first, count)
         grads = ops.winograd_tiles(grad, a.T.float(), dilation, first, count)
-        total.baddbmm_(grads.permute(1, 2, 0), inputs.transpose(0, 1))
-    weight = torch.kron(g, g).T.float() @ total.flatten(1)
+        total.baddbmm_(grads.permute(1, 2, 0), inputs.transpose(0, 1), beta=int(first > 0))
+    weight = _by_parts(torch.kron(g, g).T.float(), total.flatten(1))
     return weight.view(3, 3, *total.shape[1:]).permute(2, 3, 0, 1)
 
 
 class _TrainedPointwise(torch.autograd.Function):
-    """A 1x1 convolution of maps that are channels last. Its kernel learns by a product of matrices:
-    without AVX-512 oneDNN takes a third longer for it, and with it half as long on an AMD processor
-    (where torch's product of matrices uses AVX2)."""
+    """A 1x1 convolution of maps that are channels last, whose gradients are products of matrices.
+
+    For processors without AVX-512, where oneDNN takes longer for the kernel's. With AVX-512 it is
+    the faster: on AMD's, torch's products use AVX2.
+    """
 
     @staticmethod
     def forward(ctx, x, weight):
@@ -200,7 +210,8 @@ class _TrainedPointwise(torch.autograd.Function):
     def backward(ctx, grad):
         x, weight = ctx.saved_tensors
         pixels, grads = (maps.permute(0, 2, 3, 1).flatten(0, 2) for maps in (x, grad))
-        return (F.conv2d(grad, weight.transpose(0, 1)) if ctx.needs_input_grad[0] else None,
+        return ((grads @ weight.flatten(1)).view(*grad.shape[:1], *grad.shape[2:], -1).permute(
+                    0, 3, 1, 2) if ctx.needs_input_grad[0] else None,
                 (pixels.T @ grads).T.view_as(weight) if ctx.needs_input_grad[1] else None)
 
 
@@ -210,11 +221,11 @@ def conv2d(x: torch.Tensor, weight: torch.Tensor, padding: Sequence[int] = (1, 1
     """F.conv2d without bias; where it learns, `fits` and `pays`, by Winograd's, channels last.
 
     1x1 convolutions of maps that are channels last, on the CPU those behind Winograd's, learn by
-    products of matrices.
+    products of matrices, unless the processor has AVX-512.
     """
     if (not torch.compiler.is_compiling() and not torch.jit.is_tracing()
             and torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-            and type(x) is torch.Tensor  # no FakeTensor
+            and type(x) is torch.Tensor and len(x)  # no FakeTensor, an image at least
             and x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu"
             and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
             and not torch.is_autocast_enabled("cpu")):
