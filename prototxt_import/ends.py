@@ -91,8 +91,12 @@ def _without_preparation(path, layers):
               and not any(layer.HasField(field) for field in _LEARN) and not layer.param):
             _warn_of_input(path, layer)
             data |= set(layer.top)
-            unread |= bottoms
-            layer = LayerParameter(name=layer.name, type="Data", top=layer.top)
+            unread |= bottoms - set(layer.top)
+            # Of a layer in place, what the data layer makes is the input.
+            layer = LayerParameter(name=layer.name, type="Data",
+                                   top=[top for top in layer.top if top not in bottoms])
+            if not layer.top:
+                continue
         kept.append(layer)
     unread -= {name for layer in kept for name in layer.bottom}
     return [layer for layer in kept if not layer.top or not {*layer.top} <= unread]

@@ -93,6 +93,25 @@ def test_unsupported_layers_that_prepare_data_are_inputs(tmp_path):
         load_net(path, phase="TRAIN")
 
 
+def test_unsupported_layers_that_prepare_data_in_place_are_left_out(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text('''
+        layer { name: "d" type: "ImageData" top: "x" top: "t"
+                image_data_param { new_height: 4 new_width: 5 batch_size: 2 } }
+        layer { name: "d" type: "Noise" bottom: "x" top: "x" noise_param { gaussian_std: 0.1 } }
+        layer { name: "a" type: "Jitter" bottom: "x" bottom: "t" top: "x" top: "u" }
+        layer { name: "y" type: "Power" bottom: "x" top: "y" power_param { scale: 3 } }
+        layer { name: "z" type: "Eltwise" bottom: "t" bottom: "u" top: "z" }''')
+    with pytest.warns(UserWarning) as caught:
+        net = load_net(path)
+    said = " ".join(str(warning.message) for warning in caught)
+    assert "'d' (Noise) is not computed: give x as" in said and "give x, u as an input" in said
+    # The data layer's blob keeps its size.
+    assert net.partial_shapes == {"x": (2, 3, 4, 5), "t": (2,), "u": None}
+    tops = net(x=torch.ones(2, 3, 4, 5), t=torch.ones(2), u=torch.ones(2))
+    assert tops["y"].eq(3).all() and tops["z"].tolist() == [2, 2]
+
+
 @pytest.mark.parametrize(("text", "low", "high", "mean", "std"), [
     ('value: 3', 3, 3, 3, 0),
     ('type: "uniform" min: -1 max: 3', -1, 3, 1, 4 / math.sqrt(12)),
