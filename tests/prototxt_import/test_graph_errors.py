@@ -86,6 +86,8 @@ REFUSED = [
     ("Reshape", XY + " reshape_param { shape { dim: -1 dim: -1 } }", "dim must be -1 at most once"),
     ("Flatten", XY + " flatten_param { axis: 3 end_axis: 1 }", "axis must be at most end_axis 1"),
     ("Scale", XY + " scale_param { axis: 3 num_axes: 2 }", "num_axes must fit"),
+    ("Bias", XY + " bias_param { axis: 1 channel_shared: false }",
+     "channel_shared stands in place of axis and num_axes"),
     ("ArgMax", XY + " argmax_param { top_k: 5 axis: 1 }", "top_k must be 1 to 4, got 5"),
     ("SoftmaxWithLoss", 'bottom: "x" bottom: "x" top: "y"', "need 72 labels, got .2, 4, 6, 6."),
     ("InnerProduct", XY + " inner_product_param { num_output: 4000000 }",
