@@ -35,6 +35,27 @@ def test_data_layers_become_inputs(tmp_path):
     assert load_net(path, shapes={"data": (1, 6, 2, 2)}).params["c"][0].shape == (4, 6, 1, 1)
 
 
+def test_tops_of_a_data_layer_take_the_batch_of_a_given_one(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text('''
+        layer { name: "d" type: "Data" top: "data" top: "label"
+                transform_param { crop_size: 5 mean_file: "m" } data_param { batch_size: 50 } }
+        layer { name: "e" type: "MemoryData" top: "more" top: "other" memory_data_param {
+                batch_size: 4 channels: 2 height: 3 width: 3 } }
+        layer { name: "i" type: "Input" top: "a" top: "b" input_param { shape { dim: 7 dim: 1 } } }
+        layer { name: "c" type: "InnerProduct" bottom: "data" top: "c"
+                inner_product_param { num_output: 4 } }
+        layer { name: "loss" type: "SoftmaxWithLoss" bottom: "c" bottom: "label" top: "loss" }''')
+    shapes = {"more": (4, 2, 3, 3), "other": (4,), "a": (7, 1), "b": (7, 1)}
+    net = load_net(path, shapes={"data": (2, 3, 5, 5)})
+    assert net.input_shapes == shapes | {"data": (2, 3, 5, 5), "label": (2,)}
+    net = load_net(path, shapes={"data": (2, 3, 5, 5), "label": (2, 1), "other": (1,), "a": (9, 1)})
+    assert net.input_shapes == {"data": (2, 3, 5, 5), "label": (2, 1), "more": (1, 2, 3, 3),
+                                "other": (1,), "a": (9, 1), "b": (7, 1)}
+    net = load_net(path, shapes={"label": (3,)})
+    assert net.partial_shapes == shapes | {"data": (3, None, 5, 5), "label": (3,)}
+
+
 @pytest.mark.parametrize(("fields", "data", "label"), [
     ("", (3, 3, 16, 24), (3, 1, 16, 24)),
     ("is_color: false label_divide_factor: 8", (3, 1, 16, 24), (3, 1, 2, 3)),
