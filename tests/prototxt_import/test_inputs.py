@@ -56,6 +56,18 @@ def test_tops_of_a_data_layer_take_the_batch_of_a_given_one(tmp_path):
     assert net.partial_shapes == shapes | {"data": (3, None, 5, 5), "label": (3,)}
 
 
+@pytest.mark.parametrize(("kind", "fields", "label"), [
+    ("Data", "", (2,)), ("ImageData", "", (2,)), ("HDF5Data", "", None),
+    ("ImageData", "image_data_param { label_type: PIXEL }", None)])
+def test_label_beside_images_of_a_given_size(tmp_path, kind, fields, label):
+    path = tmp_path / "net.prototxt"
+    path.write_text(f'layer {{ name: "d" type: "{kind}" top: "x" top: "t" {fields} }}')
+    assert load_net(path).input_shapes == {"x": None, "t": None}
+    net = load_net(path, shapes={"x": (2, 3, 4, 5)})
+    assert net.input_shapes == {"x": (2, 3, 4, 5), "t": label}
+    assert load_net(path, shapes={"t": (2,)}).input_shapes == {"x": None, "t": (2,)}
+
+
 @pytest.mark.parametrize(("fields", "data", "label"), [
     ("", (3, 3, 16, 24), (3, 1, 16, 24)),
     ("is_color: false label_divide_factor: 8", (3, 1, 16, 24), (3, 1, 2, 3)),
