@@ -60,7 +60,7 @@ class Experiment:
         self.pairs = functools.cache(self._pairs)
         self.list_sha256 = functools.cache(self.data.digest)
         self._structure = functools.cache(self._read_structure)
-        self._systems = {}
+        self._system = functools.cache(self._read_system)
 
     def _read_structure(self, depth):
         """What the initial weights of a depth decide, or None; they must fit its networks."""
@@ -91,17 +91,13 @@ class Experiment:
                             "got images alone")
         return pairs
 
-    def _system(self, row):
-        if row.name not in self._systems:
-            self._systems[row.name] = self._read_system(row)
-        return self._systems[row.name]
-
-    def _read_system(self, row):
-        """A system's settings with seed 0, and its solver; the initial weights must fit it."""
+    def _read_system(self, name, files):
+        """The settings, with seed 0, of a system of these files, or of ours where there are none;
+        the initial weights must fit it."""
         profile, train = self.profile, {"augmentation": Augmentation(), **self.profile.train}
-        ours = row.system == ()
+        ours = files == ()
         published = ours and profile.systems == "published"
-        net, *solvers = system_files(row.name, profile.systems) if ours else row.system
+        net, *solvers = system_files(name, profile.systems) if ours else files
         solver = (solver_fields(solvers[0], None if published else train["max_iter"])
                   if solvers else {**RECIPE, "max_iter": train["max_iter"]})
         sizes = None if published else (train["crop_size"], train["batch_size"])
@@ -111,7 +107,7 @@ class Experiment:
             with torch.device("meta"):
                 load_vgg16(network.for_training(), weights)
         return SystemSettings(
-            system=row.name, net_sha256=file_sha256(net), solver=solver,
+            system=name, net_sha256=file_sha256(net), solver=solver,
             classes=len(profile.classes), data=profile.data, list_sha256=self.list_sha256("train"),
             zero_is_void=profile.zero_is_void, crop_size=network.crop_size,
             batch_size=network.batch_size, iter_size=solver.get("iter_size", 1),
@@ -123,7 +119,7 @@ class Experiment:
         """How a row is trained; the network takes the structure of its initial weights, and a
         UserError says where they do not fit it."""
         if row.system is not None:
-            return dataclasses.replace(self._system(row), seed=seed)
+            return dataclasses.replace(self._system(row.name, row.system), seed=seed)
         profile, structure = self.profile, self._structure(row.backbone)
         model = self._model(row.backbone)
         model |= {name: value for name, value in _placed(row.model, model).items()
@@ -146,7 +142,7 @@ class Experiment:
         if "stride" in test:
             test["stride"] = math.ceil(test["stride"] * self.profile.crop_size)
         crop_size = (self.profile.crop_size if row.system is None else
-                     self._system(row).crop_size)
+                     self._system(row.name, row.system).crop_size)
         return dataclasses.replace(self.profile.protocol, crop_size=crop_size, **test)
 
     def plan(self, tables: dict[str, Sequence[Row]],

@@ -98,7 +98,10 @@ def convolution(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
 
 
 def depthwise_convolution(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
-    """A convolution of a group for each channel, whatever `group` says."""
+    """A convolution of a group for each channel, whatever `group` says; a DepthwiseConvolution's
+    `group`, which some forks need, is taken where it stands."""
+    if layer.type == "DepthwiseConvolution" and layer.convolution_param.HasField("group"):
+        return convolution(layer, shapes, train)
     channels, copy = check_image(shapes[0])[1], LayerParameter()
     check(layer.convolution_param.num_output == channels,
           f"num_output must be its {channels} inputs, got {layer.convolution_param.num_output}")

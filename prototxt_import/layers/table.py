@@ -40,7 +40,7 @@ LAYERS = {
     "Crop": shape.crop,
     "CropCenter": shape.crop_center,
     "Deconvolution": linear.deconvolution,
-    "DepthwiseConvolution": linear.convolution,
+    "DepthwiseConvolution": linear.depthwise_convolution,
     "Dropout": pointwise.dropout,
     "ELU": pointwise.elu,
     "Eltwise": pointwise.eltwise,

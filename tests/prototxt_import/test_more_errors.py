@@ -60,6 +60,8 @@ REFUSED = [
     ("Normalize", "norm_param { eps: 0 }", "x", "y", "eps must be above 0, got 0"),
     ("ConvolutionDepthwise", "convolution_param { num_output: 8 kernel_size: 1 }", "x", "y",
      "num_output must be its 4 inputs, got 8"),
+    ("DepthwiseConvolution", "convolution_param { num_output: 8 kernel_size: 1 }", "x", "y",
+     "num_output must be its 4 inputs, got 8"),
     ("Convolution", "convolution_param { num_output: 1 kernel_size: 1 hole: 2 dilation: 2 }", "x",
      "y", "must have dilation or hole, its older name, got 2 and 2"),
     ("Convolution", "convolution_param { num_output: 1 kernel_size: 1 hole: 0 }", "x", "y",

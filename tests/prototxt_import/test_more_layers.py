@@ -64,6 +64,13 @@ VALUES = {
                        [[[[4.0, 0]], [[0.0, 0]]]], [[[[0.8, 0]], [[0, 0]]]]),
     "depthwise": (layer("ConvolutionDepthwise", "convolution_param { num_output: 2 kernel_size: 1 "
                         "weight_filler { value: 3 } }"), [[[[1.0]], [[2.0]]]], [[[[3]], [[6]]]]),
+    "depthwise without group": (
+        layer("DepthwiseConvolution", "convolution_param { num_output: 2 kernel_size: 1 "
+              "bias_term: False weight_filler { value: 3 } }"),
+        [[[[1.0]], [[2.0]]]], [[[[3]], [[6]]]]),
+    "depthwise with a group": (
+        layer("DepthwiseConvolution", "convolution_param { num_output: 2 kernel_size: 1 group: 1 "
+              "weight_filler { value: 3 } }"), [[[[1.0]], [[2.0]]]], [[[[9]], [[9]]]]),
     "hole": (layer("Convolution", "convolution_param { num_output: 1 kernel_h: 1 kernel_w: 2 "
                    "hole: 2 weight_filler { value: 1 } }"), [[[[1.0, 2, 4, 8]]]], [[[[5, 10]]]]),
     "no ceil": (layer("Pooling", "pooling_param { kernel_size: 2 stride: 2 ceil_mode: false }"),
