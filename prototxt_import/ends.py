@@ -32,6 +32,8 @@ _PYTHON_LAYERS = {("spatial_dropout", "SpatialDropoutLayer")}
 _LEARN = ("convolution_param", "inner_product_param")
 # Words in the types of layers that only measure.
 _METRIC = re.compile("accuracy|iou|metric|eval|(?<!re)shape$", re.I)
+# They may be what a training minimizes.
+_ERROR = re.compile("^(mae|r?mse|psnr|ssim|auc)$|error", re.I)
 
 
 def computed_layers(path: Path | str, net: NetParameter,
@@ -163,7 +165,7 @@ def _left_out(layer, read, training):
     if not what or read & set(layer.top):
         return None
     kind = layer.python_param.layer or layer.type
-    is_loss = "loss" in kind.lower() or any(layer.loss_weight)
+    is_loss = "loss" in kind.lower() or _ERROR.search(kind) or any(layer.loss_weight)
     if training and is_loss or not (is_loss or _METRIC.search(kind)):
         return None
     return f"{what} is not supported, and no layer reads {', '.join(layer.top)}"
