@@ -11,7 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from prototxt_import.format import caffe_pb2, v1
-from prototxt_import.format.grammar import Token, error_at, parse
+from prototxt_import.format.grammar import Field, Token, error_at, parse
 from prototxt_import.format.rules import included
 from pspnet_repro.errors import UserError
 from pspnet_repro.files import write_bytes
@@ -50,6 +50,8 @@ FILLERS = ("constant", "uniform", "gaussian", "xavier", "msra", "bilinear", "pos
            "identity")
 _BOOLS = {"true": True, "True": True, "t": True, "1": True,
           "false": False, "False": False, "f": False, "0": False}
+# Fields of a pooling, which 3D-Caffe gives for each axis, and video-caffe's that have them all.
+_SHAPES = {"kernel_size": "kernel_shape", "stride": "stride_shape", "pad": "pad_shape"}
 _INTEGERS = {FieldDescriptor.CPPTYPE_INT32: (-2 ** 31, 2 ** 31 - 1),
              FieldDescriptor.CPPTYPE_UINT32: (0, 2 ** 32 - 1),
              FieldDescriptor.CPPTYPE_INT64: (-2 ** 63, 2 ** 63 - 1)}
@@ -170,6 +172,8 @@ def _fill(message, fields, path, rule, where="", lenient=False):
     # A filler of another program is refused where the parameter gets no other value.
     if kind == "FillerParameter":
         lenient = lenient or _text_of(fields, "type") not in ("", *FILLERS)
+    if kind == "PoolingParameter":
+        fields = _with_shapes(fields)
     # What decides which layers are in comes before the layers.
     for field in sorted(fields, key=lambda f: f.name in ("layer", "net_param", "train_net_param")):
         target = known.get(field.name)
@@ -187,6 +191,17 @@ def _fill(message, fields, path, rule, where="", lenient=False):
                 rule.unfollowed[field.name] = None
             elif not lenient:
                 raise error_at(path, field.line, f"{where}{field.name} {error}") from error
+
+
+def _with_shapes(fields):
+    """The fields of a pooling; those given three times or more as one shape."""
+    for name, shape in _SHAPES.items():
+        each = [field for field in fields if field.name == name]
+        if len(each) > 2:
+            dims = [field._replace(name="dim") for field in each]
+            fields = [field for field in fields if field.name != name] + [
+                Field(shape, dims, each[0].line)]
+    return fields
 
 
 def _unknown(message, name):

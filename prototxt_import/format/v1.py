@@ -27,7 +27,8 @@ _TYPES = {
 _FORKS = {"CROP": "AlignedCrop", "IMAGE_SEG_DATA": "ImageSegData", "INTERP": "Interp", "BN": "BN",
           "UPSAMPLE": "Upsample", "SEG_ACCURACY": "SegAccuracy", "RESHAPE": "Reshape",
           "PRELU": "PReLU", "LOG": "Log", "UNPOOLING": "Unpooling", "MAT_WRITE": "MatWrite",
-          "SPATIAL_PRODUCT": "SpatialProduct"}
+          "SPATIAL_PRODUCT": "SpatialProduct", "CONVOLUTION3D": "Convolution3D",
+          "POOLING3D": "Pooling3D"}
 _BY_NUMBER = dict(_TYPES.values())
 _BY_TEXT = {**_FORKS, **{name: kind for name, (_, kind) in _TYPES.items()},
             **{str(number): kind for number, kind in _TYPES.values()}}

@@ -128,6 +128,17 @@ def paddings(param: Message, size: Sequence[int], kernel: Sequence[int], stride:
     return pad, sides
 
 
+# Fields of convolutions and poolings of other types: see layers.volume.
+_OF_VOLUMES = ("kernel_shape", "stride_shape", "pad_shape", "kernel_depth", "temporal_stride",
+               "temporal_pad")
+
+
+def check_fields_of_images(layer: LayerParameter, param: Message) -> None:
+    """Check that a convolution or pooling of images has no field of other layers."""
+    for field in _OF_VOLUMES:
+        check(not param.HasField(field), f"{field} is not for {layer.type} of images")
+
+
 def constant(value: float) -> FillerParameter:
     """A filler that sets every element to `value`."""
     return FillerParameter(type="constant", value=value)

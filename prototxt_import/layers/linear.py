@@ -1,17 +1,22 @@
 """Convolution, Deconvolution, InnerProduct, and Parameter."""
 
 import math
+from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
+from google.protobuf.message import Message
 
 from prototxt_import.format.caffe_pb2 import ConvolutionParameter, LayerParameter
 from prototxt_import.layers.base import (
     Built,
     Param,
+    Shape,
     Shapes,
     axis_index,
     check,
     check_counts,
+    check_fields_of_images,
     check_image,
     check_shape,
     constant,
@@ -52,23 +57,31 @@ def _geometry(layer, shapes):
     check(len(layer.bottom) == len(layer.top),
           f"needs a top for each of its {len(layer.bottom)} bottoms, got {len(layer.top)}")
     param = layer.convolution_param
+    check_fields_of_images(layer, param)
     channels = check_image(shapes[0])[1]
     check(all(shape == shapes[0] for shape in shapes), f"its bottoms must be alike, got {shapes}")
     check(param.axis in (1, -3), f"axis must be 1, got {param.axis}")
-    check(param.num_output >= 1, f"num_output must be at least 1, got {param.num_output}")
-    check(param.group >= 1 and channels % param.group == 0 and param.num_output % param.group == 0,
-          f"group must divide {channels} inputs and {param.num_output} outputs, got {param.group}")
+    check_channels(param, channels)
     return param, channels, *window(param)
 
 
-def _blobs(param, shape, outputs):
+def check_channels(param: ConvolutionParameter, channels: int) -> None:
+    """Check num_output and group of a convolution of `channels` inputs."""
+    check(param.num_output >= 1, f"num_output must be at least 1, got {param.num_output}")
+    check(param.group >= 1 and channels % param.group == 0 and param.num_output % param.group == 0,
+          f"group must divide {channels} inputs and {param.num_output} outputs, got {param.group}")
+
+
+def blobs(param: Message, shape: Shape, outputs: int) -> list[Param]:
+    """The weight, of this shape, and the bias of a layer, if it has one."""
     params = [Param(shape, filler_or(param, "weight_filler", 0))]
     if param.bias_term:
         params.append(Param((outputs,), filler_or(param, "bias_filler", 0)))
     return params
 
 
-def _bias(params):
+def bias_of(params: Sequence[torch.Tensor]) -> torch.Tensor | None:
+    """The second of a layer's parameters, if there is one."""
     return params[1] if len(params) > 1 else None
 
 
@@ -90,10 +103,10 @@ def convolution(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     def run(bottoms, params):
         if any(map(any, sides)):
             bottoms = [F.pad(x, (*sides[1], *sides[0])) for x in bottoms]
-        return [linear.convolution(x, params[0], _bias(params), stride, pad, dilation,
+        return [linear.convolution(x, params[0], bias_of(params), stride, pad, dilation,
                                      param.group, size) for x in bottoms]
 
-    return Built([top] * len(shapes), run, _blobs(param, weight, param.num_output),
+    return Built([top] * len(shapes), run, blobs(param, weight, param.num_output),
                  len(shapes) * math.prod(top) * math.prod(weight[1:]))
 
 
@@ -122,28 +135,41 @@ def deconvolution(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     weight = (channels, param.num_output // param.group, *kernel)
 
     def run(bottoms, params):
-        return [linear.deconvolution(x, params[0], _bias(params), stride, pad, dilation,
+        return [linear.deconvolution(x, params[0], bias_of(params), stride, pad, dilation,
                                        param.group, size) for x in bottoms]
 
     top = (shapes[0][0], param.num_output, *size)
-    return Built([top] * len(shapes), run, _blobs(param, weight, param.num_output),
+    return Built([top] * len(shapes), run, blobs(param, weight, param.num_output),
                  len(shapes) * math.prod(shapes[0]) * math.prod(weight[1:]))
 
 
+@torch.no_grad()
+def normalize_rows(weight: torch.Tensor, added: float) -> None:
+    """Divide each row by its length in place; `added` is added to the length's square."""
+    # Through .data, as gradients of an earlier use of the weight may still be to come.
+    weight.data.div_((weight.square().sum(1, keepdim=True) + added).sqrt())
+
+
 def inner_product(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
-    """Blobs: weight (out, in), or (in, out) with `transpose`, and bias (out)."""
+    """Blobs: weight (out, in), or (in, out) with `transpose`, and bias (out).
+
+    With happynear's `normalize` each pass makes the weight's rows of length 1.
+    """
     check_counts(layer, 1, 1)
     param = layer.inner_product_param
     check(param.num_output >= 1, f"num_output must be at least 1, got {param.num_output}")
+    check(not (param.normalize and param.transpose), "normalize must stand without transpose")
     axis = axis_index(param.axis, shapes[0])
     outer, inputs = shapes[0][:axis], math.prod(shapes[0][axis:])
     weight = (inputs, param.num_output) if param.transpose else (param.num_output, inputs)
 
     def run(bottoms, params):
-        return [linear.inner_product(bottoms[0].flatten(axis), params[0], _bias(params),
+        if param.normalize:
+            normalize_rows(params[0], 1e-6)
+        return [linear.inner_product(bottoms[0].flatten(axis), params[0], bias_of(params),
                                        param.transpose)]
 
-    return Built([(*outer, param.num_output)], run, _blobs(param, weight, param.num_output),
+    return Built([(*outer, param.num_output)], run, blobs(param, weight, param.num_output),
                  math.prod(outer) * math.prod(weight))
 
 

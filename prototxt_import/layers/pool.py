@@ -18,6 +18,7 @@ from prototxt_import.layers.base import (
     Shapes,
     check,
     check_counts,
+    check_fields_of_images,
     check_image,
     paddings,
     pair,
@@ -42,6 +43,7 @@ def pooling(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     the image.
     """
     param = layer.pooling_param
+    check_fields_of_images(layer, param)
     inside = param.pool in (AVE_EXC_PAD, AVE_TF)
     mode = _mode(AVE if inside else param.pool)
     check_counts(layer, 1, (1, 2 if mode == "max" else 1))
@@ -60,7 +62,7 @@ def pooling(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     read, out = list(padded), None
     if param.pad_type == 1:
         out = [-(-side // s) for side, s in zip(size, stride)]
-    elif _rounds_down(param):
+    elif rounds_down(param):
         # Windows that are not whole are left out, with the pixels that they alone cover.
         out = [(side + 2 * p - k) // s + 1 for side, k, s, p in zip(padded, kernel, stride, pad)]
         check(min(out) >= 1, f"its kernel must be at most its padded input {shapes[0]}, got "
@@ -99,7 +101,7 @@ def pooling(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     return Built([(n, c, *out)] * len(layer.top), run)
 
 
-def _rounds_down(param):
+def rounds_down(param: PoolingParameter) -> bool:
     """Whether a layer leaves out windows that are not whole: `round_mode`, or others' `ceil_mode`.
     """
     floors = {param.round_mode == PoolingParameter.FLOOR} if param.HasField("round_mode") else set()
