@@ -32,6 +32,8 @@ _PYTHON_LAYERS = {("spatial_dropout", "SpatialDropoutLayer")}
 _LEARN = ("convolution_param", "inner_product_param")
 # Words in the types of layers that only measure.
 _METRIC = re.compile("accuracy|iou|metric|eval|(?<!re)shape$", re.I)
+# They may be what a training minimizes.
+_ERROR = re.compile("^(mae|r?mse|psnr|ssim|auc)$|error", re.I)
 
 
 def computed_layers(path: Path | str, net: NetParameter,
@@ -91,8 +93,12 @@ def _without_preparation(path, layers):
               and not any(layer.HasField(field) for field in _LEARN) and not layer.param):
             _warn_of_input(path, layer)
             data |= set(layer.top)
-            unread |= bottoms
-            layer = LayerParameter(name=layer.name, type="Data", top=layer.top)
+            unread |= bottoms - set(layer.top)
+            # Of a layer in place, what the data layer makes is the input.
+            layer = LayerParameter(name=layer.name, type="Data",
+                                   top=[top for top in layer.top if top not in bottoms])
+            if not layer.top:
+                continue
         kept.append(layer)
     unread -= {name for layer in kept for name in layer.bottom}
     return [layer for layer in kept if not layer.top or not {*layer.top} <= unread]
@@ -159,7 +165,7 @@ def _left_out(layer, read, training):
     if not what or read & set(layer.top):
         return None
     kind = layer.python_param.layer or layer.type
-    is_loss = "loss" in kind.lower() or any(layer.loss_weight)
+    is_loss = "loss" in kind.lower() or _ERROR.search(kind) or any(layer.loss_weight)
     if training and is_loss or not (is_loss or _METRIC.search(kind)):
         return None
     return f"{what} is not supported, and no layer reads {', '.join(layer.top)}"

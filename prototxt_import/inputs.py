@@ -1,6 +1,6 @@
 """The inputs of a network: their names and the shapes that its file gives them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from prototxt_import.format.caffe_pb2 import LayerParameter, NetParameter
 from prototxt_import.format.prototxt import is_data_layer
@@ -57,6 +57,20 @@ def layer_inputs(layer: LayerParameter) -> dict[str, tuple[int | None, ...] | No
     check(len(shapes) == len(tops), f"needs a shape for each of its {len(tops)} tops, got "
                                     f"{len(shapes)}")
     return dict(zip(tops, shapes))
+
+
+def with_batch(layer: LayerParameter, tops: Mapping[str, Sequence[int | None] | None],
+               given: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int | None] | None]:
+    """The shapes of an input layer's tops. If one of a data layer's is given, the others take its
+    batch; a label of images without a size is one number for each."""
+    batch = next((tuple(given[name])[:1] for name in tops if name in given), ())
+    if not batch or layer.type in ("Input", "DummyData"):
+        return dict(tops)
+    shapes = {name: shape and (*batch, *shape[1:]) for name, shape in tops.items()}
+    pixels = layer.image_data_param.label_type == layer.image_data_param.PIXEL
+    if layer.type in ("Data", "ImageData") and not pixels:
+        shapes |= {name: batch for name in list(tops)[1:2] if tops[name] is None}
+    return shapes
 
 
 def _data_shapes(layer):

@@ -13,7 +13,7 @@ from prototxt_import import ends
 from prototxt_import.format import caffe_pb2
 from prototxt_import.format.caffemodel import iterate_caffemodel
 from prototxt_import.format.prototxt import read_net
-from prototxt_import.inputs import is_input, is_known, layer_inputs, old_inputs
+from prototxt_import.inputs import is_input, is_known, layer_inputs, old_inputs, with_batch
 from prototxt_import.layers.base import Built, check, check_shape
 from prototxt_import.layers.fillers import fill
 from prototxt_import.layers.norm import warn_of_frozen
@@ -134,7 +134,7 @@ class CaffeNet(nn.Module):
             if is_input(layer):
                 more = self._guarded(_where(layer), layer_inputs, layer)
                 check(not more.keys() & found, f"{sorted(more.keys() & found)} are there twice")
-                found |= more
+                found |= with_batch(layer, more, shapes)
         unknown = shapes.keys() - found
         check(not unknown, f"shapes name {sorted(unknown)}, inputs are {list(found)}")
         found |= {name: tuple(shape) for name, shape in shapes.items()}

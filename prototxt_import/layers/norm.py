@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch.func import functional_call
 
-from prototxt_import.format.caffe_pb2 import LayerParameter
+from prototxt_import.format.caffe_pb2 import BiasParameter, LayerParameter
 from prototxt_import.layers import segnet
 from prototxt_import.layers.base import (
     Built,
@@ -16,7 +16,6 @@ from prototxt_import.layers.base import (
     axis_index,
     check,
     check_counts,
-    check_image,
     constant,
     filler_or,
 )
@@ -38,25 +37,29 @@ def _check_eps(eps):
 
 def _bn(layer, shapes, train, variance, group, exact, frozen):
     check_counts(layer, 1, 1)
-    channels = check_image(shapes[0])[1]
-    param = layer.bn_param
+    shape = shapes[0]
+    check(2 <= len(shape) <= 4, f"its bottom must be 2-D to 4-D (N, C, H, W), got {shape}")
+    channels, param = shape[1], layer.bn_param
     check(0 <= param.momentum <= 1, f"momentum must be 0 to 1, got {param.momentum}")
     _check_eps(param.eps)
-    shape = (1, channels, 1, 1)
+    size = (1, channels, 1, 1)
     # Running values start at 0, as in the original; a frozen variance at 1.
-    params = [Param(shape, filler_or(param, "slope_filler", 0), not frozen),
-              Param(shape, filler_or(param, "bias_filler", 0), not frozen),
-              Param(shape, constant(0), False),
-              Param(shape, constant(1 if frozen else 0), False)]
+    params = [Param(size, filler_or(param, "slope_filler", 0), not frozen),
+              Param(size, filler_or(param, "bias_filler", 0), not frozen),
+              Param(size, constant(0), False),
+              Param(size, constant(1 if frozen else 0), False)]
     module = SyncBatchNorm2d(channels, param.eps, torch_momentum(param.momentum), variance,
                              group)
     module.train(train and not frozen)
 
     def run(bottoms, params):
-        if exact and linear.is_exact(*bottoms, *params):
-            return [norm.batch_norm(*bottoms, *params, param.eps, module.training,
-                                        param.momentum)]
-        return [_normalize(module, bottoms[0], *params)]
+        x = bottoms[0]
+        image = x if x.ndim == 4 else x.reshape(*x.shape, *[1] * (4 - x.ndim))
+        if exact and linear.is_exact(image, *params):
+            y = norm.batch_norm(image, *params, param.eps, module.training, param.momentum)
+        else:
+            y = _normalize(module, image, *params)
+        return [y.view(x.shape)]
 
     return Built([shapes[0]], run, params)
 
@@ -239,8 +242,18 @@ def scale(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
 
 
 def bias(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
-    """Bottom plus a blob, or plus a second bottom, from `axis` on."""
-    params, _, wide = _operand(layer, shapes, layer.bias_param, 0)
+    """Bottom plus a blob, or plus a second bottom, from `axis` on.
+
+    In a fork: plus one number per channel, or one (`channel_shared`), at first 0.1.
+    """
+    param = layer.bias_param
+    if param.HasField("channel_shared"):
+        check_counts(layer, 1, 1)
+        check(not param.HasField("axis") and not param.HasField("num_axes"),
+              "channel_shared stands in place of axis and num_axes: give one of them")
+        param = BiasParameter(num_axes=0 if param.channel_shared else 1,
+                              filler=filler_or(param, "filler", 0.1))
+    params, _, wide = _operand(layer, shapes, param, 0)
 
     def run(bottoms, blobs):
         return [bottoms[0] + [*bottoms[1:], *blobs][0].reshape(wide)]

@@ -223,7 +223,9 @@ def dropout(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     param = layer.dropout_param
     ratio = param.dropout_ratio
     train = train or param.sample_weights_test
-    check(0 <= ratio < 1, f"dropout_ratio must be at least 0 and below 1, got {ratio}")
+    # In testing all is kept, and a ratio of 1 means nothing.
+    check(0 <= ratio < 1 or ratio == 1 and not train,
+          f"dropout_ratio must be at least 0 and below 1, got {ratio}")
 
     def function(x):
         y = F.dropout(x, ratio, train)

@@ -35,6 +35,39 @@ def test_data_layers_become_inputs(tmp_path):
     assert load_net(path, shapes={"data": (1, 6, 2, 2)}).params["c"][0].shape == (4, 6, 1, 1)
 
 
+def test_tops_of_a_data_layer_take_the_batch_of_a_given_one(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text('''
+        layer { name: "d" type: "Data" top: "data" top: "label"
+                transform_param { crop_size: 5 mean_file: "m" } data_param { batch_size: 50 } }
+        layer { name: "e" type: "MemoryData" top: "more" top: "other" memory_data_param {
+                batch_size: 4 channels: 2 height: 3 width: 3 } }
+        layer { name: "i" type: "Input" top: "a" top: "b" input_param { shape { dim: 7 dim: 1 } } }
+        layer { name: "c" type: "InnerProduct" bottom: "data" top: "c"
+                inner_product_param { num_output: 4 } }
+        layer { name: "loss" type: "SoftmaxWithLoss" bottom: "c" bottom: "label" top: "loss" }''')
+    shapes = {"more": (4, 2, 3, 3), "other": (4,), "a": (7, 1), "b": (7, 1)}
+    net = load_net(path, shapes={"data": (2, 3, 5, 5)})
+    assert net.input_shapes == shapes | {"data": (2, 3, 5, 5), "label": (2,)}
+    net = load_net(path, shapes={"data": (2, 3, 5, 5), "label": (2, 1), "other": (1,), "a": (9, 1)})
+    assert net.input_shapes == {"data": (2, 3, 5, 5), "label": (2, 1), "more": (1, 2, 3, 3),
+                                "other": (1,), "a": (9, 1), "b": (7, 1)}
+    net = load_net(path, shapes={"label": (3,)})
+    assert net.partial_shapes == shapes | {"data": (3, None, 5, 5), "label": (3,)}
+
+
+@pytest.mark.parametrize(("kind", "fields", "label"), [
+    ("Data", "", (2,)), ("ImageData", "", (2,)), ("HDF5Data", "", None),
+    ("ImageData", "image_data_param { label_type: PIXEL }", None)])
+def test_label_beside_images_of_a_given_size(tmp_path, kind, fields, label):
+    path = tmp_path / "net.prototxt"
+    path.write_text(f'layer {{ name: "d" type: "{kind}" top: "x" top: "t" {fields} }}')
+    assert load_net(path).input_shapes == {"x": None, "t": None}
+    net = load_net(path, shapes={"x": (2, 3, 4, 5)})
+    assert net.input_shapes == {"x": (2, 3, 4, 5), "t": label}
+    assert load_net(path, shapes={"t": (2,)}).input_shapes == {"x": None, "t": (2,)}
+
+
 @pytest.mark.parametrize(("fields", "data", "label"), [
     ("", (3, 3, 16, 24), (3, 1, 16, 24)),
     ("is_color: false label_divide_factor: 8", (3, 1, 16, 24), (3, 1, 2, 3)),
@@ -91,6 +124,25 @@ def test_unsupported_layers_that_prepare_data_are_inputs(tmp_path):
     path.write_text(path.read_text().replace('top: "shade"', learns, 1))
     with pytest.raises(UserError, match=r"'a' \(Augment\): type 'Augment' is not supported"):
         load_net(path, phase="TRAIN")
+
+
+def test_unsupported_layers_that_prepare_data_in_place_are_left_out(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text('''
+        layer { name: "d" type: "ImageData" top: "x" top: "t"
+                image_data_param { new_height: 4 new_width: 5 batch_size: 2 } }
+        layer { name: "d" type: "Noise" bottom: "x" top: "x" noise_param { gaussian_std: 0.1 } }
+        layer { name: "a" type: "Jitter" bottom: "x" bottom: "t" top: "x" top: "u" }
+        layer { name: "y" type: "Power" bottom: "x" top: "y" power_param { scale: 3 } }
+        layer { name: "z" type: "Eltwise" bottom: "t" bottom: "u" top: "z" }''')
+    with pytest.warns(UserWarning) as caught:
+        net = load_net(path)
+    said = " ".join(str(warning.message) for warning in caught)
+    assert "'d' (Noise) is not computed: give x as" in said and "give x, u as an input" in said
+    # The data layer's blob keeps its size.
+    assert net.partial_shapes == {"x": (2, 3, 4, 5), "t": (2,), "u": None}
+    tops = net(x=torch.ones(2, 3, 4, 5), t=torch.ones(2), u=torch.ones(2))
+    assert tops["y"].eq(3).all() and tops["z"].tolist() == [2, 2]
 
 
 @pytest.mark.parametrize(("text", "low", "high", "mean", "std"), [

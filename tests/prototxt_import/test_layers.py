@@ -150,6 +150,9 @@ def test_dropout_scales_what_is_left(tmp_path):
     y.sum().backward()
     assert torch.equal(x.grad, y)
     assert torch.equal(build(tmp_path, text, [x.shape], "TEST")(x=x)["y"], x)
+    # In testing nothing is divided by 1 - ratio.
+    text = layer("Dropout", "dropout_param { dropout_ratio: 1 }")
+    assert torch.equal(build(tmp_path, text, [x.shape], "TEST")(x=x)["y"], x)
 
 
 def test_batch_norm_in_training(tmp_path):

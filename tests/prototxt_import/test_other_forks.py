@@ -199,7 +199,7 @@ MEASURES = [
     ("SegmentationAccuracy", "", "TRAIN"), ("ELTWISE_ACCURACY", "", "TEST"),
     ("Python", "python_param { module: 'm' layer: 'MeanIoU' }", "TRAIN"),
     ("Python", "python_param { module: 'm' layer: 'FocalLoss' } loss_weight: 1", "TEST"),
-    ("FocalLoss", "", "TEST")]
+    ("FocalLoss", "", "TEST"), ("MAE", "", "TEST"), ("PixelError", "", "TEST")]
 
 
 @pytest.mark.parametrize(("kind", "fields", "phase"), MEASURES)
@@ -211,7 +211,7 @@ def test_layers_that_only_measure_are_left_out(tmp_path, kind, fields, phase):
 
 
 @pytest.mark.parametrize(("kind", "fields", "phase"), [
-    ("FocalLoss", "", "TRAIN"), ("DenseCRF", "", "TEST"),
+    ("FocalLoss", "", "TRAIN"), ("MAE", "", "TRAIN"), ("DenseCRF", "", "TEST"),
     ("SegmentationAccuracy", "loss_weight: 1", "TRAIN")])
 def test_layers_that_do_more_are_refused(tmp_path, kind, fields, phase):
     with pytest.raises(UserError, match=f"type '{kind}' is not supported") as refused:
