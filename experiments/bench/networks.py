@@ -91,6 +91,8 @@ def plain_port(net: PSPNet) -> PlainPort:
     for module in net.modules():
         if isinstance(module, SyncBatchNorm2d):
             module.process_group = LOCAL  # becomes an nn.BatchNorm2d, which the CPU trains too
+        elif isinstance(module, nn.Conv2d):
+            module.__class__ = nn.Conv2d  # of torch: ours trains by Winograd's
     return PlainPort(SyncBatchNorm2d.convert_to_torch(net))
 
 
