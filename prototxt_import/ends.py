@@ -95,7 +95,7 @@ def _without_preparation(path, layers):
             data |= set(layer.top)
             unread |= bottoms - set(layer.top)
             # Of a layer in place, what the data layer makes is the input.
-            layer = LayerParameter(name=layer.name, type="Data",
+            layer = LayerParameter(name=layer.name, type=layer.type,
                                    top=[top for top in layer.top if top not in bottoms])
             if not layer.top:
                 continue
@@ -165,8 +165,10 @@ def _left_out(layer, read, training):
     if not what or read & set(layer.top):
         return None
     kind = layer.python_param.layer or layer.type
-    is_loss = "loss" in kind.lower() or _ERROR.search(kind) or any(layer.loss_weight)
-    if training and is_loss or not (is_loss or _METRIC.search(kind)):
+    measures = _METRIC.search(kind)
+    is_loss = ("loss" in kind.lower() or any(layer.loss_weight)
+               or _ERROR.search(kind) and not measures)
+    if training and is_loss or not (is_loss or measures):
         return None
     return f"{what} is not supported, and no layer reads {', '.join(layer.top)}"
 

@@ -115,6 +115,7 @@ def depthwise_convolution(layer: LayerParameter, shapes: Shapes, train: bool) ->
     `group`, which some forks need, is taken where it stands."""
     if layer.type == "DepthwiseConvolution" and layer.convolution_param.HasField("group"):
         return convolution(layer, shapes, train)
+    check_counts(layer, (1, None), (1, None))
     channels, copy = check_image(shapes[0])[1], LayerParameter()
     check(layer.convolution_param.num_output == channels,
           f"num_output must be its {channels} inputs, got {layer.convolution_param.num_output}")

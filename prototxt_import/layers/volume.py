@@ -20,6 +20,8 @@ _OTHERS = ("kernel_depth", "temporal_stride", "temporal_pad", "kernel_h", "kerne
 
 
 def _is_image(layer, shapes):
+    if not shapes:  # refused with the image's layer
+        return True
     check(3 <= len(shapes[0]) <= 5,
           f"its bottom must be (N, C) and 1 to 3 axes of pixels, got {shapes[0]}")
     return len(shapes[0]) == 4
@@ -44,7 +46,10 @@ def _each(param, name, count, default, least):
 
 
 def _for_images(layer, field):
-    """A copy of a layer of images with kernel_size, stride and pad in place of shape fields."""
+    """A copy of a layer of images with kernel_size, stride and pad in place of the shape fields of
+    NdConvolution, NdPooling and PoolingND; of other types the layer, which must have none."""
+    if layer.type not in ("NdConvolution", "NdPooling", "PoolingND"):
+        return layer
     copy = LayerParameter()
     copy.CopyFrom(layer)
     param = getattr(copy, field)
@@ -64,6 +69,7 @@ def _for_images(layer, field):
 
 def _with_depth(layer, shapes, field):
     """A copy of a layer of C3D's Caffe with a shape field for kernel, stride and pad."""
+    check_counts(layer, (1, None), (1, None))
     check(len(shapes[0]) == 5, f"its bottom must be 5-D (N, C, frames, H, W), got {shapes[0]}")
     copy, own = LayerParameter(), field.replace("_param", "3d_param")
     copy.CopyFrom(layer)
@@ -170,14 +176,15 @@ def pooling(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     param, size = getattr(layer, field), shapes[0][2:]
     check(param.pool in (MAX, AVE), f"pool must be MAX or AVE, got {PoolMethod.Name(param.pool)}")
     if param.global_pooling:
-        check(not param.HasField("kernel_size") and not param.HasField("kernel_shape"),
-              "global_pooling must stand without a kernel size")
+        own = {given.name for given, _ in param.ListFields()} & {
+            *_SHAPES, *_SHAPES.values(), *_OTHERS}
+        check(not own, f"global_pooling must stand without {', '.join(sorted(own))}")
         kernel, stride, pad = list(size), [1] * len(size), [0] * len(size)
     else:
         kernel, stride, pad = _window(param, len(size))
     check(all(p < k for p, k in zip(pad, kernel)), f"pad must be below the kernel's {kernel}, got "
                                                    f"{pad}")
-    out, ends, counts = [], [], []
+    out, ends = [], []
     for n, k, s, p in zip(size, kernel, stride, pad):
         free = n + 2 * p - k
         count = (free // s if pool.rounds_down(param) else -(-free // s)) + 1
@@ -187,11 +194,7 @@ def pooling(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
               f"stride {stride}")
         out.append(count)
         ends.append(max(0, (count - 1) * s + k - n - p))
-        counts.append([min(i * s + k, n + 2 * p) - i * s for i in range(count)])
     three = [1] * (3 - len(size))
-    areas = torch.ones(())
-    for each in counts:
-        areas = areas[..., None] * torch.tensor(each, dtype=torch.float64)
 
     def run(bottoms, params):
         x = bottoms[0]
@@ -202,6 +205,14 @@ def pooling(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
         y = (F.max_pool3d(x, *window) if param.pool == MAX else
              F.avg_pool3d(x, *window, divisor_override=1))
         y = y[(..., *map(slice, [*out, *three]))].reshape(*x.shape[:2], *out)
-        return [y if param.pool == MAX else y / areas.to(y)]
+        return [y if param.pool == MAX else y / areas().to(y)]
+
+    def areas():
+        """Pixels of each window that lie within the padded input."""
+        product = torch.ones((), dtype=torch.float64)
+        for count, n, k, s, p in zip(out, size, kernel, stride, pad):
+            first = s * torch.arange(count)
+            product = product[..., None] * ((first + k).clamp(max=n + 2 * p) - first)
+        return product
 
     return Built([(*shapes[0][:2], *out)], run)

@@ -145,6 +145,37 @@ def test_unsupported_layers_that_prepare_data_in_place_are_left_out(tmp_path):
     assert tops["y"].eq(3).all() and tops["z"].tolist() == [2, 2]
 
 
+def test_the_second_input_of_a_preparing_layer_is_no_label_of_whole_images(tmp_path):
+    """As a data layer's would be: here it has a label for each pixel."""
+    path = tmp_path / "net.prototxt"
+    path.write_text('''
+        layer { name: "d" type: "ImageSegData" top: "data" top: "label"
+                image_data_param { source: "x" } }
+        layer { name: "a" type: "Augment" bottom: "data" bottom: "label" top: "x" top: "t" }
+        layer { name: "c" type: "Convolution" bottom: "x" top: "s"
+                convolution_param { num_output: 2 kernel_size: 1 } }
+        layer { name: "loss" type: "SoftmaxWithLoss" bottom: "s" bottom: "t" top: "loss" }''')
+    with pytest.warns(UserWarning, match=r"'a' \(Augment\) is not computed: give x, t as an input"):
+        net = load_net(path, phase="TRAIN", shapes={"x": (1, 3, 4, 5)})
+    assert net.partial_shapes == {"x": (1, 3, 4, 5), "t": None}
+    loss = net(x=torch.zeros(1, 3, 4, 5), t=torch.zeros(1, 1, 4, 5))["loss"]
+    assert loss.item() == pytest.approx(math.log(2), rel=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "phase", "left_out"), [
+    ("ErrorMetric", "TRAIN", True), ("MeanError", "TRAIN", False), ("MeanError", "TEST", True)])
+def test_errors_that_training_may_minimize_are_left_out_in_testing_alone(tmp_path, kind, phase,
+                                                                         left_out):
+    path = tmp_path / "net.prototxt"
+    path.write_text(f'''input: "x" input_shape {{ dim: [1, 2] }}
+        layer {{ name: "y" type: "Power" bottom: "x" top: "y" }}
+        layer {{ name: "e" type: "{kind}" bottom: "y" top: "e" }}''')
+    with (pytest.warns(UserWarning, match=f"'{kind}' is not supported, and no layer reads e")
+          if left_out else pytest.raises(UserError, match=f"type '{kind}' is not supported")):
+        net = load_net(path, phase=phase)
+        assert list(net(x=torch.ones(1, 2))) == ["y"]
+
+
 @pytest.mark.parametrize(("text", "low", "high", "mean", "std"), [
     ('value: 3', 3, 3, 3, 0),
     ('type: "uniform" min: -1 max: 3', -1, 3, 1, 4 / math.sqrt(12)),

@@ -219,9 +219,25 @@ REJECTED = [
     (_pool("kernel_size: 2 pool: STOCHASTIC"), (1, 1, 3, 3, 3), "pool must be MAX or AVE, got S"),
     (_pool("kernel_size: 2 kernel_size: 2"), (1, 1, 3, 3), "kernel_size is given twice"),
     (_pool("kernel_size: 2 kernel_size: 2 kernel_size: 2"), (1, 1, 3, 3),
-     "kernel_shape's dim must be given once or 2 times, got 3 times"),
-    (_pool("global_pooling: true kernel_size: 2"), (1, 1, 3, 3, 3), "must stand without a kernel"),
+     "kernel_shape is not for Pooling of images"),
+    (_conv("kernel_size: 1 stride_shape { dim: 2 dim: 2 }"), (1, 1, 3, 3),
+     "stride_shape is not for Convolution of images"),
+    (_pool("global_pooling: true kernel_size: 2"), (1, 1, 3, 3, 3),
+     "must stand without kernel_size"),
+    (_pool("global_pooling: true stride_w: 2 pad: 1"), (1, 1, 3, 3, 3),
+     "must stand without pad, stride_w"),
 ]
+
+
+@pytest.mark.parametrize("kind", ["Convolution", "Deconvolution", "Pooling", "NdConvolution",
+                                  "NdPooling", "PoolingND", "Convolution3D", "Pooling3D",
+                                  "ConvolutionDepthwise", "DepthwiseConvolution"])
+def test_a_layer_without_bottoms_is_refused(tmp_path, kind):
+    (tmp_path / "net.prototxt").write_text(f"""
+        layer {{ name: "data" type: "Input" top: "x" input_param {{ shape {{ dim: [1, 1, 3, 3] }} }}
+        }} layer {{ name: "l" type: "{kind}" top: "y" }}""")
+    with pytest.raises(UserError, match="needs (at least )?1 bottom"):
+        load_net(tmp_path / "net.prototxt")
 
 
 @pytest.mark.parametrize(("text", "shape", "match"), REJECTED)

@@ -35,13 +35,13 @@ def check_blobs(net: CaffeNet) -> None:
                 raise UserError(f"{net.path}: {place}: blobs up to this layer must be at most "
                                 f"{MAX_BLOBS_BYTES} bytes, got {total}")
     for step in net.steps:
-        if step.layer.type in ("Convolution", "Deconvolution"):
+        if step.layer.type in ("Convolution", "Deconvolution", "NdConvolution", "Convolution3D"):
             _check_columns(net, step)
 
 
 def _check_columns(net, step):
     layer = step.layer
-    image = layer.top[0] if layer.type == "Convolution" else layer.bottom[0]
+    image = layer.bottom[0] if layer.type == "Deconvolution" else layer.top[0]
     size = (4 * step.params[0][0].numel() * layer.convolution_param.group
             * math.prod(net.shapes[image][2:]))
     if size > MAX_COLUMNS_BYTES:
