@@ -51,7 +51,7 @@ FILLERS = ("constant", "uniform", "gaussian", "xavier", "msra", "bilinear", "pos
 _BOOLS = {"true": True, "True": True, "t": True, "1": True,
           "false": False, "False": False, "f": False, "0": False}
 # Fields of a pooling, which 3D-Caffe gives for each axis, and video-caffe's that have them all.
-_SHAPES = {"kernel_size": "kernel_shape", "stride": "stride_shape", "pad": "pad_shape"}
+SHAPES = {"kernel_size": "kernel_shape", "stride": "stride_shape", "pad": "pad_shape"}
 _INTEGERS = {FieldDescriptor.CPPTYPE_INT32: (-2 ** 31, 2 ** 31 - 1),
              FieldDescriptor.CPPTYPE_UINT32: (0, 2 ** 32 - 1),
              FieldDescriptor.CPPTYPE_INT64: (-2 ** 63, 2 ** 63 - 1)}
@@ -195,7 +195,7 @@ def _fill(message, fields, path, rule, where="", lenient=False):
 
 def _with_shapes(fields):
     """The fields of a pooling; those given three times or more as one shape."""
-    for name, shape in _SHAPES.items():
+    for name, shape in SHAPES.items():
         each = [field for field in fields if field.name == name]
         if len(each) > 2:
             dims = [field._replace(name="dim") for field in each]

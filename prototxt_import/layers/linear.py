@@ -52,15 +52,20 @@ def window(param: ConvolutionParameter) -> tuple[tuple[int, int], ...]:
             max(dilation, hole))
 
 
-def _geometry(layer, shapes):
+def check_bottoms(layer: LayerParameter, shapes: Shapes) -> None:
+    """Check the bottoms of a convolution: alike, each with a top, channels in axis 1."""
     check_counts(layer, (1, None), (1, None))
     check(len(layer.bottom) == len(layer.top),
           f"needs a top for each of its {len(layer.bottom)} bottoms, got {len(layer.top)}")
-    param = layer.convolution_param
-    check_fields_of_images(layer, param)
-    channels = check_image(shapes[0])[1]
     check(all(shape == shapes[0] for shape in shapes), f"its bottoms must be alike, got {shapes}")
-    check(param.axis in (1, -3), f"axis must be 1, got {param.axis}")
+    axis = layer.convolution_param.axis
+    check(axis in (1, 1 - len(shapes[0])), f"axis must be 1, got {axis}")
+
+
+def _geometry(layer, shapes):
+    check_bottoms(layer, shapes)
+    param, channels = layer.convolution_param, check_image(shapes[0])[1]
+    check_fields_of_images(layer, param)
     check_channels(param, channels)
     return param, channels, *window(param)
 

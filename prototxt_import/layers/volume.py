@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 
 from prototxt_import.format.caffe_pb2 import AVE, MAX, LayerParameter, PoolMethod
+from prototxt_import.format.prototxt import SHAPES
 from prototxt_import.layers import linear, pool
 from prototxt_import.layers.base import Built, Shapes, check, check_counts
 
 _CONVOLUTIONS = {1: F.conv1d, 3: F.conv3d}
 _DECONVOLUTIONS = {1: F.conv_transpose1d, 3: F.conv_transpose3d}
-_SHAPES = {"kernel_size": "kernel_shape", "stride": "stride_shape", "pad": "pad_shape"}
 # Fields of C3D's layers, and those that tell rows from columns.
 _OTHERS = ("kernel_depth", "temporal_stride", "temporal_pad", "kernel_h", "kernel_w", "stride_h",
            "stride_w", "pad_h", "pad_w", "hole", "hole_h", "hole_w", "pad_type", "pad_l", "pad_r",
@@ -29,7 +29,7 @@ def _is_image(layer, shapes):
 
 def _each(param, name, count, default, least):
     """`count` values of the field `name`, given once or for each axis, or of its shape field."""
-    shape = _SHAPES.get(name)
+    shape = SHAPES.get(name)
     if shape and param.HasField(shape):
         values, name = list(getattr(param, shape).dim), f"{shape}'s dim"
     elif isinstance(getattr(param, name), int):
@@ -53,7 +53,7 @@ def _for_images(layer, field):
     copy = LayerParameter()
     copy.CopyFrom(layer)
     param = getattr(copy, field)
-    for name, shape in _SHAPES.items():
+    for name, shape in SHAPES.items():
         if not param.HasField(shape):
             continue
         short = name.split("_")[0]
@@ -78,30 +78,26 @@ def _with_depth(layer, shapes, field):
         param.CopyFrom(getattr(copy, own))
     for name, depth, default in (("kernel_size", "kernel_depth", None),
                                  ("stride", "temporal_stride", 1), ("pad", "temporal_pad", 0)):
-        check(not param.HasField(_SHAPES[name]), f"must have {name} and {depth}, not shapes")
+        check(not param.HasField(SHAPES[name]), f"must have {name} and {depth}, not shapes")
         side = _each(param, name, 1, default, 0)
         check(default is not None or param.HasField(depth), f"needs {depth}")
-        getattr(param, _SHAPES[name]).dim.extend([getattr(param, depth), *side, *side])
+        getattr(param, SHAPES[name]).dim.extend([getattr(param, depth), *side, *side])
         param.ClearField(name)
         param.ClearField(depth)
     return copy
 
 
 def _window(param, count):
+    given = {field.name for field, _ in param.ListFields()}
     for field in _OTHERS:
-        check(field not in (given.name for given, _ in param.ListFields()),
-              f"{field} is not for a bottom with {count + 2} axes")
+        check(field not in given, f"{field} is not for a bottom with {count + 2} axes")
     return (_each(param, "kernel_size", count, None, 1), _each(param, "stride", count, 1, 1),
             _each(param, "pad", count, 0, 0))
 
 
 def _geometry(layer, shapes):
-    check_counts(layer, (1, None), (1, None))
-    check(len(layer.bottom) == len(layer.top),
-          f"needs a top for each of its {len(layer.bottom)} bottoms, got {len(layer.top)}")
+    linear.check_bottoms(layer, shapes)
     param, (_, channels, *size) = layer.convolution_param, shapes[0]
-    check(all(shape == shapes[0] for shape in shapes), f"its bottoms must be alike, got {shapes}")
-    check(param.axis in (1, -1 - len(size)), f"axis must be 1, got {param.axis}")
     linear.check_channels(param, channels)
     return param, channels, size, *_window(param, len(size)), _each(param, "dilation", len(size), 1,
                                                                     1)
@@ -177,7 +173,7 @@ def pooling(layer: LayerParameter, shapes: Shapes, train: bool) -> Built:
     check(param.pool in (MAX, AVE), f"pool must be MAX or AVE, got {PoolMethod.Name(param.pool)}")
     if param.global_pooling:
         own = {given.name for given, _ in param.ListFields()} & {
-            *_SHAPES, *_SHAPES.values(), *_OTHERS}
+            *SHAPES, *SHAPES.values(), *_OTHERS}
         check(not own, f"global_pooling must stand without {', '.join(sorted(own))}")
         kernel, stride, pad = list(size), [1] * len(size), [0] * len(size)
     else:
